@@ -1,0 +1,47 @@
+"""ppcls_lite: PaddleClas-style training of networks that must be fast on CPUs.
+
+The stable Python API; everything is imported on first use, so `import ppcls_lite` is quick:
+
+    model = ppcls_lite.create_model("PPLCNet_x0_5", class_num=10)
+    names = ppcls_lite.list_models("PPLCNet*")
+    config = ppcls_lite.load_config("configs/PPLCNet_x0_5.yaml", ["Global.epochs=1"])
+    ppcls_lite.train(config); ppcls_lite.evaluate(config); ppcls_lite.export(config)
+    results = ppcls_lite.Predictor("inference").predict(["a.jpg", "b.jpg"])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "create_model": "ppcls_lite.models.create",
+    "list_models": "ppcls_lite.models.create",
+    "load_config": "ppcls_lite.config_file",
+    "train": "ppcls_lite.recipe",
+    "evaluate": "ppcls_lite.recipe",
+    "export": "ppcls_lite.recipe",
+    "Predictor": "ppcls_lite.inference.predictor",
+}
+__all__ = [
+    "Predictor",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "export",
+    "list_models",
+    "load_config",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,1 @@
+"""The measurements behind every speed that the documents state; run by tools/benchmark.py."""

@@ -1,0 +1,147 @@
+"""The command line: `ppcls-lite train|eval|infer|export|predict|config`, and the thin scripts.
+
+Nothing heavy is imported before the arguments and the configuration are found to be right. A
+user's mistake ends with one message and a non-zero exit status, without a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ppcls_lite.errors import UserError
+
+INTERRUPTED = 130  # the shell's status for Ctrl-C
+NOISE = ("No ccache found", "When training, we now always track")  # Paddle's, of no use to users
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if command in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if command == "--version":
+        from ppcls_lite import __version__
+
+        print(f"ppcls-lite {__version__}")
+        return 0
+    if command not in COMMANDS:
+        print(f"error: there is no command {command!r}\n\n{_overview()}", file=sys.stderr)
+        return 2
+    return guarded(COMMANDS[command], rest)
+
+
+def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
+    """Call `run(argv)`; print a user's mistake as one message and return its exit status."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    try:
+        return run(argv) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `... | head`
+        sys.stderr.close()
+        return 1
+
+
+def parser(name: str, about: str) -> argparse.ArgumentParser:
+    """The `-c FILE -o key=value` interface that all recipe commands share."""
+    options = argparse.ArgumentParser(prog=f"ppcls-lite {name}", description=about)
+    options.add_argument("-c", "--config", required=True, metavar="FILE", help="the recipe (YAML)")
+    options.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="path.to.key=value",
+        help="change one value, e.g. -o DataLoader.Train.sampler.batch_size=64; repeatable",
+    )
+    return options
+
+
+def _train(argv: list[str]) -> int:
+    args = parser("train", "Train the network of a recipe.").parse_args(argv)
+    from ppcls_lite.config_file import load_config
+    from ppcls_lite.recipe import train
+
+    return train(load_config(args.config, args.override)).exit_code
+
+
+def _eval(argv: list[str]) -> None:
+    args = parser("eval", "Score weights on the recipe's Eval data.").parse_args(argv)
+    from ppcls_lite.config_file import load_config
+    from ppcls_lite.recipe import evaluate
+
+    evaluate(load_config(args.config, args.override))
+
+
+def _infer(argv: list[str]) -> int:
+    args = parser("infer", "Predict the recipe's Infer images without exporting.").parse_args(argv)
+    from ppcls_lite.config_file import load_config
+    from ppcls_lite.recipe import infer
+
+    return infer(load_config(args.config, args.override))
+
+
+def _export(argv: list[str]) -> None:
+    args = parser("export", "Write an inference model and check it.").parse_args(argv)
+    from ppcls_lite.config_file import load_config
+    from ppcls_lite.recipe import export
+
+    export(load_config(args.config, args.override))
+
+
+def _predict(argv: list[str]) -> int:
+    from ppcls_lite.inference.predict_cli import run
+
+    return run(argv)
+
+
+def _config(argv: list[str]) -> None:
+    options = argparse.ArgumentParser(
+        prog="ppcls-lite config", description="Print a resolved recipe, or every component."
+    )
+    options.add_argument("-c", "--config", metavar="FILE", help="the recipe (YAML)")
+    options.add_argument("-o", "--override", action="append", default=[], metavar="key=value")
+    options.add_argument("--list", nargs="?", const="", metavar="KIND", help="list components")
+    args = options.parse_args(argv)
+    from ppcls_lite import show_config
+
+    if args.list is None and args.config is None:
+        options.error("one of -c FILE and --list is needed")
+    if args.list is not None:
+        print(show_config.components(args.list))
+    else:
+        print(show_config.resolved(args.config, args.override), end="")
+
+
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
+    "train": _train,
+    "eval": _eval,
+    "infer": _infer,
+    "export": _export,
+    "predict": _predict,
+    "config": _config,
+}
+
+
+def _overview() -> str:
+    return f"""usage: ppcls-lite COMMAND [options]
+
+  train    -c FILE [-o key=value ...]     train the network of a recipe
+  eval     -c FILE [-o key=value ...]     score weights on the recipe's Eval data
+  infer    -c FILE [-o key=value ...]     predict the recipe's Infer images
+  export   -c FILE [-o key=value ...]     write an inference model and check it
+  predict  --model DIR --input PATH       run an exported model with Paddle Inference
+  config   -c FILE | --list [KIND]        print a resolved recipe, or every component
+
+`ppcls-lite COMMAND --help` says more. Recipes: {Path("configs")}/*.yaml"""

@@ -1,0 +1,292 @@
+"""Classification data sets on list files; names and arguments as in PaddleClas.
+
+`dataset[SampleKey(index, epoch, size)]` reads, augments and returns one sample. Its random
+numbers depend on (seed, epoch, index) and on nothing else, so that the same run sees the same
+images whatever the number of worker processes, and after a resume. A data set raises ImageError
+for a file that cannot be read; the loader decides what happens then.
+Read before: image_list.py. Read next: folder.py, transforms/compose.py, loader.py.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppcls_lite.data.image_list import SHOWN, ImageList, read_image_list
+from ppcls_lite.data.samplers import SampleKey
+from ppcls_lite.data.transforms.compose import Compose, Normalizer
+from ppcls_lite.errors import UserError
+from ppcls_lite.registry import register
+from ppcls_lite.schema import NonNegativeInt, PositiveInt, TransformSpec
+
+SIZED = ("RandCropImage", "ResizeImage", "CropImage")  # what a multi-scale batch resizes
+
+
+class ImageDataset:
+    """What the data sets share: paths, labels, transforms, and reproducible access.
+
+    Attributes:
+        paths: the image files, a sequence of str.
+        labels: (n,) int64 class ids, (n, class_num) float32 attributes, or None.
+        class_num: number of classes or attributes.
+        problems: mistakes in the list; scan.py reports them and the loader refuses to start.
+        source: the list file or folder, for messages.
+        batch_keys: what of a sample goes into a batch.
+    """
+
+    batch_keys: tuple[str, ...] = ("image", "label")
+
+    def __init__(
+        self,
+        source: str,
+        paths: Sequence[str],
+        labels: np.ndarray | None,
+        transform_ops: list[Any],
+        class_num: int,
+        seed: int,
+        problems: list[str],
+    ) -> None:
+        self.source = source
+        self.paths = paths
+        self.labels = labels
+        self.transforms = Compose(transform_ops)
+        self.class_num = class_num
+        self.seed = seed
+        self.problems = problems
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        """The finished sample; an int stands for `SampleKey(index)`.
+
+        Raises:
+            ImageError: the file is missing or is no readable image.
+        """
+        if not isinstance(key, SampleKey):
+            key = SampleKey(range(len(self))[key])
+        sample: dict[str, Any] = {"image": self.paths[key.index]}
+        if self.labels is not None:
+            sample["label"] = self.label_of(key.index)
+        if key.size is not None:
+            sample["size"] = key.size  # the cropping and resizing transforms follow it
+        return self.transforms(sample, np.random.default_rng((self.seed, key.epoch, key.index)))
+
+    def label_of(self, index: int) -> int | np.ndarray:
+        """What a batch holds as the label of one image."""
+        return int(self.labels[index])
+
+    def split_tail(self) -> tuple[ImageDataset, Normalizer | None]:
+        """A copy that leaves out the final normalisation, and that normalisation for a batch.
+
+        The copy's images are uint8 (H, W, 3). Where the transforms do not end in a
+        normalisation, the copy is like the original and the second item is None.
+        """
+        head, normalizer = self.transforms.split_tail()
+        other = copy.copy(self)
+        other.transforms = head
+        return other, normalizer
+
+
+@register("dataset", aliases=("ClsDataset",))
+class ImageNetDataset(ImageDataset):
+    """One class per image, from a list of `path label` lines.
+
+    Args:
+        image_root: the folder that relative paths start from.
+        cls_label_path: the list file.
+        transform_ops: what happens to each image.
+        delimiter: between path and label; null: the last space or tab.
+        relabel: number the labels that occur from 0 in ascending order.
+        class_num: number of classes; null: as many as the list has.
+        seed: of the augmentations.
+    """
+
+    def __init__(
+        self,
+        image_root: str,
+        cls_label_path: str,
+        transform_ops: list[TransformSpec],
+        delimiter: str | None = None,
+        relabel: bool = False,
+        class_num: PositiveInt | None = None,
+        seed: NonNegativeInt = 0,
+    ) -> None:
+        listed = read_image_list(cls_label_path, image_root, delimiter)
+        labels = np.array(listed.labels, np.int64)
+        if relabel:
+            labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        found = int(labels.max(initial=0)) + 1
+        problems = listed.problems + label_problems(listed, labels, class_num)
+        super().__init__(
+            cls_label_path, listed.paths, labels, transform_ops, class_num or found, seed, problems
+        )
+
+
+@register("dataset")
+class MultiScaleDataset(ImageNetDataset):
+    """ImageNetDataset whose image size follows the batch, for MultiScaleSampler.
+
+    RandCropImage, ResizeImage and CropImage take the batch's size in place of their own.
+
+    Args:
+        image_root: the folder that relative paths start from.
+        cls_label_path: the list file.
+        transform_ops: what happens to each image; one of the three above must be there.
+        delimiter: between path and label; null: the last space or tab.
+        class_num: number of classes; null: as many as the list has.
+        seed: of the augmentations.
+    """
+
+    def __init__(
+        self,
+        image_root: str,
+        cls_label_path: str,
+        transform_ops: list[TransformSpec],
+        delimiter: str | None = None,
+        class_num: PositiveInt | None = None,
+        seed: NonNegativeInt = 0,
+    ) -> None:
+        if not any(type(op).__name__ in SIZED for op in transform_ops):
+            raise UserError(
+                f"MultiScaleDataset sets the size of {', '.join(SIZED)}; transform_ops has none "
+                "of them: add RandCropImage"
+            )
+        super().__init__(
+            image_root,
+            cls_label_path,
+            transform_ops,
+            delimiter=delimiter,
+            class_num=class_num,
+            seed=seed,
+        )
+
+
+@register("dataset", aliases=("MLClsDataset",))
+class MultiLabelDataset(ImageDataset):
+    """Several yes/no attributes per image, from a list of `path<TAB>0,1,0` lines.
+
+    An attribute is 1 (yes), 0 (no) or -1 (unknown).
+
+    Args:
+        image_root: the folder that relative paths start from.
+        cls_label_path: the list file.
+        transform_ops: what happens to each image.
+        label_ratio: also give each attribute's share of positives in this list, with which
+            MultiLabelLoss(weight_ratio: True) balances its terms: labels are then (2, class_num),
+            the attributes and their shares, and the shares are in the attribute `label_ratio`.
+        class_num: number of attributes; null: as many as the first line has.
+        seed: of the augmentations.
+    """
+
+    def __init__(
+        self,
+        image_root: str,
+        cls_label_path: str,
+        transform_ops: list[TransformSpec],
+        label_ratio: bool = False,
+        class_num: PositiveInt | None = None,
+        seed: NonNegativeInt = 0,
+    ) -> None:
+        listed = read_image_list(cls_label_path, image_root, "\t", _attributes)
+        width = class_num or (len(listed.labels[0]) if listed.labels else 1)
+        wrong = [i for i, label in enumerate(listed.labels) if len(label) != width]
+        reason = "Arch.class_num" if class_num else "the first line"
+        problems = listed.problems + [
+            f"{cls_label_path}:{listed.lines[i]}: expected {width} attributes as in {reason}, "
+            f"found {len(listed.labels[i])}"
+            for i in wrong[:SHOWN]
+        ]
+        if len(wrong) > SHOWN:
+            problems.append(f"{cls_label_path}: {len(wrong) - SHOWN:,} more of the kind")
+        rows = [(label + [0] * width)[:width] for label in listed.labels]
+        labels = np.array(rows, np.float32).reshape(len(rows), width)
+        super().__init__(cls_label_path, listed.paths, labels, transform_ops, width, seed, problems)
+        self.label_ratio: np.ndarray | None = None
+        if label_ratio:
+            known = np.maximum((labels >= 0).sum(axis=0), 1)
+            self.label_ratio = ((labels > 0).sum(axis=0) / known).astype(np.float32)
+
+    def label_of(self, index: int) -> np.ndarray:
+        if self.label_ratio is None:
+            return self.labels[index]  # (class_num,)
+        return np.stack([self.labels[index], self.label_ratio])  # (2, class_num)
+
+
+@register("dataset")
+class CustomLabelDataset(ImageDataset):
+    """Images without labels: a transform makes the label (how far RandomRot90 turned the image).
+
+    Args:
+        image_root: the folder that relative paths start from.
+        sample_list_path: the list file, one path a line.
+        transform_ops: what happens to each image.
+        label_key: what the transform calls its label; null: the batches hold images only.
+        delimiter: a line's path ends there; null: the line is the path.
+        class_num: number of classes.
+        seed: of the augmentations.
+    """
+
+    def __init__(
+        self,
+        image_root: str,
+        sample_list_path: str,
+        transform_ops: list[TransformSpec],
+        label_key: str | None = None,
+        delimiter: str | None = None,
+        class_num: PositiveInt | None = None,
+        seed: NonNegativeInt = 0,
+    ) -> None:
+        listed = read_image_list(sample_list_path, image_root, delimiter, parse_label=None)
+        super().__init__(
+            sample_list_path,
+            listed.paths,
+            None,
+            transform_ops,
+            class_num or 1,
+            seed,
+            listed.problems,
+        )
+        self.label_key = label_key
+        if label_key is None:
+            self.batch_keys = ("image",)
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        sample = super().__getitem__(key)
+        if self.label_key is None:
+            return sample
+        if self.label_key not in sample:
+            raise UserError(
+                f"label_key: {self.label_key!r}: no transform made such a label; the sample "
+                f"has {', '.join(sorted(sample))}"
+            )
+        return sample | {"label": int(sample[self.label_key])}
+
+
+def label_problems(listed: ImageList, labels: np.ndarray, class_num: int | None) -> list[str]:
+    """The lines whose label is not in 0..class_num-1 (or is negative)."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= (class_num or np.inf)))
+    if not len(wrong):
+        return []
+    top = "" if class_num is None else f"{class_num - 1}"
+    first = ", ".join(
+        f"{listed.paths[i]} {labels[i]} (line {listed.lines[i]})" for i in wrong[:SHOWN]
+    )
+    advice = "labels count from 0: correct the list, or set dataset.relabel: True"
+    if class_num is not None and labels.min() >= 0:
+        advice = (
+            f"Arch.class_num is {class_num}: set it to {labels.max() + 1}, or correct the list "
+            "(labels count from 0)"
+        )
+    count = f"{len(wrong):,} label{'s' if len(wrong) > 1 else ''}"
+    return [f"{listed.file}: {count} outside 0..{top}: {first}; {advice}"]
+
+
+def _attributes(text: str) -> list[int]:
+    values = [value.strip() for value in text.split(",")]
+    if not set(values) <= {"0", "1", "-1"}:
+        raise ValueError(f"expected 1, 0 or -1 for each attribute, as in 0,1,0, found {text!r}")
+    return [int(value) for value in values]

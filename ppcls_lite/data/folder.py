@@ -1,0 +1,122 @@
+"""A data set read directly from folders: one sub-folder of images per class, no list file.
+
+Read before: datasets.py. Read next: prepare.py (lists from folders, with a stratified split).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.image_list import SHOWN, PathList, read_labels, read_lines, require_folder
+from ppcls_lite.registry import register
+from ppcls_lite.schema import NonNegativeInt, PositiveInt, TransformSpec
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif")
+
+
+@register("dataset")
+class FolderDataset(ImageDataset):
+    """`root/<class>/<image>`; the classes are numbered in the order of their names.
+
+    Args:
+        root: the folder whose sub-folders are the classes.
+        transform_ops: what happens to each image.
+        label_file: class names in their order, one a line, `name` or `id name`; give it where
+            the training and validation folders might not have the same classes.
+        split_file: the images to use, one path below `root` a line; null: all.
+        class_num: number of classes; null: as many as there are.
+        seed: of the augmentations.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        transform_ops: list[TransformSpec],
+        label_file: str | None = None,
+        split_file: str | None = None,
+        class_num: PositiveInt | None = None,
+        seed: NonNegativeInt = 0,
+    ) -> None:
+        require_folder(root)
+        folders = class_folders(root)
+        self.class_names = read_labels(label_file) if label_file else folders
+        problems = _class_problems(root, folders, label_file, self.class_names, class_num)
+        if split_file:
+            names, wrong = _names_of_split(split_file, root, self.class_names)
+            problems += wrong
+        else:
+            names = [
+                f"{c}/{n}" for c in folders if c in self.class_names for n in images_in(root, c)
+            ]
+        ids = {name: i for i, name in enumerate(self.class_names)}
+        labels = np.array([ids[_class_of(name)] for name in names], np.int64)
+        if not names and not problems:
+            problems.append(
+                f"{root}: no images in its sub-folders (looked for {', '.join(IMAGE_SUFFIXES)})"
+            )
+        count = class_num or max(1, len(self.class_names))
+        super().__init__(root, PathList(names, root), labels, transform_ops, count, seed, problems)
+
+
+def class_folders(root: str | os.PathLike[str]) -> list[str]:
+    """The names of the sub-folders, sorted; hidden ones do not count."""
+    return sorted(e.name for e in Path(root).iterdir() if e.is_dir() and not e.name.startswith("."))
+
+
+def images_in(root: str | os.PathLike[str], folder: str) -> list[str]:
+    """The image files below `root/folder`, nested folders too, as sorted paths from there."""
+    top = Path(root, folder)
+    found = []
+    for place, _, files in os.walk(top, followlinks=True):
+        below = Path(place).relative_to(top)
+        found += [(below / f).as_posix() for f in files if is_image_name(f)]
+    return sorted(found)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name looks like an image (hidden files, as macOS leaves, do not)."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def _class_of(name: str) -> str:
+    return name.replace(os.sep, "/").split("/", 1)[0]
+
+
+def _names_of_split(file: str, root: str, classes: list[str]) -> tuple[list[str], list[str]]:
+    """The images that a split file names, and what is wrong with it."""
+    names, strange = [], []
+    for number, line in read_lines(file):
+        if _class_of(line) in classes:
+            names.append(line)
+        else:
+            strange.append(
+                f"{file}:{number}: expected <class>/<image> below {root}, found {line!r}"
+            )
+    return names, strange[:SHOWN]
+
+
+def _class_problems(
+    root: str, folders: list[str], label_file: str | None, names: list[str], class_num: int | None
+) -> list[str]:
+    problems = []
+    if not folders:
+        problems.append(
+            f"{root}: no sub-folders; expected one per class, as in {root}/cat/1.jpg (for a list "
+            "file use ImageNetDataset)"
+        )
+    unknown = [f for f in folders if f not in names]
+    if unknown:
+        problems.append(
+            f"{root}: {len(unknown)} sub-folders are not in {label_file}: "
+            f"{', '.join(unknown[:SHOWN])}; add them there or move them away"
+        )
+    if class_num is not None and folders and len(names) > class_num:
+        problems.append(
+            f"{label_file or root}: {len(names)} classes, but Arch.class_num is {class_num}: set "
+            f"it to {len(names)}"
+        )
+    return problems

@@ -1,0 +1,134 @@
+"""Looks for mistakes in the data before training: all of them, in one report.
+
+Malformed lines and labels out of range were noted when the lists were read; here the files
+themselves are looked for and duplicates are found. Existence is checked one folder at a time: one
+listing instead of 1,300 single questions, which matters on a network drive.
+Read before: image_list.py, datasets.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.image_list import SHOWN
+from ppcls_lite.errors import UserError
+
+FEW = 16  # up to so many files of one folder are looked for one by one
+
+
+@dataclass
+class ScanReport:
+    """What a scan found: `errors` stop a training, `warnings` are worth a line in the log."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def raise_errors(self) -> None:
+        """Raise one UserError that names every error."""
+        if self.errors:
+            count = len(self.errors)
+            head = f"{count} mistake{'s' if count > 1 else ''} in the data:"
+            raise UserError("\n  ".join([head, *self.errors]))
+
+
+def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
+    """Check data sets, given by the name of their split: `{"Train": ..., "Eval": ...}`.
+
+    Errors: what the data set noted when it was made (`problems`), and missing files. Warnings:
+    duplicates within a split, images that two splits share, classes without a training image.
+    """
+    report = ScanReport()
+    keys: dict[str, list[str]] = {}
+    for split, dataset in datasets.items():
+        report.errors += [f"{split}: {problem}" for problem in dataset.problems]
+        paths = list(dataset.paths)
+        missing = missing_files(paths)
+        if missing:
+            report.errors.append(
+                f"{split}: {dataset.source}: {len(missing):,} of {len(paths):,} images do not "
+                f"exist: {_some(missing)}; correct the list or image_root"
+            )
+        keys[split] = [_normal(path) for path in paths]
+        twice = [path for path, count in Counter(keys[split]).items() if count > 1]
+        if twice:
+            report.warnings.append(
+                f"{split}: {dataset.source}: {len(twice):,} images are listed more than once: "
+                f"{_some(twice)}"
+            )
+    if "Train" in datasets:
+        report.warnings += _unseen_classes(datasets["Train"])
+    report.warnings += _shared(datasets, keys)
+    return report
+
+
+def missing_files(paths: Iterable[str]) -> list[str]:
+    """Those of `paths` that are no files, in their order."""
+    by_folder: dict[str, set[str]] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        by_folder.setdefault(folder, set()).add(name)
+    gone = {folder: names - _present(folder, names) for folder, names in by_folder.items()}
+    if not any(gone.values()):
+        return []
+    return [p for p in paths if (parts := os.path.split(p))[1] in gone[parts[0]]]
+
+
+def _present(folder: str, names: set[str]) -> set[str]:
+    if len(names) <= FEW:
+        return {name for name in names if Path(folder, name).is_file()}
+    try:
+        with os.scandir(folder or ".") as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise UserError(f"{folder}: the image folder cannot be read: {error.strerror}") from error
+
+
+def _unseen_classes(dataset: ImageDataset) -> list[str]:
+    if dataset.labels is None or dataset.labels.ndim != 1 or not len(dataset):
+        return []
+    unseen = np.setdiff1d(np.arange(dataset.class_num), dataset.labels)
+    if not len(unseen):
+        return []
+    return [
+        f"Train: {dataset.source}: {len(unseen):,} of {dataset.class_num:,} classes have no "
+        f"image: {_some([str(i) for i in unseen])}"
+    ]
+
+
+def _shared(datasets: Mapping[str, ImageDataset], keys: Mapping[str, list[str]]) -> list[str]:
+    """Warnings for each pair of splits that have images in common."""
+    warnings = []
+    names = list(datasets)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            both = sorted(set(keys[first]) & set(keys[second]))
+            if both and datasets[first].source == datasets[second].source:
+                warnings.append(
+                    f"{first} and {second} read the same list, {datasets[first].source}: the "
+                    "score will say how well the images are remembered, not recognised"
+                )
+            elif both:
+                warnings.append(
+                    f"{len(both):,} images are in {first} as well as in {second}: {_some(both)}; "
+                    "the score will be too good"
+                )
+    return warnings
+
+
+def _normal(path: str) -> str:
+    """One spelling for one file; most paths are normal already, and normpath is slow."""
+    return os.path.normpath(path) if "./" in path or "//" in path else path
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

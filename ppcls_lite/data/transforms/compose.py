@@ -1,0 +1,97 @@
+"""Compose: a chain of transforms over one sample, with the last steps left to the batch.
+
+Read next: batch_transforms.py, loader.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppcls_lite.data.transforms.decode import DecodeImage
+from ppcls_lite.data.transforms.geometry import Rng, Sample
+from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer, ToCHWImage
+from ppcls_lite.errors import UserError
+
+
+class Compose:
+    """Runs `ops` in order on a sample; the result's image is (C, H, W) and contiguous.
+
+    `to_chw` false leaves the image (H, W, C), as the first part of `split_tail` does. A sample's
+    `size` (height, width), set by multi-scale samplers, replaces the size of RandCropImage,
+    ResizeImage and CropImage, and is removed at the end.
+
+    Raises:
+        UserError: an op that needs (H, W, C) stands after the change to (C, H, W), or the
+            reverse.
+    """
+
+    def __init__(self, ops: Sequence[Any] | None, to_chw: bool = True) -> None:
+        self.ops = list(ops or ())
+        self.to_chw = to_chw
+        chw = self._check_layout()
+        tail = self._tail() if to_chw else 0
+        self._head = self.ops[: len(self.ops) - tail]
+        self._normalizer: Normalizer | None = None
+        if tail:
+            norm = next(op for op in self.ops[-tail:] if isinstance(op, NormalizeImage))
+            self._normalizer = norm.normalizer
+        self._append_chw = to_chw and not chw and not tail
+        self._decodes = any(isinstance(op, DecodeImage) for op in self.ops)
+
+    def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
+        if not self._decodes and isinstance(sample["image"], (str, bytes, os.PathLike)):
+            raise UserError("transform_ops: DecodeImage is missing; put it first")
+        for op in self._head:
+            sample = op(sample, rng)
+        if self._normalizer is not None:
+            sample["image"] = self._normalizer.normalize_image(sample["image"])  # (C, H, W)
+        elif self._append_chw:
+            sample["image"] = np.ascontiguousarray(sample["image"].transpose(2, 0, 1))  # (C, H, W)
+        sample.pop("size", None)
+        return sample
+
+    def split_tail(self) -> tuple[Compose, Normalizer | None]:
+        """The chain as two parts: per sample, and the normalisation of a whole batch.
+
+        The first part gives (H, W, C) images, 8-bit in an ordinary chain; stacked, the normalizer
+        turns them into exactly what this chain gives. If the chain does not end in NormalizeImage
+        (for example because RandomErasing follows it), it is returned whole, with `None`.
+        """
+        if self._normalizer is None:
+            return self, None
+        return Compose(self._head, to_chw=False), self._normalizer
+
+    def _check_layout(self) -> bool:
+        """Whether the chain itself ends in (C, H, W)."""
+        chw = False
+        for position, op in enumerate(self.ops):
+            where = f"transform_ops.{position}.{type(op).__name__}"
+            if isinstance(op, NormalizeImage):
+                if (op.order == "chw") != chw:
+                    got, other = ("'chw'", "''") if op.order == "chw" else (repr(op.order), "'chw'")
+                    raise UserError(
+                        f"{where}: order is {got} but the image is "
+                        f"{'(C, H, W)' if chw else '(H, W, C)'} here; write order: {other}"
+                        + ("" if chw else " or put ToCHWImage before it")
+                    )
+            elif chw:
+                raise UserError(f"{where}: needs (H, W, C); put it before ToCHWImage")
+            chw = chw or isinstance(op, ToCHWImage) or getattr(op, "channel_first", False)
+        return chw
+
+    def _tail(self) -> int:
+        """How many ops at the end a `Normalizer` replaces: NormalizeImage, with ToCHWImage."""
+        tail = 0
+        for op in reversed(self.ops):
+            if not isinstance(op, (NormalizeImage, ToCHWImage)):
+                break
+            tail += 1
+        last = self.ops[len(self.ops) - tail :]
+        norms = [op for op in last if isinstance(op, NormalizeImage)]
+        before = self.ops[: len(self.ops) - tail]
+        starts_chw = any(getattr(op, "channel_first", False) for op in before)
+        return tail if len(norms) == 1 and norms[0].can_wait and not starts_chw else 0

@@ -1,0 +1,150 @@
+"""Moving a sample: the image and, where present, its boxes and its mask, always together.
+
+A sample's `image` is (H, W, C), `mask` (H, W), `boxes` (n, 4) as x1, y1, x2, y2 in pixels, where a
+pixel at column i covers i to i + 1, so that a box over the whole image is (0, 0, W, H). Boxes are
+clipped to the image and never removed, so that lists parallel to them stay aligned: one that has
+left the image has no area. Read next: crop.py, resize.py, orientation.py, pad.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+MASK_FILL = 255  # the label of mask pixels that come from outside the image: ignored by losses
+Sample = dict[str, Any]
+Rng = np.random.Generator | None  # `None` only where nothing is drawn
+
+
+def size_of(sample: Sample) -> tuple[int, int]:
+    """(height, width) of the sample's image."""
+    return sample["image"].shape[:2]
+
+
+def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
+    """Cut out a window that lies inside the image; a view, nothing is copied."""
+    window = (slice(top, top + height), slice(left, left + width))
+    sample["image"] = sample["image"][window]
+    if "mask" in sample:
+        sample["mask"] = sample["mask"][window]
+    if "boxes" in sample:
+        shifted = sample["boxes"] - np.array([left, top, left, top], np.float32)
+        sample["boxes"] = _clip(shifted, width, height)
+    return sample
+
+
+def resize(
+    sample: Sample, width: int, height: int, resize_image: Callable[..., np.ndarray], rng: Rng
+) -> Sample:
+    """Resize to (height, width) pixels; the mask takes the nearest label."""
+    old_height, old_width = size_of(sample)
+    sample["image"] = resize_image(sample["image"], (width, height), rng)
+    if "mask" in sample:
+        sample["mask"] = cv2.resize(
+            sample["mask"], (width, height), interpolation=cv2.INTER_NEAREST
+        )
+    if "boxes" in sample:
+        factor = np.array([width / old_width, height / old_height] * 2, np.float32)
+        sample["boxes"] = sample["boxes"] * factor
+    return sample
+
+
+def flip(sample: Sample, flip_code: int) -> Sample:
+    """Mirror: 1 left-right, 0 top-bottom, -1 both."""
+    height, width = size_of(sample)
+    sample["image"] = cv2.flip(sample["image"], flip_code)
+    if "mask" in sample:
+        sample["mask"] = cv2.flip(sample["mask"], flip_code)
+    if "boxes" in sample:
+        x1, y1, x2, y2 = sample["boxes"].T
+        if flip_code != 0:
+            x1, x2 = width - x2, width - x1
+        if flip_code != 1:
+            y1, y2 = height - y2, height - y1
+        sample["boxes"] = np.stack([x1, y1, x2, y2], axis=1)  # (n, 4)
+    return sample
+
+
+def rotate90(sample: Sample, times: int) -> Sample:
+    """Turn counter-clockwise by `times` quarter turns."""
+    for _ in range(times % 4):
+        _, width = size_of(sample)
+        sample["image"] = cv2.rotate(sample["image"], cv2.ROTATE_90_COUNTERCLOCKWISE)
+        if "mask" in sample:
+            sample["mask"] = cv2.rotate(sample["mask"], cv2.ROTATE_90_COUNTERCLOCKWISE)
+        if "boxes" in sample:
+            x1, y1, x2, y2 = sample["boxes"].T
+            sample["boxes"] = np.stack([y1, width - x2, y2, width - x1], axis=1)  # (n, 4)
+    return sample
+
+
+def pad(
+    sample: Sample,
+    borders: tuple[int, int, int, int],
+    fill: Sequence[float],
+    mode: int = cv2.BORDER_CONSTANT,
+) -> Sample:
+    """Add `borders` = (left, top, right, bottom) pixels of colour `fill`, or of another `mode`."""
+    left, top, right, bottom = borders
+    sample["image"] = cv2.copyMakeBorder(
+        sample["image"], top, bottom, left, right, mode, value=tuple(fill)
+    )
+    if "mask" in sample:
+        sample["mask"] = cv2.copyMakeBorder(
+            sample["mask"], top, bottom, left, right, mode, value=MASK_FILL
+        )
+    if "boxes" in sample:
+        sample["boxes"] = sample["boxes"] + np.array([left, top, left, top], np.float32)
+    return sample
+
+
+def warp(
+    sample: Sample,
+    source: np.ndarray,
+    size: tuple[int, int],
+    interpolation: int,
+    fill: Sequence[float],
+) -> Sample:
+    """Apply an affine map given backwards: `source` (2, 3) sends a point of the result to the
+    point of the input whose colour it takes. `size` is the result's (width, height).
+    """
+    # Coordinates here count from a pixel's edge, OpenCV's from its centre.
+    centred = source.astype(np.float64)
+    centred[:, 2] += centred[:, :2].sum(axis=1) * 0.5 - 0.5
+    sample["image"] = cv2.warpAffine(
+        sample["image"],
+        centred,
+        size,
+        flags=interpolation | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=tuple(fill),
+    )
+    if "mask" in sample:
+        sample["mask"] = cv2.warpAffine(
+            sample["mask"],
+            centred,
+            size,
+            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=MASK_FILL,
+        )
+    if "boxes" in sample:
+        corners = sample["boxes"][:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (n, 4, 2)
+        forward = cv2.invertAffineTransform(source.astype(np.float64))
+        moved = corners @ forward[:, :2].T + forward[:, 2]  # (n, 4, 2)
+        boxes = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)  # (n, 4)
+        sample["boxes"] = _clip(boxes.astype(np.float32), *size)
+    return sample
+
+
+def rotation(angle: float, centre: tuple[float, float]) -> np.ndarray:
+    """The backward map (2, 3) of a counter-clockwise rotation by `angle` degrees about `centre`."""
+    forward = cv2.getRotationMatrix2D(centre, angle, 1.0)
+    return cv2.invertAffineTransform(forward)
+
+
+def _clip(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    return boxes.clip(0, np.array([width, height, width, height], np.float32))

@@ -1,0 +1,173 @@
+"""Image files to RGB arrays: which kinds are accepted, and how each one is turned into 8-bit RGB.
+
+The kinds, each on purpose: grayscale is repeated three times; palettes are expanded; 16-bit
+samples keep their high byte; CMYK and YCCK JPEGs are converted by the decoder; transparency is
+composited on white (an image's colour under transparent pixels is arbitrary, often black); the
+EXIF orientation is applied; of an animation the first frame counts. Except for transparency, which
+`cv2.imdecode` drops, this is what the reference toolkit's cv2 path gives.
+
+A truncated file is an error, recognised by the format's own end mark before anything is decoded:
+decoders differ, and some return the half image. Read next: decode.py.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from ppcls_lite.errors import ImageError, UserError
+
+JPEG, PNG, RIFF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"
+_JPEG_END = b"\xff\xd9"
+_PNG_END = b"IEND\xaeB`\x82"
+_JPEG_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))  # these carry no length
+_NO_ALPHA = (JPEG, b"BM")  # formats without transparency, the common case first
+_ADVICE = "copy the file again or remove it from the list"
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; any file name works on any platform because Python opens it.
+
+    Raises:
+        ImageError: the file is missing, unreadable or empty.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+    if not data:
+        raise ImageError(f"{path}: the file is empty; {_ADVICE}")
+    return data
+
+
+def decode_rgb(data: bytes, name: str, backend: str = "cv2") -> np.ndarray:
+    """Decode an image file's bytes into an (H, W, 3) uint8 RGB array.
+
+    `name` is what the error message calls the image; `backend` is "cv2" or "pil".
+
+    Raises:
+        ImageError: truncated, corrupt, too large or not an image.
+    """
+    _check_complete(data, name)
+    if backend == "pil" or _needs_pillow(data):
+        return _decode_pil(data, name)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:  # for example more pixels than OpenCV allows
+        raise ImageError(f"{name}: cannot be decoded: {error.err or error}") from error
+    if image is None or image.dtype != np.uint8:
+        raise _undecodable(data, name)
+    return image  # (H, W, 3)
+
+
+def array_to_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:
+    """An (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA array as (H, W, 3) uint8 RGB.
+
+    uint16 keeps its high byte. An RGB uint8 array is returned as it is, not copied.
+
+    Raises:
+        UserError: another shape or another type of number.
+    """
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise UserError(
+            f"{name}: got an array of shape {image.shape} and type {image.dtype}; expected "
+            "(H, W), (H, W, 3) RGB or (H, W, 4) RGBA of type uint8 or uint16"
+        )
+    if 0 in image.shape:
+        raise UserError(f"{name}: got an array without pixels, shape {image.shape}")
+    if image.shape[2] == 1:
+        return np.repeat(image, 3, axis=2)  # (H, W, 3)
+    if image.shape[2] == 4:
+        return np.asarray(_on_white(Image.fromarray(np.ascontiguousarray(image))))  # (H, W, 3)
+    return image
+
+
+def _check_complete(data: bytes, name: str) -> None:
+    if data.startswith(JPEG):
+        # The last end mark must lie behind the first scan: a thumbnail in the header has its own.
+        # Bytes after it are common (cameras append previews) and harmless.
+        scan = _start_of_scan(data)
+        if scan is None or data.rfind(_JPEG_END) < scan:
+            raise ImageError(f"{name}: truncated JPEG ({len(data)} bytes, no end mark); {_ADVICE}")
+    elif data.startswith(PNG):
+        if data.rfind(_PNG_END) < 0:
+            raise ImageError(f"{name}: truncated PNG ({len(data)} bytes, no IEND); {_ADVICE}")
+    elif data.startswith(RIFF):
+        size = 8 + int.from_bytes(data[4:8], "little")
+        if len(data) + 1 < size:  # writers may leave out the final padding byte
+            raise ImageError(f"{name}: truncated WebP ({len(data)} of {size} bytes); {_ADVICE}")
+
+
+def _start_of_scan(data: bytes) -> int | None:
+    """The position of a JPEG's first scan; `None` if the file ends before it."""
+    position, size = 2, len(data)
+    while position + 3 < size:
+        if data[position] != 0xFF:
+            return position  # not a segment: let the decoder judge
+        marker = data[position + 1]
+        if marker == 0xDA:
+            return position
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker in _JPEG_BARE_MARKERS:
+            position += 2
+        else:
+            position += 2 + (data[position + 2] << 8 | data[position + 3])
+    return None
+
+
+def _needs_pillow(data: bytes) -> bool:
+    """Whether the image, by its header, may be transparent or is a GIF (new to OpenCV)."""
+    if data.startswith(_NO_ALPHA):
+        return False
+    if data.startswith(b"GIF8"):
+        return True
+    if data.startswith(PNG):  # colour types 4 and 6 have alpha; a tRNS chunk precedes the data
+        return data[25] in (4, 6) or b"tRNS" in data[33 : data.find(b"IDAT", 33)]
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.has_transparency_data
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False  # a format that only OpenCV knows, or none
+
+
+def _decode_pil(data: bytes, name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+            if image.has_transparency_data:
+                image = _on_white(image.convert("RGBA"))
+            elif image.mode.startswith("I"):  # 16-bit gray: Pillow would clip it at 255
+                return array_to_rgb(np.asarray(image).astype(np.uint16), name)
+            return np.asarray(image.convert("RGB"))  # (H, W, 3)
+    except Image.UnidentifiedImageError:
+        raise _undecodable(data, name) from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{name}: cannot be decoded: {error}; {_ADVICE}") from error
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An RGBA image laid over white, as RGB."""
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _undecodable(data: bytes, name: str) -> ImageError:
+    known = {JPEG: "JPEG", PNG: "PNG", RIFF: "WebP", b"GIF8": "GIF", b"BM": "BMP"}
+    for mark, kind in {**known, b"II*\0": "TIFF", b"MM\0*": "TIFF"}.items():
+        if data.startswith(mark):
+            return ImageError(f"{name}: corrupt or truncated {kind}; {_ADVICE}")
+    return ImageError(
+        f"{name}: not an image of a known format (it begins with {data[:8]!r}); "
+        "expected JPEG, PNG, WebP, BMP, GIF or TIFF"
+    )

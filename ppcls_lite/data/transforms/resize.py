@@ -1,0 +1,139 @@
+"""Resizing: the interpolation names of both backends, ResizeImage and Resize.
+
+Lists of two numbers follow the reference toolkit: [width, height] in `ResizeImage`, but
+[height, width] in `Resize` (which there comes from paddle.vision). Read next: crop.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ppcls_lite.data.transforms import geometry
+from ppcls_lite.data.transforms.geometry import Rng, Sample
+from ppcls_lite.errors import UserError
+from ppcls_lite.registry import register
+from ppcls_lite.schema import Ignored, PositiveInt, Size
+
+CV2: Mapping[str, int] = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "box": cv2.INTER_AREA,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+PIL: Mapping[str, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "area": Image.Resampling.BOX,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+RANDOM = ("bilinear", "bicubic")  # what "random" draws from
+
+
+class Resizer:
+    """Resizes arrays by one backend and one interpolation; `None` is bilinear.
+
+    The backends differ when shrinking: Pillow averages over the pixels that fall together, OpenCV
+    only does so for "area". "random" draws bilinear or bicubic anew for every image.
+
+    Raises:
+        UserError: an interpolation that the backend does not have.
+    """
+
+    def __init__(self, interpolation: str | None, backend: str) -> None:
+        self.backend = backend
+        self.interpolation = interpolation or "bilinear"
+        known = CV2 if backend == "cv2" else PIL
+        if self.interpolation not in known and self.interpolation != "random":
+            raise UserError(
+                f"interpolation {interpolation!r} does not exist for backend {backend!r}; "
+                f"expected one of {', '.join([*known, 'random'])}"
+            )
+
+    def __call__(self, image: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
+        """Resize an (H, W, 3) uint8 image to `size` = (width, height)."""
+        method = self.interpolation
+        if method == "random":
+            method = RANDOM[rng.integers(len(RANDOM))] if rng is not None else RANDOM[0]
+        if image.shape[1::-1] == size:
+            return image
+        if self.backend == "cv2":
+            return cv2.resize(image, size, interpolation=CV2[method])
+        return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, PIL[method]))
+
+
+def width_height(size: int | Sequence[int], where: str) -> tuple[int, int]:
+    """A `size` argument as (width, height): one number for both, or a list [width, height]."""
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2:
+        raise UserError(f"{where}: size has {len(pair)} numbers; expected one or [width, height]")
+    return pair
+
+
+@register("transform")
+class ResizeImage:
+    """Resize to `size` (a number or [width, height]), or the short edge to `resize_short`.
+
+    `resize_short` wins if both are given and keeps the aspect ratio, rounding the long edge.
+    A multi-scale sample's own `size` (height, width) replaces the `size` of the recipe.
+    `return_numpy` has no effect: images are arrays everywhere.
+    """
+
+    def __init__(
+        self,
+        size: Size | None = None,
+        resize_short: PositiveInt | None = None,
+        interpolation: Literal[
+            "nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"
+        ]
+        | None = None,
+        backend: Literal["cv2", "pil"] = "cv2",
+        return_numpy: Ignored = True,
+    ) -> None:
+        del return_numpy
+        if size is None and resize_short is None:
+            raise UserError("ResizeImage: give 'size' or 'resize_short'")
+        self.resize_short = resize_short
+        self.size = None if size is None else width_height(size, "ResizeImage")
+        self.resizer = Resizer(interpolation, backend)
+
+    def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
+        if self.resize_short is not None:
+            height, width = geometry.size_of(sample)
+            factor = self.resize_short / min(width, height)
+            size = round(width * factor), round(height * factor)
+        elif "size" in sample:
+            size = sample["size"][::-1]
+        else:
+            size = self.size
+        return geometry.resize(sample, *size, self.resizer, rng)
+
+
+@register("transform")
+class Resize:
+    """Resize the short edge to `size`, or to exactly [height, width] if `size` is a list."""
+
+    def __init__(
+        self,
+        size: Size,
+        interpolation: Literal[
+            "nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos"
+        ] = "bilinear",
+        backend: Literal["cv2", "pil"] = "cv2",
+    ) -> None:
+        if isinstance(size, int):
+            self.operation = ResizeImage(None, size, interpolation, backend)
+        else:
+            self.operation = ResizeImage(list(size)[::-1], None, interpolation, backend)
+
+    def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
+        return self.operation(sample, rng)

@@ -1,0 +1,123 @@
+"""The score of a network on a data set, computed the same way in training and afterwards.
+
+Read next: trainer.py, which runs it between epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import paddle
+
+from ppcls_lite.engine import rng
+from ppcls_lite.engine.meters import Meters
+from ppcls_lite.errors import UserError
+from ppcls_lite.tasks import Batch, Loss, Outputs, Supervised
+
+
+class Metric(Protocol):
+    """Counts over batches. `result()` lists the main value first.
+
+    A metric whose smaller values are better has an attribute `higher_is_better = False`.
+    """
+
+    def reset(self) -> None: ...
+    def update(self, outputs: Outputs, batch: Batch) -> None: ...
+    def result(self) -> dict[str, float]: ...
+    def state(self) -> dict[str, np.ndarray]: ...
+    def load_state(self, state: dict[str, np.ndarray]) -> None: ...
+
+
+class Loader(Protocol):
+    """Batches of one epoch in an order that depends on the epoch's number only."""
+
+    def __len__(self) -> int: ...
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterable[Batch]: ...
+
+
+class Evaluator:
+    """Runs a task's network over `loader` and collects `metrics` and the means of `loss`.
+
+    The first value of the first metric is the main one, by which the best model is chosen
+    (without metrics: `loss`, smaller is better). Losses are weighted by the batch's size, so that
+    a smaller last batch counts exactly. The network's mode and all random generators are left as
+    they were: whether a run is evaluated does not change its training.
+    """
+
+    def __init__(
+        self,
+        task: Supervised,
+        loader: Loader,
+        metrics: Sequence[Metric],
+        loss: Loss | None = None,
+    ) -> None:
+        if not metrics and loss is None:
+            raise UserError("an evaluation needs Metric.Eval or Loss.Eval; both are empty")
+        self.task = task
+        self.loader = loader
+        self.metrics = list(metrics)
+        self.loss = loss
+        self.higher_is_better = bool(
+            getattr(self.metrics[0], "higher_is_better", True) if self.metrics else False
+        )
+
+    def run(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> dict[str, float] | None:
+        """Metric values, then loss means; the first one is the main one. None if `stop()` said so.
+
+        Raises `UserError` when the loader yields no batch.
+        """
+        for metric in self.metrics:
+            metric.reset()
+        meters = Meters()
+        training, generators = self.task.model.training, rng.state()
+        self.task.eval()
+        try:
+            with paddle.no_grad():
+                for batch in self.loader.epoch(0):
+                    self._add(batch, meters)
+                    on_batch()
+                    if stop():
+                        return None
+        finally:
+            rng.restore(generators)
+            if training:
+                self.task.train()
+        means = meters.means()
+        if meters.samples == 0:
+            raise UserError("the evaluation set has no images: check DataLoader.Eval")
+        found = results(self.metrics)
+        if not found:
+            found["loss"] = means.pop("loss")
+        return found | means
+
+    def _add(self, batch: Batch, meters: Meters) -> None:
+        outputs = self.task.predict(batch["image"])
+        for metric in self.metrics:
+            metric.update(outputs, batch)
+        meters.add(self.loss(outputs, batch) if self.loss else {}, batch["image"].shape[0])
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether the main value `value` beats `best` (None: nothing yet); NaN never does."""
+        if math.isnan(value) or best is None:
+            return not math.isnan(value)
+        return value > best if self.higher_is_better else value < best
+
+    def confusion(self) -> np.ndarray | None:
+        """The confusion matrix (C, C) of the last run, if one of the metrics keeps one."""
+        for metric in self.metrics:
+            matrix: Any = getattr(metric, "matrix", None)
+            if matrix is not None:
+                return np.asarray(matrix)
+        return None
+
+
+def results(metrics: Sequence[Metric]) -> dict[str, float]:
+    """The values of all `metrics`, in their order."""
+    return {name: float(v) for metric in metrics for name, v in metric.result().items()}

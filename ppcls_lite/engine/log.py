@@ -1,0 +1,149 @@
+"""What a person sees: log lines on the console and in train.log, and a bar on a terminal.
+
+On a terminal a progress bar shows the running epoch and the lines of single steps go to train.log
+only; elsewhere (a file, a pipe, a cluster's log) every line is printed. Read next: trainer.py.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+NAME = "ppcls_lite"
+HEARTBEAT = 30.0
+STEP = {"is_step": True}  # `extra` of a line that a progress bar replaces
+FILE_ONLY = {"file_only": True}  # `extra` of a line that the console shows in another way
+
+_FORMAT = logging.Formatter(
+    "[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"
+)
+
+
+class _Console(logging.Handler):
+    """Prints above a progress bar, if there is one, instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        hidden = getattr(record, "is_step", False) and on_terminal()
+        if not hidden and not getattr(record, "file_only", False):
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+
+
+def setup(run_dir: Path | None = None) -> logging.Logger:
+    """Send the logger `ppcls_lite` to the console and, with `run_dir`, to its train.log (appended).
+
+    Replaces what an earlier call set up, so several runs in one process do not mix.
+    """
+    logger = logging.getLogger(NAME)
+    for handler in list(logger.handlers):
+        if getattr(handler, "is_ours", False):
+            logger.removeHandler(handler)
+            handler.close()
+    handlers: list[logging.Handler] = [_Console()]
+    if run_dir is not None:
+        handlers.append(logging.FileHandler(run_dir / "train.log", encoding="utf-8"))
+    for handler in handlers:
+        handler.is_ours = True  # type: ignore[attr-defined]
+        handler.setFormatter(_FORMAT)
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return logger
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+class _Bar(tqdm):
+    """A bar on a terminal; elsewhere a line every HEARTBEAT seconds, so that nothing looks dead."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        if not self.disable:
+            return super().update(n)
+        self.n += n
+        if time.monotonic() - self._shown > HEARTBEAT:
+            self._shown = time.monotonic()
+            logging.getLogger(NAME).info(f"{self._title} {self.n}/{self.total}")
+        return None
+
+
+def bar(title: str, total: int, done: int = 0) -> tqdm:
+    """Shows how far one gets with `total` steps of which `done` are done."""
+    shown = _Bar(
+        total=total,
+        initial=done,
+        desc=title,
+        file=sys.stdout,
+        disable=not on_terminal(),
+        leave=False,
+        dynamic_ncols=True,
+    )
+    shown._title, shown._shown = title, time.monotonic()
+    return shown
+
+
+class Stopwatch:
+    """Mean seconds per step (`batch_cost`), of which waiting for data (`reader_cost`)."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._start, self._waited, self._steps, self._samples = time.perf_counter(), 0.0, 0, 0
+
+    def waits(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """The same batches; measures how long each lets the loop wait."""
+        iterator = iter(batches)
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - asked
+            yield batch
+
+    def step(self, samples: int) -> None:
+        self._steps += 1
+        self._samples += samples
+
+    def costs(self) -> dict[str, float]:
+        """batch_cost and reader_cost in seconds and ips in images/s since `restart`."""
+        passed, steps = time.perf_counter() - self._start, max(self._steps, 1)
+        return {
+            "batch_cost": passed / steps,
+            "reader_cost": self._waited / steps,
+            "ips": self._samples / max(passed, 1e-9),
+        }
+
+
+def step_line(
+    place: str,
+    step: str,
+    schedule: str,
+    lr: float,
+    values: Mapping[str, float],
+    costs: Mapping[str, float],
+    left: int,
+) -> str:
+    """One step in PaddleClas's form; `left` steps remain, whose cost is the eta."""
+    eta = datetime.timedelta(seconds=int(costs["batch_cost"] * left))
+    return (
+        f"[Train]{place}[Iter: {step}]lr({schedule}): {lr:.8f}, {numbers(values)}, "
+        f"batch_cost: {costs['batch_cost']:.5f}s, reader_cost: {costs['reader_cost']:.5f}s, "
+        f"ips: {costs['ips']:.5f} samples/s, eta: {eta}"
+    )
+
+
+def numbers(values: Mapping[str, float]) -> str:
+    """`name: value` pairs with five decimals."""
+    return ", ".join(f"{name}: {value:.5f}" for name, value in values.items())

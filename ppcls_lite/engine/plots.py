@@ -1,0 +1,136 @@
+"""Pictures of a run: the first batch, the curves, the confusion matrix.
+
+All are drawn with matplotlib, without a display. Read next: record.py, trainer.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.image import imread, imsave
+from matplotlib.ticker import MaxNLocator
+
+COLOURS = {"train": "tab:blue", "eval": "tab:orange"}
+GRID_IMAGES = 64
+NAMED_CLASSES = 30  # more would not be legible on the axes
+
+
+def image_grid(
+    images: np.ndarray,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    limit: int | None = None,
+) -> np.ndarray:
+    """The first `limit` of `images` (N, C, H, W) side by side, as RGB uint8 (rows, columns, 3).
+
+    By default as many as fit on about 1000 x 1000 pixels, at least 4 and at most GRID_IMAGES.
+
+    With `mean` and `std` (per channel, for values in 0..1) the normalisation is undone exactly;
+    otherwise the batch is stretched to its own range.
+    """
+    if limit is None:
+        limit = int(np.clip((1000 // max(images.shape[2:])) ** 2, 4, GRID_IMAGES))
+    images = np.asarray(images[:limit], np.float32).transpose(0, 2, 3, 1)  # (N, H, W, C)
+    if mean is not None and std is not None:
+        images = images * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
+    else:
+        low, high = float(images.min()), float(images.max())
+        images = (images - low) / max(high - low, 1e-12)
+    pixels = np.rint(images.clip(0, 1) * 255).astype(np.uint8)
+    count, height, width, channels = pixels.shape
+    if channels != 3:  # one channel, or an unusual number: the first as grey
+        pixels = np.repeat(pixels[..., :1], 3, axis=-1)  # (N, H, W, 3)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    grid = np.full((rows, columns, height + 2, width + 2, 3), 255, np.uint8)  # a white frame
+    grid.reshape(-1, height + 2, width + 2, 3)[:count, 1:-1, 1:-1] = pixels
+    return grid.swapaxes(1, 2).reshape(rows * (height + 2), columns * (width + 2), 3)
+
+
+def write_image(picture: np.ndarray, path: Path) -> None:
+    """Write `picture` (H, W, 3) uint8 as a PNG."""
+    imsave(path, picture)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read a PNG written by `write_image` as (H, W, 3) uint8."""
+    return np.rint(imread(path)[..., :3] * 255).astype(np.uint8)
+
+
+def curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Every value over the epochs, training and evaluation in one panel, and the learning rate.
+
+    `history` has one entry per epoch: `epoch`, `lr`, `train` {name: value}, `eval` {...} or None.
+    Losses that span more than a factor of 20 get a logarithmic axis; of equal panels one is drawn
+    (a single loss term and its sum).
+    """
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for entry in history:
+        values = {"train": {**entry["train"], "learning rate": entry["lr"]}, "eval": entry["eval"]}
+        for split, found in values.items():
+            for name, value in (found or {}).items():
+                panels.setdefault(name, {}).setdefault(split, []).append((entry["epoch"], value))
+    names = [n for i, n in enumerate(panels) if panels[n] not in list(panels.values())[:i]]
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        for split, points in panels[name].items():
+            style = {"color": COLOURS[split], "marker": "o" if len(points) < 30 else None}
+            axes.plot(*zip(*points), label=split, markersize=3, **style)
+        heights = [value for points in panels[name].values() for _, value in points]
+        if "loss" in name.lower() and 0 < 20 * min(heights) < max(heights):
+            axes.set_yscale("log")
+        axes.set_title(name)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _write(figure, path)
+
+
+def confusion_matrix(matrix: np.ndarray, path: Path, labels: Sequence[str] | None = None) -> None:
+    """`matrix` (C, C) of counts, rows true and columns predicted, coloured by the row's share."""
+    count = len(matrix)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (C, C)
+    side = min(12.0, 4.0 + 0.3 * count)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if count <= NAMED_CLASSES:
+        names = _legible(labels or [], count)
+        axes.set_xticks(range(count), names, rotation=90 if labels is not None else 0)
+        axes.set_yticks(range(count), names)
+        for row, column in np.argwhere(matrix > 0):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+            axes.text(column, row, str(matrix[row, column]), **text)
+    right = np.trace(matrix) / max(matrix.sum(), 1)
+    axes.set_title(f"{int(matrix.sum())} images, {right:.2%} right")
+    _write(figure, path)
+
+
+def _legible(labels: Sequence[str], count: int) -> list[str]:
+    """The labels; a number for a class without one, or with characters that the font lacks."""
+    font = get_font(findfont(FontProperties()))
+    names = [str(i) for i in range(count)]
+    for i, label in enumerate(labels[:count]):
+        if all(font.get_char_index(ord(character)) for character in label):
+            names[i] = label
+    return names
+
+
+def _write(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=100)

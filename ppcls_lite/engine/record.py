@@ -1,0 +1,107 @@
+"""The numbers of a run as data: metrics.jsonl, mirrored to VisualDL if wanted.
+
+One JSON object a line, `kind` is `step` (a printed step: means since the epoch's start), `train`
+(an epoch's means) or `eval`. A resumed run first drops the lines that were written after its
+checkpoint, so that the file equals an uninterrupted run's apart from times. VisualDL's file is
+written anew from metrics.jsonl by each start, because VisualDL shows only the newest file of a
+folder. Read next: visual.py, plots.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls_lite.engine import plots
+from ppcls_lite.engine.visual import VisualLog
+from ppcls_lite.errors import UserError
+from ppcls_lite.safe_pickle import atomic_file
+
+Value = float | int | str | bool
+VARYING = ("batch_cost", "reader_cost", "ips", "peak_rss_mb", "peak_gpu_mb")  # in no two runs alike
+
+
+class Recorder:
+    """Writes the records of a run into `run_dir`.
+
+    `mean` and `std` (per channel, in units of 0..1) undo the normalisation of pictures.
+    `hyper_parameters` go to VisualDL's table, with the names of the values to compare there.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        use_visualdl: bool = False,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+        hyper_parameters: Mapping[str, Value] | None = None,
+    ) -> None:
+        self.path = Path(run_dir) / "metrics.jsonl"
+        self.lines = 0
+        self._picture = self.path.with_name("first_batch.png")
+        self._mean, self._std = mean, std
+        self._hyper_parameters = dict(hyper_parameters or {})
+        self._visual = VisualLog(Path(run_dir) / "vdl") if use_visualdl else None
+
+    def open(self, keep: int = 0) -> None:
+        """Start with the first `keep` lines of the file (a resumed run) or none (a new one)."""
+        kept = self._read()[:keep] if keep else []
+        self.lines = len(kept)
+        with atomic_file(self.path) as file:
+            file.write("".join(f"{json.dumps(record)}\n" for record in kept).encode())
+        if self._visual:
+            self._visual.open(self._hyper_parameters)
+            for record in kept:
+                self._visual.add(record)
+            if kept and self._picture.exists():
+                self._visual.image("train/first_batch", plots.read_image(self._picture))
+
+    def write(self, kind: str, epoch: int, step: int, values: Mapping[str, Value]) -> None:
+        """Add one record; `step` counts the updates of the whole run."""
+        record: dict[str, Any] = {"kind": kind, "epoch": epoch, "step": step}
+        for name, value in values.items():  # JSON knows no NaN
+            finite = not isinstance(value, float) or math.isfinite(value)
+            record[name] = value if finite else None
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror or error}. Free disk space and "
+                f"resume with -o Global.checkpoints={self.path.parent / 'latest'}"
+            ) from None
+        self.lines += 1
+        if self._visual:
+            self._visual.add(record)
+
+    def rewind(self, lines: int) -> None:
+        """Take back the records after the first `lines`."""
+        if lines < self.lines:
+            self.open(lines)
+
+    def first_batch(self, images: np.ndarray) -> None:
+        """Show the first augmented batch (N, C, H, W), in first_batch.png and VisualDL."""
+        grid = plots.image_grid(images, self._mean, self._std)
+        plots.write_image(grid, self._picture)
+        if self._visual:
+            self._visual.image("train/first_batch", grid)
+
+    def close(self) -> None:
+        if self._visual:
+            self._visual.close()
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        records = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:  # the torn last line of a killed run
+                break
+        return records

@@ -1,0 +1,88 @@
+"""Scalars, pictures and hyper-parameters for VisualDL.
+
+To look at them: `visualdl --logdir RUN_FOLDER/vdl --language en`. Without `--language`, VisualDL
+2.5.3 answers a browser that asks for neither English nor Chinese with an error.
+VisualDL is a convenience: if it is missing or fails, one warning says so and training goes on;
+all numbers are in metrics.jsonl anyway. Used are add_scalar, add_image and add_hparams, whose
+records a test reads back; in VisualDL 2.5.3 add_graph and add_pr_curve fail. Read next: record.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger("ppcls_lite")
+
+_NOT_SCALARS = ("kind", "epoch", "step")
+COMPARED = ["train/loss", "eval/top1"]  # shown beside the hyper-parameters
+
+
+class VisualLog:
+    """One VisualDL record file in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer: Any = None
+
+    def open(self, hyper_parameters: Mapping[str, Any]) -> None:
+        """Start a new file; an older one of ours goes, since VisualDL shows one file a folder."""
+        self.close()
+        with self._guard("be started"):
+            from visualdl import LogWriter
+
+            for old in self.folder.glob("vdlrecords.*.log"):
+                old.unlink()
+            self._writer = LogWriter(logdir=str(self.folder))
+            if hyper_parameters:
+                plain = {
+                    name: value if type(value) in (int, float) else str(value)
+                    for name, value in hyper_parameters.items()
+                }
+                self._writer.add_hparams(hparams_dict=plain, metrics_list=COMPARED)
+            logger.info(f"To watch the curves: visualdl --logdir {self.folder} --language en")
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Show a record of metrics.jsonl: steps under `train`, the rest by epoch."""
+        by_step = record["kind"] == "step"
+        group = {"step": "train", "train": "train_epoch"}.get(record["kind"], record["kind"])
+        with self._guard("write"):
+            for name, value in record.items():
+                if name not in _NOT_SCALARS and type(value) in (int, float) and self._writer:
+                    x = record["step"] if by_step else record["epoch"]
+                    self._writer.add_scalar(f"{group}/{name}", value, x)
+
+    def image(self, tag: str, picture: np.ndarray) -> None:
+        """Show `picture` (H, W, 3) uint8."""
+        with self._guard("write"):
+            if self._writer:
+                self._writer.add_image(tag, picture, step=0)
+
+    def close(self) -> None:
+        writer, self._writer = self._writer, None
+        with self._guard("write"):
+            if writer:
+                writer.close()
+
+    @contextlib.contextmanager
+    def _guard(self, what: str) -> Iterator[None]:
+        """Whatever VisualDL raises ends VisualDL, not the run."""
+        try:
+            yield
+        except ImportError as error:
+            self._writer = None
+            logger.warning(
+                f"VisualDL is off: it is not installed ({error}). pip install visualdl, or set "
+                "Global.use_visualdl to False. All numbers are in metrics.jsonl."
+            )
+        except Exception as error:
+            self._writer = None
+            logger.warning(
+                f"VisualDL is off: it could not {what} in {self.folder} "
+                f"({type(error).__name__}: {error}). All numbers are in metrics.jsonl."
+            )

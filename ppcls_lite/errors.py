@@ -1,0 +1,23 @@
+"""The errors that a user can cause; everything else is a bug and shows its traceback.
+
+The command line prints a `UserError` as one message, without a traceback, and exits with its
+`exit_code`. A message names the place, what was found, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A mistake in the user's input: data, files, arguments, environment."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """One or several mistakes in a YAML file or an override, found before any work starts."""
+
+    exit_code = 2
+
+
+class ImageError(UserError):
+    """An image file that is missing, empty, truncated or in an unknown format."""

@@ -1,0 +1,190 @@
+"""The engine: an exported program run by Paddle Inference, with oneDNN (MKLDNN) on a CPU.
+
+How it is tuned, and where each point is measured: docs/deployment.md. In short: intermediate
+results stay allocated between two runs, which the flag in `_kept_buffers` asks for and which only
+the first run of a program reads; memory optimisation stays off, because Paddle 3.3 cannot create a
+predictor from a .json program with it. Read next: predictor.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import paddle
+import paddle.inference
+
+from ppcls_lite.errors import UserError
+
+Device = Literal["cpu", "gpu"]
+MAX_DEFAULT_THREADS = 4  # more rarely helps one small image; ask for them with `threads`
+_PROGRAM_SUFFIXES = (".json", ".pdmodel")  # PIR, Paddle 3; the older ProgramDesc
+_GPU_POOL_MIB = 256  # to start with; it grows on demand
+_SHAPES_CACHED = 10  # input shapes whose oneDNN primitives are kept
+_FLAG_LOCK = threading.Lock()
+
+
+class Engine(Protocol):
+    """What the predictor needs of an engine."""
+
+    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
+        """One input batch to the outputs of the network, as arrays of the caller's own."""
+
+
+class PaddleEngine:
+    """Runs the program in `model_dir`; safe to call from several threads, one at a time runs.
+
+    Args:
+        model_dir: holds one program, `*.json` (preferred) or `*.pdmodel`, and its `*.pdiparams`.
+        device: "cpu" or "gpu".
+        mkldnn: use oneDNN on a CPU; without it a network like PP-LCNet is several times slower.
+        threads: of one run on a CPU; `None`: the usable cores, at most 4.
+        warmup_shape: (N, C, H, W) of a first run with zeros, so that no request pays for it.
+
+    Raises:
+        UserError: files are missing or damaged, or this Paddle lacks what is asked for.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | Path,
+        device: Device = "cpu",
+        mkldnn: bool = True,
+        threads: int | None = None,
+        warmup_shape: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        program, params = find_program(Path(model_dir))
+        self.device = device
+        self.mkldnn = mkldnn and device == "cpu"
+        self.threads = default_threads() if threads is None else threads
+        config = self._config(program, params)
+        self._lock = threading.Lock()
+        self._ran = False
+        try:
+            self._predictor = paddle.inference.create_predictor(config)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UserError(
+                f"{program}: Paddle {paddle.__version__} cannot load it: {_first_line(error)}; "
+                "the file is damaged or from another Paddle version, export the network again"
+            ) from error
+        names = self._predictor.get_input_names()
+        if len(names) != 1:
+            raise UserError(f"{program}: expected one input, the program has {names}")
+        self._input = self._predictor.get_input_handle(names[0])
+        outputs = self._predictor.get_output_names()
+        self._outputs = [self._predictor.get_output_handle(name) for name in outputs]
+        if warmup_shape is not None:
+            self.run(np.zeros(warmup_shape, np.float32))
+
+    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
+        """Run the program on one batch.
+
+        Args:
+            inputs: what the program takes, usually (N, C, H, W) float32.
+
+        Returns:
+            The program's outputs, copied; usually one array (N, classes) float32.
+
+        Raises:
+            UserError: the program does not take an input of this shape.
+        """
+        inputs = np.ascontiguousarray(inputs, np.float32)
+        with self._lock, contextlib.nullcontext() if self._ran else _kept_buffers():
+            try:
+                self._input.copy_from_cpu(inputs)
+                self._predictor.run()
+            except (RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"the program cannot run on an input of shape {inputs.shape}: "
+                    f"{_first_line(error)}"
+                ) from error
+            self._ran = True
+            return [output.copy_to_cpu() for output in self._outputs]
+
+    def _config(self, program: Path, params: Path) -> Any:
+        config = paddle.inference.Config(str(program), str(params))
+        config.disable_glog_info()
+        if self.device == "gpu":
+            if not paddle.is_compiled_with_cuda():
+                raise UserError(
+                    "device gpu: this Paddle is the CPU build; install paddlepaddle-gpu"
+                )
+            config.enable_use_gpu(_GPU_POOL_MIB, 0)
+            return config
+        if self.device != "cpu":
+            raise UserError(f"device: expected cpu or gpu, found {self.device!r}")
+        if type(self.threads) is not int or self.threads < 1:
+            raise UserError(f"threads: expected a whole number from 1 on, found {self.threads!r}")
+        config.disable_gpu()
+        config.set_cpu_math_library_num_threads(self.threads)
+        if not self.mkldnn:
+            config.disable_mkldnn()
+        elif paddle.base.core.is_compiled_with_mkldnn():
+            config.enable_mkldnn()
+            config.set_mkldnn_cache_capacity(_SHAPES_CACHED)
+        else:
+            raise UserError(
+                "this Paddle is built without oneDNN (MKLDNN); say mkldnn=False or --no-mkldnn"
+            )
+        return config
+
+
+def default_threads() -> int:
+    """As many threads as this process may use cores, at most `MAX_DEFAULT_THREADS`."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux: respects taskset and cpusets
+    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(usable, MAX_DEFAULT_THREADS)
+
+
+def find_program(model_dir: Path) -> tuple[Path, Path]:
+    """The program and the weights of an exported folder.
+
+    `inference.json` and `inference.pdmodel` come first; any other name is taken if it is the only
+    one of its kind.
+
+    Raises:
+        UserError: the folder or one of the files is missing, or there are several programs.
+    """
+    if not model_dir.is_dir():
+        raise UserError(f"{model_dir}: no such folder; expected one written by deploy/export.py")
+    for suffix in _PROGRAM_SUFFIXES:
+        named = model_dir / f"inference{suffix}"
+        found = [named] if named.is_file() else sorted(model_dir.glob(f"*{suffix}"))
+        found = [program for program in found if program.with_suffix(".pdiparams").is_file()]
+        if len(found) > 1:
+            names = ", ".join(program.name for program in found)
+            raise UserError(f"{model_dir}: holds several programs ({names}); keep one per folder")
+        if found:
+            return found[0], found[0].with_suffix(".pdiparams")
+    held = ", ".join(sorted(path.name for path in model_dir.iterdir())[:8]) or "nothing"
+    raise UserError(
+        f"{model_dir}: expected inference.json (or .pdmodel) and inference.pdiparams beside it, "
+        f"found {held}; deploy/export.py writes them"
+    )
+
+
+@contextlib.contextmanager
+def _kept_buffers() -> Iterator[None]:
+    """Keep a program's intermediate results allocated, if its first run is made in here.
+
+    The flag is one of the process; it is put back so that no other program is affected.
+    """
+    name = "FLAGS_eager_delete_tensor_gb"
+    with _FLAG_LOCK:
+        before = paddle.get_flags(name)
+        paddle.set_flags({name: -1.0})
+        try:
+            yield
+        finally:
+            paddle.set_flags(before)
+
+
+def _first_line(error: Exception) -> str:
+    """The message of a Paddle error without its C++ stack and hints."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if line.startswith("(")), lines[0] if lines else "")

@@ -1,0 +1,67 @@
+"""What `--input` names: an image, a folder of images, or a text file that lists them.
+
+Read next: predict_cli.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppcls_lite.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+LIST_SUFFIXES = (".txt", ".lst", ".list", ".csv", ".tsv")
+
+# A path up to its image suffix; a label may follow behind a delimiter, as in training lists.
+_LINE = re.compile(
+    rf"(?P<path>.*(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))(?:[\s,;|].*)?", re.IGNORECASE
+)
+
+
+def find_images(sources: Sequence[str | Path]) -> list[Path]:
+    """All images that the sources name, in order; folders recursively, sorted by path.
+
+    Files that a list names are not checked for existence: each bad one is an entry of its own in
+    the results. Raises UserError if a source does not exist or holds no image.
+    """
+    return [path for source in sources for path in _find(Path(source))]
+
+
+def _find(source: Path) -> list[Path]:
+    if source.is_dir():
+        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            known = ", ".join(IMAGE_SUFFIXES)
+            raise UserError(f"--input {source}: no images in this folder or below it ({known})")
+        return found
+    if not source.exists():
+        raise UserError(
+            f"--input {source}: no such file or folder (looked in {Path.cwd()}); expected an "
+            "image, a folder of images, or a text file with one path per line"
+        )
+    if source.suffix.lower() in LIST_SUFFIXES:
+        return _read_list(source)
+    return [source]
+
+
+def _read_list(source: Path) -> list[Path]:
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"--input {source}: not a UTF-8 text file: {error.reason}") from error
+    except OSError as error:
+        raise UserError(f"--input {source}: cannot be read: {error.strerror}") from error
+    found = [_resolve(line.strip(), source.parent) for line in lines if line.strip()]
+    if not found:
+        raise UserError(f"--input {source}: the list is empty; expected one path per line")
+    return found
+
+
+def _resolve(line: str, folder: Path) -> Path:
+    """The path in a line: as it stands, or relative to the list's folder if it exists there."""
+    match = _LINE.fullmatch(line)
+    path = Path(match["path"] if match else line)
+    beside = folder / path
+    return beside if beside.exists() or not path.exists() else path

@@ -1,0 +1,59 @@
+"""Label files: the names of a network's classes, one line each, in a user's file or ours.
+
+Bundled: `imagenet1k_label_list.txt` and the lists of PaddleClas's PULC tasks, so that recipes
+which name them by PaddleClas's paths run without its source tree. Read next: postprocess.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from ppcls_lite.errors import UserError
+
+BUNDLED = Path(__file__).resolve().parent.parent / "label_lists"
+
+
+def find_label_file(path: str | Path) -> Path:
+    """The file at `path`, or else the bundled list of the same file name.
+
+    Raises UserError when there is neither.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    bundled = BUNDLED / PurePosixPath(str(path).replace("\\", "/")).name
+    if bundled.is_file():
+        return bundled
+    known = ", ".join(sorted(file.name for file in BUNDLED.glob("*.txt")))
+    raise UserError(
+        f"label file {str(path)!r} does not exist. Give the path of a text file with one class a "
+        f"line, `id name` or only the name, or one of the bundled lists: {known}"
+    )
+
+
+def read_label_file(path: str | Path, delimiter: str | None = None) -> list[str]:
+    """The class names in the order of their ids.
+
+    A line is `id name`, divided by `delimiter` (default: the first white space), or only the name
+    of the class whose id is the line's number, from 0. Names may hold spaces; the text is UTF-8.
+    Raises UserError for an empty file, an empty line, or ids that are not 0 .. n-1, each once.
+    """
+    file = find_label_file(path)
+    try:
+        lines = file.read_text(encoding="utf-8-sig").rstrip().split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    lines = [line.strip() for line in lines]
+    if "" in lines:
+        empty = lines.index("") + 1
+        raise UserError(f"{file}:{empty}: the line is empty; expected `id name` or a name")
+    pairs = [line.split(delimiter, 1) for line in lines]
+    if not all(len(pair) == 2 and pair[0].strip().isdecimal() for pair in pairs):
+        return lines
+    names = {int(number): name.strip() for number, name in pairs}
+    if sorted(names) != list(range(len(lines))):
+        missing = next((i for i in range(len(lines)) if i not in names), len(lines))
+        raise UserError(
+            f"{file}: every line begins with a number, but the numbers are not the class ids "
+            f"0 .. {len(lines) - 1}, each once (id {missing} is missing)"
+        )
+    return [names[i] for i in range(len(names))]

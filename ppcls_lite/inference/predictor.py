@@ -1,0 +1,244 @@
+"""The Predictor: images in, classes out, from an exported folder and nothing else.
+
+    from ppcls_lite import Predictor
+
+    predictor = Predictor("inference")
+    predictor.predict(["cat.jpg", "dog.jpg"], batch_size=2)
+    # [{"file": "cat.jpg", "class_ids": [281, ...], "scores": [...], "label_names": [...]}, ...]
+
+Pre-processing is what `inference.yml` says, run by the functions that training and evaluation use
+(data/transforms). Read next: spec.py (the file), engines.py (how the program runs).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ppcls_lite.config import build, build_list
+from ppcls_lite.data.transforms.compose import Compose
+from ppcls_lite.errors import ImageError, UserError
+from ppcls_lite.inference.engines import Device, PaddleEngine
+from ppcls_lite.inference.postprocess import Postprocess, Result
+from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
+
+Image = str | os.PathLike[str] | np.ndarray
+Observer = Callable[[Literal["preprocess", "inference"], float, int], None]
+_WARMUP_EDGE = 224  # of networks that take any size
+
+
+class Predictor:
+    """Classifies images with an exported network.
+
+    One predictor may be used from several threads; one batch runs at a time. After a run on a CPU
+    Paddle leaves the calling thread's OpenMP with one thread, so do not train beside it.
+
+    Args:
+        model_dir: the folder that `deploy/export.py` wrote.
+        device: "cpu" or "gpu".
+        mkldnn: use oneDNN (MKLDNN) on a CPU.
+        threads: of one run on a CPU; `None`: the usable cores, at most 4.
+        topk: how many classes per image, instead of the number in `inference.yml`.
+
+    Attributes:
+        spec: what `inference.yml` says: `model_name`, `labels`, `image_shape`, ...
+        engine: what runs the program.
+
+    Raises:
+        UserError: the folder, `inference.yml` or a file is missing, damaged or of another
+            version; Paddle lacks what is asked for.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | Path,
+        device: Device = "cpu",
+        mkldnn: bool = True,
+        threads: int | None = None,
+        topk: int | None = None,
+    ) -> None:
+        folder = Path(model_dir)
+        self.spec = InferenceSpec.read(folder)
+        self.spec.check_files(folder)
+        where = f"{folder / FILE_NAME}: "
+        try:
+            self._transform = build_transform(self.spec.transform_ops)
+            self._postprocess = _build_postprocess(self.spec.postprocess, topk)
+        except UserError as error:
+            raise type(error)(f"{where}{error}") from error
+        channels, height, width = self.spec.image_shape or (3, _WARMUP_EDGE, _WARMUP_EDGE)
+        edges = (edge if edge > 0 else _WARMUP_EDGE for edge in (height, width))
+        self.engine = PaddleEngine(folder, device, mkldnn, threads, (1, channels, *edges))
+
+    def predict(
+        self, inputs: Image | Sequence[Image] | np.ndarray, batch_size: int = 1
+    ) -> list[Result]:
+        """Classify one image or several.
+
+        Args:
+            inputs: a path, an (H, W, 3) uint8 RGB array (gray (H, W) and RGBA (H, W, 4) as well),
+                an (N, H, W, 3) array, or a list of those.
+            batch_size: how many images run at once.
+
+        Returns:
+            One dict per image, in order: `file` (the path as text, `None` for an array),
+            `class_ids`, `scores` (best first) and `label_names`, or what another post-processing
+            than Topk gives.
+
+        Raises:
+            ImageError: an image file cannot be read.
+            UserError: an array of another shape or type; `batch_size` below 1.
+        """
+        return list(self.stream(_as_list(inputs), batch_size))
+
+    def stream(
+        self,
+        images: Iterable[Image],
+        batch_size: int = 1,
+        keep_going: bool = False,
+        observe: Observer | None = None,
+    ) -> Iterator[Result]:
+        """Like `predict`, result by result, reading no more images ahead than a batch.
+
+        With `keep_going`, an unreadable image gives `{"file": ..., "error": message}` in its
+        place instead of an ImageError. `observe(stage, seconds, images)` is told how long each
+        batch took.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size: expected a whole number from 1 on, found {batch_size}")
+        batch: list[Image] = []
+        for image in images:
+            batch.append(image)
+            if len(batch) == batch_size:
+                yield from self._classify(batch, keep_going, observe)
+                batch = []
+        if batch:
+            yield from self._classify(batch, keep_going, observe)
+
+    def preprocess(self, image: Image) -> np.ndarray:
+        """One image as the network's input, (C, H, W) float32."""
+        is_path = not isinstance(image, np.ndarray)
+        name = os.fspath(image) if is_path else "the image"
+        sample = {"image": image if not is_path else name, "path": name}
+        result = self._transform(sample, None)["image"]  # (C, H, W)
+        if not self.spec.accepts(result.shape):
+            raise UserError(
+                f"{name}: pre-processing gives the shape {result.shape}, but the network takes "
+                f"{self.spec.image_shape}; correct transform_ops in {FILE_NAME} "
+                "(usually a missing CropImage)"
+            )
+        return result
+
+    def predict_batch(self, array: np.ndarray) -> np.ndarray:
+        """Run the network on pre-processed images, without post-processing.
+
+        Args:
+            array: (N, C, H, W) float32, as `preprocess` gives each image.
+
+        Returns:
+            (N, classes) float32: probabilities, or logits if exported without softmax.
+
+        Raises:
+            UserError: another shape than the exported one, or not numbers.
+        """
+        array = np.asarray(array)
+        fits = array.ndim == 4 and len(array) > 0 and self.spec.accepts(array.shape[1:])
+        if not fits or array.dtype.kind != "f":
+            shape = ", ".join(map(str, self.spec.image_shape or ("C", "H", "W")))
+            raise UserError(
+                f"predict_batch: expected pre-processed images, (N, {shape}) float32, found "
+                f"{array.shape} {array.dtype}; predict() takes pictures"
+            )
+        return self.engine.run(array)[0]  # (N, classes)
+
+    def _classify(
+        self, images: list[Image], keep_going: bool, observe: Observer | None
+    ) -> Iterator[Result]:
+        files = [None if isinstance(image, np.ndarray) else os.fspath(image) for image in images]
+        arrays: dict[int, np.ndarray] = {}
+        errors: dict[int, str] = {}
+        start = time.perf_counter()
+        for index, image in enumerate(images):
+            try:
+                arrays[index] = self.preprocess(image)
+            except ImageError as error:
+                if not keep_going:
+                    raise
+                errors[index] = str(error).removeprefix(f"{files[index]}: ")
+        decoded = time.perf_counter()
+        results: dict[int, Result] = {}
+        if arrays:
+            outputs = self.predict_batch(_stack(list(arrays.values())))
+            ran = time.perf_counter()
+            if observe:
+                observe("preprocess", decoded - start, len(images))
+                observe("inference", ran - decoded, len(arrays))
+            results = dict(zip(arrays, self._answers(outputs), strict=True))
+        for index, file in enumerate(files):
+            if index in errors:
+                yield {"file": file, "error": errors[index]}
+            else:
+                yield {"file": file, **results[index]}
+
+    def _answers(self, outputs: np.ndarray) -> list[Result]:
+        """Post-process (N, classes); a network exported with logits gets its activation here."""
+        if self.spec.output == "logits":
+            outputs = _ACTIVATIONS[self._postprocess.activation](outputs)
+        return self._postprocess(outputs)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * logits))  # never overflows
+
+
+_ACTIVATIONS = {"softmax": _softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}
+
+
+def build_transform(ops: Sequence[Any]) -> Compose:
+    """The chain of `transform_ops`; one that does not begin with DecodeImage gets it."""
+    decodes = any("DecodeImage" in op or op == {"name": "DecodeImage"} for op in ops)
+    return Compose(build_list(ops if decodes else [{"DecodeImage": {}}, *ops], "transform"))
+
+
+def _build_postprocess(node: dict[str, Any], topk: int | None) -> Postprocess:
+    ((name, arguments),) = node.items()
+    if topk is not None:
+        if name != "Topk":
+            raise UserError(f"topk: the post-processing is {name}, which has no such number")
+        arguments = {**arguments, "topk": topk}
+    return build({name: arguments}, "postprocess")
+
+
+def _as_list(inputs: Image | Sequence[Image] | np.ndarray) -> list[Image]:
+    if isinstance(inputs, np.ndarray):
+        return list(inputs) if inputs.ndim == 4 else [inputs]
+    if isinstance(inputs, (str, os.PathLike)):
+        return [inputs]
+    if not isinstance(inputs, Iterable):
+        raise UserError(f"predict: expected images or paths, found {type(inputs).__name__}")
+    images = list(inputs)
+    for index, image in enumerate(images):
+        if not isinstance(image, (str, os.PathLike, np.ndarray)):
+            found = type(image).__name__
+            raise UserError(f"predict: inputs[{index}]: expected a path or array, found {found}")
+    return images
+
+
+def _stack(arrays: list[np.ndarray]) -> np.ndarray:
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1:
+        raise UserError(
+            f"images of one batch have different shapes after pre-processing, {sorted(shapes)}; "
+            "use batch_size=1 (--batch-size 1) or a fixed size in transform_ops"
+        )
+    return np.stack(arrays)  # (N, C, H, W)

@@ -1,0 +1,211 @@
+"""`inference.yml`: what an exported folder says about itself, so that the folder alone is enough.
+
+The layout is the one that PaddleClas writes for deployment: `Global.model_name`,
+`PreProcess.transform_ops`, `PostProcess.<Name>` with the label names in `label_list`. Under
+`Global` stands what we add; files without it (PaddleClas's own) are read as well.
+Read next: export.py (writes it), predictor.py (reads it).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from ppcls_lite.errors import UserError
+
+FILE_NAME = "inference.yml"
+FORMAT_VERSION = 1
+OutputKind = Literal["probabilities", "logits"]
+
+
+@dataclass
+class InferenceSpec:
+    """The content of one `inference.yml`.
+
+    Attributes:
+        transform_ops: the pre-processing, as in `Infer.transforms` of a recipe.
+        postprocess: one component, `{name: {arguments}}`; `label_list` among the arguments holds
+            the name of each class.
+        image_shape: (C, H, W) of the network's input, -1 where any size is accepted; `None` in
+            files that do not say it.
+        output: whether the network gives probabilities or logits.
+        versions: the versions of paddle and ppcls_lite that wrote the folder.
+        checksums: SHA-256 of the program and weight files that belong to this file.
+    """
+
+    model_name: str
+    transform_ops: list[Any]
+    postprocess: dict[str, Any]
+    image_shape: tuple[int, int, int] | None = None
+    output: OutputKind = "probabilities"
+    versions: dict[str, str] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The name of each class in order of the class ids, if the folder carries names."""
+        ((_, arguments),) = self.postprocess.items()
+        return arguments.get("label_list")
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether an image of `shape` (C, H, W) is what the network takes."""
+        wanted = self.image_shape or (-1, -1, -1)
+        return len(shape) == 3 and all(w in (s, -1) for s, w in zip(shape, wanted))
+
+    def write(self, folder: Path) -> None:
+        """Write `inference.yml` into an existing folder."""
+        tree = {
+            "Global": {
+                "format_version": FORMAT_VERSION,
+                "model_name": self.model_name,
+                "image_shape": list(self.image_shape or ()) or None,
+                "output": self.output,
+                "versions": self.versions,
+                "sha256": self.checksums,
+            },
+            "PreProcess": {"transform_ops": self.transform_ops},
+            "PostProcess": self.postprocess,
+        }
+        text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+        (folder / FILE_NAME).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> InferenceSpec:
+        """Read the `inference.yml` of an exported folder.
+
+        Raises:
+            UserError: the folder or file is missing, is not YAML, lacks a section or has a value
+                of the wrong type, or was written by another version of the format.
+        """
+        path = folder / FILE_NAME
+        tree = _read_yaml(folder, path)
+        about = _section(tree, "Global", dict, path, {})
+        version = about.get("format_version")
+        if version not in (None, FORMAT_VERSION):
+            raise UserError(
+                f"{path}: has format version {version!r}; this version of ppcls_lite reads "
+                f"{FORMAT_VERSION}; export the network again, or use the version that wrote it "
+                f"({about.get('versions')})"
+            )
+        ops = _section(tree, "PreProcess.transform_ops", list, path)
+        name, arguments = _component(tree, path)
+        labels = arguments.get("label_list")
+        if isinstance(labels, list):  # YAML reads names such as 0 or yes as other types
+            arguments["label_list"] = [str(label) for label in labels]
+        output = about.get("output", "probabilities")
+        if output not in get_args(OutputKind):
+            raise UserError(
+                f"{path}: Global.output: expected probabilities or logits, found {output!r}"
+            )
+        return cls(
+            model_name=str(about.get("model_name") or folder.name),
+            transform_ops=ops,
+            postprocess={name: arguments},
+            image_shape=_image_shape(about.get("image_shape"), path),
+            output=output,
+            versions=_section(about, "versions", dict, path, {}),
+            checksums=_section(about, "sha256", dict, path, {}),
+        )
+
+    def check_files(self, folder: Path) -> None:
+        """Compare the folder's files with the check sums, if `inference.yml` has any.
+
+        Raises:
+            UserError: a file is missing, damaged, or comes from another export.
+        """
+        for name, expected in self.checksums.items():
+            path = folder / name
+            if not path.is_file():
+                raise UserError(f"{path}: no such file, but {FILE_NAME} names it; export again")
+            if checksum(path) != expected:
+                raise UserError(
+                    f"{path}: is not the file that {FILE_NAME} was written for (damaged, or from "
+                    "another export); copy the whole folder again or export again"
+                )
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists of numbers on one line, and no aliases for a list or map that occurs twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_list(self, data: list[Any]) -> yaml.Node:
+        numbers = all(isinstance(item, (int, float)) for item in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=numbers)
+
+
+_Dumper.add_representer(list, _Dumper.represent_list)
+
+
+def _read_yaml(folder: Path, path: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        kind = "is a file, not a folder" if folder.exists() else "no such folder"
+        siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
+        close = difflib.get_close_matches(folder.name, [p.name for p in siblings if p.is_dir()])
+        hint = f"; did you mean {folder.parent / close[0]}?" if close else ""
+        raise UserError(f"{folder}: {kind}; expected one written by deploy/export.py{hint}")
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; without it the pre-processing is unknown. Export the network "
+            "again with deploy/export.py, or write the file (docs/deployment.md)"
+        )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected sections such as PreProcess, found {type(tree)}")
+    return tree
+
+
+_MISSING: Any = object()
+
+
+def _section(
+    tree: dict[str, Any], key: str, kind: type, path: Path, default: Any = _MISSING
+) -> Any:
+    """The value at a dotted key, of the type `kind`."""
+    value: Any = tree
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    if value is None and default is not _MISSING:
+        return default
+    if not isinstance(value, kind):
+        found = "nothing" if value is None else f"{value!r:.60}"
+        word = "a map" if kind is dict else "a list"
+        raise UserError(f"{path}: {key}: expected {word}, found {found}; export again")
+    return value
+
+
+def _component(tree: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of the post-processing; Topk where the file says nothing."""
+    section = _section(tree, "PostProcess", dict, path, {"Topk": {"topk": 5}})
+    if "name" in section:  # as in a recipe: {name: Topk, topk: 5}
+        return str(section["name"]), {k: v for k, v in section.items() if k != "name"}
+    if len(section) != 1:
+        raise UserError(f"{path}: PostProcess: expected one component, found {list(section)}")
+    ((name, arguments),) = section.items()
+    return name, dict(_section(section, name, dict, path, {}) if arguments else {})
+
+
+def _image_shape(value: Any, path: Path) -> tuple[int, int, int] | None:
+    if value is None:
+        return None
+    sizes = isinstance(value, list) and len(value) == 3 and all(type(v) is int for v in value)
+    if not sizes or value[0] < 1 or any(v < 1 and v != -1 for v in value):
+        raise UserError(
+            f"{path}: Global.image_shape: expected [channels, height, width], found {value!r}"
+        )
+    return tuple(value)

@@ -1,0 +1,105 @@
+"""The contract of a metric, and the two ways of collecting: adding counts, or keeping scores.
+
+What was collected is the metric's *state*, a dict of arrays. The states of several processes,
+or of several parts of a data set, merge into the state of the whole, so that a score depends
+neither on the number of cards nor on the batch size. Read next: topk.py, confusion.py.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+State = dict[str, np.ndarray]
+Outputs = Tensor | Mapping[str, Any]  # logits (N, C), or a dict with them under "logits"
+
+
+class Metric(ABC):
+    """One or several named scores; the first of them is the main one.
+
+    `higher_is_better` tells which of two main scores is the better one.
+    """
+
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Any] = {}
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._seen = {}
+
+    def update(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        """Take in one batch: the network's outputs and `batch["label"]`."""
+        with paddle.no_grad():
+            self.collect(outputs, batch)
+
+    def result(self) -> dict[str, float]:
+        """The scores over everything taken in; empty if that is nothing."""
+        return self.compute(self.state()) if self._seen else {}
+
+    def load_state(self, state: State) -> None:
+        """Continue from what `state()` returned."""
+        self._seen = dict(state)
+
+    @abstractmethod
+    def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        """`update` without a gradient."""
+
+    @abstractmethod
+    def compute(self, state: State) -> dict[str, float]:
+        """The scores of a state."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """What was collected, as arrays."""
+
+    @abstractmethod
+    def merge(self, states: Iterable[State]) -> None:
+        """Load the state of the whole from the states of its parts."""
+
+
+class CountingMetric(Metric):
+    """Keeps sums: `merge` adds them up, exactly for counts."""
+
+    def add(self, **counts: Tensor | np.ndarray) -> None:
+        """Add to the sums. Tensors stay on their device until `state()`, so nothing waits."""
+        for name, value in counts.items():
+            total = self._seen.get(name, 0)
+            if isinstance(value, Tensor) and isinstance(total, np.ndarray):  # after load_state
+                total = paddle.to_tensor(total)
+            self._seen[name] = total + value
+
+    def state(self) -> State:
+        return {name: np.asarray(value) for name, value in self._seen.items()}
+
+    def merge(self, states: Iterable[State]) -> None:
+        self.reset()
+        for state in states:
+            self.add(**state)
+
+
+class ScoringMetric(Metric):
+    """Keeps every score: `merge` puts them one after another along the first axis."""
+
+    def append(self, **values: Tensor | np.ndarray) -> None:
+        """Keep arrays whose first axis is the batch."""
+        for name, value in values.items():
+            self._seen.setdefault(name, []).append(np.asarray(value))
+
+    def load_state(self, state: State) -> None:
+        self.reset()
+        self.append(**state)
+
+    def state(self) -> State:
+        return {name: np.concatenate(parts) for name, parts in self._seen.items()}
+
+    def merge(self, states: Iterable[State]) -> None:
+        self.reset()
+        for state in states:
+            self.append(**state)

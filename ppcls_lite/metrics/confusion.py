@@ -1,0 +1,93 @@
+"""The confusion matrix and the scores of each class that follow from it. Read before: topk.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from paddle import Tensor
+
+from ppcls_lite.losses.targets import is_soft, logits_of
+from ppcls_lite.metrics.base import CountingMetric, Outputs, State
+from ppcls_lite.registry import register
+
+
+class ClassScores(NamedTuple):
+    """One class: shares between 0 and 1 (0 where nothing can be divided), and its image count."""
+
+    class_id: int
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@register("metric")
+class ConfusionMatrix(CountingMetric):
+    """Macro precision, recall and F1, and the table of all classes behind them.
+
+    The macro values are means over the classes that occur as a label or as a prediction, as in
+    scikit-learn.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        logits, label = logits_of(outputs), batch["label"]
+        if is_soft(label, logits.shape[1]):
+            label = label.argmax(axis=1)
+        truth = label.numpy().reshape(-1).astype(np.int64)  # (N,)
+        predicted = logits.argmax(axis=1).numpy()  # (N,)
+        matrix = np.zeros((logits.shape[1], logits.shape[1]), np.int64)
+        np.add.at(matrix, (truth, predicted), 1)
+        self.add(matrix=matrix)
+
+    def compute(self, state: State) -> dict[str, float]:
+        matrix = state["matrix"]
+        precision, recall, f1 = _scores(matrix)
+        occurs = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
+        return {
+            "macro_precision": float(precision[occurs].mean()),
+            "macro_recall": float(recall[occurs].mean()),
+            "macro_f1": float(f1[occurs].mean()),
+        }
+
+    @property
+    def matrix(self) -> np.ndarray | None:
+        """Counts (class_num, class_num) int64: rows are labels, columns predictions.
+
+        None before the first update.
+        """
+        return self.state().get("matrix")
+
+    def per_class(self) -> list[ClassScores]:
+        """The scores of every class, in the order of the class ids."""
+        matrix = self.matrix
+        if matrix is None:
+            return []
+        columns = [*_scores(matrix), matrix.sum(axis=1)]
+        rows = zip(*(column.tolist() for column in columns))
+        return [ClassScores(class_id, *row) for class_id, row in enumerate(rows)]
+
+    def table(self, names: Sequence[str] | None = None) -> str:
+        """`per_class` as text, one class a line, with the classes' names where given."""
+        rows = self.per_class()
+        titles = [names[row.class_id] if names else str(row.class_id) for row in rows]
+        width = max(len("class"), *map(len, titles))
+        lines = [f"{'class':<{width}}  precision  recall      f1  images"]
+        for title, row in zip(titles, rows):
+            scores = f"{row.precision:9.4f}  {row.recall:6.4f}  {row.f1:6.4f}"
+            lines.append(f"{title:<{width}}  {scores}  {row.support:6d}")
+        return "\n".join(lines)
+
+
+def _scores(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of each class, (C,) each."""
+    right, labelled, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+
+    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+    return share(right, predicted), share(right, labelled), share(2 * right, labelled + predicted)

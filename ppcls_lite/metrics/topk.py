@@ -1,0 +1,45 @@
+"""Top-k accuracy. Read next: confusion.py for the scores of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import paddle
+from paddle import Tensor
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.losses.targets import is_soft, logits_of
+from ppcls_lite.metrics.base import CountingMetric, Outputs, State
+from ppcls_lite.registry import register
+from ppcls_lite.schema import PositiveInt
+
+
+@register("metric")
+class TopkAcc(CountingMetric):
+    """Share of images whose class is among the k highest logits: `top1`, `top5`.
+
+    A k above the number of classes counts all classes, so that its score is 1. Of a soft label
+    (mixup, cutmix) the largest entry is the class.
+    """
+
+    def __init__(self, topk: PositiveInt | list[PositiveInt] = (1, 5)) -> None:
+        super().__init__()
+        self.topk = [topk] if isinstance(topk, int) else list(topk)
+        if not self.topk:
+            raise UserError("topk: expected a number or a list of numbers, found an empty list")
+
+    def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        logits, label = logits_of(outputs), batch["label"]
+        if is_soft(label, logits.shape[1]):
+            label = label.argmax(axis=1)
+        label = label.reshape([-1, 1]).astype(paddle.int64)  # (N, 1)
+        limits = [min(k, logits.shape[1]) for k in self.topk]
+        best = logits.topk(max(limits), axis=1)[1]  # (N, K)
+        hits = (best == label).astype(paddle.int64).sum(axis=0).cumsum()  # (K,): within the top k
+        self.add(
+            **{f"top{k}": hits[limit - 1] for k, limit in zip(self.topk, limits)},
+            images=paddle.to_tensor(logits.shape[0], dtype=paddle.int64),
+        )
+
+    def compute(self, state: State) -> dict[str, float]:
+        return {f"top{k}": float(state[f"top{k}"] / state["images"]) for k in self.topk}

@@ -1,0 +1,137 @@
+"""The contract of every network: stages on request, a head that can be left out, flat state keys.
+
+`forward(x)` is `forward_head(forward_stages(x)[-1])`. Trunk and classifier live in one Layer, so
+that the state dict keeps the official names; `class_num=0` builds the trunk alone for detection
+and segmentation heads. Read next: pplcnet.py.
+"""
+
+from __future__ import annotations
+
+import re
+
+from paddle import Tensor, nn
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.layers import activation
+
+
+class Backbone(nn.Layer):
+    """Base class of the zoo.
+
+    channels: output channels of the four stages.
+    strides: their strides against the input; a pair (h, w) where the two differ.
+    stage_names: the sublayers that PaddleClas calls stages (`return_stages`).
+    head_layers: the sublayers that belong to the classifier and are absent with `class_num=0`.
+    """
+
+    channels: tuple[int, ...] = ()
+    strides: tuple[int | tuple[int, int], ...] = (4, 8, 16, 32)
+    stage_names: tuple[str, ...] = ()
+    head_layers: tuple[str, ...] = ("fc",)
+
+    def __init__(self, class_num: int) -> None:
+        super().__init__()
+        self.class_num = class_num
+        self._taps: list = []
+        self._tapped: dict[str, Tensor] = {}
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) -> features [(N, channels[i], H / strides[i], W / strides[i])]."""
+        raise NotImplementedError
+
+    def forward_head(self, feature: Tensor) -> Tensor:
+        """Last feature (N, channels[-1], h, w) -> logits (N, class_num)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """Images (N, 3, H, W) -> logits (N, class_num); the last feature when `class_num` is 0.
+
+        After `tap`, a dict: `logits` and one entry for each tapped sublayer.
+        """
+        feature = self.forward_stages(x)[-1]
+        output = self.forward_head(feature) if self.class_num else feature
+        if not self._taps:
+            return output
+        tapped, self._tapped = self._tapped, {}
+        return {"logits": output, **tapped}
+
+    def reparameterize(self) -> int:
+        """Merge parallel branches into single convolutions for inference, in place.
+
+        Returns how many places were merged: 0 for a network without such branches.
+        """
+        return 0
+
+    def tap(
+        self, patterns: list[str] | None = None, stages: bool | list[int] | None = None
+    ) -> None:
+        """Make `forward` return the outputs of named sublayers too (PaddleClas's `return_*`).
+
+        patterns: sublayer paths, `blocks3` or `blocks[5]`. stages: `True` for all of
+        `stage_names`, or indices into them; used when `patterns` is not given.
+        Raises `UserError` for a name or an index that the network does not have.
+        """
+        if patterns is None and stages:
+            indices = range(len(self.stage_names)) if stages is True else stages
+            if not all(0 <= i < len(self.stage_names) for i in indices):
+                raise UserError(
+                    f"return_stages: {type(self).__name__} has the stages "
+                    f"0..{len(self.stage_names) - 1}, got {list(indices)}"
+                )
+            patterns = [self.stage_names[i] for i in indices]
+        sublayers = dict(self.named_sublayers())
+        for name in patterns or []:
+            path = re.sub(r"\[(\d+)\]", r".\1", name)
+            if path not in sublayers:
+                raise UserError(
+                    f"return_patterns: {type(self).__name__} has no sublayer {name!r}; "
+                    f"it has {', '.join(n for n, _ in self.named_children())}"
+                )
+
+            def keep(layer: nn.Layer, inputs: tuple, output: Tensor, name: str = name) -> None:
+                self._tapped[name] = output
+
+            self._taps.append(sublayers[path].register_forward_post_hook(keep))
+
+    def clear_taps(self) -> None:
+        """Undo `tap`: `forward` returns the logits alone again (done before an export)."""
+        for tap in self._taps:
+            tap.remove()
+        self._taps, self._tapped = [], {}
+
+
+class ExpandHeadBackbone(Backbone):
+    """A network whose head widens the pooled feature by a 1x1 convolution before the classifier.
+
+    GAP -> 1x1 conv (no batch norm) -> activation -> dropout -> linear: section 3.4 of PP-LCNet
+    (https://arxiv.org/abs/2109.15099), after MobileNetV3. With `use_last_conv=False` the
+    classifier follows the pooling directly.
+    """
+
+    head_layers = ("last_conv", "fc")
+
+    def _build_head(
+        self,
+        in_channels: int,
+        class_expand: int,
+        act: str,
+        dropout_prob: float | None,
+        use_last_conv: bool = True,
+    ) -> None:
+        if not self.class_num:
+            return
+        self.use_last_conv = use_last_conv
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        if use_last_conv:
+            self.last_conv = nn.Conv2D(in_channels, class_expand, 1, bias_attr=False)
+            self.act = activation(act)
+            # The official weights were trained without the 1 / (1 - p) upscale in training, so
+            # inference multiplies by (1 - p).
+            self.dropout = nn.Dropout(dropout_prob or 0.0, mode="downscale_in_infer")
+        self.fc = nn.Linear(class_expand if use_last_conv else in_channels, self.class_num)
+
+    def forward_head(self, feature: Tensor) -> Tensor:
+        x = self.avg_pool(feature)  # (N, C, 1, 1)
+        if self.use_last_conv:
+            x = self.dropout(self.act(self.last_conv(x)))  # (N, class_expand, 1, 1)
+        return self.fc(x.flatten(1))  # (N, class_num)

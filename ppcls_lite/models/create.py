@@ -1,0 +1,120 @@
+"""From a name to a network, and what the network costs.
+
+`create_model("PPLCNet_x0_5", class_num=10)` is part of the public API. Read next: zoo.py (the
+names), weights.py (where pretrained weights come from), backbone.py (what a network offers).
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import paddle
+from paddle import Tensor, nn
+
+from ppcls_lite import registry
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.weights import load_weights, resolve_pretrained
+from ppcls_lite.models.zoo import ZOO
+
+
+class Cost(NamedTuple):
+    """What a network costs for one image.
+
+    params: numbers that training changes. flops: multiply-adds of conv and linear layers.
+    tool_params, tool_flops: what `paddle.flops` reports, the convention of the PP-LCNet tables.
+    It adds the running statistics of batch normalisation to the parameters, and to the operations
+    the biases of convolutions, two for each element of a batch normalisation, and the additions
+    of global pooling.
+    """
+
+    params: int
+    flops: int
+    tool_params: int
+    tool_flops: int
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that `create_model` knows, filtered by a shell pattern (`PPLCNet*`)."""
+    return [name for name in ZOO if fnmatch.fnmatchcase(name, pattern)]
+
+
+def create_model(
+    name: str,
+    class_num: int = 1000,
+    pretrained: str | Path | bool | None = None,
+    use_ssld: bool = False,
+    **args: Any,
+) -> Backbone:
+    """Build a network of the zoo, in training mode, with random or given weights.
+
+    name: one of `list_models()`, or a family (`PPLCNet`) with its arguments.
+    class_num: classes; 0 builds the trunk alone (`forward` returns the last feature).
+    pretrained: a path with or without `.pdparams`, or `True` for the official ImageNet weights
+    (`use_ssld`: the distilled ones), which are looked for and downloaded as `resolve_pretrained`
+    says. A classifier of another class count stays random, and the log says so.
+    args: further arguments of the family's class.
+
+    Raises `UserError` for an unknown name, an unknown argument or weights that do not fit.
+    """
+    entry = registry.entries().get(("model", name))
+    if entry is None:
+        known = [n for kind, n in registry.entries() if kind == "model"]
+        near = difflib.get_close_matches(name, known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "list_models() gives all names"
+        raise UserError(f"unknown model {name!r}; {hint}")
+    for key in args:
+        if key in entry.fixed:
+            raise UserError(
+                f"{name} stands for {key}={entry.fixed[key]}; "
+                f"use the family {ZOO[name].family!r} to choose {key} freely"
+            )
+        if key not in (allowed := [a.name for a in entry.arguments]):
+            near = difflib.get_close_matches(key, allowed, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(allowed)}"
+            raise UserError(f"{name} has no argument {key!r}; {hint}")
+    model = entry.load()(class_num=class_num, **entry.fixed, **args)
+    if pretrained:
+        path = resolve_pretrained(name, use_ssld) if pretrained is True else pretrained
+        load_weights(model, path, replace_head=True)
+    return model
+
+
+def cost(model: nn.Layer, image_shape: tuple[int, int, int] = (3, 224, 224)) -> Cost:
+    """Count parameters and operations for one image of `image_shape` (C, H, W).
+
+    Runs one forward pass in eval mode with a hook on each layer that counts.
+    """
+    flops = extra = 0
+
+    def count(layer: nn.Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal flops, extra
+        if isinstance(layer, nn.Linear):
+            flops += output.size * layer.weight.shape[0]  # weight (in, out)
+        elif isinstance(layer, nn.Conv2D):
+            flops += output.size * math.prod(layer.weight.shape[1:])  # (out, in / groups, kh, kw)
+            extra += output.size if layer.bias is not None else 0
+        elif isinstance(layer, nn.BatchNorm2D):
+            extra += 2 * output.size
+        else:
+            extra += inputs[0].size + output.size
+
+    counted = nn.Linear | nn.Conv2D | nn.BatchNorm2D | nn.AdaptiveAvgPool2D
+    layers = [layer for layer in model.sublayers() if isinstance(layer, counted)]
+    hooks = [layer.register_forward_post_hook(count) for layer in layers]
+    was_training = model.training
+    model.eval()
+    with paddle.no_grad():
+        model(paddle.zeros([1, *image_shape]))
+    if was_training:
+        model.train()
+    for hook in hooks:
+        hook.remove()
+    statistics = ("._mean", "._variance")
+    sizes = {name: parameter.size for name, parameter in model.named_parameters()}
+    params = sum(size for name, size in sizes.items() if not name.endswith(statistics))
+    return Cost(params, flops, sum(sizes.values()), flops + extra)

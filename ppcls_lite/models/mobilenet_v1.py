@@ -1,0 +1,84 @@
+"""MobileNetV1: thirteen depthwise-separable blocks (https://arxiv.org/abs/1704.04861).
+
+The BaseNet that PP-LCNet starts from is of this kind. Read next: pplcnet.py.
+"""
+
+from __future__ import annotations
+
+from paddle import ParamAttr, Tensor, nn
+from paddle.nn.initializer import KaimingNormal
+
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.layers import ConvBN
+from ppcls_lite.registry import register
+from ppcls_lite.schema import NonNegativeInt, PositiveFloat
+
+# (output channels at scale 1, stride) of the blocks, stage by stage.
+_STAGES = (
+    ((64, 1), (128, 2), (128, 1)),
+    ((256, 2), (256, 1)),
+    ((512, 2), *((512, 1),) * 5),
+    ((1024, 2), (1024, 1)),
+)
+
+
+class DepthwiseSeparable(nn.Layer):
+    """3x3 depthwise, then 1x1 pointwise convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.depthwise_conv = ConvBN(
+            in_channels, in_channels, 3, stride, groups=in_channels, kaiming=True
+        )
+        self.pointwise_conv = ConvBN(in_channels, out_channels, 1, kaiming=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise_conv(self.depthwise_conv(x))  # (N, out, H / stride, W / stride)
+
+
+@register("model")
+class MobileNetV1(Backbone):
+    """MobileNetV1.
+
+    scale: multiplies all channel counts (rounded down). class_num: classes; 0 builds the trunk
+    alone. return_patterns, return_stages: see `Backbone.tap`.
+    """
+
+    stage_names = ("blocks[0]", "blocks[2]", "blocks[4]", "blocks[10]", "blocks[12]")
+
+    def __init__(
+        self,
+        scale: PositiveFloat = 1.0,
+        class_num: NonNegativeInt = 1000,
+        return_patterns: list[str] | None = None,
+        return_stages: bool | list[NonNegativeInt] | None = None,
+    ) -> None:
+        super().__init__(class_num)
+        channels = int(32 * scale)
+        self.conv = ConvBN(3, channels, 3, stride=2, kaiming=True)
+        blocks: list[nn.Layer] = []
+        self._stage_ends = []
+        for stage in _STAGES:
+            for width, stride in stage:
+                in_channels, channels = channels, int(width * scale)
+                blocks.append(DepthwiseSeparable(in_channels, channels, stride))
+            self._stage_ends.append(len(blocks) - 1)
+        self.blocks = nn.Sequential(*blocks)
+        self.channels = tuple(int(stage[-1][0] * scale) for stage in _STAGES)
+        if class_num:
+            self.avg_pool = nn.AdaptiveAvgPool2D(1)
+            attr = ParamAttr(initializer=KaimingNormal())
+            self.fc = nn.Linear(channels, class_num, weight_attr=attr)
+        self.tap(return_patterns, return_stages)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        x = self.conv(x)  # (N, C, H / 2, W / 2)
+        features = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self._stage_ends:
+                features.append(x)
+        return features
+
+    def forward_head(self, feature: Tensor) -> Tensor:
+        return self.fc(self.avg_pool(feature).flatten(1))  # (N, class_num)

@@ -1,0 +1,121 @@
+"""MobileNetV2: inverted residuals with linear bottlenecks (https://arxiv.org/abs/1801.04381).
+
+Read next: mobilenet_v3.py (the same block with attention and h-swish).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from paddle import Tensor, nn
+
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.layers import NamedConvBN
+from ppcls_lite.registry import register
+from ppcls_lite.schema import Ignored, NonNegativeInt, PositiveFloat
+
+
+class _Group(NamedTuple):
+    """A row of the paper's table 2: expansion, channels at scale 1, repeats, first stride."""
+
+    expansion: int
+    channels: int
+    repeats: int
+    stride: int
+
+
+_GROUPS = {
+    "conv2": _Group(1, 16, 1, 1),
+    "conv3": _Group(6, 24, 2, 2),
+    "conv4": _Group(6, 32, 3, 2),
+    "conv5": _Group(6, 64, 4, 2),
+    "conv6": _Group(6, 96, 3, 1),
+    "conv7": _Group(6, 160, 3, 2),
+    "conv8": _Group(6, 320, 1, 1),
+}
+_STAGE_ENDS = ("conv3", "conv4", "conv6", "conv8")
+
+
+class InvertedResidual(nn.Layer):
+    """1x1 expansion, 3x3 depthwise, linear 1x1 projection, with a shortcut after the first."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, expansion: int, shortcut: bool
+    ) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        self._expand_conv = NamedConvBN(in_channels, hidden, 1, act="relu6")
+        self._bottleneck_conv = NamedConvBN(hidden, hidden, 3, stride, groups=hidden, act="relu6")
+        self._linear_conv = NamedConvBN(hidden, out_channels, 1, act=None)
+        self._shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self._linear_conv(self._bottleneck_conv(self._expand_conv(x)))
+        return x + y if self._shortcut else y
+
+
+class _Repeated(nn.Layer):
+    """One group of blocks, under the official key names `_first_block`, `conv3_2`, ..."""
+
+    def __init__(self, name: str, in_channels: int, channels: int, group: _Group) -> None:
+        super().__init__()
+        self._first_block = InvertedResidual(
+            in_channels, channels, group.stride, group.expansion, shortcut=False
+        )
+        for i in range(2, group.repeats + 1):
+            block = InvertedResidual(channels, channels, 1, group.expansion, shortcut=True)
+            self.add_sublayer(f"{name}_{i}", block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.children():
+            x = block(x)
+        return x
+
+
+@register("model")
+class MobileNetV2(Backbone):
+    """MobileNetV2.
+
+    scale: multiplies all channel counts (rounded down; the last convolution never below 1280).
+    class_num: classes; 0 builds the trunk alone. return_patterns, return_stages: see
+    `Backbone.tap`.
+    """
+
+    stage_names = _STAGE_ENDS
+    head_layers = ("conv9", "out")
+
+    def __init__(
+        self,
+        scale: PositiveFloat = 1.0,
+        class_num: NonNegativeInt = 1000,
+        prefix_name: Ignored = "",
+        data_format: Ignored = "NCHW",
+        return_patterns: list[str] | None = None,
+        return_stages: bool | list[NonNegativeInt] | None = None,
+    ) -> None:
+        super().__init__(class_num)
+        channels = int(32 * scale)
+        self.conv1 = NamedConvBN(3, channels, 3, stride=2, act="relu6")
+        for name, group in _GROUPS.items():
+            in_channels, channels = channels, int(group.channels * scale)
+            self.add_sublayer(name, _Repeated(name, in_channels, channels, group))
+        self.channels = tuple(int(_GROUPS[name].channels * scale) for name in _STAGE_ENDS)
+        if class_num:
+            width = int(1280 * max(1.0, scale))
+            self.conv9 = NamedConvBN(channels, width, 1, act="relu6")
+            self.avg_pool = nn.AdaptiveAvgPool2D(1)
+            self.out = nn.Linear(width, class_num)
+        self.tap(return_patterns, return_stages)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        x = self.conv1(x)  # (N, C, H / 2, W / 2)
+        features = []
+        for name in _GROUPS:
+            x = getattr(self, name)(x)
+            if name in _STAGE_ENDS:
+                features.append(x)
+        return features
+
+    def forward_head(self, feature: Tensor) -> Tensor:
+        x = self.conv9(feature)  # (N, 1280, h, w)
+        return self.out(self.avg_pool(x).flatten(1))  # (N, class_num)

@@ -1,0 +1,151 @@
+"""MobileNetV3, small and large: searched blocks with attention (https://arxiv.org/abs/1905.02244).
+
+PP-LCNet takes its activation and its head from here. Read next: pplcnet.py.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from ppcls_lite.models.backbone import ExpandHeadBackbone
+from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
+from ppcls_lite.registry import register
+from ppcls_lite.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
+
+
+class _Row(NamedTuple):
+    """One block at scale 1, as in the paper's tables 1 and 2."""
+
+    kernel_size: int
+    hidden: int
+    channels: int
+    use_se: bool
+    act: str
+    stride: int
+
+
+_RELU, _HSWISH = "relu", "hardswish"
+_ROWS = {
+    "large": (
+        _Row(3, 16, 16, False, _RELU, 1),
+        _Row(3, 64, 24, False, _RELU, 2),
+        _Row(3, 72, 24, False, _RELU, 1),
+        _Row(5, 72, 40, True, _RELU, 2),
+        _Row(5, 120, 40, True, _RELU, 1),
+        _Row(5, 120, 40, True, _RELU, 1),
+        _Row(3, 240, 80, False, _HSWISH, 2),
+        _Row(3, 200, 80, False, _HSWISH, 1),
+        _Row(3, 184, 80, False, _HSWISH, 1),
+        _Row(3, 184, 80, False, _HSWISH, 1),
+        _Row(3, 480, 112, True, _HSWISH, 1),
+        _Row(3, 672, 112, True, _HSWISH, 1),
+        _Row(5, 672, 160, True, _HSWISH, 2),
+        _Row(5, 960, 160, True, _HSWISH, 1),
+        _Row(5, 960, 160, True, _HSWISH, 1),
+    ),
+    "small": (
+        _Row(3, 16, 16, True, _RELU, 2),
+        _Row(3, 72, 24, False, _RELU, 2),
+        _Row(3, 88, 24, False, _RELU, 1),
+        _Row(5, 96, 40, True, _HSWISH, 2),
+        _Row(5, 240, 40, True, _HSWISH, 1),
+        _Row(5, 240, 40, True, _HSWISH, 1),
+        _Row(5, 120, 48, True, _HSWISH, 1),
+        _Row(5, 144, 48, True, _HSWISH, 1),
+        _Row(5, 288, 96, True, _HSWISH, 2),
+        _Row(5, 576, 96, True, _HSWISH, 1),
+        _Row(5, 576, 96, True, _HSWISH, 1),
+    ),
+}
+_STAGE_ENDS = {"large": (2, 5, 11, 14), "small": (0, 2, 7, 10)}
+_SQUEEZE = {"large": 960, "small": 576}
+
+
+def _gate(x: Tensor) -> Tensor:
+    """The steeper hard sigmoid (slope 0.2, not 1/6) that the official weights were trained with."""
+    return F.hardsigmoid(x, slope=0.2, offset=0.5)
+
+
+class InvertedResidual(nn.Layer):
+    """1x1 expansion, depthwise, attention, linear 1x1 projection, shortcut where shapes agree."""
+
+    def __init__(self, in_channels: int, hidden: int, out_channels: int, row: _Row) -> None:
+        super().__init__()
+        self.expand_conv = ConvBN(in_channels, hidden, 1, act=row.act, bn_decay=False)
+        self.bottleneck_conv = ConvBN(
+            *(hidden, hidden, row.kernel_size, row.stride),
+            groups=hidden,
+            act=row.act,
+            bn_decay=False,
+        )
+        self.mid_se = SqueezeExcitation(hidden, gate=_gate) if row.use_se else None
+        self.linear_conv = ConvBN(hidden, out_channels, 1, act=None, bn_decay=False)
+        self._shortcut = row.stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bottleneck_conv(self.expand_conv(x))  # (N, hidden, H / stride, W / stride)
+        if self.mid_se is not None:
+            y = self.mid_se(y)
+        y = self.linear_conv(y)  # (N, out_channels, H / stride, W / stride)
+        return x + y if self._shortcut else y
+
+
+@register("model")
+class MobileNetV3(ExpandHeadBackbone):
+    """MobileNetV3.
+
+    size: which of the two searched networks. scale: multiplies all channel counts (rounded to
+    multiples of 8). class_num: classes; 0 builds the trunk alone. inplanes: stem channels at
+    scale 1. class_squeeze: channels before pooling at scale 1 (default 960 large, 576 small).
+    class_expand, dropout_prob: the head. return_patterns, return_stages: see `Backbone.tap`.
+    """
+
+    head_layers = ("last_second_conv", "last_conv", "fc")
+
+    def __init__(
+        self,
+        size: Literal["small", "large"] = "large",
+        scale: PositiveFloat = 1.0,
+        class_num: NonNegativeInt = 1000,
+        inplanes: PositiveInt = 16,
+        class_squeeze: PositiveInt | None = None,
+        class_expand: PositiveInt = 1280,
+        dropout_prob: Probability | None = 0.2,
+        return_patterns: list[str] | None = None,
+        return_stages: bool | list[NonNegativeInt] | None = None,
+    ) -> None:
+        super().__init__(class_num)
+        channels = make_divisible(inplanes * scale)
+        self.conv = ConvBN(3, channels, 3, stride=2, act="hardswish", bn_decay=False)
+        blocks = []
+        for row in _ROWS[size]:
+            in_channels, channels = channels, make_divisible(row.channels * scale)
+            hidden = make_divisible(row.hidden * scale)
+            blocks.append(InvertedResidual(in_channels, hidden, channels, row))
+        self.blocks = nn.Sequential(*blocks)
+        self._stage_ends = _STAGE_ENDS[size]
+        self.channels = tuple(
+            make_divisible(_ROWS[size][i].channels * scale) for i in self._stage_ends
+        )
+        first = ("blocks[0]",) if size == "large" else ()  # counted as a stage of stride 2
+        self.stage_names = (*first, *(f"blocks[{i}]" for i in self._stage_ends))
+        if class_num:
+            squeeze = make_divisible((class_squeeze or _SQUEEZE[size]) * scale)
+            self.last_second_conv = ConvBN(channels, squeeze, 1, act="hardswish", bn_decay=False)
+            self._build_head(squeeze, class_expand, "hardswish", dropout_prob)
+        self.tap(return_patterns, return_stages)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        x = self.conv(x)  # (N, C, H / 2, W / 2)
+        features = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self._stage_ends:
+                features.append(x)
+        return features
+
+    def forward_head(self, feature: Tensor) -> Tensor:
+        return super().forward_head(self.last_second_conv(feature))  # (N, class_num)

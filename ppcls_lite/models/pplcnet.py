@@ -1,0 +1,168 @@
+"""PP-LCNet: depthwise-separable blocks without shortcuts, tuned for Intel CPUs with MKLDNN.
+
+Paper: https://arxiv.org/abs/2109.15099 (table 1 is the network, tables 6 to 9 its ablations).
+Stem, 13 depthwise-separable blocks in `blocks2` ... `blocks6`, pooling, 1x1 convolution to 1280,
+classifier. Read next: zoo.py (the eight scales), backbone.py (the contract).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from paddle import Tensor, nn
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.backbone import ExpandHeadBackbone
+from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
+from ppcls_lite.registry import register
+from ppcls_lite.schema import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+)
+
+# Output channels at scale 1 of the blocks in each group; the first block of a group strides.
+_GROUPS = {
+    "blocks2": (32,),
+    "blocks3": (64, 64),
+    "blocks4": (128, 128),
+    "blocks5": (256,) * 6,
+    "blocks6": (512, 512),
+}
+_STEM_CHANNELS = 16
+_SE_MASK = "0000000000011"  # table 7, third row
+_KERNEL_MASK = "0000001111111"  # table 8, third row
+
+
+class DepthwiseSeparable(nn.Layer):
+    """Depthwise convolution, optional channel attention, pointwise convolution."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int | list[int],
+        use_se: bool,
+        act: str,
+        lr_mult: float,
+    ) -> None:
+        super().__init__()
+        common = {"act": act, "lr_mult": lr_mult, "kaiming": True, "bn_decay": False}
+        self.dw_conv = ConvBN(
+            in_channels, in_channels, kernel_size, stride, groups=in_channels, **common
+        )
+        self.se = SqueezeExcitation(in_channels, lr_mult=lr_mult) if use_se else None
+        self.pw_conv = ConvBN(in_channels, out_channels, 1, **common)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dw_conv(x)  # (N, in_channels, H / stride, W / stride)
+        if self.se is not None:
+            x = self.se(x)
+        return self.pw_conv(x)  # (N, out_channels, H / stride, W / stride)
+
+
+def _mask(name: str, value: str | list[int] | None, default: str) -> list[bool]:
+    """One flag for each of the 13 blocks."""
+    digits = [str(digit) for digit in (default if value is None else value)]
+    if len(digits) != len(default) or set(digits) - {"0", "1"}:
+        raise UserError(
+            f"PPLCNet: {name} needs {len(default)} digits 0 or 1, one for each block from input "
+            f"to output, for example '{default}' (quoted in YAML); got {value!r}"
+        )
+    return [digit == "1" for digit in digits]
+
+
+def _stage_strides(strides: list[int | list[int]]) -> tuple[int | tuple[int, int], ...]:
+    """Strides of blocks3 ... blocks6 against the input, from those of stem and groups."""
+    height = width = 1
+    total: list[int | tuple[int, int]] = []
+    for stride in strides:
+        h, w = (stride, stride) if isinstance(stride, int) else stride
+        height, width = height * h, width * w
+        total.append(height if height == width else (height, width))
+    return tuple(total[1:])
+
+
+@register("model")
+class PPLCNet(ExpandHeadBackbone):
+    """PP-LCNet at any width.
+
+    scale: multiplies all channel counts (rounded to multiples of 8).
+    class_num: classes; 0 builds the trunk alone.
+    dropout_prob: dropout before the classifier; `None` is none.
+    class_expand: width of the 1x1 convolution after pooling; `use_last_conv=False` removes it.
+    lr_mult_list: learning-rate factors of stem and blocks2 ... blocks6; 0 freezes a part.
+    stride_list: strides of stem and blocks3 ... blocks6, each a number or [height, width].
+    se_mask, kernel_mask: 13 digits from input to output, 1 where a block has channel attention
+    (default 0000000000011) and where its kernel is 5x5 instead of 3x3 (default 0000001111111).
+    return_patterns, return_stages: see `Backbone.tap`.
+    """
+
+    stage_names = ("blocks2", "blocks3", "blocks4", "blocks5", "blocks6")
+
+    def __init__(
+        self,
+        scale: PositiveFloat = 1.0,
+        class_num: NonNegativeInt = 1000,
+        dropout_prob: Probability | None = 0.2,
+        class_expand: PositiveInt = 1280,
+        lr_mult_list: list[NonNegativeFloat] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+        stride_list: list[PositiveInt | list[PositiveInt]] = (2, 2, 2, 2, 2),
+        use_last_conv: bool = True,
+        act: Literal["hardswish", "relu", "relu6"] = "hardswish",
+        se_mask: str | list[int] | None = None,
+        kernel_mask: str | list[int] | None = None,
+        return_patterns: list[str] | None = None,
+        return_stages: bool | list[NonNegativeInt] | None = None,
+    ) -> None:
+        super().__init__(class_num)
+        if len(lr_mult_list) != 6:
+            raise UserError(
+                "PPLCNet: lr_mult_list needs 6 numbers (stem, blocks2 ... blocks6), "
+                f"got {len(lr_mult_list)}"
+            )
+        pairs = [stride for stride in stride_list if not isinstance(stride, int)]
+        if len(stride_list) != 5 or any(len(pair) != 2 for pair in pairs):
+            raise UserError(
+                "PPLCNet: stride_list needs 5 entries (stem, blocks3 ... blocks6), each a number "
+                f"or [height, width]; got {list(stride_list)}"
+            )
+        use_se = iter(_mask("se_mask", se_mask, _SE_MASK))
+        large_kernel = iter(_mask("kernel_mask", kernel_mask, _KERNEL_MASK))
+
+        channels = make_divisible(_STEM_CHANNELS * scale)
+        self.conv1 = ConvBN(
+            3, channels, 3, stride_list[0], 1, act, lr_mult_list[0], kaiming=True, bn_decay=False
+        )
+        strides = [1, *stride_list[1:]]  # blocks2 keeps the size
+        for (name, widths), stride, lr_mult in zip(_GROUPS.items(), strides, lr_mult_list[1:]):
+            blocks = []
+            for i, width in enumerate(widths):
+                in_channels, channels = channels, make_divisible(width * scale)
+                blocks.append(
+                    DepthwiseSeparable(
+                        in_channels,
+                        channels,
+                        kernel_size=5 if next(large_kernel) else 3,
+                        stride=stride if i == 0 else 1,
+                        use_se=next(use_se),
+                        act=act,
+                        lr_mult=lr_mult,
+                    )
+                )
+            self.add_sublayer(name, nn.Sequential(*blocks))
+        self.channels = tuple(make_divisible(w[-1] * scale) for w in list(_GROUPS.values())[1:])
+        self.strides = _stage_strides(stride_list)
+        self._build_head(channels, class_expand, act, dropout_prob, use_last_conv)
+        self.tap(return_patterns, return_stages)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        x = self.blocks2(self.conv1(x))  # (N, C, H / 2, W / 2)
+        features = []
+        for blocks in (self.blocks3, self.blocks4, self.blocks5, self.blocks6):
+            x = blocks(x)  # half the size of the one before
+            features.append(x)
+        return features

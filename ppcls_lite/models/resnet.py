@@ -1,0 +1,165 @@
+"""ResNet in the original and the `vd` form: the teachers of the zoo.
+
+Papers: https://arxiv.org/abs/1512.03385 and, for `vd` (three 3x3 stem convolutions, average
+pooling before the strided shortcut), https://arxiv.org/abs/1812.01187. Every first block of a
+stage has a shortcut convolution here. Read next: backbone.py (the contract).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import paddle.nn.functional as F
+from paddle import ParamAttr, Tensor, nn
+from paddle.nn.initializer import Uniform
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.layers import ConvBN
+from ppcls_lite.registry import register
+from ppcls_lite.schema import Ignored, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+_DEPTHS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 12, 48, 3),
+}
+_WIDTHS = (64, 128, 256, 512)
+
+
+class PooledShortcut(ConvBN):
+    """The strided shortcut of `vd`: average pooling halves the size, the 1x1 convolution does not.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, lr_mult: float) -> None:
+        super().__init__(in_channels, out_channels, 1, act=None, lr_mult=lr_mult)
+        self.avg_pool = nn.AvgPool2D(2, stride, padding="SAME", ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.avg_pool(x))
+
+
+class Block(nn.Layer):
+    """The residual block: two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        bottleneck: bool,
+        shortcut: Literal["identity", "conv", "pooled"],
+        lr_mult: float,
+    ) -> None:
+        super().__init__()
+        out_channels = width * 4 if bottleneck else width
+        if bottleneck:
+            self.conv0 = ConvBN(in_channels, width, 1, lr_mult=lr_mult)
+            self.conv1 = ConvBN(width, width, 3, stride, lr_mult=lr_mult)
+            self.conv2 = ConvBN(width, out_channels, 1, act=None, lr_mult=lr_mult)
+        else:
+            self.conv0 = ConvBN(in_channels, width, 3, stride, lr_mult=lr_mult)
+            self.conv1 = ConvBN(width, width, 3, act=None, lr_mult=lr_mult)
+            self.conv2 = None
+        self.short = None
+        if shortcut == "pooled":
+            self.short = PooledShortcut(in_channels, out_channels, stride, lr_mult)
+        elif shortcut == "conv":
+            self.short = ConvBN(in_channels, out_channels, 1, stride, act=None, lr_mult=lr_mult)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(self.conv0(x))
+        if self.conv2 is not None:
+            y = self.conv2(y)
+        short = x if self.short is None else self.short(x)
+        return F.relu(y + short)  # (N, out_channels, H / stride, W / stride)
+
+
+@register("model")
+class ResNet(Backbone):
+    """ResNet.
+
+    depth: layers. version: `vd`, or `vb` for the original. class_num: classes; 0 builds the trunk
+    alone. lr_mult_list: learning-rate factors of stem and the four stages. stride_list: strides
+    of stem, pooling and stages 2 to 4. input_image_channel: channels of the input. stem_act:
+    activation of the stem. return_patterns, return_stages: see `Backbone.tap`.
+    """
+
+    def __init__(
+        self,
+        depth: Literal[18, 34, 50, 101, 152, 200] = 50,
+        version: Literal["vd", "vb"] = "vd",
+        class_num: NonNegativeInt = 1000,
+        lr_mult_list: list[NonNegativeFloat] = (1.0, 1.0, 1.0, 1.0, 1.0),
+        stride_list: list[PositiveInt] = (2, 2, 2, 2, 2),
+        data_format: Ignored = "NCHW",
+        input_image_channel: PositiveInt = 3,
+        stem_act: Literal["relu"] | None = "relu",
+        return_patterns: list[str] | None = None,
+        return_stages: bool | list[NonNegativeInt] | None = None,
+    ) -> None:
+        super().__init__(class_num)
+        for name, values in (("lr_mult_list", lr_mult_list), ("stride_list", stride_list)):
+            if len(values) != 5:
+                raise UserError(f"ResNet: {name} needs 5 numbers, got {len(values)}")
+        bottleneck = depth >= 50
+        stem = ((32, 3), (32, 3), (64, 3)) if version == "vd" else ((64, 7),)
+        convs, channels = [], input_image_channel
+        for i, (width, kernel_size) in enumerate(stem):
+            stride = stride_list[0] if i == 0 else 1
+            convs.append(
+                ConvBN(
+                    *(channels, width, kernel_size, stride), act=stem_act, lr_mult=lr_mult_list[0]
+                )
+            )
+            channels = width
+        self.stem = nn.Sequential(*convs)
+        self.max_pool = nn.MaxPool2D(3, stride=stride_list[1], padding=1)
+
+        blocks, ends, outputs = [], [], []
+        for stage, (repeats, width) in enumerate(zip(_DEPTHS[depth], _WIDTHS)):
+            for i in range(repeats):
+                first = i == 0
+                strided = "pooled" if version == "vd" and stage > 0 else "conv"
+                blocks.append(
+                    Block(
+                        channels,
+                        width,
+                        stride=stride_list[stage + 1] if first and stage > 0 else 1,
+                        bottleneck=bottleneck,
+                        shortcut=strided if first else "identity",
+                        lr_mult=lr_mult_list[stage + 1],
+                    )
+                )
+                channels = width * 4 if bottleneck else width
+            ends.append(len(blocks) - 1)
+            outputs.append(channels)
+        self.blocks = nn.Sequential(*blocks)
+        self._stage_ends = tuple(ends)
+        self.channels = tuple(outputs)
+        self.strides = tuple(math.prod(stride_list[: i + 2]) for i in range(4))
+        self.stage_names = tuple(f"blocks[{i}]" for i in ends)
+        if class_num:
+            self.avg_pool = nn.AdaptiveAvgPool2D(1)
+            bound = 1 / math.sqrt(channels)
+            attr = ParamAttr(initializer=Uniform(-bound, bound))
+            self.fc = nn.Linear(channels, class_num, weight_attr=attr)
+        self.tap(return_patterns, return_stages)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        x = self.max_pool(self.stem(x))  # (N, 64, H / 4, W / 4)
+        features = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self._stage_ends:
+                features.append(x)
+        return features
+
+    def forward_head(self, feature: Tensor) -> Tensor:
+        return self.fc(self.avg_pool(feature).flatten(1))  # (N, class_num)

@@ -1,0 +1,123 @@
+"""ShuffleNetV2: split, convolve one half, concatenate, shuffle (https://arxiv.org/abs/1807.11164).
+
+Read next: backbone.py (the contract).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.layers import NamedConvBN
+from ppcls_lite.registry import register
+from ppcls_lite.schema import NonNegativeInt, PositiveFloat
+
+_STEM_CHANNELS = 24
+_REPEATS = (4, 8, 4)
+# scale -> channels of the three stages and of the last convolution
+_WIDTHS = {
+    0.25: (24, 48, 96, 512),
+    0.33: (32, 64, 128, 512),
+    0.5: (48, 96, 192, 1024),
+    1.0: (116, 232, 464, 1024),
+    1.5: (176, 352, 704, 1024),
+    2.0: (244, 488, 976, 2048),
+}
+
+
+class Unit(nn.Layer):
+    """The block at stride 1: half of the channels pass, the other half is convolved."""
+
+    def __init__(self, channels: int, act: str) -> None:
+        super().__init__()
+        half = channels // 2
+        self._conv_pw = NamedConvBN(half, half, 1, act=act, kaiming=True)
+        self._conv_dw = NamedConvBN(half, half, 3, groups=half, act=None, kaiming=True)
+        self._conv_linear = NamedConvBN(half, half, 1, act=act, kaiming=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, y = paddle.split(x, 2, axis=1)  # twice (N, channels / 2, H, W)
+        y = self._conv_linear(self._conv_dw(self._conv_pw(y)))
+        return F.channel_shuffle(paddle.concat([kept, y], axis=1), 2)
+
+
+class DownUnit(nn.Layer):
+    """The block at stride 2: both halves come from convolutions of the whole input."""
+
+    def __init__(self, in_channels: int, channels: int, act: str) -> None:
+        super().__init__()
+        half = channels // 2
+        self._conv_dw_1 = NamedConvBN(
+            in_channels, in_channels, 3, 2, groups=in_channels, act=None, kaiming=True
+        )
+        self._conv_linear_1 = NamedConvBN(in_channels, half, 1, act=act, kaiming=True)
+        self._conv_pw_2 = NamedConvBN(in_channels, half, 1, act=act, kaiming=True)
+        self._conv_dw_2 = NamedConvBN(half, half, 3, 2, groups=half, act=None, kaiming=True)
+        self._conv_linear_2 = NamedConvBN(half, half, 1, act=act, kaiming=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self._conv_linear_1(self._conv_dw_1(x))  # (N, channels / 2, H / 2, W / 2)
+        two = self._conv_linear_2(self._conv_dw_2(self._conv_pw_2(x)))  # the same shape
+        return F.channel_shuffle(paddle.concat([one, two], axis=1), 2)
+
+
+@register("model")
+class ShuffleNetV2(Backbone):
+    """ShuffleNetV2.
+
+    scale: 0.25, 0.33, 0.5, 1.0, 1.5 or 2.0. class_num: classes; 0 builds the trunk alone. act:
+    the activation. return_patterns, return_stages: see `Backbone.tap`.
+    """
+
+    stage_names = ("2_4", "3_8", "4_4")
+    head_layers = ("_last_conv", "_fc")
+
+    def __init__(
+        self,
+        scale: PositiveFloat = 1.0,
+        class_num: NonNegativeInt = 1000,
+        act: Literal["relu", "swish"] = "relu",
+        return_patterns: list[str] | None = None,
+        return_stages: bool | list[NonNegativeInt] | None = None,
+    ) -> None:
+        super().__init__(class_num)
+        if scale not in _WIDTHS:
+            known = ", ".join(map(str, _WIDTHS))
+            raise UserError(f"ShuffleNetV2: scale is one of {known}; got {scale}")
+        *widths, last = _WIDTHS[scale]
+        channels = _STEM_CHANNELS
+        self._conv1 = NamedConvBN(3, channels, 3, stride=2, act=act, kaiming=True)
+        self._max_pool = nn.MaxPool2D(3, stride=2, padding=1)
+        self._stages = [
+            [f"{stage}_{i}" for i in range(1, repeats + 1)]
+            for stage, repeats in enumerate(_REPEATS, start=2)
+        ]
+        for names, width in zip(self._stages, widths):
+            self.add_sublayer(names[0], DownUnit(channels, width, act))
+            for name in names[1:]:
+                self.add_sublayer(name, Unit(width, act))
+            channels = width
+        self.channels = (_STEM_CHANNELS, *widths)
+        if class_num:
+            self._last_conv = NamedConvBN(channels, last, 1, act=act, kaiming=True)
+            self.avg_pool = nn.AdaptiveAvgPool2D(1)
+            self._fc = nn.Linear(last, class_num)
+        self.tap(return_patterns, return_stages)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        x = self._max_pool(self._conv1(x))  # (N, 24, H / 4, W / 4)
+        features = [x]
+        for names in self._stages:
+            for name in names:
+                x = getattr(self, name)(x)  # the first of a stage halves the size
+            features.append(x)
+        return features
+
+    def forward_head(self, feature: Tensor) -> Tensor:
+        x = self._last_conv(feature)  # (N, 1024, h, w)
+        return self._fc(self.avg_pool(x).flatten(1))  # (N, class_num)

@@ -1,0 +1,141 @@
+"""The model zoo as data: a name stands for a family and its arguments.
+
+Published numbers are carried over from the tables named in `source`; `None` means that no table
+at hand states one. Parameters, FLOPs and latency are for one 224x224 image, scores are ImageNet-1k
+validation in percent. Read next: create.py (name -> network), zoo_table.py (the same numbers
+computed from the networks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_TABLE_2 = "PP-LCNet paper (arXiv:2109.15099), table 2"
+_TABLE_3 = "PP-LCNet paper (arXiv:2109.15099), table 3"
+_V2_TABLE = "PaddleClas, PP-LCNetV2 document"
+_V2_LATENCY = "latency: OpenVINO on a Xeon Gold 6271C"
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One named network.
+
+    family: the class that builds it, args: the arguments that the name stands for.
+    params_m, flops_m: millions, as published. latency_ms: batch 1 with MKLDNN on a Xeon Gold 6148,
+    10 threads, unless `note` says otherwise. ssld_top1, ssld_top5: after SSLD distillation.
+    unmet: published costs ("parameters", "FLOPs") that the official architecture cannot reproduce;
+    `note` says why. folder: where the official weights lie on their server. ssld: whether official
+    SSLD weights are published.
+    """
+
+    family: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    params_m: float | None = None
+    flops_m: float | None = None
+    top1: float | None = None
+    top5: float | None = None
+    latency_ms: float | None = None
+    ssld_top1: float | None = None
+    ssld_top5: float | None = None
+    source: str = ""
+    note: str = ""
+    unmet: tuple[str, ...] = ()
+    folder: str = "legendary_models/"
+    ssld: bool = False
+
+
+def _pplcnet(scale: float, *numbers: float, **more: Any) -> ZooEntry:
+    return ZooEntry("PPLCNet", {"scale": scale}, *numbers, source=_TABLE_2, **more)
+
+
+def _pplcnet_v2(scale: float, depths: tuple[int, ...], *numbers: float, **more: Any) -> ZooEntry:
+    args = {"scale": scale, "depths": depths}
+    return ZooEntry("PPLCNetV2", args, *numbers, **more)
+
+
+def _mobilenet_v2(scale: float, *numbers: float, **more: Any) -> ZooEntry:
+    args = {} if scale == 1 else {"scale": scale}  # the family's own name is the row at scale 1
+    source = _TABLE_3 if numbers else ""
+    return ZooEntry("MobileNetV2", args, *numbers, source=source, folder="", **more)
+
+
+def _mobilenet_v3(size: str, scale: float, *numbers: float, **more: Any) -> ZooEntry:
+    more.setdefault("source", _TABLE_3 if numbers else "")
+    return ZooEntry("MobileNetV3", {"size": size, "scale": scale}, *numbers, **more)
+
+
+def _shufflenet_v2(scale: float, *numbers: float | None) -> ZooEntry:
+    source = _TABLE_3 if numbers else ""
+    return ZooEntry("ShuffleNetV2", {"scale": scale}, *numbers, source=source, folder="")
+
+
+def _resnet(depth: int, version: str = "vd", **more: Any) -> ZooEntry:
+    return ZooEntry("ResNet", {"depth": depth, "version": version}, **more)
+
+
+# Numbers in order: parameters, FLOPs (both millions), top-1, top-5, latency, SSLD top-1 and top-5.
+ZOO: dict[str, ZooEntry] = {
+    "PPLCNet_x0_25": _pplcnet(0.25, 1.5, 18, 51.86, 75.65, 1.74),
+    "PPLCNet_x0_35": _pplcnet(0.35, 1.6, 29, 58.09, 80.83, 1.92),
+    "PPLCNet_x0_5": _pplcnet(0.5, 1.9, 47, 63.14, 84.66, 2.05, 66.10, 86.46, ssld=True),
+    "PPLCNet_x0_75": _pplcnet(0.75, 2.4, 99, 68.18, 88.30, 2.29),
+    "PPLCNet_x1_0": _pplcnet(1.0, 3.0, 161, 71.32, 90.03, 2.46, 74.39, 92.09, ssld=True),
+    "PPLCNet_x1_5": _pplcnet(1.5, 4.5, 342, 73.71, 91.53, 3.19),
+    "PPLCNet_x2_0": _pplcnet(2.0, 6.5, 590, 75.18, 92.27, 4.27),
+    "PPLCNet_x2_5": _pplcnet(
+        *(2.5, 9.0, 906, 76.60, 93.00, 5.39, 80.82, 95.33),
+        note="7.25 ms with OpenVINO on a Xeon Gold 6271C (PP-LCNetV2 document)",
+        ssld=True,
+    ),
+    "PPLCNetV2_small": _pplcnet_v2(0.75, (2, 2, 4, 2)),
+    "PPLCNetV2_base": _pplcnet_v2(
+        *(1.0, (2, 2, 6, 2), 6.6, 604, 77.04, 93.27, 4.32),
+        source=_V2_TABLE,
+        note=_V2_LATENCY,
+        ssld=True,
+    ),
+    "PPLCNetV2_large": _pplcnet_v2(1.25, (2, 2, 8, 2)),
+    "MobileNetV1_x0_25": ZooEntry("MobileNetV1", {"scale": 0.25}),
+    "MobileNetV1_x0_5": ZooEntry("MobileNetV1", {"scale": 0.5}),
+    "MobileNetV1_x0_75": ZooEntry("MobileNetV1", {"scale": 0.75}),
+    "MobileNetV1": ZooEntry(
+        *("MobileNetV1", {}, 4.3, 578, 70.99, 89.68, 3.38), source=_TABLE_3, ssld=True
+    ),
+    "MobileNetV2_x0_25": _mobilenet_v2(0.25, 1.5, 34, 53.21, 76.52, 2.47),
+    "MobileNetV2_x0_5": _mobilenet_v2(0.5, 2.0, 99, 65.03, 85.72, 2.85),
+    "MobileNetV2_x0_75": _mobilenet_v2(0.75),
+    "MobileNetV2": _mobilenet_v2(1.0, 3.5, 327, 72.15, 90.65, 4.26, ssld=True),
+    "MobileNetV2_x1_5": _mobilenet_v2(1.5),
+    "MobileNetV2_x2_0": _mobilenet_v2(2.0),
+    "MobileNetV3_small_x0_35": _mobilenet_v3("small", 0.35, 1.7, 15, 53.03, 76.37, 3.02, ssld=True),
+    "MobileNetV3_small_x0_5": _mobilenet_v3("small", 0.5),
+    "MobileNetV3_small_x0_75": _mobilenet_v3("small", 0.75),
+    "MobileNetV3_small_x1_0": _mobilenet_v3("small", 1.0, ssld=True),
+    "MobileNetV3_small_x1_25": _mobilenet_v3("small", 1.25, 3.6, 100, 70.67, 89.51, 3.95),
+    "MobileNetV3_large_x0_35": _mobilenet_v3("large", 0.35, 2.1, 41, 64.32, 85.46, 3.68),
+    "MobileNetV3_large_x0_5": _mobilenet_v3("large", 0.5),
+    "MobileNetV3_large_x0_75": _mobilenet_v3("large", 0.75),
+    "MobileNetV3_large_x1_0": _mobilenet_v3("large", 1.0, ssld=True),
+    "MobileNetV3_large_x1_25": _mobilenet_v3(
+        *("large", 1.25, 7.4, 714, 76.4, 93.00, 5.19),
+        source=_V2_TABLE,
+        note=f"{_V2_LATENCY}; published FLOPs count a multiply-add as two operations",
+        unmet=("FLOPs",),
+    ),
+    "ShuffleNetV2_x0_25": _shufflenet_v2(0.25),
+    "ShuffleNetV2_x0_33": _shufflenet_v2(0.33, 0.6, 24, 53.73, 77.05, 4.30),
+    "ShuffleNetV2_x0_5": _shufflenet_v2(0.5, 1.4, 43, 60.32, 82.26, 4.65),
+    "ShuffleNetV2_x1_0": _shufflenet_v2(1.0),
+    "ShuffleNetV2_x1_5": _shufflenet_v2(1.5, 3.5, 301, 71.63, 90.15),
+    "ShuffleNetV2_x2_0": _shufflenet_v2(2.0),
+    "ShuffleNetV2_swish": ZooEntry("ShuffleNetV2", {"scale": 1.0, "act": "swish"}, folder=""),
+    "ResNet18_vd": _resnet(18),
+    "ResNet34_vd": _resnet(34, ssld=True),
+    "ResNet50_vd": _resnet(50, ssld=True),
+    "ResNet101_vd": _resnet(101, ssld=True),
+    "ResNet152_vd": _resnet(152),
+    "ResNet200_vd": _resnet(200),
+    "ResNet50": _resnet(50, "vb"),
+}

@@ -1,0 +1,143 @@
+"""The zoo with its costs computed from the networks, beside the published numbers.
+
+`Params` are the numbers that training changes and `FLOPs` the multiply-adds of convolutions and
+linear layers. The published tables were made with `paddle.flops`, which counts a little more
+(see `create.Cost`); the columns `as published` repeat its counts, and they are what `--check`
+compares. Read next: zoo.py (the published data), create.py (`cost`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+from dataclasses import dataclass
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.create import Cost, cost, create_model
+from ppcls_lite.models.zoo import ZOO, ZooEntry
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network: its zoo entry and its computed cost, after re-parameterisation."""
+
+    name: str
+    entry: ZooEntry
+    cost: Cost
+
+    def differences(self) -> list[str]:
+        """Published numbers that the computed ones do not round to; known ones left out."""
+        found = []
+        for label, published, computed in (
+            ("parameters", self.entry.params_m, self.cost.tool_params / 1e6),
+            ("FLOPs", self.entry.flops_m, self.cost.tool_flops / 1e6),
+        ):
+            if published is None or label in self.entry.unmet:
+                continue
+            if not rounds_to(computed, published):
+                found.append(f"{self.name}: {label} {computed:.2f} M, published {published:g} M")
+        return found
+
+
+def rounds_to(computed: float, published: float) -> bool:
+    """Whether `published` is `computed`, rounded or cut to the digits that it shows.
+
+    The tables round some of their entries and cut others (578.88 is printed as 578).
+    """
+    digits = len(f"{published}".partition(".")[2]) if isinstance(published, float) else 0
+    unit = 10**-digits
+    return -unit / 2 <= computed - published < unit
+
+
+def compute(pattern: str = "*") -> list[Row]:
+    """Build every network whose name fits the shell pattern and count its cost."""
+    rows = []
+    for name, entry in ZOO.items():
+        if fnmatch.fnmatchcase(name, pattern):
+            model = create_model(name)
+            model.reparameterize()
+            rows.append(Row(name, entry, cost(model)))
+    return rows
+
+
+_HEADER = (
+    "Model",
+    "Params (M)",
+    "as published",
+    "published",
+    "FLOPs (M)",
+    "as published",
+    "published",
+    "Top-1 (%)",
+    "Top-5 (%)",
+    "Latency (ms)",
+    "SSLD top-1 (%)",
+    "Source, notes",
+)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    entry = row.entry
+    scores = (entry.top1, entry.top5, entry.latency_ms, entry.ssld_top1)
+    return (
+        row.name,
+        f"{row.cost.params / 1e6:.2f}",
+        f"{row.cost.tool_params / 1e6:.2f}",
+        _number(entry.params_m),
+        f"{row.cost.flops / 1e6:.1f}",
+        f"{row.cost.tool_flops / 1e6:.1f}",
+        _number(entry.flops_m),
+        *(_number(score, 2) for score in scores),
+        "; ".join(text for text in (entry.source, entry.note) if text),
+    )
+
+
+def _number(value: float | None, decimals: int | None = None) -> str:
+    if value is None:
+        return "-"
+    return f"{value}" if decimals is None else f"{value:.{decimals}f}"
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table of docs/models.md."""
+    lines = [_HEADER, ("---", *["---:"] * (len(_HEADER) - 2), "---"), *map(_cells, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def text(rows: list[Row]) -> str:
+    """The table for a terminal, without sources and notes."""
+    lines = [cells[:-1] for cells in (_HEADER, *map(_cells, rows))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths))
+        )
+        for line in lines
+    )
+
+
+def run(argv: list[str]) -> int:
+    """The command behind tools/zoo.py; returns the exit status."""
+    options = argparse.ArgumentParser(
+        prog="zoo.py", description="List the networks with computed and published costs."
+    )
+    options.add_argument("pattern", nargs="?", default="*", help="for example 'PPLCNet*'")
+    options.add_argument(
+        "--markdown", action="store_true", help="print the table of docs/models.md"
+    )
+    options.add_argument(
+        "--check", action="store_true", help="fail where computed and published numbers differ"
+    )
+    args = options.parse_args(argv)
+    rows = compute(args.pattern)
+    if not rows:
+        raise UserError(f"no network is named like {args.pattern!r}; without a pattern all are")
+    print(markdown(rows) if args.markdown else text(rows))
+    if not args.check:
+        return 0
+    differences = [line for row in rows for line in row.differences()]
+    known = [f"{row.name} ({row.entry.note})" for row in rows if row.entry.unmet]
+    print("", *(differences or ["published costs are met"]), sep="\n")
+    print(*(f"known difference: {line}" for line in known), sep="\n")
+    return 1 if differences else 0

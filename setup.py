@@ -1,0 +1,44 @@
+"""Packaging: the library, its recipes (configs/) and label files, and the `ppcls-lite` command."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def requirements() -> list[str]:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def version() -> str:
+    for line in (ROOT / "ppcls_lite" / "__init__.py").read_text(encoding="utf-8").splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise RuntimeError("ppcls_lite/__init__.py has no __version__")
+
+
+setup(
+    name="ppcls-lite",
+    version=version(),
+    description="PaddleClas-style training toolkit for networks that must be fast on CPUs",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    # The recipes live at the top of the repository and travel inside the package.
+    packages=[*find_packages(include=["ppcls_lite", "ppcls_lite.*"]), "ppcls_lite.configs"],
+    package_dir={"ppcls_lite.configs": "configs"},
+    package_data={
+        "ppcls_lite": ["label_lists/*.txt"],
+        "ppcls_lite.configs": ["**/*.yaml"],
+    },
+    install_requires=requirements(),
+    extras_require={
+        "digits": ["scikit-learn>=1.3"],
+        "convert": ["safetensors>=0.4", "onnx>=1.15"],
+        "test": ["pytest>=8", "ruff>=0.6", "scikit-learn>=1.3", "safetensors>=0.4", "onnx>=1.15"],
+    },
+    entry_points={"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]},
+)

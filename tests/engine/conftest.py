@@ -1,0 +1,156 @@
+"""A tiny run that is complete: a network with dropout and batch normalisation, data in memory."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.record import Recorder
+from ppcls_lite.engine.trainer import Trainer
+from ppcls_lite.tasks import Supervised
+
+
+class TinyNet(nn.Layer):
+    def __init__(self, width=4, class_num=3):
+        super().__init__()
+        self.conv = nn.Conv2D(3, width, 3, padding=1)
+        self.norm = nn.BatchNorm2D(width)
+        self.drop = nn.Dropout(0.3)
+        self.fc = nn.Linear(width, class_num)
+
+    def forward(self, x):
+        x = nn.functional.relu(self.norm(self.conv(x)))  # (N, width, H, W)
+        return self.fc(self.drop(x.mean([2, 3])))  # (N, class_num)
+
+
+def cross_entropy(outputs, batch):
+    term = nn.functional.cross_entropy(outputs, batch["label"])
+    return {"CELoss": term, "loss": term}
+
+
+class LinearNet(nn.Sequential):
+    """Without dropout and batch normalisation: a sample's output does not depend on the others."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(192, 3))
+
+
+class MemoryLoader:
+    """Shuffles by epoch, augments by (epoch, index), and can start in the middle."""
+
+    def __init__(self, count=22, batch_size=4, shuffle=True, seed=7):
+        rng = np.random.default_rng(seed)
+        self.images = rng.standard_normal((count, 3, 8, 8)).astype(np.float32)
+        self.labels = rng.integers(0, 3, count)
+        self.batch_size, self.shuffle = batch_size, shuffle
+        self.dataset = SimpleNamespace(paths=[f"photo {i}.jpg" for i in range(count)])
+        self.served = []
+
+    def __len__(self):
+        return math.ceil(len(self.images) / self.batch_size)
+
+    def epoch(self, epoch, start_step=0):
+        order = np.arange(len(self.images))
+        if self.shuffle:
+            np.random.default_rng(epoch).shuffle(order)
+        for step in range(start_step, len(self)):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            images = self.images[chosen]
+            if self.shuffle:
+                noise = [np.random.default_rng((epoch, i)).random() for i in chosen]
+                images = images + np.array(noise, np.float32).reshape(-1, 1, 1, 1)
+            self.served.append((epoch, step))
+            yield {
+                "image": paddle.to_tensor(images),
+                "label": paddle.to_tensor(self.labels[chosen]),
+                "index": paddle.to_tensor(chosen),
+            }
+
+
+class Accuracy:
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.right, self.seen = 0, 0
+
+    def update(self, outputs, batch):
+        self.right += int((outputs.argmax(1) == batch["label"]).sum())
+        self.seen += len(batch["label"])
+
+    def result(self):
+        return {"top1": self.right / self.seen}
+
+    def state(self):
+        return {"right": np.asarray(self.right), "seen": np.asarray(self.seen)}
+
+    def load_state(self, state):
+        self.right, self.seen = int(state["right"]), int(state["seen"])
+
+
+class Confusion(Accuracy):
+    def reset(self):
+        self.matrix = np.zeros((3, 3), np.int64)
+
+    def update(self, outputs, batch):
+        np.add.at(self.matrix, (batch["label"].numpy(), outputs.argmax(1).numpy()), 1)
+
+    def result(self):
+        return {"trace": float(np.trace(self.matrix))}
+
+
+class Falling:
+    """A schedule: 0.2 / (1 + step)."""
+
+    def __call__(self, step):
+        return 0.2 / (1 + step)
+
+
+def build(run_dir, optimizer="Momentum", loader=None, loss=cross_entropy, net=TinyNet, **options):
+    """A trainer as a recipe would compose it; `visualdl` and `pictures` are off (slow)."""
+    paddle.seed(1)
+    model = net()
+    task = Supervised(model, loss)
+    kind = getattr(paddle.optimizer, optimizer)
+    optimizer = kind(0.1, parameters=model.parameters(), weight_decay=1e-3)
+    evaluator = options.pop("evaluator", None) or Evaluator(
+        task,
+        MemoryLoader(10, 4, shuffle=False, seed=8),
+        [Accuracy(), Confusion()],
+        cross_entropy,
+    )
+    recorder = Recorder(run_dir, use_visualdl=options.pop("visualdl", False))
+    pictures = options.pop("pictures", False)
+    options = {"epochs": 3, "print_batch_step": 2, "metrics": [Accuracy()], **options}
+    schedule = options.pop("schedule", None) or Falling()
+    loader = MemoryLoader() if loader is None else loader
+    trainer = Trainer(
+        *(task, optimizer, schedule, loader, run_dir),
+        evaluator=evaluator,
+        recorder=recorder,
+        **options,
+    )
+    if not pictures:
+        trainer._draw = lambda: None
+    return trainer
+
+
+@pytest.fixture
+def tiny():
+    """The pieces above, for tests of this folder."""
+    return SimpleNamespace(
+        build=build,
+        Net=TinyNet,
+        LinearNet=LinearNet,
+        Loader=MemoryLoader,
+        Accuracy=Accuracy,
+        Confusion=Confusion,
+        Falling=Falling,
+        loss=cross_entropy,
+    )

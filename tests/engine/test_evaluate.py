@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_lite.engine import rng
+from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.errors import UserError
+from ppcls_lite.tasks import Supervised
+
+
+def evaluator(tiny, batch_size, metrics=None, loss=None, count=10):
+    paddle.seed(3)
+    task = Supervised(tiny.Net(), tiny.loss)
+    loader = tiny.Loader(count, batch_size, shuffle=False)
+    metrics = [tiny.Accuracy()] if metrics is None else metrics
+    return Evaluator(task, loader, metrics, loss or tiny.loss)
+
+
+def test_a_smaller_last_batch_counts_exactly(tiny):
+    whole = evaluator(tiny, 10).run()
+    parts = evaluator(tiny, 4).run()  # 4, 4, 2
+    assert list(whole) == ["top1", "CELoss", "loss"]
+    assert whole["top1"] == parts["top1"]
+    assert whole["loss"] == pytest.approx(parts["loss"], rel=1e-6)
+    images = evaluator(tiny, 10)
+    images.task.eval()
+    batch = next(iter(images.loader.epoch(0)))
+    assert whole["loss"] == float(images.task.losses(batch)[0]["loss"])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_generators_and_gradients_are_left_alone(tiny, training):
+    scores = evaluator(tiny, 4)
+    scores.task.train() if training else scores.task.eval()
+    statistics = scores.task.model.norm._mean.numpy()
+    before = rng.state()
+    scores.loss = lambda outputs, batch: {"loss": paddle.rand([]) + np.random.rand()}
+    scores.run()
+    assert scores.task.model.training is training
+    np.testing.assert_equal(rng.state(), before)
+    np.testing.assert_array_equal(scores.task.model.norm._mean.numpy(), statistics)
+    assert scores.task.model.fc.weight.grad is None
+
+
+def test_mode_is_restored_after_an_error(tiny):
+    scores = evaluator(tiny, 4)
+    scores.task.train()
+    scores.loader.labels = scores.loader.labels + 100  # out of range: the loss raises
+    with pytest.raises((ValueError, RuntimeError, IndexError, OSError)):
+        scores.run()
+    assert scores.task.model.training
+
+
+def test_stop_and_progress(tiny):
+    scores, seen = evaluator(tiny, 4), []
+    assert scores.run(stop=lambda: len(seen) == 2, on_batch=lambda: seen.append(1)) is None
+    assert len(seen) == 2
+    assert scores.run(on_batch=lambda: seen.append(1)) is not None
+    assert len(seen) == 5
+
+
+def test_main_value_and_its_direction(tiny):
+    higher = evaluator(tiny, 4)
+    assert higher.improves(0.5, None) and higher.improves(0.6, 0.5)
+    assert not higher.improves(0.5, 0.5) and not higher.improves(float("nan"), None)
+
+    by_loss = evaluator(tiny, 4, metrics=[])
+    assert next(iter(by_loss.run())) == "loss"
+    assert by_loss.improves(0.4, 0.5) and not by_loss.improves(0.6, 0.5)
+
+    class Error(tiny.Accuracy):
+        higher_is_better = False
+
+    assert evaluator(tiny, 4, metrics=[Error(), tiny.Accuracy()]).improves(0.1, 0.2)
+
+
+def test_confusion_comes_from_the_metric_that_keeps_one(tiny):
+    scores = evaluator(tiny, 4, metrics=[tiny.Accuracy(), tiny.Confusion()])
+    scores.run()
+    assert scores.confusion().sum() == 10
+    assert evaluator(tiny, 4).confusion() is None
+
+
+def test_metrics_start_from_zero_each_time(tiny):
+    scores = evaluator(tiny, 4)
+    assert scores.run() == scores.run()
+
+
+def test_empty_set_and_nothing_to_compute(tiny):
+    with pytest.raises(UserError, match="no images"):
+        evaluator(tiny, 4, count=0).run()
+    with pytest.raises(UserError, match=r"Metric\.Eval or Loss\.Eval"):
+        Evaluator(Supervised(tiny.Net(), tiny.loss), tiny.Loader(), [], None)

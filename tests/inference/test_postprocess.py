@@ -1,0 +1,226 @@
+"""Answers for hand-made probabilities, and label files good and bad."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ppcls_lite import config
+from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.inference import labels
+from ppcls_lite.inference.postprocess import (
+    MultiLabelThreshOutput,
+    PersonAttribute,
+    ScoreOutput,
+    TableAttribute,
+    ThreshOutput,
+    Topk,
+    VehicleAttribute,
+)
+
+ROWS = np.array([[0.1, 0.7, 0.2], [0.25, 0.25, 0.5]], np.float32)
+
+
+def test_topk():
+    assert Topk(2, label_list=["a", "b", "c"])(ROWS) == [
+        {"class_ids": [1, 2], "scores": [0.7, 0.2], "label_names": ["b", "c"]},
+        {"class_ids": [2, 0], "scores": [0.5, 0.25], "label_names": ["c", "a"]},
+    ]
+
+
+def test_topk_of_fewer_classes_and_without_names():
+    found = Topk(5)(ROWS)
+    assert found[0] == {"class_ids": [1, 2, 0], "scores": [0.7, 0.2, 0.1], "label_names": []}
+
+
+def test_topk_reads_its_label_file(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("0,red\n1,deep green\n2,blue\n", encoding="utf-8")
+    topk = Topk(1, str(file), delimiter=",")
+    assert topk.label_list == ["red", "deep green", "blue"]
+    assert topk(ROWS)[0]["label_names"] == ["deep green"]
+
+
+def test_names_that_do_not_fit_the_network_are_refused():
+    topk = Topk(class_id_map_file="ppcls/utils/imagenet1k_label_list.txt")
+    with pytest.raises(UserError, match=r"imagenet1k_label_list.txt names 1000 .* network has 3"):
+        topk(ROWS)
+
+
+def test_results_are_plain_numbers_for_json():
+    for result in (Topk(2)(ROWS)[0], MultiLabelThreshOutput(0.2)(ROWS)[0]):
+        assert {type(i) for i in result["class_ids"]} == {int}
+        assert {type(s) for s in result["scores"]} == {float}
+
+
+def test_multilabel_threshold():
+    found = MultiLabelThreshOutput(0.25, label_list=["a", "b", "c"])(ROWS)
+    assert found[0] == {"class_ids": [1], "scores": [0.7], "label_names": ["b"]}
+    assert found[1]["label_names"] == ["a", "b", "c"]
+    nothing = MultiLabelThreshOutput(0.9)(ROWS)[0]
+    assert nothing == {"class_ids": [], "scores": [], "label_names": []}
+
+
+def test_thresh_output():
+    thresh = ThreshOutput(0.9, "nobody", "someone")
+    found = thresh(np.array([[0.25, 0.75], [0.0625, 0.9375]]))
+    assert found == [
+        {"class_ids": [0], "scores": [0.25], "label_names": ["nobody"]},
+        {"class_ids": [1], "scores": [0.9375], "label_names": ["someone"]},
+    ]
+    assert thresh(np.array([[0.5, 0.9]]))[0]["class_ids"] == [1], "the threshold itself counts"
+    with pytest.raises(UserError, match="ThreshOutput is for 2 outputs, the network has 3"):
+        thresh(ROWS)
+
+
+def test_score_output_rounds_raw_outputs():
+    assert ScoreOutput(2)(np.array([[1.23456], [-7.0]])) == [{"scores": [1.23]}, {"scores": [-7.0]}]
+    assert ScoreOutput.activation == "none"
+
+
+def test_activations():
+    assert {p.activation for p in (Topk, ThreshOutput)} == {"softmax"}
+    several = (MultiLabelThreshOutput, PersonAttribute, VehicleAttribute, TableAttribute)
+    assert {p.activation for p in several} == {"sigmoid"}
+
+
+def person(**scores: float) -> dict:
+    row = np.full(26, 0.1)
+    for index, score in scores.items():
+        row[int(index[1:])] = score
+    return PersonAttribute()(row[None])[0]
+
+
+def test_person_attribute_in_words():
+    found = person(
+        _1=0.35, _3=0.9, _5=0.8, _11=0.95, _14=0.6, _16=0.7, _18=0.55, _21=0.9, _22=0.8, _25=0.7
+    )
+    assert found["attributes"] == [
+        *("Female", "AgeOver60", "Back", "Glasses: True", "Hat: False"),
+        *("HoldObjectsInFront: False", "ShoulderBag", "Upper: LongSleeve UpperLogo"),
+        *("Lower:  Trousers", "Boots"),
+    ]
+    assert np.flatnonzero(found["output"]).tolist() == [1, 3, 5, 11, 14, 16, 21, 22, 25]
+
+
+def test_person_attribute_where_nothing_is_sure():
+    found = person(_2=0.3, _13=0.4, _20=0.2, _24=0.2, _18=0.7)
+    assert found["attributes"] == [
+        *("Male", "Age18-60", "Side", "Glasses: False", "Hat: False"),
+        *("HoldObjectsInFront: True", "No bag", "Upper: ShortSleeve"),
+        *("Lower:  Skirt&Dress", "No boots"),
+    ]
+
+
+def test_vehicle_attribute():
+    row = np.full(19, 0.1)
+    row[[0, 13]] = 0.75
+    found = VehicleAttribute()(row[None])[0]
+    assert found["attributes"] == "Color: (yellow, prob: 0.75), Type: (hatchback, prob: 0.75)"
+    assert np.flatnonzero(found["output"]).tolist() == [0, 13]
+    unsure = VehicleAttribute(color_threshold=0.8)(row[None])[0]
+    assert unsure["attributes"] == "Color unknown, Type: (hatchback, prob: 0.75)"
+    assert np.flatnonzero(unsure["output"]).tolist() == [13]
+
+
+def test_table_attribute_has_a_threshold_for_each_property():
+    row = np.full((1, 6), 0.6)
+    assert TableAttribute()(row)[0] == {
+        "attributes": [
+            *("Scanned", "Little", "Black-and-White"),
+            *("Clear", "Without-Obstacles", "Horizontal"),
+        ],
+        "output": [1] * 6,
+    }
+    found = TableAttribute(obstruction_threshold=0.7)(row)[0]
+    assert found["attributes"][4] == "With-Obstacles"
+    assert found["output"] == [1, 1, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"name": "Topk", "topk": 0}, "at least 1"),
+        ({"name": "ThreshOutput", "threshold": 1.5}, "between 0 and 1"),
+        ({"name": "Topk", "class_id_map_file": "missing.txt"}, "'missing.txt' does not exist"),
+    ],
+)
+def test_yaml_mistakes(tree, message):
+    with pytest.raises((ConfigError, UserError), match=message):
+        config.build(tree, "postprocess")
+
+
+# --- label files ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0 cat\n1 wild dog\n", ["cat", "wild dog"]),
+        ("1 dog\r\n0 cat\r\n", ["cat", "dog"]),
+        ("0\tcat\n1\tdog", ["cat", "dog"]),
+        ("cat\nwild dog\n\n", ["cat", "wild dog"]),
+        ("\ufeff猫\n犬\n", ["猫", "犬"]),
+        ("0\n1\n2\n", ["0", "1", "2"]),
+        ("0 0\n1 90\n2 180\n", ["0", "90", "180"]),
+        ("3 wheels\nbus\n", ["3 wheels", "bus"]),
+    ],
+)
+def test_label_file_forms(tmp_path, text, expected):
+    file = tmp_path / "labels.txt"
+    file.write_bytes(text.encode())
+    assert labels.read_label_file(file) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"labels.txt:1: the line is empty"),
+        (b"cat\n\ndog\n", r"labels.txt:2: the line is empty"),
+        (b"1 cat\n2 dog\n", r"id 0 is missing"),
+        (b"0 cat\n0 dog\n", r"id 1 is missing"),
+        ("Café".encode("latin-1"), r"not UTF-8"),
+    ],
+)
+def test_bad_label_files(tmp_path, content, message):
+    file = tmp_path / "labels.txt"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        labels.read_label_file(file)
+
+
+def test_missing_label_file_names_the_bundled_ones():
+    with pytest.raises(UserError, match=r"traffic_sign_label_list\.txt"):
+        labels.find_label_file("ppcls/utils/other.txt")
+
+
+def test_a_users_file_wins_over_a_bundled_one(tmp_path):
+    file = tmp_path / "imagenet1k_label_list.txt"
+    file.write_text("cat\n")
+    assert labels.read_label_file(file) == ["cat"]
+
+
+PULC = "ppcls/utils/PULC_label_list/"
+
+
+@pytest.mark.parametrize(
+    ("path", "count", "some"),
+    [
+        ("ppcls/utils/imagenet1k_label_list.txt", 1000, {0: "tench", 999: "toilet tissue"}),
+        (PULC + "language_classification_label_list.txt", 10, {0: "arabic", 9: "latin"}),
+        (PULC + "text_image_orientation_label_list.txt", 4, {2: "180"}),
+        (PULC + "textline_orientation_label_list.txt", 2, {1: "180_degree"}),
+        (PULC + "image_orientation_label_list.txt", 4, {3: "270°"}),
+        (PULC + "traffic_sign_label_list.txt", 232, {0: "pl80", 231: "pw4"}),
+        ("ppcls\\utils\\imagenet1k_label_list.txt", 1000, {}),
+    ],
+)
+def test_bundled_lists_stand_in_for_official_paths(path, count, some):
+    names = labels.read_label_file(path)
+    assert len(names) == count
+    assert {i: names[i] for i in some} == some
+
+
+def test_traffic_signs_are_all_different():
+    names = labels.read_label_file("traffic_sign_label_list.txt")
+    assert len(set(names)) == 232

@@ -1,0 +1,197 @@
+"""Strict loading: a matching file fills everything, any other is refused or announced."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_lite import safe_pickle
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.create import create_model
+from ppcls_lite.models.weights import load_weights, read_state, write_state
+
+NAME = "PPLCNet_x0_25"
+
+
+@pytest.fixture
+def official(tmp_path: Path, fill: Callable) -> tuple[Path, dict[str, np.ndarray]]:
+    """A file as paddle.save writes it, for 4 classes, and its arrays."""
+    model = create_model(NAME, class_num=4)
+    state = fill({key: value.shape for key, value in model.state_dict().items()})
+    model.set_state_dict(state)
+    paddle.save(model.state_dict(), str(tmp_path / "official.pdparams"))
+    return tmp_path / "official.pdparams", state
+
+
+def values(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
+    return {key: value.numpy() for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("suffix", ["", ".pdparams"])
+def test_a_file_of_paddle_save_fills_everything(official: tuple, suffix: str) -> None:
+    path, state = official
+    model = create_model(NAME, class_num=4)
+    report = load_weights(model, str(path.with_suffix(suffix)))
+    assert report.matched == list(state)
+    assert not (report.missing or report.unexpected or report.mismatched)
+    for key, value in values(model).items():
+        np.testing.assert_array_equal(value, state[key])
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_every_protocol_of_paddle_save_is_read(
+    tmp_path: Path, official: tuple, protocol: int
+) -> None:
+    _, state = official
+    tensors = {key: paddle.to_tensor(value) for key, value in state.items()}
+    for name, content in (("a", tensors), ("b", state)):
+        paddle.save(content, str(tmp_path / name), protocol=protocol)
+        got = read_state(tmp_path / name)
+        assert list(got) == list(state)
+        assert all(np.array_equal(got[key], state[key]) for key in state)
+
+
+def test_arrays_that_paddle_split_are_joined(tmp_path: Path) -> None:
+    parts = {f"w@@.{i}": np.arange(3.0) + 3 * i for i in range(2)}
+    info = {"w": {"OriginShape": (2, 3), "slices": list(parts)}}
+    content = {"b": np.ones(2), **parts, "UnpackBigParamInfor@@": info}
+    (tmp_path / "x.pdparams").write_bytes(pickle.dumps(content, protocol=2))
+    got = read_state(tmp_path / "x")
+    assert sorted(got) == ["b", "w"]
+    np.testing.assert_array_equal(got["w"], np.arange(6.0).reshape(2, 3))
+
+
+def test_what_we_write_paddle_reads(tmp_path: Path, official: tuple) -> None:
+    _, state = official
+    model = create_model(NAME, class_num=4)
+    model.set_state_dict(state)
+    path = write_state(tmp_path / "sub" / "best_model", model.state_dict())
+    assert path.name == "best_model.pdparams" and [path.name] == [
+        p.name for p in path.parent.iterdir()
+    ]
+    loaded = paddle.load(str(path))
+    assert set(loaded) == set(state)
+    assert all(isinstance(value, paddle.Tensor) for value in loaded.values())
+    other = create_model(NAME, class_num=4)
+    missing, unexpected = other.set_state_dict(loaded)
+    assert not missing and not unexpected
+    assert all(np.array_equal(value, state[key]) for key, value in values(other).items())
+    assert load_weights(other, path).matched == list(state)
+
+
+def test_another_class_count_is_an_error_unless_asked(
+    official: tuple, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, state = official
+    model = create_model(NAME, class_num=7)
+    before = values(model)
+    with pytest.raises(UserError, match=r"another classifier.*fc\.weight: file \[1280, 4\]"):
+        load_weights(model, path)
+    assert all(np.array_equal(value, before[key]) for key, value in values(model).items())
+    with caplog.at_level(logging.WARNING, logger="ppcls_lite"):
+        report = load_weights(model, path, replace_head=True)
+    assert report.mismatched == {
+        "fc.weight": ([1280, 4], [1280, 7]),
+        "fc.bias": ([4], [7]),
+    }
+    assert "starts random" in caplog.text and "fc.weight" in caplog.text
+    after = values(model)
+    assert np.array_equal(after["fc.weight"], before["fc.weight"])
+    assert all(np.array_equal(after[key], state[key]) for key in report.matched)
+
+
+def test_a_head_without_last_convolution_is_replaced_too(official: tuple) -> None:
+    model = create_model(NAME, class_num=4, use_last_conv=False)
+    with pytest.raises(UserError, match="another classifier"):
+        load_weights(model, official[0])
+    report = load_weights(model, official[0], replace_head=True)
+    assert report.unexpected == ["last_conv.weight"] and list(report.mismatched) == ["fc.weight"]
+
+
+def test_a_trunk_takes_its_part_of_a_whole_file(official: tuple) -> None:
+    path, state = official
+    trunk = create_model(NAME, class_num=0)
+    report = load_weights(trunk, path)
+    assert report.unexpected == ["last_conv.weight", "fc.weight", "fc.bias"]
+    assert all(np.array_equal(value, state[key]) for key, value in values(trunk).items())
+    # the other way round the classifier would stay random, so it has to be asked for
+    write_state(path, trunk.state_dict())
+    with pytest.raises(UserError, match=r"3 missing in the file \(last_conv\.weight, fc\.weight"):
+        load_weights(create_model(NAME, class_num=4), path)
+
+
+@pytest.mark.parametrize("replace_head", [False, True])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("conv1.conv.weight"), r"1 missing in the file \(conv1\.conv\.weight\)"),
+        (lambda s: s.update(extra=np.ones(1)), r"1 not in the network \(extra\)"),
+        (
+            lambda s: s.update({"conv1.bn.bias": np.ones(3)}),
+            r"1 of another shape \(conv1\.bn\.bias: file \[3\], network \[8\]\)",
+        ),
+        (lambda s: s.update({"conv1.bn.bias": np.ones(8, int)}), "holds int64, not floating"),
+        (lambda s: s.clear(), r"does not fit PPLCNet: 0 matched; 146 missing.*and 143 more"),
+    ],
+)
+def test_any_other_difference_is_an_error(
+    official: tuple, change: Callable, message: str, replace_head: bool
+) -> None:
+    path, state = official
+    change(state)
+    write_state(path, state)
+    model = create_model(NAME, class_num=4)
+    before = values(model)
+    with pytest.raises(UserError, match=message):
+        load_weights(model, path, replace_head=replace_head)
+    assert all(np.array_equal(value, before[key]) for key, value in values(model).items())
+
+
+def test_another_network_is_refused(official: tuple) -> None:
+    with pytest.raises(UserError, match=r"does not fit PPLCNet: \d+ matched.* of another shape"):
+        load_weights(create_model("PPLCNet_x0_5", class_num=4), official[0], replace_head=True)
+    with pytest.raises(UserError, match="does not fit MobileNetV1"):
+        load_weights(create_model("MobileNetV1_x0_25", class_num=4), official[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
+def test_other_precisions_are_converted(tmp_path: Path, official: tuple, dtype: str) -> None:
+    _, state = official
+    tensors = {key: paddle.to_tensor(value).astype(dtype) for key, value in state.items()}
+    paddle.save(tensors, str(tmp_path / "x.pdparams"))
+    model = create_model(NAME, class_num=4)
+    load_weights(model, tmp_path / "x")
+    for key, value in values(model).items():
+        assert value.dtype == np.float32
+        np.testing.assert_allclose(value, state[key], rtol=1e-2, atol=1e-6)
+
+
+def test_a_file_that_wants_to_call_something_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.pdparams").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(
+        safe_pickle.UnsafePickleError, match=r"x\.pdparams wants to call os\.system"
+    ):
+        create_model(NAME, pretrained=tmp_path / "x")
+
+
+def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"no weights at .*best or best\.pdparams: that folder has no"
+    ):
+        read_state(tmp_path / "best")
+    safe_pickle.dump_atomic({"model": {}, "step": 3}, tmp_path / "latest.pdparams")
+    with pytest.raises(UserError, match=r"that folder has latest\.pdparams"):
+        read_state(tmp_path / "best")
+    with pytest.raises(UserError, match="there is no folder"):
+        read_state(tmp_path / "nowhere" / "best")
+    with pytest.raises(UserError, match=r"'model' is a dict, not an array.*Global\.checkpoints"):
+        read_state(tmp_path / "latest")
+    safe_pickle.dump_atomic([1], tmp_path / "list.pdparams")
+    with pytest.raises(UserError, match="holds a list"):
+        read_state(tmp_path / "list")

@@ -1,0 +1,154 @@
+"""The whole zoo: stages, strides, head, trunk alone; each family: training, taps, export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.create import create_model, list_models
+from ppcls_lite.models.zoo import ZOO
+
+# The cheapest network of each family, and of each variant with code of its own.
+SMALLEST = [
+    "PPLCNet_x0_25",
+    "PPLCNetV2_small",
+    "MobileNetV1_x0_25",
+    "MobileNetV2_x0_25",
+    "MobileNetV3_small_x0_35",
+    "MobileNetV3_large_x0_35",
+    "ShuffleNetV2_x0_25",
+    "ResNet18_vd",
+    "ResNet50",
+]
+
+
+@pytest.fixture
+def image() -> paddle.Tensor:
+    pixels = np.random.RandomState(0).standard_normal((2, 3, 64, 64)).astype("float32")
+    return paddle.to_tensor(pixels)
+
+
+@pytest.fixture
+def nothing_drawn() -> Iterator[None]:
+    """Building costs no time: all initial weights are zero."""
+    paddle.nn.initializer.set_global_initializer(paddle.nn.initializer.Constant(0.0))
+    yield
+    paddle.nn.initializer.set_global_initializer(None)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_stages_and_head(name: str, image: paddle.Tensor, nothing_drawn: None) -> None:
+    model = create_model(name, class_num=7)
+    model.eval()
+    with paddle.no_grad():
+        features = model.forward_stages(image)
+        assert model(image).shape == [2, 7]
+        assert model.forward_head(features[-1]).shape == [2, 7]
+    expected = [[2, c, 64 // s, 64 // s] for c, s in zip(model.channels, (4, 8, 16, 32))]
+    assert [feature.shape for feature in features] == expected
+    assert model.strides == (4, 8, 16, 32)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_trunk_alone(name: str, image: paddle.Tensor) -> None:
+    trunk, whole = create_model(name, class_num=0), create_model(name, class_num=5)
+    assert trunk(image).shape == [2, trunk.channels[-1], 2, 2]
+    dropped = set(whole.state_dict()) - set(trunk.state_dict())
+    assert {key.split(".")[0] for key in dropped} == set(whole.head_layers)
+    assert set(trunk.state_dict()) < set(whole.state_dict())
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_one_training_step_reaches_every_parameter(name: str, image: paddle.Tensor) -> None:
+    paddle.seed(3)
+    model = create_model(name, class_num=4)
+    model.train()
+    parameters = [(n, p) for n, p in model.named_parameters() if not p.stop_gradient]
+    before = {n: p.numpy() for n, p in parameters}
+    optimizer = paddle.optimizer.SGD(0.5, parameters=[p for _, p in parameters])
+    loss = paddle.nn.functional.cross_entropy(model(image), paddle.to_tensor([1, 3]))
+    loss.backward()
+    assert not [n for n, p in parameters if p.grad is None]
+    optimizer.step()
+    moved = [n for n, p in parameters if not np.array_equal(before[n], p.numpy())]
+    assert len(moved) > 0.9 * len(parameters)  # a dead ReLU may leave single ones where they are
+    assert np.isfinite(float(loss))
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_return_stages_gives_named_features(name: str, image: paddle.Tensor) -> None:
+    model = create_model(name, class_num=3, return_stages=True)
+    model.eval()
+    outputs = model(image)
+    assert list(outputs) == ["logits", *model.stage_names]
+    last = outputs[model.stage_names[-1]]
+    np.testing.assert_array_equal(last.numpy(), model.forward_stages(image)[-1].numpy())
+    np.testing.assert_array_equal(outputs["logits"].numpy(), model.forward_head(last).numpy())
+    model.clear_taps()
+    np.testing.assert_array_equal(model(image).numpy(), outputs["logits"].numpy())
+
+
+def test_return_patterns() -> None:
+    image = paddle.zeros([1, 3, 32, 32])
+    model = create_model("PPLCNet_x0_25", class_num=3, return_patterns=["blocks5[1]", "conv1"])
+    model.eval()
+    outputs = model(image)
+    assert outputs["blocks5[1]"].shape == [1, 64, 2, 2]
+    assert outputs["conv1"].shape == [1, 8, 16, 16]
+    with pytest.raises(UserError, match=r"no sublayer 'blocks9'; it has conv1, blocks2"):
+        create_model("PPLCNet_x0_25", return_patterns=["blocks9"])
+    with pytest.raises(UserError, match=r"has the stages 0\.\.4, got \[5\]"):
+        create_model("PPLCNet_x0_25", return_stages=[5])
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_exported_with_mkldnn_equals_dygraph(
+    name: str, image: paddle.Tensor, tmp_path: Path
+) -> None:
+    paddle.seed(1)
+    model = create_model(name, class_num=6)
+    model(image)  # running statistics that are not the initial ones
+    model.eval()
+    with paddle.no_grad():
+        expected = model(image).numpy()
+    model.reparameterize()
+    spec = [paddle.static.InputSpec([None, 3, 64, 64], "float32", "x")]
+    paddle.jit.save(model, str(tmp_path / "inference"), input_spec=spec)
+    config = paddle.inference.Config(
+        str(tmp_path / "inference.json"), str(tmp_path / "inference.pdiparams")
+    )
+    config.disable_glog_info()
+    config.disable_gpu()
+    config.enable_mkldnn()
+    predictor = paddle.inference.create_predictor(config)
+    predictor.get_input_handle("x").copy_from_cpu(image.numpy())
+    predictor.run()
+    output = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+    assert np.abs(output - expected).max() / np.abs(expected).max() < 1e-4
+
+
+def test_student_and_teacher_of_one_family_in_one_process() -> None:
+    wide, narrow = create_model("PPLCNet_x2_5", class_num=0), create_model("PPLCNet_x0_25")
+    again = create_model("PPLCNet_x2_5", class_num=0)
+    shapes = {key: value.shape for key, value in wide.state_dict().items()}
+    assert shapes == {key: value.shape for key, value in again.state_dict().items()}
+    assert narrow.conv1.conv.weight.shape[0] == 8
+    names = [p.name for m in (wide, narrow, again) for p in m.parameters()]
+    assert len(names) == len(set(names))
+
+
+def test_names() -> None:
+    assert list_models("PPLCNet_*") == [n for n in ZOO if n.startswith("PPLCNet_")]
+    assert len(list_models()) == len(ZOO) == 45
+    with pytest.raises(UserError, match="unknown model 'PPLCNet_0_5'; did you mean 'PPLCNet_x0_5'"):
+        create_model("PPLCNet_0_5")
+    with pytest.raises(UserError, match="has no argument 'dropout'; did you mean 'dropout_prob'"):
+        create_model("PPLCNet_x0_5", dropout=0.1)
+    with pytest.raises(UserError, match=r"stands for scale=0\.5; use the family 'PPLCNet'"):
+        create_model("PPLCNet_x0_5", scale=1.0)
+    assert create_model("PPLCNet", class_num=0, scale=0.1).channels == (8, 16, 24, 48)

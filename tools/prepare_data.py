@@ -1,0 +1,12 @@
+"""Write the list files that training reads: python tools/prepare_data.py digits|folder|imagenet."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls_lite.cli import guarded
+from ppcls_lite.data.prepare import run
+
+if __name__ == "__main__":
+    sys.exit(guarded(run, sys.argv[1:]))
