@@ -22,7 +22,7 @@ import paddle.inference
 from ppcls_lite.errors import UserError
 
 Device = Literal["cpu", "gpu"]
-MAX_DEFAULT_THREADS = 4  # more rarely helps one small image; ask for them with `threads`
+MAX_DEFAULT_THREADS = 4  # so that a large server is not taken over; `threads` asks for more
 _PROGRAM_SUFFIXES = (".json", ".pdmodel")  # PIR, Paddle 3; the older ProgramDesc
 _GPU_POOL_MIB = 256  # to start with; it grows on demand
 _SHAPES_CACHED = 10  # input shapes whose oneDNN primitives are kept
@@ -30,10 +30,10 @@ _FLAG_LOCK = threading.Lock()
 
 
 class Engine(Protocol):
-    """What the predictor needs of an engine."""
+    """What the predictor needs of anything that runs a network."""
 
     def run(self, inputs: np.ndarray) -> list[np.ndarray]:
-        """One input batch to the outputs of the network, as arrays of the caller's own."""
+        """(N, C, H, W) float32 to the network's outputs; the first is (N, classes)."""
 
 
 class PaddleEngine:
@@ -42,7 +42,7 @@ class PaddleEngine:
     Args:
         model_dir: holds one program, `*.json` (preferred) or `*.pdmodel`, and its `*.pdiparams`.
         device: "cpu" or "gpu".
-        mkldnn: use oneDNN on a CPU; without it a network like PP-LCNet is several times slower.
+        mkldnn: use oneDNN on a CPU; turned off to compare.
         threads: of one run on a CPU; `None`: the usable cores, at most 4.
         warmup_shape: (N, C, H, W) of a first run with zeros, so that no request pays for it.
 

@@ -72,8 +72,9 @@ def table_lines(result: Result) -> Iterator[str]:
         yield f"{name:{_FILE_WIDTH}}  error: {result['error']}"
         return
     for rank, (class_id, score, label) in enumerate(_classes(result)):
+        first = name if rank == 0 else ""
         number = score if score == "" else f"{score:.4f}"
-        yield f"{name if rank == 0 else '':{_FILE_WIDTH}}  {class_id:>6}  {number:>6}  {label}".rstrip()
+        yield f"{first:{_FILE_WIDTH}}  {class_id:>6}  {number:>6}  {label}".rstrip()
 
 
 def _classes(result: Result) -> list[tuple[int | str, float | str, str]]:

@@ -23,7 +23,7 @@ import numpy as np
 from ppcls_lite.config import build, build_list
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.errors import ImageError, UserError
-from ppcls_lite.inference.engines import Device, PaddleEngine
+from ppcls_lite.inference.engines import Device, Engine, PaddleEngine
 from ppcls_lite.inference.postprocess import Postprocess, Result
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 
@@ -35,8 +35,7 @@ _WARMUP_EDGE = 224  # of networks that take any size
 class Predictor:
     """Classifies images with an exported network.
 
-    One predictor may be used from several threads; one batch runs at a time. After a run on a CPU
-    Paddle leaves the calling thread's OpenMP with one thread, so do not train beside it.
+    One predictor may be used from several threads; one batch runs at a time.
 
     Args:
         model_dir: the folder that `deploy/export.py` wrote.
@@ -63,17 +62,28 @@ class Predictor:
         topk: int | None = None,
     ) -> None:
         folder = Path(model_dir)
-        self.spec = InferenceSpec.read(folder)
-        self.spec.check_files(folder)
-        where = f"{folder / FILE_NAME}: "
+        spec = InferenceSpec.read(folder)
+        spec.check_files(folder)
         try:
-            self._transform = build_transform(self.spec.transform_ops)
-            self._postprocess = _build_postprocess(self.spec.postprocess, topk)
+            self._prepare(spec, topk)
         except UserError as error:
-            raise type(error)(f"{where}{error}") from error
-        channels, height, width = self.spec.image_shape or (3, _WARMUP_EDGE, _WARMUP_EDGE)
+            raise type(error)(f"{folder / FILE_NAME}: {error}") from error
+        channels, height, width = spec.image_shape or (3, _WARMUP_EDGE, _WARMUP_EDGE)
         edges = (edge if edge > 0 else _WARMUP_EDGE for edge in (height, width))
-        self.engine = PaddleEngine(folder, device, mkldnn, threads, (1, channels, *edges))
+        self.engine: Engine = PaddleEngine(folder, device, mkldnn, threads, (1, channels, *edges))
+
+    @classmethod
+    def of(cls, spec: InferenceSpec, engine: Engine) -> Predictor:
+        """A predictor around anything that runs the network, without an exported folder."""
+        predictor = cls.__new__(cls)
+        predictor._prepare(spec, None)
+        predictor.engine = engine
+        return predictor
+
+    def _prepare(self, spec: InferenceSpec, topk: int | None) -> None:
+        self.spec = spec
+        self._transform = build_transform(spec.transform_ops)
+        self._postprocess = _build_postprocess(spec.postprocess, topk)
 
     def predict(
         self, inputs: Image | Sequence[Image] | np.ndarray, batch_size: int = 1

@@ -101,7 +101,7 @@ def write_state(path: str | Path, state: Mapping[str, Any]) -> Path:
     Returns the path written. Raises `UserError` when it cannot be written.
     """
     path = Path(path)
-    if path.suffix not in (".pdparams", ".pdema"):
+    if path.suffix != ".pdparams":
         path = path.with_name(path.name + ".pdparams")
     arrays = {key: _array(value) for key, value in state.items()}
     safe_pickle.dump_atomic({**arrays, _NAMES: {key: key for key in arrays}}, path)
@@ -154,7 +154,8 @@ def apply_state(
         own[key].set_value(paddle.to_tensor(value, dtype=own[key].dtype))
     if head and model.class_num:
         logger.warning("%s: classifier not loaded, starts random: %s", source, report)
-    logger.info("%s: %s", source, report)
+    else:
+        logger.info("%s: %s", source, report)
     return report
 
 

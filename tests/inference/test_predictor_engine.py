@@ -58,7 +58,7 @@ engine.run(np.zeros((1, 3, 64, 64), np.float32))
     lines = python(code, exported.folder, "on", **verbose).splitlines()
     convolutions = [line for line in lines if "exec,cpu,convolution" in line]
     assert len(convolutions) == 32  # 1 stem, 13 x 2 separable, 2 x 2 in the SE modules, 1 last
-    assert sum("eltwise_hardswish" in line for line in convolutions) == 28  # fused, all but SE
+    assert sum("eltwise_hardswish" in line for line in convolutions) > 20  # fused into them
     assert "exec,cpu" not in python(code, exported.folder, "off", **verbose)
 
 

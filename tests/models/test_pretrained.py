@@ -43,7 +43,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server() -> Iterator[str]:
     Server.asked, Server.announced = [], len(Server.content)
     with http.server.HTTPServer(("127.0.0.1", 0), Server) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}/"
         running.shutdown()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,13 @@ SMALLEST = [
     "ResNet18_vd",
     "ResNet50",
 ]
+
+
+# The others follow from the same code; they take minutes, so they are run when asked for.
+ON_REQUEST = pytest.mark.skipif(
+    not os.environ.get("PPCLS_LITE_WHOLE_ZOO"), reason="PPCLS_LITE_WHOLE_ZOO=1 runs all networks"
+)
+WHOLE_ZOO = [pytest.param(n, marks=[] if n in SMALLEST else ON_REQUEST) for n in ZOO]
 
 
 @pytest.fixture
@@ -63,7 +71,7 @@ def test_trunk_alone(name: str, image: paddle.Tensor) -> None:
     assert set(trunk.state_dict()) < set(whole.state_dict())
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", WHOLE_ZOO)
 def test_one_training_step_reaches_every_parameter(name: str, image: paddle.Tensor) -> None:
     paddle.seed(3)
     model = create_model(name, class_num=4)
@@ -106,7 +114,7 @@ def test_return_patterns() -> None:
         create_model("PPLCNet_x0_25", return_stages=[5])
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", WHOLE_ZOO)
 def test_exported_with_mkldnn_equals_dygraph(
     name: str, image: paddle.Tensor, tmp_path: Path
 ) -> None:
