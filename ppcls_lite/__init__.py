@@ -12,9 +12,14 @@ The stable Python API; everything is imported on first use, so `import ppcls_lit
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Paddle's warnings that tell a user nothing: at its import, and at the first training step.
+for _message in ("No ccache found", "When training, we now always track"):
+    warnings.filterwarnings("ignore", message=_message)
 
 _HOMES = {
     "create_model": "ppcls_lite.models.create",

@@ -7,15 +7,14 @@ user's mistake ends with one message and a non-zero exit status, without a trace
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ppcls_lite.errors import UserError
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
-NOISE = ("No ccache found", "When training, we now always track")  # Paddle's, of no use to users
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,13 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
     """Call `run(argv)`; print a user's mistake as one message and return its exit status."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side: errors only
     try:
         return run(argv) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == __package__:
+            raise  # ours: a bug
+        hint = "pip install -r requirements.txt, or activate the environment that has it"
+        print(f"error: the Python package {error.name} is not installed: {hint}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -14,7 +14,7 @@ echo "== training";   python tools/train.py -c "$config"
 echo "== evaluation"; python tools/eval.py -c "$config" -o Global.pretrained_model="$run/best_model"
 echo "== export";     python deploy/export.py -c "$config" \
   -o Global.pretrained_model="$run/best_model" -o Global.save_inference_dir="$model"
-echo "== prediction"; images=(dataset/digits/val/*/*.png)
+echo "== prediction"; images=(dataset/digits/val/*.png)
 python deploy/predict.py --model "$model" --input "${images[@]:0:20}" --topk 1 \
   --output output/digits/predictions.jsonl
 echo "== summary";    python tools/summary.py "$run" "$model" "${images[0]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,7 +61,8 @@ def setup(run_dir: Path | None = None) -> logging.Logger:
 
 
 def on_terminal() -> bool:
-    return sys.stdout.isatty()
+    """Whether a bar can be seen: tqdm draws none on a terminal of 0 lines (`script`, some CI)."""
+    return sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).lines > 0
 
 
 class _Bar(tqdm):

@@ -216,8 +216,9 @@ _ACTIVATIONS = {"softmax": _softmax, "sigmoid": _sigmoid, "none": lambda logits:
 
 def build_transform(ops: Sequence[Any]) -> Compose:
     """The chain of `transform_ops`; one that does not begin with DecodeImage gets it."""
-    decodes = any("DecodeImage" in op or op == {"name": "DecodeImage"} for op in ops)
-    return Compose(build_list(ops if decodes else [{"DecodeImage": {}}, *ops], "transform"))
+    named = (op.get("name", next(iter(op), "")) if isinstance(op, dict) else op for op in ops)
+    decode = () if "DecodeImage" in named else ({"DecodeImage": {}},)
+    return Compose(build_list([*decode, *ops], "transform"))
 
 
 def _build_postprocess(node: dict[str, Any], topk: int | None) -> Postprocess:

@@ -261,6 +261,18 @@ def test_a_folder_of_paddleclas_is_read(folder: Path, predictor: Predictor) -> N
     assert found.predict(picture()) == predictor.predict(picture())
 
 
+@pytest.mark.parametrize(
+    "decode", [{"DecodeImage": {"to_rgb": False}}, {"name": "DecodeImage", "to_rgb": False}]
+)
+def test_a_bgr_network_gets_bgr(decode: dict[str, Any], folder: Path) -> None:
+    rgb = Predictor(folder, threads=1).preprocess(picture())
+    edit(folder, lambda tree: tree["PreProcess"]["transform_ops"].__setitem__(0, decode))
+    bgr = Predictor(folder, threads=1).preprocess(picture()[..., ::-1])
+    bgr_mean = Predictor(folder, threads=1).preprocess(np.full((90, 90, 3), (255, 0, 0), np.uint8))
+    assert np.array_equal(rgb, bgr)
+    assert bgr_mean[2].min() > 2 > -1.7 > bgr_mean[0].max()
+
+
 def test_it_is_part_of_the_public_api_and_loads_no_training_code() -> None:
     assert ppcls_lite.Predictor is Predictor
     code = (

@@ -1,0 +1,217 @@
+"""Every recipe of configs/ runs: a tiny data set, images a quarter as wide, else as it is written.
+
+Training, evaluation, export (which compares with oneDNN) and prediction. The default run takes one
+recipe of each kind, so that every component that any recipe names has run; the rest is the same
+code with other numbers and runs with PPCLS_LITE_WHOLE_ZOO=1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from ppcls_lite import recipe
+from ppcls_lite.config import Node, check
+from ppcls_lite.config_file import load_config
+from ppcls_lite.inference.labels import BUNDLED
+from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.models.create import create_model
+from ppcls_lite.models.weights import read_state, write_state
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RECIPES = sorted(p for p in CONFIGS.rglob("*.yaml") if "_base_" not in p.parts)
+CHOSEN = [  # one of each kind: networks, data sets, losses, metrics, answers
+    "MobileNetV1_x0_25",
+    "MobileNetV2_x0_25",
+    "MobileNetV3_small_x0_35",
+    "PPLCNetV2_small",
+    "PPLCNet_x2_5",
+    "ResNet18_vd",
+    "ShuffleNetV2_x0_25",
+    "ablation/se_all",
+    "pulc/clarity_assessment",
+    "pulc/image_orientation",
+    "pulc/language_classification",
+    "pulc/person_attribute",
+    "pulc/person_exists",
+    "pulc/table_attribute",
+    "pulc/vehicle_attribute",
+    "quickstart/digits",
+]
+ON_REQUEST = pytest.mark.skipif(
+    not os.environ.get("PPCLS_LITE_WHOLE_ZOO"), reason="PPCLS_LITE_WHOLE_ZOO=1 runs all recipes"
+)
+SIZES = ("size", "resize_short", "img_size", "image_shape", "scales")
+TRAIN_IMAGES, EVAL_IMAGES, BATCH = 8, 4, 4
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(CONFIGS).with_suffix("").as_posix()
+
+
+ALL = [
+    pytest.param(path, id=name_of(path), marks=[] if name_of(path) in CHOSEN else ON_REQUEST)
+    for path in RECIPES
+]
+MAIN_SCORE = {"TopkAcc": "top1", "TprAtFpr": "tpr", "ATTRMetric": "mA"}
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of noise, half of it dark (class 0)."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(TRAIN_IMAGES + EVAL_IMAGES):
+        noise = rng.integers(0, 100, (48, 64, 3)) + 150 * (i % 2)
+        (folder / f"{i}.jpg").write_bytes(cv2.imencode(".jpg", noise)[1].tobytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where official weights are looked for."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PPCLS_LITE_HOME", str(home))
+        yield home
+
+
+def stand_in(home: Path, arch: dict[str, Any]) -> Path:
+    """Random weights of 1000 classes under the name of the official file that `arch` asks for."""
+    file = f"{arch['name']}{'_ssld' if arch.get('use_ssld') else ''}_pretrained.pdparams"
+    path = home / "weights" / file
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        write_state(path, create_model(arch["name"]).state_dict())
+    return path
+
+
+def tiny(path: Path, photos: Path, home: Path, output: Path) -> dict[str, Any]:
+    """The recipe on `photos`, a quarter as large, two batches in one epoch, on the CPU."""
+    tree = _quarter(load_config(path))
+    tree["Global"] |= {
+        **{"device": "cpu", "epochs": 1, "start_eval_epoch": 0, "use_visualdl": False},
+        **{"print_batch_step": 1, "output_dir": str(output)},
+        "save_inference_dir": str(output / "inference"),
+    }
+    if tree["Arch"].get("pretrained"):
+        stand_in(home, tree["Arch"])
+    for split in ("Train", "Eval"):
+        section = tree["DataLoader"][split]
+        section["loader"] = {"num_workers": 0}
+        sampler, dataset = section["sampler"], section["dataset"]
+        sampler["first_bs" if "first_bs" in sampler else "batch_size"] = BATCH
+        if "divided_factor" in sampler:
+            sampler["divided_factor"] //= 4
+        dataset["image_root"] = str(photos)
+        key = "sample_list_path" if "sample_list_path" in dataset else "cls_label_path"
+        labelled = _list_of(split, dataset["name"], tree["Arch"]["class_num"])
+        dataset[key] = str(output / f"{split}.txt")
+        Path(dataset[key]).write_text("\n".join(labelled), encoding="utf-8")
+    answers = tree["Infer"]["PostProcess"]
+    names = answers.get("class_id_map_file")
+    if names and not (BUNDLED / names).is_file():
+        (output / "labels.txt").write_text("".join(f"c{i}\n" for i in range(tree["Arch"]["class_num"])))
+        answers["class_id_map_file"] = str(output / "labels.txt")
+    return tree
+
+
+def _quarter(value: Any, inside: bool = False) -> Any:
+    """All sizes of a tree divided by four, but not below 32 pixels."""
+    if isinstance(value, dict):
+        return {k: _quarter(v, inside or k in SIZES) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_quarter(v, inside) for v in value]
+    return max(value // 4, 32) if inside and type(value) is int and value > 3 else value
+
+
+def _list_of(split: str, dataset: str, class_num: int) -> list[str]:
+    numbers = range(TRAIN_IMAGES) if split == "Train" else range(TRAIN_IMAGES, 12)
+    if dataset == "CustomLabelDataset":
+        return [f"{i}.jpg" for i in numbers]
+    if dataset == "MultiLabelDataset":
+        return [f"{i}.jpg\t{','.join(str((i + c) % 2) for c in range(class_num))}" for i in numbers]
+    return [f"{i}.jpg\t{i % 2}" for i in numbers]
+
+
+def components(value: Any) -> set[tuple[str, str]]:
+    """(kind, class) of everything that a checked recipe names."""
+    if isinstance(value, Node):
+        own = {(value.entry.kind, value.entry.class_name)}
+        return own | components(value.arguments) | components(value.extras)
+    if dataclasses.is_dataclass(value):
+        return components(vars(value))
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return set().union(*map(components, items))
+
+
+def run(tree: dict[str, Any], photos: Path) -> dict[str, float]:
+    """Train, export and predict; the scores of the evaluation."""
+    result = recipe.train(tree)
+    lines = (result.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    steps = [record for record in records if record["kind"] == "step"]
+    (loss,) = tree["Loss"]["Train"][0]
+    assert len(steps) >= TRAIN_IMAGES // BATCH
+    assert all(np.isfinite(step[loss]) for step in steps)
+    tree["Global"]["pretrained_model"] = str(result.run_dir / "best_model")
+    report = recipe.export(tree)
+    assert report.class_num == tree["Arch"]["class_num"]
+    (answer,) = Predictor(report.folder).predict(str(photos / "0.jpg"))
+    assert {"class_ids", "scores", "label_names"} <= set(answer) or "attributes" in answer
+    (scores,) = (record for record in records if record["kind"] == "eval")
+    return scores
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_a_recipe_trains_evaluates_exports_and_predicts(
+    path: Path, photos: Path, weights_home: Path, tmp_path: Path
+) -> None:
+    tree = tiny(path, photos, weights_home, tmp_path)
+    scores = run(tree, photos)
+    assert MAIN_SCORE[next(iter(tree["Metric"]["Eval"][0]))] in scores
+
+
+def test_the_chosen_recipes_hold_every_component_of_all() -> None:
+    used = {name_of(path): components(check(load_config(path))) for path in RECIPES}
+    assert set(CHOSEN) <= set(used)
+    assert set().union(*used.values()) == set().union(*(used[name] for name in CHOSEN))
+
+
+@pytest.mark.parametrize("prob", [(1.0, 0.0), (0.0, 1.0)])
+def test_batches_are_mixed(
+    prob: tuple[float, float], photos: Path, weights_home: Path, tmp_path: Path
+) -> None:
+    tree = tiny(CONFIGS / "PPLCNet_x0_25.yaml", photos, weights_home, tmp_path)
+    mixers = {"MixupOperator": {"prob": prob[0]}, "CutmixOperator": {"alpha": 1.0, "prob": prob[1]}}
+    tree["DataLoader"]["Train"]["dataset"]["batch_transform_ops"] = [{"OpSampler": mixers}]
+    assert "top1" in run(tree, photos)
+
+
+def test_all_scores_of_attributes(photos: Path, weights_home: Path, tmp_path: Path) -> None:
+    tree = tiny(CONFIGS / "quickstart" / "attributes.yaml", photos, weights_home, tmp_path)
+    names = ["AccuracyScore", "HammingDistance", "MultiLabelMAP"]
+    tree["Metric"]["Eval"] = [{name: None} for name in names]
+    scores = run(tree, photos)
+    assert scores["AccuracyScore"] == pytest.approx(1 - scores["HammingDistance"])
+    assert 0 < scores["MultiLabelMAP"] <= 1
+
+
+def test_pulc_starts_from_the_official_weights(
+    photos: Path, weights_home: Path, tmp_path: Path
+) -> None:
+    """Also where the recipe changes the network: no last convolution, other strides."""
+    for task in ("clarity_assessment", "language_classification"):
+        tree = tiny(CONFIGS / "pulc" / f"{task}.yaml", photos, weights_home, tmp_path)
+        official = read_state(stand_in(weights_home, tree["Arch"]))
+        own = recipe.build_model(check(tree)).state_dict()
+        same = [key for key, value in own.items() if np.array_equal(official[key], value.numpy())]
+        assert {key.split(".")[0] for key in set(own) - set(same)} == {"fc"}
