@@ -327,9 +327,7 @@ class _DygraphEngine:
             return [self.model(paddle.to_tensor(array)).numpy()]
 
 
-def _start(
-    tree: Tree, sections: Sequence[str], notes: list[str] | None = None
-) -> RecipeSettings:
+def _start(tree: Tree, sections: Sequence[str], notes: list[str] | None = None) -> RecipeSettings:
     """Check the tree (see `check` for `notes`), choose the device and seed all generators."""
     settings = check(tree, notes)
     missing = [name for name in sections if getattr(settings, name) is None]

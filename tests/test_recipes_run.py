@@ -70,7 +70,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for i in range(TRAIN_IMAGES + EVAL_IMAGES):
-        noise = rng.integers(0, 100, (48, 64, 3)) + 150 * (i % 2)
+        noise = rng.integers(0, 100, (48, 64, 3), np.uint8) + np.uint8(150 * (i % 2))
         (folder / f"{i}.jpg").write_bytes(cv2.imencode(".jpg", noise)[1].tobytes())
     return folder
 
@@ -102,6 +102,9 @@ def tiny(path: Path, photos: Path, home: Path, output: Path) -> dict[str, Any]:
         **{"print_batch_step": 1, "output_dir": str(output)},
         "save_inference_dir": str(output / "inference"),
     }
+    lr = tree["Optimizer"]["lr"]  # the recipes' rates are for batches of 256 to 2048
+    lr |= {"learning_rate": lr["learning_rate"] / 100} if "learning_rate" in lr else {}
+    lr |= {"values": [rate / 100 for rate in lr["values"]]} if "values" in lr else {}
     if tree["Arch"].get("pretrained"):
         stand_in(home, tree["Arch"])
     for split in ("Train", "Eval"):
