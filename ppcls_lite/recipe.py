@@ -64,9 +64,13 @@ def train(tree: Tree) -> FitResult:
         _scan(datasets)
         loader = build_loader(settings, "Train", datasets["Train"])
         steps = steps_per_epoch(len(loader), run.update_freq)
-        model = build_model(settings)
+        model = build_model(settings, training=True)
         description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
         task = Supervised(model, build_loss(settings.Loss.Train))
+        loaders, evaluator = {"Train": loader}, None
+        if "Eval" in datasets:
+            evaluator = build_evaluator(settings, task, datasets["Eval"])
+            loaders["Eval"] = evaluator.loader
         trainer = Trainer(
             task,
             description.build(model),
@@ -75,9 +79,7 @@ def train(tree: Tree) -> FitResult:
             run_dir,
             epochs=run.epochs,
             metrics=build_metrics(settings, "Train"),
-            evaluator=build_evaluator(settings, task, datasets["Eval"])
-            if "Eval" in datasets
-            else None,
+            evaluator=evaluator,
             recorder=build_recorder(settings, run_dir, datasets["Train"]),
             labels=labels_of(settings),
             update_freq=run.update_freq,
@@ -91,8 +93,7 @@ def train(tree: Tree) -> FitResult:
         try:
             return trainer.fit()
         finally:
-            _list_bad_files(loader, run_dir)
-            loader.close()
+            _finish_loaders(loaders, run_dir / "bad_files.txt")
 
 
 def evaluate(tree: Tree) -> dict[str, float]:
@@ -120,8 +121,7 @@ def evaluate(tree: Tree) -> dict[str, float]:
                 path.write_text(metric.table(names) + "\n", encoding="utf-8")
                 plots.confusion_matrix(metric.matrix, run_dir / "confusion_matrix.png", names)
                 logger.info(f"scores of each class: {path}, {run_dir / 'confusion_matrix.png'}")
-        _list_bad_files(evaluator.loader, run_dir)
-        evaluator.loader.close()
+        _finish_loaders({"Eval": evaluator.loader}, run_dir / "eval_bad_files.txt")
         text = json.dumps({"weights": settings.Global.pretrained_model, **scores}, indent=2)
         (run_dir / "eval.json").write_text(text + "\n", encoding="utf-8")
     return scores
@@ -136,10 +136,11 @@ def infer(tree: Tree) -> int:
     settings = _start(tree, ("Infer",))
     _require_weights(settings, "predict with")
     wanted = settings.Infer
-    source = wanted.infer_list or wanted.infer_imgs
+    option = "infer_list" if wanted.infer_list else "infer_imgs"
+    source = getattr(wanted, option)
     if not source:
         raise ConfigError("Infer.infer_imgs: expected a file or folder: -o Infer.infer_imgs=PATH")
-    files = find_images([source])
+    files = find_images([source], f"Infer.{option}:")
     log.setup()
     model = build_model(settings)
     model.eval()
@@ -197,22 +198,22 @@ def class_num_of(settings: RecipeSettings) -> int:
     return settings.Arch.get("class_num")
 
 
-def build_model(settings: RecipeSettings) -> Backbone:
+def build_model(settings: RecipeSettings, training: bool = False) -> Backbone:
     """The network with its weights: `Global.pretrained_model`, `Arch.pretrained`, or random.
 
-    Weights of `Arch.pretrained` start a training on other classes, so a classifier that differs
-    is left random, and the log says so; `Global.pretrained_model` has to fit unless
-    `Global.replace_head` is set. With `Global.checkpoints` the trainer loads the state later.
+    A training from `Arch.pretrained` may have other classes: a classifier that differs is left
+    random, and the log says so. `Global.pretrained_model` has to fit unless `Global.replace_head`
+    is set. With `Global.checkpoints` the trainer loads the state later.
     """
     model, extras = settings.Arch.build(), settings.Arch.extras
     own = settings.Global.pretrained_model
     if own:
-        load_weights(model, own, replace_head=settings.Global.replace_head)
+        load_weights(model, own, replace_head=training and settings.Global.replace_head)
     elif extras.pretrained and not settings.Global.checkpoints:
         path = extras.pretrained
         if path is True:
             path = resolve_pretrained(settings.Arch.entry.name, extras.use_ssld)
-        load_weights(model, path, replace_head=True)
+        load_weights(model, path, replace_head=training)
     return model
 
 
@@ -381,12 +382,15 @@ def _require_weights(settings: RecipeSettings, verb: str) -> None:
         )
 
 
-def _list_bad_files(loader: Loader, run_dir: Path) -> None:
-    """Leave the unreadable images in bad_files.txt, and say how many there were."""
-    if loader.bad_files:
-        path = run_dir / "bad_files.txt"
-        lines = [f"{file}\t{reason}\n" for file, reason in sorted(loader.bad_files.items())]
-        path.write_text("".join(lines), encoding="utf-8")
+def _finish_loaders(loaders: dict[str, Loader], path: Path) -> None:
+    """End the worker processes; leave the unreadable images in `path`, and say how many."""
+    lines = []
+    for split, loader in loaders.items():
+        loader.close()
+        lines += [f"{split}\t{file}\t{reason}\n" for file, reason in loader.bad_files.items()]
+    path.unlink(missing_ok=True)  # of an earlier run
+    if lines:
+        path.write_text("".join(sorted(lines)), encoding="utf-8")
         logger.warning(f"{len(lines)} unreadable images, listed in {path}")
 
 

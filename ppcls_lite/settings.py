@@ -106,8 +106,8 @@ class ArchExtras:
     use_ssld: bool = False  # with pretrained True: the SSLD-distilled official file
     use_sync_bn: bool = False
     infer_add_softmax: bool = True
-    infer_model_name: str | None = None
-    infer_output_key: str | None = None
+    infer_model_name: Ignored = None
+    infer_output_key: Ignored = None
 
 
 @dataclass

@@ -95,7 +95,7 @@ def label(item: object) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(put_back: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with a few generated photographs, digits, and the quick start's model."""
     pytest.importorskip("sklearn", reason="the quick start's digits come with scikit-learn")
     root = tmp_path_factory.mktemp("checkout")
@@ -129,9 +129,9 @@ def workplace(checkout: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(checkout, tmp_path / "checkout", symlinks=True))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def put_back() -> Iterator[None]:
-    """What commands change in this process."""
+    """What commands change in this process, for the tests of other files."""
     logger = logging.getLogger("ppcls_lite")
     before = logger.handlers[:], logger.level, logger.propagate, cv2.getNumThreads()
     yield
@@ -202,14 +202,15 @@ def keep_few(digits: Path) -> None:
 def test_commands_and_snippets_run(
     document: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, names = runner(workplace, monkeypatch), {"__name__": "__docs__"}
+    run, names = runner(workplace, monkeypatch), {}
     for block in blocks(document):
         if block.language == "bash":
             for line in commands(block):
                 run(line)
         elif block.language == "python":
-            code = "\n" * block.line + block.text  # for the line numbers in a traceback
-            exec(compile(code, str(document), "exec"), names)
+            snippet = workplace / "snippet.py"
+            snippet.write_text("\n" * block.line + block.text)  # the document's line numbers
+            names = runpy.run_path(str(snippet), names)
         elif block.language == "yaml" and named(block):
             (workplace / named(block)).write_text(block.text, encoding="utf-8")
 
@@ -295,9 +296,10 @@ def anchors(path: Path) -> set[str]:
 def test_keys_and_overrides_in_the_text_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     recipe = ROOT / "configs" / "PPLCNet_x0_5.yaml"
-    for override in re.findall(r"`-o ([\w.]+=[^`\s]+)`", text):
+    section = f"(?:{'|'.join(SECTIONS)})"
+    for override in re.findall(rf"`-o ({section}\.[\w.]+=[^`\s]+)`", text):
         check(load_config(recipe, [override]))
-    for key in re.findall(rf"`((?:{'|'.join(SECTIONS)})(?:\.\w+)+)", text):
+    for key in re.findall(rf"`({section}(?:\.\w+)+)", text):
         assert not unknown(recipe, key), f"{document.name} names {key}"
 
 

@@ -122,7 +122,9 @@ def tiny(path: Path, photos: Path, home: Path, output: Path) -> dict[str, Any]:
     answers = tree["Infer"]["PostProcess"]
     names = answers.get("class_id_map_file")
     if names and not (BUNDLED / names).is_file():
-        (output / "labels.txt").write_text("".join(f"c{i}\n" for i in range(tree["Arch"]["class_num"])))
+        (output / "labels.txt").write_text(
+            "".join(f"c{i}\n" for i in range(tree["Arch"]["class_num"]))
+        )
         answers["class_id_map_file"] = str(output / "labels.txt")
     return tree
 

@@ -7,26 +7,25 @@ overrides that come before the user's own `-o`, which therefore win:
   proportion to the images per update (the recipes' rates are for four cards);
 - image size, with the resizing that belongs to it, and below 128 pixels smaller strides, so that
   the last stage still sees 4x4 positions: on fewer, 5x5 kernels would see mostly padding.
-Loads no Paddle. Read next: ablation.py (the runs), ablation_table.py (the result).
+Loads no Paddle. Read next: record.py (what a run leaves), ablate.py (the runs).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppcls_lite.ablation_table import TABLES
+from ppcls_lite.ablation.record import Settings, differences, settings_of
+from ppcls_lite.ablation.table import TABLES
 from ppcls_lite.config import check
 from ppcls_lite.config_file import find_config, load_config
 from ppcls_lite.data.image_list import read_image_list, read_labels
 from ppcls_lite.errors import ConfigError, UserError
-from ppcls_lite.models.zoo import ZOO
+from ppcls_lite.settings import RecipeSettings
 
 Tree = dict[str, Any]
 Pairs = dict[str, Any]  # dotted key -> value
@@ -35,23 +34,16 @@ RECIPE_CARDS = 4  # the recipes' learning rates are for their batch size on four
 SMALL = 64  # images up to this size are cropped less, and evaluated whole
 LAST_STAGE = 4  # positions along an edge that the last stage should see
 OWN = {
-    "Global.output_dir": "--output",
-    "Global.seed": "--seeds",
-    "Global.checkpoints": "nothing: an interrupted row goes on by itself",
+    "Global.output_dir": "use --output",
+    "Global.seed": "use --seeds",
+    "Global.checkpoints": "leave it out, an interrupted row goes on by itself",
 }
-# Settings that leave the result as it is: a finished row stays valid when they change.
-WITHOUT_EFFECT = (
-    *("Global.output_dir", "Global.checkpoints", "Global.print_batch_step"),
-    *("Global.use_visualdl", "Global.save_interval", "Global.save_inference_dir"),
-    *("DataLoader.Train.loader", "DataLoader.Eval.loader", "Infer"),
-)
 
 
 @dataclass(frozen=True)
 class Options:
     """What the user asked for; None keeps the recipe's value."""
 
-    data: str
     output: str
     epochs: int | None = None
     image_size: int | None = None
@@ -73,18 +65,17 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """One row with one seed: its tree, its folder, and the settings that decide its result."""
+    """One row with one seed: its recipe, its folder, and the settings that decide its result.
+
+    run_dir: where `recipe.train` leaves checkpoints and logs, below `folder`.
+    """
 
     row: str
     seed: int
     tree: Tree
     folder: Path
-    settings: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def run_dir(self) -> Path:
-        """Where `recipe.train` leaves checkpoints and logs."""
-        return self.folder / self.tree["Arch"]["name"]
+    run_dir: Path
+    settings: Settings
 
 
 def find_rows(configs: Iterable[str], tables: Iterable[str]) -> dict[str, Path]:
@@ -124,7 +115,7 @@ def find_data(folder: str) -> Data:
     train, *others = lists
     evaluation = next((path for path in others if path.is_file()), None)
     if not train.is_file() or evaluation is None:
-        found = ", ".join(path.name for path in lists if path.is_file()) or "neither"
+        found = ", ".join(path.name for path in lists if path.is_file()) or "none of them"
         raise UserError(
             f"--data {folder}: expected train_list.txt and val_list.txt (or test_list.txt) in it, "
             f"found {found}; {how}"
@@ -144,7 +135,7 @@ def plan(rows: Mapping[str, Path], data: Data, options: Options) -> list[Run]:
     for text in options.overrides:
         key = text.partition("=")[0].strip()
         if key in OWN:
-            raise ConfigError(f"-o {text}: the ablation sets this key itself; use {OWN[key]}")
+            raise ConfigError(f"-o {text}: the ablation sets this key itself; {OWN[key]}")
     runs = []
     for name, path in rows.items():
         given = pairs_for(path, data, options)
@@ -152,8 +143,8 @@ def plan(rows: Mapping[str, Path], data: Data, options: Options) -> list[Run]:
             folder = Path(options.output) / name / f"seed_{seed}"
             pairs = {**given, "Global.seed": seed, "Global.output_dir": str(folder)}
             tree = load_config(path, [*_texts(pairs), *options.overrides])
-            _check(tree, path)
-            runs.append(Run(name, seed, tree, folder, settings_of(tree)))
+            run_dir = folder / _checked(tree, path).Arch.entry.name
+            runs.append(Run(name, seed, tree, folder, run_dir, settings_of(tree)))
     _require_equal_budgets(runs)
     return runs
 
@@ -161,21 +152,20 @@ def plan(rows: Mapping[str, Path], data: Data, options: Options) -> list[Run]:
 def pairs_for(path: Path, data: Data, options: Options) -> Pairs:
     """What the runner sets in a row's recipe, by dotted key."""
     recipe, wanted = load_config(path), load_config(path, options.overrides)
-    _check(wanted, path)
-    pairs: Pairs = {
-        "Arch.class_num": data.class_num,
-        "Global.eval_during_train": True,
-        "Global.use_visualdl": False,
-    }
+    settings = _checked(wanted, path)
+    pairs: Pairs = {"Arch.class_num": data.class_num, "Global.use_visualdl": False}
     for split, file in (("Train", data.train_list), ("Eval", data.eval_list)):
         section = f"DataLoader.{split}"
         pairs[f"{section}.dataset.image_root"] = str(data.folder)
         pairs[f"{section}.dataset.cls_label_path"] = str(file)
-        workers = wanted["DataLoader"][split].get("loader", {}).get("num_workers", 4)
+        workers = getattr(settings.DataLoader, split).loader.num_workers
         pairs[f"{section}.loader.num_workers"] = min(workers, os.cpu_count() or 1)
-    if data.label_file and "Infer" in wanted:
+    if data.label_file and _at(wanted, "Infer.PostProcess"):
         pairs["Infer.PostProcess.class_id_map_file"] = str(data.label_file)
-    return pairs | _budget(recipe, wanted, options) | _image_size(wanted, options.image_size)
+    pairs |= _budget(recipe, wanted, settings, options)
+    if options.image_size is not None:
+        pairs |= _image_size(wanted, settings, options.image_size)
+    return pairs
 
 
 def strides_for(size: int) -> list[int]:
@@ -190,65 +180,27 @@ def strides_for(size: int) -> list[int]:
     return [1, 1, 2, 2, 2]
 
 
-def settings_of(tree: Tree) -> dict[str, Any]:
-    """What decides a run's result, flat by dotted key, with digests of the two lists."""
-    flat = {
-        key: value
-        for key, value in flatten(tree).items()
-        if not any(key == skip or key.startswith(f"{skip}.") for skip in WITHOUT_EFFECT)
+def _budget(recipe: Tree, wanted: Tree, settings: RecipeSettings, options: Options) -> Pairs:
+    """Epochs, batch size and what follows from them; `recipe` is without the user's overrides."""
+    epochs = options.epochs or settings.Global.epochs
+    own_batch = _at(recipe, "DataLoader.Train.sampler.batch_size")
+    batch = options.batch_size or _at(wanted, "DataLoader.Train.sampler.batch_size")
+    pairs: Pairs = {
+        "Global.epochs": epochs,
+        "Global.save_interval": epochs,  # `latest` and `best_model` are enough here
+        "DataLoader.Train.sampler.batch_size": batch,
     }
-    for split in ("Train", "Eval"):
-        path = tree["DataLoader"][split]["dataset"].get("cls_label_path")
-        if isinstance(path, str) and Path(path).is_file():
-            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-            flat[f"DataLoader.{split}.dataset.cls_label_path (content)"] = digest[:16]
-    return json.loads(json.dumps(flat))  # as it comes back from a file
-
-
-def flatten(tree: Any, path: str = "") -> dict[str, Any]:
-    """Leaves by dotted key; lists of plain values and empty maps are leaves."""
-    if isinstance(tree, list) and any(isinstance(item, (dict, list)) for item in tree):
-        tree = {str(i): item for i, item in enumerate(tree)}
-    if not isinstance(tree, dict) or not tree:
-        return {path: tree}
-    prefix = f"{path}." if path else ""
-    return {k: v for key, item in tree.items() for k, v in flatten(item, f"{prefix}{key}").items()}
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`key: old -> new` for every setting that is not the same."""
-    keys = dict.fromkeys([*old, *new])
-    shown = {key: (_shown(old, key), _shown(new, key)) for key in keys}
-    return [f"{key}: {was} -> {now}" for key, (was, now) in shown.items() if was != now]
-
-
-def _shown(settings: Mapping[str, Any], key: str) -> str:
-    return json.dumps(settings[key], ensure_ascii=False) if key in settings else "(not set)"
-
-
-def _budget(recipe: Tree, wanted: Tree, options: Options) -> Pairs:
-    pairs: Pairs = {}
-    epochs = options.epochs or wanted["Global"].get("epochs", 20)
-    pairs["Global.epochs"] = pairs["Global.save_interval"] = epochs
-    batch = options.batch_size or _batch_size(wanted)
-    pairs["DataLoader.Train.sampler.batch_size"] = batch
-    rate = recipe["Optimizer"].get("lr")
-    if isinstance(rate, dict) and "warmup_epoch" in rate:
-        pairs["Optimizer.lr.warmup_epoch"] = min(float(rate["warmup_epoch"]), epochs / 10)
-    if isinstance(rate, dict) and "learning_rate" in rate:
-        images = batch * wanted["Global"].get("update_freq", 1)
-        share = images / (RECIPE_CARDS * _batch_size(recipe))
-        pairs["Optimizer.lr.learning_rate"] = float(rate["learning_rate"]) * share
+    warmup, rate = (_at(recipe, f"Optimizer.lr.{key}") for key in ("warmup_epoch", "learning_rate"))
+    if warmup is not None:
+        pairs["Optimizer.lr.warmup_epoch"] = min(float(warmup), epochs / 10)
+    if rate is not None and own_batch:
+        share = batch * settings.Global.update_freq / (RECIPE_CARDS * own_batch)
+        pairs["Optimizer.lr.learning_rate"] = float(rate) * share
     return pairs
 
 
-def _batch_size(tree: Tree) -> int:
-    return tree["DataLoader"]["Train"]["sampler"]["batch_size"]
-
-
-def _image_size(tree: Tree, size: int | None) -> Pairs:
-    if size is None:
-        return {}
+def _image_size(tree: Tree, settings: RecipeSettings, size: int) -> Pairs:
+    """The sizes in the recipe's transforms, and strides for small images."""
     small = size <= SMALL
     arguments: dict[str, Pairs] = {
         "RandCropImage": {"size": size} | ({"scale": [0.5, 1.0]} if small else {}),
@@ -262,23 +214,25 @@ def _image_size(tree: Tree, size: int | None) -> Pairs:
     }
     pairs: Pairs = {"Global.image_shape": [3, size, size]}
     for place, names in places.items():
-        below: Any = tree
-        for key in place.split("."):
-            below = below.get(key) or {}
-        found = {name: i for i, op in enumerate(below) for name in op if name in names}
-        if below and not found:
+        ops = _at(tree, place) or []
+        found = {name: i for i, op in enumerate(ops) for name in op if name in names}
+        if ops and not found:
             raise ConfigError(
                 f"--image-size {size}: {place} has no {' or '.join(names)} whose size could be "
                 "set; change the recipe, or leave --image-size out and use -o"
             )
         for name, i in found.items():
             pairs |= {f"{place}.{i}.{name}.{key}": v for key, v in arguments[name].items()}
-    arch = tree["Arch"]
-    entry = ZOO.get(arch["name"])
-    family = entry.family if entry else arch["name"]
-    if family == "PPLCNet" and "stride_list" not in arch:
+    if settings.Arch.entry.class_name == "PPLCNet" and "stride_list" not in settings.Arch.arguments:
         pairs["Arch.stride_list"] = strides_for(size)
     return pairs
+
+
+def _at(tree: Any, path: str) -> Any:
+    """The value at a dotted key, None if the way ends before."""
+    for key in path.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
 
 
 def _texts(pairs: Pairs) -> list[str]:
@@ -286,23 +240,26 @@ def _texts(pairs: Pairs) -> list[str]:
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in pairs.items()]
 
 
-def _check(tree: Tree, path: Path) -> None:
-    """The recipe for itself, and that it trains something whose top-1 can be compared."""
+def _checked(tree: Tree, path: Path) -> RecipeSettings:
+    """The recipe's settings, once it is right and trains something whose top-1 is measured."""
     try:
         settings = check(tree)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    needed = (settings.Optimizer, settings.Loss, settings.DataLoader)
-    splits = settings.DataLoader and (settings.DataLoader.Train, settings.DataLoader.Eval)
-    if None in needed or None in splits:
+    data = settings.DataLoader
+    if None in (settings.Optimizer, settings.Loss, data and data.Train, data and data.Eval):
         raise ConfigError(f"{path}: a row needs Loss, Optimizer, DataLoader.Train and .Eval")
+    if _at(tree, "DataLoader.Train.sampler.batch_size") is None:
+        raise ConfigError(f"{path}: a row needs DataLoader.Train.sampler.batch_size")
     metrics = (settings.Metric and settings.Metric.Eval) or []
-    top = [m.get("topk") for m in metrics if m.entry.name == "TopkAcc"]
-    if not settings.Global.eval_during_train or not any(k == 1 or 1 in k for k in top):
+    topk = [metric.get("topk") for metric in metrics if metric.entry.name == "TopkAcc"]
+    has_top1 = any(k == 1 if isinstance(k, int) else 1 in k for k in topk)
+    if not settings.Global.eval_during_train or not has_top1:
         raise ConfigError(
             f"{path}: rows are compared by top-1: keep Global.eval_during_train, and TopkAcc with "
             "k = 1 in Metric.Eval"
         )
+    return settings
 
 
 def _require_equal_budgets(runs: Sequence[Run]) -> None:
@@ -318,5 +275,6 @@ def _require_equal_budgets(runs: Sequence[Run]) -> None:
             lines = "\n  ".join(found)
             raise ConfigError(
                 f"the rows {first.row} and {run.row} differ in more than Arch, so their scores "
-                f"could not be compared:\n  {lines}\nset the same value for all rows with -o"
+                f"could not be compared ({first.row} -> {run.row}):\n  {lines}\n"
+                "set the same value for all rows with -o"
             )

@@ -5,7 +5,7 @@ on ImageNet-1k's validation images in percent after 360 epochs, the latencies th
 image with MKLDNN on a Xeon Gold 6148 with 10 threads (arXiv:2109.15099, tables 6 to 9). Two
 networks stand in several tables: the whole PP-LCNet 0.5x (`full`), and the one without the 1x1
 convolution after pooling, which table 9 calls "+SE".
-Read next: ablation_plan.py (what a run is), ablation.py (the runs).
+Read next: plan.py (what a run is), ablate.py (the runs).
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class Row:
     scores: Sequence[Score] = ()
 
     def mean_last(self) -> float | None:
-        """Mean top-1 of the last epochs over the seeds; None before the first run is finished."""
-        return statistics.fmean(s.last for s in self.scores) if self.scores else None
+        """Top-1 after the last epoch, the seeds' mean; None before the first run is finished."""
+        return mean(score.last for score in self.scores)
 
 
 _HEADER = (
@@ -129,7 +129,7 @@ _HEADER = (
     "FLOPs (M)",
     "Top-1, best (%)",
     "Top-1, last (%)",
-    f"last, to {REFERENCE}",
+    f"Last, to {REFERENCE}",
     "Paper: top-1 (%)",
     f"Paper: to {REFERENCE}",
     "Paper: latency (ms)",
@@ -155,6 +155,12 @@ def spread_note(images: int) -> str:
         f"Chance alone: one standard error of a top-1 on {images:,} images is up to {points:.1f} "
         "points, and another seed moves it as well; read nothing into smaller differences."
     )
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean, None of nothing."""
+    values = list(values)
+    return statistics.fmean(values) if values else None
 
 
 def _network(name: str) -> str:
