@@ -28,6 +28,10 @@ from ppcls_lite.schema import (
 )
 
 RETRIEVAL = "retrieval and hashing are outside this toolkit, which trains classifiers"
+DISTILLATION = (
+    "distillation (DistillationModel) is not available in this version; name a network of "
+    "the zoo to train it without a teacher"
+)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Write the lists that training reads: prepare_data.py digits|folder|imagenet|relabel."""
+"""Write the lists that training reads: prepare_data.py digits|folder|imagenet|cifar10|relabel."""
 
 import sys
 from pathlib import Path

@@ -141,38 +141,41 @@ def _parser() -> argparse.ArgumentParser:
         "budgets, and print them beside the paper's numbers. The same command goes on where it "
         "was stopped.",
     )
-    options.add_argument(
-        *("-c", "--config"), nargs="+", default=[], metavar="FILE", help="recipes, one a row"
-    )
-    options.add_argument(
-        *("--table",),
+    add = options.add_argument
+    add("-c", "--config", nargs="+", default=[], metavar="FILE", help="recipes, one a row")
+    add(
+        "--table",
         nargs="+",
         default=[],
         choices=[*TABLES, "all"],
-        help="all rows of the paper's table",
+        help="all rows of the paper's tables of these numbers",
     )
-    options.add_argument(
-        "--data", required=True, metavar="DIR", help="a folder as prepare_data.py leaves it"
-    )
-    options.add_argument("--output", default="./output/ablation", metavar="DIR")
-    options.add_argument("--epochs", type=_positive, metavar="N")
-    options.add_argument(
+    add("--data", required=True, metavar="DIR", help="a folder as prepare_data.py leaves it")
+    add("--output", default="./output/ablation", metavar="DIR", help="default: ./output/ablation")
+    add("--epochs", type=_positive, metavar="N", help="default: the recipe's, 360")
+    add(
         "--image-size",
         type=_positive,
         metavar="S",
-        help="pixels; below 128 the network's first strides become 1, see docs/ablation.md",
+        help="default: the recipe's, 224; below 128 pixels the network's first strides become 1",
     )
-    options.add_argument(
+    add(
         "--batch-size",
         type=_positive,
         metavar="B",
-        help="the learning rate follows in proportion",
+        help="default: the recipe's, 512; the learning rate follows in proportion",
     )
-    options.add_argument(
-        "--seeds", type=_seed, nargs="+", default=[42], metavar="N", help="train each row so often"
+    add(
+        "--seeds",
+        type=_seed,
+        nargs="+",
+        default=[42],
+        metavar="N",
+        help="a run for each; default: 42",
     )
-    options.add_argument(
-        *("-o", "--override"),
+    add(
+        "-o",
+        "--override",
         action="append",
         default=[],
         metavar="key=value",

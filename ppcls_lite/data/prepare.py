@@ -2,8 +2,9 @@
 
 These commands write `train_list.txt` and `val_list.txt` (`path label` lines, paths relative to
 the image folder) and, where the classes have names of their own, `labels.txt` (`id name` lines).
-`relabel` makes lists for other questions from them. Running a command again writes the same files
-again. Read next: datasets.py, prepare_relabel.py, prepare_imagenet.py.
+`cifar10` does so with test_list.txt; `relabel` makes lists for other questions from such lists.
+Running a command again writes the same files again.
+Read next: datasets.py, prepare_relabel.py, prepare_cifar10.py, prepare_imagenet.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from ppcls_lite.data.folder import class_folders, images_in, is_image_name
 from ppcls_lite.data.image_list import require_folder
+from ppcls_lite.data.prepare_cifar10 import prepare_cifar10
 from ppcls_lite.data.prepare_imagenet import prepare_imagenet
 from ppcls_lite.data.prepare_relabel import relabel
 from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
@@ -49,6 +51,11 @@ def run(argv: Sequence[str]) -> int:
     imagenet = commands.add_parser("imagenet", help="ImageNet-1k as unpacked from its archives")
     imagenet.add_argument("folder", metavar="DIR", help="holds train/ and val/")
     imagenet.add_argument("--devkit", metavar="DIR", help="ILSVRC2012_devkit_t12, for a flat val/")
+    cifar10 = commands.add_parser("cifar10", help="CIFAR-10 from its binary archive")
+    cifar10.add_argument("archive", metavar="FILE", help="cifar-10-binary.tar.gz")
+    cifar10.add_argument("--output", default="dataset/cifar10", metavar="DIR")
+    cifar10.add_argument("--train", type=int, metavar="N", help="images per class (all)")
+    cifar10.add_argument("--test", type=int, metavar="N", help="images per class (all)")
     other = commands.add_parser("relabel", help="lists with other classes or attributes")
     other.add_argument("lists", nargs="+", metavar="LIST", help="lines `path id`")
     other.add_argument("--map", required=True, metavar="YAML", help="class: class or [attribute]")
@@ -59,6 +66,8 @@ def run(argv: Sequence[str]) -> int:
         prepare_digits(args.output)
     elif args.command == "folder":
         prepare_folder(args.folder, args.output, args.val, args.seed, args.check)
+    elif args.command == "cifar10":
+        prepare_cifar10(args.archive, args.output, args.train, args.test)
     elif args.command == "relabel":
         relabel(args.lists, args.map, args.output, args.labels)
     else:

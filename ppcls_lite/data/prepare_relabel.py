@@ -36,8 +36,9 @@ def relabel(lists: Sequence[str], map_file: str, output: str, labels: str | None
     old = read_labels(source)
     answers, has_attributes = _read_map(map_file, old, source)
     new = list(dict.fromkeys(name for found in answers.values() for name in found or ()))
-    if len(new) < (1 if has_attributes else 2):
-        raise UserError(f"{map_file}: names {len(new)} new classes; expected at least two")
+    kind, least = ("attributes", 1) if has_attributes else ("classes", 2)
+    if len(new) < least:
+        raise UserError(f"{map_file}: names {len(new)} {kind}; expected {least} or more")
     place = Path(output)
     written: dict[Path, str] = {}
     for file in lists:
@@ -51,7 +52,6 @@ def relabel(lists: Sequence[str], map_file: str, output: str, labels: str | None
     place.mkdir(parents=True, exist_ok=True)
     for target, text in written.items():
         target.write_text(text, encoding="utf-8", newline="\n")
-    kind = "attributes" if has_attributes else "classes"
     print(f"{len(new)} {kind}: set Arch.class_num to it; names: {place / 'labels.txt'}")
 
 
