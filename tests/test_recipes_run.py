@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ import numpy as np
 import pytest
 
 from ppcls_lite import recipe
+from ppcls_lite.cli import main
 from ppcls_lite.config import Node, check
 from ppcls_lite.config_file import load_config
+from ppcls_lite.data.prepare import run as prepare
 from ppcls_lite.inference.labels import BUNDLED
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.create import create_model
@@ -226,3 +230,44 @@ def test_pulc_starts_from_the_official_weights(
         own = recipe.build_model(check(tree), training=True).state_dict()
         same = [key for key, value in own.items() if np.array_equal(official[key], value.numpy())]
         assert {key.split(".")[0] for key in set(own) - set(same)} == {"fc"}
+
+
+@pytest.mark.parametrize("task", ["animals", "attributes"])
+def test_a_task_on_photographs(
+    task: str,
+    real_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The map and the commands of docs/pulc.md on one in twelve photographs, for two epochs."""
+    monkeypatch.chdir(tmp_path)
+    dataset = tmp_path / "dataset" / "cifar10"
+    dataset.mkdir(parents=True)
+    shutil.copy(real_data / "cifar10" / "labels.txt", dataset)
+    for split in ("train", "test"):
+        (dataset / split).symlink_to(real_data / "cifar10" / split)
+        lines = (real_data / "cifar10" / f"{split}_list.txt").read_text().splitlines(True)
+        (dataset / f"{split}_list.txt").write_text("".join(lines[::12]))
+    page = (CONFIGS.parent / "docs" / "pulc.md").read_text(encoding="utf-8")
+    (text,) = re.findall(rf"```yaml\n# dataset/{task}_map.yaml\n(.*?)```", page, re.DOTALL)
+    Path("map.yaml").write_text(text)
+    lists = ["dataset/cifar10/train_list.txt", "dataset/cifar10/test_list.txt"]
+    prepare(["relabel", *lists, "--map", "map.yaml", "--output", f"dataset/{task}"])
+    options = ["-c", str(CONFIGS / "quickstart" / f"{task}.yaml")]
+    options += ["-o", "Global.epochs=2", "-o", "Global.device=cpu"]
+    options += ["-o", "Arch.name=PPLCNet_x0_25", "-o", "DataLoader.Train.sampler.batch_size=16"]
+    assert main(["train", *options]) == 0
+    options += ["-o", f"Global.pretrained_model=output/{task}/PPLCNet_x0_25/best_model"]
+    assert main(["eval", *options]) == 0
+    assert main(["export", *options]) == 0
+    capsys.readouterr()
+    images = sorted(map(str, (dataset / "test" / "frog").iterdir()))[:5]
+    arguments = ["--model", f"inference/{task}", "--output", "answers.jsonl"]
+    assert main(["predict", "--input", *images, *arguments]) == 0
+    answers = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    names = Path("dataset", task, "labels.txt").read_text().split()[1::2]
+    assert len(answers) == 5
+    assert {name for answer in answers for name in answer["label_names"]} <= set(names)
+    scores = json.loads(Path(f"output/{task}/PPLCNet_x0_25/eval.json").read_text())
+    assert scores["top1" if task == "animals" else "ins_f1"] > 0.4
