@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ppcls_lite import recipe
+from ppcls_lite import builders, recipe
 from ppcls_lite.config import Node, check
 from ppcls_lite.config_file import load_config
 from ppcls_lite.inference.labels import BUNDLED
@@ -119,7 +119,9 @@ def tiny(path: Path, photos: Path, home: Path, output: Path) -> dict[str, Any]:
     answers = tree["Infer"]["PostProcess"]
     names = answers.get("class_id_map_file")
     if names and not (BUNDLED / names).is_file():
-        (output / "labels.txt").write_text("".join(f"c{i}\n" for i in range(tree["Arch"]["class_num"])))
+        (output / "labels.txt").write_text(
+            "".join(f"c{i}\n" for i in range(tree["Arch"]["class_num"]))
+        )
         answers["class_id_map_file"] = str(output / "labels.txt")
     return tree
 
@@ -212,6 +214,6 @@ def test_pulc_starts_from_the_official_weights(
     for task in ("clarity_assessment", "language_classification"):
         tree = tiny(CONFIGS / "pulc" / f"{task}.yaml", photos, weights_home, tmp_path)
         official = read_state(stand_in(weights_home, tree["Arch"]))
-        own = recipe.build_model(check(tree)).state_dict()
+        own = builders.build_model(check(tree)).state_dict()
         same = [key for key, value in own.items() if np.array_equal(official[key], value.numpy())]
         assert {key.split(".")[0] for key in set(own) - set(same)} == {"fc"}
