@@ -25,7 +25,6 @@ setup(
     description="PaddleClas-style training toolkit for networks that must be fast on CPUs",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
     python_requires=">=3.10",
     # The recipes live at the top of the repository and travel inside the package.
     packages=[*find_packages(include=["ppcls_lite", "ppcls_lite.*"]), "ppcls_lite.configs"],

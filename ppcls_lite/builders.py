@@ -47,22 +47,22 @@ def class_num_of(settings: RecipeSettings) -> int:
     return settings.Arch.get("class_num")
 
 
-def build_model(settings: RecipeSettings) -> Backbone:
+def build_model(settings: RecipeSettings, training: bool = False) -> Backbone:
     """The network with its weights: `Global.pretrained_model`, `Arch.pretrained`, or random.
 
-    Weights of `Arch.pretrained` start a training on other classes, so a classifier that differs
-    is left random, and the log says so; `Global.pretrained_model` has to fit unless
-    `Global.replace_head` is set. With `Global.checkpoints` the trainer loads the state later.
+    A training from `Arch.pretrained` may have other classes: a classifier that differs is left
+    random, and the log says so. `Global.pretrained_model` has to fit unless `Global.replace_head`
+    is set. With `Global.checkpoints` the trainer loads the state later.
     """
     model, extras = settings.Arch.build(), settings.Arch.extras
     own = settings.Global.pretrained_model
     if own:
-        load_weights(model, own, replace_head=settings.Global.replace_head)
+        load_weights(model, own, replace_head=training and settings.Global.replace_head)
     elif extras.pretrained and settings.Global.checkpoints in (None, "", checkpoint.AUTO):
         path = extras.pretrained
         if path is True:
             path = resolve_pretrained(settings.Arch.entry.name, extras.use_ssld)
-        load_weights(model, path, replace_head=True)
+        load_weights(model, path, replace_head=training)
     return model
 
 

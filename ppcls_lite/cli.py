@@ -113,6 +113,12 @@ def _predict(argv: list[str]) -> int:
     return run(argv)
 
 
+def _prepare(argv: list[str]) -> int:
+    from ppcls_lite.data.prepare import run
+
+    return run(argv)
+
+
 def _config(argv: list[str]) -> None:
     options = argparse.ArgumentParser(
         prog="ppcls-lite config", description="Print a resolved recipe, or every component."
@@ -137,6 +143,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "infer": _infer,
     "export": _export,
     "predict": _predict,
+    "prepare": _prepare,
     "config": _config,
 }
 
@@ -149,6 +156,7 @@ def _overview() -> str:
   infer    -c FILE [-o key=value ...]     predict the recipe's Infer images
   export   -c FILE [-o key=value ...]     write an inference model and check it
   predict  --model DIR --input PATH       run an exported model with Paddle Inference
+  prepare  digits | folder DIR | ...      write the lists that training reads
   config   -c FILE | --list [KIND]        print a resolved recipe, or every component
 
 `ppcls-lite COMMAND --help` says more. Recipes: {Path("configs")}/*.yaml"""

@@ -19,7 +19,7 @@ from ppcls_lite import registry
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.registry import REQUIRED, Argument, Entry
 from ppcls_lite.schema import ComponentOf, IgnoredKey, Only, Range
-from ppcls_lite.settings import RETRIEVAL, RecipeSettings
+from ppcls_lite.settings import DISTILLATION, RETRIEVAL, RecipeSettings
 
 CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed")  # filled in by the recipe
 DEFAULT_NAME = {"schedule": "ConstLR", "sampler": "DistributedBatchSampler"}
@@ -64,8 +64,9 @@ def check(tree: dict[str, Any], notes: list[str] | None = None) -> RecipeSetting
     `notes` collects what a log should say about keys that are accepted but have no effect.
     """
     walker = _Walker()
-    if _is_retrieval(tree):  # everything else in such a recipe would be unknown as well
-        raise ConfigError(f"Arch and Global.eval_mode: {RETRIEVAL}")
+    refusal = _refusal(tree)
+    if refusal:  # everything else in such a recipe would be unknown as well
+        raise ConfigError(refusal)
     settings = walker.dataclass(tree, RecipeSettings, "")
     if walker.problems:
         count = len(walker.problems)
@@ -118,12 +119,16 @@ def type_name(kind: Any) -> str:
     return words[kind]
 
 
-def _is_retrieval(tree: dict[str, Any]) -> bool:
-    """Whether a recipe is one of PaddleClas's retrieval or hashing recipes."""
+def _refusal(tree: dict[str, Any]) -> str | None:
+    """Why a recipe cannot run at all: one of PaddleClas for retrieval, hashing or distillation."""
     run, arch = (tree.get(section) or {} for section in ("Global", "Arch"))
     if not (isinstance(run, dict) and isinstance(arch, dict)):
-        return False
-    return run.get("eval_mode") == "retrieval" or arch.get("name") == "RecModel"
+        return None
+    if run.get("eval_mode") == "retrieval" or arch.get("name") == "RecModel":
+        return f"Arch and Global.eval_mode: {RETRIEVAL}"
+    if arch.get("name") == "DistillationModel":
+        return f"Arch.name: {DISTILLATION}"
+    return None
 
 
 def _is_union(kind: Any) -> bool:

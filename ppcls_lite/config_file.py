@@ -20,7 +20,8 @@ import yaml
 from ppcls_lite.errors import ConfigError
 
 BASE, REPLACE = "_base_", "_replace_"
-PACKAGED = Path(__file__).parent / "configs"  # configs/ of a checkout, as installed by pip
+_HERE = Path(__file__).parent
+HOMES = (_HERE / "configs", _HERE.parent / "configs")  # as installed by pip, and in a checkout
 
 
 class _Loader(yaml.SafeLoader):
@@ -66,18 +67,22 @@ def find_config(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    parts = path.parts[path.parts.index("configs") + 1 :] if "configs" in path.parts else path.parts
-    homes = (PACKAGED, PACKAGED.parent.parent / "configs")
-    for home in homes:
-        packaged = home.joinpath(*parts)
-        if not path.is_absolute() and packaged.is_file():
-            return packaged
+    packaged = _packaged(path)
+    if packaged:
+        return packaged
     near = path.parent.glob("*.yaml") if path.parent.is_dir() else ()
-    known = [*map(str, near), *(str(f) for home in homes for f in home.rglob("*.yaml"))]
+    known = [*map(str, near), *(str(f) for home in HOMES for f in home.rglob("*.yaml"))]
     close = difflib.get_close_matches(path.name, {Path(f).name for f in known}, n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     kind = "is a folder, not a YAML file" if path.is_dir() else "no such file"
     raise ConfigError(f"-c {path}: {kind} (looked in {path.parent.resolve()}){hint}")
+
+
+def _packaged(path: Path) -> Path | None:
+    """The recipe of that name, `configs/NAME` or `NAME`, among those of the package."""
+    parts = path.parts[path.parts.index("configs") + 1 :] if "configs" in path.parts else path.parts
+    places = [home.joinpath(*parts) for home in HOMES if not path.is_absolute()]
+    return next((place for place in places if place.is_file()), None)
 
 
 def parse_value(text: str) -> Any:
@@ -106,7 +111,10 @@ def _read_with_bases(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     for base in [bases] if isinstance(bases, str) else bases:
         base_path = path.parent / str(base)
         if not base_path.is_file():
-            raise ConfigError(f"{path}: {BASE} names {base}, but there is no file {base_path}")
+            base_path = _packaged(Path(str(base)))  # a recipe that came with pip
+        if base_path is None:
+            missing = path.parent / str(base)
+            raise ConfigError(f"{path}: {BASE} names {base}, but there is no file {missing}")
         tree = _merge(tree, _read_with_bases(base_path, (*below, resolved)))
     return _without_marks(_merge(tree, own))
 

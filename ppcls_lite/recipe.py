@@ -76,13 +76,17 @@ def train(tree: Tree) -> FitResult:
         _scan(datasets, world)
         loader = build_loader(settings, "Train", datasets["Train"], world)
         steps = steps_per_epoch(len(loader), run.update_freq)
-        model = use_sync_bn(settings, build_model(settings), world)
+        model = use_sync_bn(settings, build_model(settings, training=True), world)
         world.share(model)
         description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
         scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)
         optimizer = description.build(model)
         precision = build_precision(settings, model, optimizer)
         task = Supervised(model, build_loss(settings.Loss.Train))
+        loaders, evaluator = {"Train": loader}, None
+        if "Eval" in datasets:
+            evaluator = build_evaluator(settings, task, datasets["Eval"], world)
+            loaders["Eval"] = evaluator.loader
         trainer = Trainer(
             task,
             optimizer,
@@ -91,9 +95,7 @@ def train(tree: Tree) -> FitResult:
             run_dir,
             epochs=run.epochs,
             metrics=build_metrics(settings, "Train"),
-            evaluator=build_evaluator(settings, task, datasets["Eval"], world)
-            if "Eval" in datasets
-            else None,
+            evaluator=evaluator,
             recorder=build_recorder(settings, run_dir, datasets["Train"], world),
             labels=labels_of(settings),
             update_freq=run.update_freq,
@@ -114,8 +116,7 @@ def train(tree: Tree) -> FitResult:
         try:
             return trainer.fit()
         finally:
-            _list_bad_files(loader, run_dir, world)
-            loader.close()
+            _finish_loaders(loaders, run_dir / "bad_files", world)
 
 
 def evaluate(tree: Tree) -> dict[str, float]:
@@ -143,8 +144,7 @@ def evaluate(tree: Tree) -> dict[str, float]:
                 path.write_text(metric.table(names) + "\n", encoding="utf-8")
                 plots.confusion_matrix(metric.matrix, run_dir / "confusion_matrix.png", names)
                 logger.info(f"scores of each class: {path}, {run_dir / 'confusion_matrix.png'}")
-        _list_bad_files(evaluator.loader, run_dir, world)
-        evaluator.loader.close()
+        _finish_loaders({"Eval": evaluator.loader}, run_dir / "eval_bad_files", world)
         if world.is_main:
             text = json.dumps({"weights": settings.Global.pretrained_model, **scores}, indent=2)
             (run_dir / "eval.json").write_text(text + "\n", encoding="utf-8")
@@ -160,10 +160,11 @@ def infer(tree: Tree) -> int:
     settings = _start_alone(tree, ("Infer",))
     _require_weights(settings, "predict with")
     wanted = settings.Infer
-    source = wanted.infer_list or wanted.infer_imgs
+    option = "infer_list" if wanted.infer_list else "infer_imgs"
+    source = getattr(wanted, option)
     if not source:
         raise ConfigError("Infer.infer_imgs: expected a file or folder: -o Infer.infer_imgs=PATH")
-    files = find_images([source])
+    files = find_images([source], f"Infer.{option}:")
     log.setup()
     model = build_model(settings)
     model.eval()
@@ -284,15 +285,19 @@ def _require_weights(settings: RecipeSettings, verb: str) -> None:
         )
 
 
-def _list_bad_files(loader: Loader, run_dir: Path, world: World) -> None:
-    """Leave the unreadable images in bad_files.txt, and say how many there were.
+def _finish_loaders(loaders: dict[str, Loader], stem: Path, world: World) -> None:
+    """End the worker processes; leave the unreadable images in `<stem>.txt`, and say how many.
 
-    Other ranks than 0 leave theirs in bad_files_rankN.txt: this also works when one has failed.
+    Other ranks than 0 leave theirs in `<stem>_rankN.txt`: this also works when one has failed.
     """
-    if loader.bad_files:
-        path = run_dir / ("bad_files.txt" if world.is_main else f"bad_files_rank{world.rank}.txt")
-        lines = [f"{file}\t{reason}\n" for file, reason in sorted(loader.bad_files.items())]
-        path.write_text("".join(lines), encoding="utf-8")
+    lines = []
+    for split, loader in loaders.items():
+        loader.close()
+        lines += [f"{split}\t{file}\t{reason}\n" for file, reason in loader.bad_files.items()]
+    path = stem.with_name(f"{stem.name}{'' if world.is_main else f'_rank{world.rank}'}.txt")
+    path.unlink(missing_ok=True)  # of an earlier run
+    if lines:
+        path.write_text("".join(sorted(lines)), encoding="utf-8")
         logger.warning(f"{len(lines)} unreadable images, listed in {path}")
 
 

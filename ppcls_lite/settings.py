@@ -28,6 +28,10 @@ from ppcls_lite.schema import (
 )
 
 RETRIEVAL = "retrieval and hashing are outside this toolkit, which trains classifiers"
+DISTILLATION = (
+    "distillation (DistillationModel) is not available in this version; name a network of "
+    "the zoo to train it without a teacher"
+)
 
 
 @dataclass
@@ -116,8 +120,8 @@ class ArchExtras:
     use_ssld: bool = False  # with pretrained True: the SSLD-distilled official file
     use_sync_bn: bool = False
     infer_add_softmax: bool = True
-    infer_model_name: str | None = None
-    infer_output_key: str | None = None
+    infer_model_name: Ignored = None
+    infer_output_key: Ignored = None
 
 
 @dataclass

@@ -55,6 +55,7 @@ def test_every_recipe_opens_with_its_command(path: Path) -> None:
         ("Arch.name=PPLCNet_x05", "Arch: there is no model 'PPLCNet_x05'; did you mean"),
         ("Arch.name=TopkAcc", "there is no model 'TopkAcc'; it is a metric"),
         ("Arch.name=RecModel", "retrieval and hashing are outside this toolkit"),
+        ("Arch.name=DistillationModel", "Arch.name: distillation (DistillationModel) is not"),
         ("Arch.dropout_prob=1.5", "Arch.dropout_prob: expected a number between 0 and 1"),
         ("Arch.class_num=ten", "Arch.class_num: expected an integer at least 0"),
         ("Global.epoch=3", "Global.epoch: Global has no key 'epoch'; did you mean 'epochs'?"),
@@ -118,7 +119,9 @@ def test_both_ways_of_writing_a_component_are_the_same() -> None:
 def test_keys_without_effect_are_accepted_and_named() -> None:
     notes: list[str] = []
     check(recipe("Global.use_multilabel=true"), notes)
-    assert notes == ["Global.use_multilabel: accepted, but has no effect here"]
+    check(load_config(ROOT / "configs" / "MobileNetV2.yaml", ["Arch.prefix_name=m_"]), notes)
+    says = "accepted, but has no effect here"
+    assert notes == [f"Global.use_multilabel: {says}", f"Arch.prefix_name: {says}"]
 
 
 def test_checking_does_not_import_paddle() -> None:

@@ -105,6 +105,14 @@ def test_a_recipe_of_the_package_is_found_from_anywhere(
     assert load_config("configs/PPLCNet_x0_5.yaml")["Arch"]["name"] == "PPLCNet_x0_5"
 
 
+def test_a_base_of_the_package_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, "mine.yaml", "_base_: configs/_base_/pplcnet.yaml\nArch: {name: X}\n")
+    assert load_config(path)["Optimizer"]["name"] == "Momentum"
+
+
 def test_dump_reads_back_equal(tmp_path: Path) -> None:
     path = write(tmp_path, "a.yaml", "n: &n {m: [0.5, 1e-4]}\na: *n\nb: *n\nc: ''\nd: null\n")
     tree = load_config(path)

@@ -313,4 +313,15 @@ def test_bad_training_images_are_replaced_counted_and_listed(home: Path, tmp_pat
     ]
     assert run("train", home, *overrides) == 0
     listed = (tmp_path / "PPLCNet_x0_25" / "bad_files.txt").read_text(encoding="utf-8")
-    assert "bad.png" in listed and listed.count("\n") == 1
+    assert listed.startswith("Train\t") and "bad.png" in listed and listed.count("\n") == 1
+
+
+def test_only_a_training_may_replace_the_classifier(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = f"Arch.pretrained={home}/output/PPLCNet_x0_25/best_model"
+    three = [weights, "Arch.class_num=3", f"Global.output_dir={tmp_path}"]
+    for command in ("eval", "export", "infer"):
+        assert run(command, home, *three, "Infer.PostProcess.class_id_map_file=null") == 1
+        assert "another classifier" in capsys.readouterr().err
+    assert run("train", home, *three, "Global.epochs=1") == 0

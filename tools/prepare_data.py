@@ -1,4 +1,4 @@
-"""Write the list files that training reads: python tools/prepare_data.py digits|folder|imagenet."""
+"""Write the lists that training reads: prepare_data.py digits|folder|imagenet|cifar10|relabel."""
 
 import sys
 from pathlib import Path

@@ -12,6 +12,7 @@ Read before: samplers.py, fetch.py, workers.py.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -153,6 +154,7 @@ class Loader:
             )
 
 
+@functools.cache  # says it once, not for every loader
 def usable_workers(wanted: int) -> int:
     """`wanted`, but no more than one process per CPU core; 0 where processes are not supported."""
     if wanted and not workers.available():

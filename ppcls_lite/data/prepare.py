@@ -1,8 +1,10 @@
 """Writes the list files that training reads: `tools/prepare_data.py digits|folder|imagenet`.
 
-Every command writes `train_list.txt` and `val_list.txt` (`path label` lines, paths relative to
+These commands write `train_list.txt` and `val_list.txt` (`path label` lines, paths relative to
 the image folder) and, where the classes have names of their own, `labels.txt` (`id name` lines).
-Running one again writes the same files again. Read next: datasets.py, prepare_imagenet.py.
+`cifar10` does so with test_list.txt; `relabel` makes lists for other questions from such lists.
+Running a command again writes the same files again.
+Read next: datasets.py, prepare_relabel.py, prepare_cifar10.py, prepare_imagenet.py.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import numpy as np
 
 from ppcls_lite.data.folder import class_folders, images_in, is_image_name
 from ppcls_lite.data.image_list import require_folder
+from ppcls_lite.data.prepare_cifar10 import prepare_cifar10
 from ppcls_lite.data.prepare_imagenet import prepare_imagenet
+from ppcls_lite.data.prepare_relabel import relabel
 from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
 from ppcls_lite.errors import ImageError, UserError
 
@@ -47,11 +51,25 @@ def run(argv: Sequence[str]) -> int:
     imagenet = commands.add_parser("imagenet", help="ImageNet-1k as unpacked from its archives")
     imagenet.add_argument("folder", metavar="DIR", help="holds train/ and val/")
     imagenet.add_argument("--devkit", metavar="DIR", help="ILSVRC2012_devkit_t12, for a flat val/")
+    cifar10 = commands.add_parser("cifar10", help="CIFAR-10 from its binary archive")
+    cifar10.add_argument("archive", metavar="FILE", help="cifar-10-binary.tar.gz")
+    cifar10.add_argument("--output", default="dataset/cifar10", metavar="DIR")
+    cifar10.add_argument("--train", type=int, metavar="N", help="images per class (all)")
+    cifar10.add_argument("--test", type=int, metavar="N", help="images per class (all)")
+    other = commands.add_parser("relabel", help="lists with other classes or attributes")
+    other.add_argument("lists", nargs="+", metavar="LIST", help="lines `path id`")
+    other.add_argument("--map", required=True, metavar="YAML", help="class: class or [attribute]")
+    other.add_argument("--output", required=True, metavar="DIR", help="where the new lists go")
+    other.add_argument("--labels", metavar="FILE", help="names of the ids; default: labels.txt")
     args = options.parse_args(argv)
     if args.command == "digits":
         prepare_digits(args.output)
     elif args.command == "folder":
         prepare_folder(args.folder, args.output, args.val, args.seed, args.check)
+    elif args.command == "cifar10":
+        prepare_cifar10(args.archive, args.output, args.train, args.test)
+    elif args.command == "relabel":
+        relabel(args.lists, args.map, args.output, args.labels)
     else:
         prepare_imagenet(args.folder, args.devkit)
     return 0
@@ -189,18 +207,13 @@ def _readable(folder: str, names: list[str], labels: list[int]) -> tuple[list[st
 
 
 def _train_command(folder: str, place: Path, class_num: int) -> str:
-    """A command that trains on the lists; the learning rate is the recipe's, for a batch of 64."""
-    overrides = [f"Arch.class_num={class_num}", "Global.epochs=20"]
-    for split in ("Train", "Eval"):
-        name = "train" if split == "Train" else "val"
+    """A command that fine-tunes the official ImageNet weights on the lists."""
+    overrides = [f"Arch.class_num={class_num}"]
+    for split, name in (("Train", "train"), ("Eval", "val")):
         overrides += [
             f"DataLoader.{split}.dataset.image_root={folder}",
             f"DataLoader.{split}.dataset.cls_label_path={place / f'{name}_list.txt'}",
         ]
-    overrides += [
-        "DataLoader.Train.sampler.batch_size=64",
-        "Optimizer.lr.learning_rate=0.025",
-        f"Infer.PostProcess.class_id_map_file={place / 'labels.txt'}",
-    ]
+    overrides.append(f"Infer.PostProcess.class_id_map_file={place / 'labels.txt'}")
     lines = [f"  -o {shlex.quote(item)}" for item in overrides]
-    return " \\\n".join(["python tools/train.py -c configs/PPLCNet_x1_0.yaml", *lines])
+    return " \\\n".join(["python tools/train.py -c configs/quickstart/photos.yaml", *lines])

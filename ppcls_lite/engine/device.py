@@ -25,7 +25,7 @@ def select(device: str) -> str:
         )
         raise UserError(f"Global.device is 'gpu', but {reason}, or pass -o Global.device=cpu")
     if kind not in ("cpu", "gpu") or (number and not number.isdigit()):
-        raise UserError(f"Global.device is {device!r}; expected auto, cpu, gpu or gpu:N")
+        raise UserError(f"Global.device is {device!r}; expected auto, cpu or gpu")
     if number and int(number) >= max(usable, 1):
         raise UserError(f"Global.device is {device!r}, but there are {usable} GPUs, from gpu:0 on")
     paddle.set_device(device)

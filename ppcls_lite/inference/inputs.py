@@ -20,42 +20,44 @@ _LINE = re.compile(
 )
 
 
-def find_images(sources: Sequence[str | Path]) -> list[Path]:
+def find_images(sources: Sequence[str | Path], option: str = "--input") -> list[Path]:
     """All images that the sources name, in order; folders recursively, sorted by path.
+
+    `option` is where the user named them, for messages.
 
     Files that a list names are not checked for existence: each bad one is an entry of its own in
     the results. Raises UserError if a source does not exist or holds no image.
     """
-    return [path for source in sources for path in _find(Path(source))]
+    return [path for source in sources for path in _find(Path(source), option)]
 
 
-def _find(source: Path) -> list[Path]:
+def _find(source: Path, option: str) -> list[Path]:
     if source.is_dir():
         found = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
             known = ", ".join(IMAGE_SUFFIXES)
-            raise UserError(f"--input {source}: no images in this folder or below it ({known})")
+            raise UserError(f"{option} {source}: no images in this folder or below it ({known})")
         return found
     if not source.exists():
         raise UserError(
-            f"--input {source}: no such file or folder (looked in {Path.cwd()}); expected an "
+            f"{option} {source}: no such file or folder (looked in {Path.cwd()}); expected an "
             "image, a folder of images, or a text file with one path per line"
         )
     if source.suffix.lower() in LIST_SUFFIXES:
-        return _read_list(source)
+        return _read_list(source, option)
     return [source]
 
 
-def _read_list(source: Path) -> list[Path]:
+def _read_list(source: Path, option: str) -> list[Path]:
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"--input {source}: not a UTF-8 text file: {error.reason}") from error
+        raise UserError(f"{option} {source}: not a UTF-8 text file: {error.reason}") from error
     except OSError as error:
-        raise UserError(f"--input {source}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{option} {source}: cannot be read: {error.strerror}") from error
     found = [_resolve(line.strip(), source.parent) for line in lines if line.strip()]
     if not found:
-        raise UserError(f"--input {source}: the list is empty; expected one path per line")
+        raise UserError(f"{option} {source}: the list is empty; expected one path per line")
     return found
 
 

@@ -39,7 +39,8 @@ class PooledShortcut(ConvBN):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, lr_mult: float) -> None:
         super().__init__(in_channels, out_channels, 1, act=None, lr_mult=lr_mult)
-        self.avg_pool = nn.AvgPool2D(2, stride, padding="SAME", ceil_mode=True)
+        # Without ceil_mode, which changes nothing here: oneDNN cannot run the two on odd sizes.
+        self.avg_pool = nn.AvgPool2D(2, stride, padding="SAME")
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.avg_pool(x))

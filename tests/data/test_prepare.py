@@ -116,7 +116,7 @@ def test_the_command_that_folder_prints_is_a_right_one(pets, tmp_path, capsys):
     run(["folder", str(pets), "--output", str(tmp_path / "lists"), "--val", "0.5"])
     command = capsys.readouterr().out.split("next, for example:\n")[1]
     words = shlex.split(command)
-    assert words[:4] == ["python", "tools/train.py", "-c", "configs/PPLCNet_x1_0.yaml"]
+    assert words[:4] == ["python", "tools/train.py", "-c", "configs/quickstart/photos.yaml"]
     overrides = [b for a, b in itertools.pairwise(words) if a == "-o"]
     settings = check(load_config(str(ROOT / words[3]), overrides))
     train = settings.DataLoader.Train.dataset.build(class_num=settings.Arch.get("class_num"))

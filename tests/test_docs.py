@@ -1,0 +1,343 @@
+"""The documents: every command runs, every snippet and every link is right.
+
+The blocks of a document are carried out in their order, in one copy of a checkout with tiny data:
+```bash lines by the scripts that they name, in this process; ```python; and ```yaml blocks whose
+first line names a file are written there. Trainings are cut to one epoch. A command that cannot
+run in a test is listed in `NOT_RUN` with the reason, and what can be checked about it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from ppcls_lite import Predictor, cli, create_model, registry
+from ppcls_lite.config import build_list, check
+from ppcls_lite.config_file import load_config
+from ppcls_lite.errors import ConfigError
+from ppcls_lite.models.weights import write_state
+from ppcls_lite.models.zoo import ZOO
+from ppcls_lite.settings import GlobalSettings, RecipeSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = tuple(field.name for field in fields(RecipeSettings))
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+NOT_RUN = {  # beginning of the command: why
+    "bash tools/quickstart.sh": "installs packages and trains for minutes",
+    "bash tools/run_tests.sh": "installs packages and runs this test",
+    "pip install": "installs packages",
+    "visualdl": "is a server that does not end",
+}
+PIP = (
+    ["-r", "requirements.txt"],
+    ["-r", "requirements-gpu.txt"],  # the command before it makes that
+    ["."],
+    ["--no-deps", "."],
+)
+NO_WORKERS = [f"DataLoader.{split}.loader.num_workers=0" for split in ("Train", "Eval")]
+SHORTER = {  # script (and its first argument): what is added to its arguments
+    "train": [f"-o{item}" for item in ("Global.epochs=1", *NO_WORKERS)],
+    "eval": [f"-o{item}" for item in NO_WORKERS],
+    "benchmark data": ["--images", "4", "--batch-size", "2", "--rounds", "1", "--workers"],
+    "benchmark train": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size", "32"],
+}
+MAY_MISS = {"benchmark data": {0, 1}}  # 1: slower than aimed at, which four images do not tell
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its text and the line where it begins."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(path: Path) -> list[Block]:
+    text = path.read_text(encoding="utf-8")
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    return [Block(m[1], m[2], text.count("\n", 0, m.start()) + 1) for m in found]
+
+
+def commands(block: Block) -> list[str]:
+    lines = block.text.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+ALL_BLOCKS = [(path, block) for path in DOCUMENTS for block in blocks(path)]
+
+
+def named(block: Block) -> str | None:
+    """The file that a YAML block is to be saved as, from its first line."""
+    match = re.match(r"# ([\w/]+\.ya?ml)\n", block.text)
+    return match[1] if match else None
+
+
+def label(item: object) -> str | None:
+    if isinstance(item, Path):
+        return item.name
+    return f"line{item.line}" if isinstance(item, Block) else None
+
+
+@pytest.fixture(scope="module")
+def checkout(put_back: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with a few generated photographs, digits, and the quick start's model."""
+    pytest.importorskip("sklearn", reason="the quick start's digits come with scikit-learn")
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "configs", root / "configs")
+    for name in ("tools", "deploy", "requirements.txt", "setup.py"):
+        (root / name).symlink_to(ROOT / name)
+    rng = np.random.default_rng(0)
+    photos = [f"photos/{name}/{i} a.jpg" for name in ("rose", "oak tree") for i in range(4)]
+    classes = [f"ILSVRC2012/{split}/n0144{n}" for split in ("train", "val") for n in (0, 1)]
+    wordnet = [f"{folder}/{i}.JPEG" for folder in classes for i in (0, 1)]
+    for name in photos + wordnet:
+        path = root / "dataset" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = rng.integers(0, 256, (6, 8, 3), np.uint8).repeat(48, 0).repeat(48, 1)
+        path.write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
+    official = root / "home" / "weights" / "PPLCNet_x1_0_pretrained.pdparams"
+    official.parent.mkdir(parents=True)
+    write_state(official, create_model("PPLCNet_x1_0").state_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        run = runner(root, patch)
+        run("python tools/prepare_data.py digits --output dataset/digits")
+        run("python tools/train.py -c configs/quickstart/digits.yaml")
+        weights = "-o Global.pretrained_model=output/digits/PPLCNet_x0_25/best_model"
+        run(f"python deploy/export.py -c configs/quickstart/digits.yaml {weights}")
+    return root
+
+
+@pytest.fixture
+def workplace(checkout: Path, tmp_path: Path) -> Path:
+    """A copy of the checkout for one document."""
+    return Path(shutil.copytree(checkout, tmp_path / "checkout", symlinks=True))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def put_back() -> Iterator[None]:
+    """What commands change in this process, for the tests of other files."""
+    logger = logging.getLogger("ppcls_lite")
+    before = logger.handlers[:], logger.level, logger.propagate, cv2.getNumThreads()
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before[:3]
+    cv2.setNumThreads(before[3])
+
+
+def runner(root: Path, patch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Runs one command line in `root` and fails if it does not end well."""
+    patch.chdir(root)
+    patch.setenv("PPCLS_LITE_HOME", str(root / "home"))
+    patch.setattr(sys, "path", [*sys.path])
+
+    def run(line: str) -> None:
+        words = shlex.split(line)
+        while re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            patch.setenv(*words.pop(0).split("=", 1))
+        if any(line.startswith(start) for start in NOT_RUN):
+            return
+        if words[0] == "grep":
+            subprocess.run(line, shell=True, cwd=root, check=True)
+            return
+        assert words[0] in ("python", "ppcls-lite"), f"no test knows how to run {line!r}"
+        words = words[1:] if words[0] == "python" else words
+        output = None
+        if ">" in words:
+            *words, _, output = words
+        name = Path(words[0]).stem if words[0] != "ppcls-lite" else words[1]
+        full = f"{name} {words[1]}" if f"{name} {words[1]}" in SHORTER else name
+        words += [] if "--help" in words else SHORTER.get(full, [])
+        patch.setattr(sys, "argv", words)
+        with contextlib.ExitStack() as stack:
+            if output:
+                file = stack.enter_context((root / output).open("w", encoding="utf-8"))
+                stack.enter_context(contextlib.redirect_stdout(file))
+            status = carried_out(words)
+        assert status in MAY_MISS.get(full, {0}), f"exit status {status}: {line}"
+        if full == "prepare_data" and words[1] == "digits":
+            keep_few(root / "dataset" / "digits")
+
+    return run
+
+
+def carried_out(words: list[str]) -> int:
+    """The exit status of a script, or of the installed command."""
+    if words[0] == "ppcls-lite":
+        return cli.main(words[1:])
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def keep_few(digits: Path) -> None:
+    """One batch of training images, a few others."""
+    for split, count in (("train", 64), ("val", 12)):
+        file = digits / f"{split}_list.txt"
+        lines = file.read_text().splitlines()[:count]
+        file.write_text("\n".join(lines))
+        listed = {line.split()[0] for line in lines}
+        for image in (digits / split).iterdir():
+            if f"{split}/{image.name}" not in listed:
+                image.unlink()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=label)
+def test_commands_and_snippets_run(
+    document: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, names = runner(workplace, monkeypatch), {}
+    for block in blocks(document):
+        if block.language == "bash":
+            for line in commands(block):
+                run(line)
+        elif block.language == "python":
+            snippet = workplace / "snippet.py"
+            snippet.write_text("\n" * block.line + block.text)  # the document's line numbers
+            names = runpy.run_path(str(snippet), names)
+        elif block.language == "yaml" and named(block):
+            (workplace / named(block)).write_text(block.text, encoding="utf-8")
+
+
+def test_what_is_not_run_is_checked_as_far_as_possible() -> None:
+    left = set(NOT_RUN)
+    for _, block in ALL_BLOCKS:
+        for line in commands(block) if block.language == "bash" else ():
+            words = shlex.split(line)
+            left -= {start for start in NOT_RUN if line.startswith(start)}
+            if words[0] == "bash":
+                subprocess.run(["bash", "-n", ROOT / words[1]], check=True)
+            elif words[0] == "visualdl":
+                args = pytest.importorskip("visualdl.server.args")
+                assert {word for word in words if word.startswith("--")} <= visualdl_options(args)
+            elif words[:2] == ["pip", "install"]:
+                assert words[2:] in PIP, line
+    assert not left, f"no document has these any more: {left}"
+
+
+def visualdl_options(args: object) -> set[str]:
+    return set(re.findall(r'"(--[\w-]+)"', Path(args.__file__).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=label)
+def test_extras_exist(document: Path) -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    for extra in re.findall(r"\.\[(\w+)\]", document.read_text(encoding="utf-8")):
+        assert f'"{extra}": [' in setup
+
+
+@pytest.mark.parametrize(
+    ("document", "block"), [b for b in ALL_BLOCKS if b[1].language == "yaml"], ids=label
+)
+def test_yaml_is_what_the_check_accepts(document: Path, block: Block, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    tree = yaml.safe_load(block.text)
+    if list(tree) == ["transform_ops"]:
+        assert build_list(tree["transform_ops"], "transform")
+        return
+    if "PreProcess" in tree:
+        return  # inference.yml, see below
+    path = tmp_path / (named(block) or "configs/fragment.yaml")
+    base = "" if "_base_" in tree else "_base_: PPLCNet_x0_5.yaml\n"
+    path.write_text(base + block.text, encoding="utf-8")
+    assert isinstance(check(load_config(path)), RecipeSettings)
+
+
+def test_the_documented_inference_yml_is_enough(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    (block,) = [b for _, b in ALL_BLOCKS if named(b) == "inference.yml"]
+    image = next(Path("dataset/digits/val").iterdir())
+    before = Predictor("inference/digits").predict(image)
+    Path("inference/digits/inference.yml").write_text(block.text, encoding="utf-8")
+    after = Predictor("inference/digits").predict(image)
+    assert after == [before[0] | {"label_names": []}]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=label)
+def test_links_and_paths_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = document.parent / name if name else document
+        assert path.exists(), f"{document.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(path), f"{document.name} links to {target}"
+    rooms = "tools|deploy|configs|docs|tests|ppcls_lite"
+    for path in re.findall(rf"`(?:bash |python )?((?:{rooms})/[^`\s]+)", text):
+        assert list(ROOT.glob(path)) or (ROOT / path).exists(), f"{document.name} names {path}"
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=label)
+def test_keys_and_overrides_in_the_text_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    recipe = ROOT / "configs" / "PPLCNet_x0_5.yaml"
+    section = f"(?:{'|'.join(SECTIONS)})"
+    for override in re.findall(rf"`-o ({section}\.[\w.]+=[^`\s]+)`", text):
+        check(load_config(recipe, [override]))
+    for key in re.findall(rf"`({section}(?:\.\w+)+)", text):
+        assert not unknown(recipe, key), f"{document.name} names {key}"
+
+
+def unknown(recipe: Path, key: str) -> bool:
+    """Whether the check of a recipe does not know `key`."""
+    try:
+        check(load_config(recipe, [f"{key}=null"]))
+    except ConfigError as error:  # null is not allowed for some keys that exist
+        return " has no " in str(error)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("document", "kinds"),
+    [
+        ("data.md", "transform batch_transform dataset sampler"),
+        ("training.md", "loss optimizer schedule metric regularizer"),
+        ("deployment.md", "postprocess"),
+    ],
+)
+def test_every_component_is_documented(document: str, kinds: str) -> None:
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    words = set(re.findall(r"\w+", text))
+    assert {name for kind in kinds.split() for name in registry.names(kind)} <= words
+
+
+def test_every_run_setting_is_documented() -> None:
+    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    table = re.findall(r"`(\w+)`", text.partition("## `Global`")[2])
+    plain = {f.name for f in fields(GlobalSettings) if not re.match("Ignored|Annotated", f.type)}
+    assert plain - {"class_num"} <= set(table)
+
+
+def test_the_table_of_models_is_the_zoos() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (PPLCNet_\w+) \|(.*)\|$", text, re.M)
+    assert [name for name, _ in rows] == [name for name in ZOO if name.startswith("PPLCNet_")]
+    for name, cells in rows:
+        z = ZOO[name]
+        published = (z.params_m, z.flops_m, z.top1, z.top5, z.latency_ms, z.ssld_top1)
+        assert tuple(float(c) if c.strip() else None for c in cells.split("|")) == published
