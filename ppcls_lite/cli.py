@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ppcls_lite.engine import cores
 from ppcls_lite.errors import UserError
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
@@ -74,6 +75,7 @@ def parser(name: str, about: str) -> argparse.ArgumentParser:
 
 def _train(argv: list[str]) -> int:
     args = parser("train", "Train the network of a recipe.").parse_args(argv)
+    cores.claim()
     from ppcls_lite.config_file import load_config
     from ppcls_lite.recipe import train
 
@@ -82,6 +84,7 @@ def _train(argv: list[str]) -> int:
 
 def _eval(argv: list[str]) -> None:
     args = parser("eval", "Score weights on the recipe's Eval data.").parse_args(argv)
+    cores.claim()
     from ppcls_lite.config_file import load_config
     from ppcls_lite.recipe import evaluate
 

@@ -201,6 +201,11 @@ def load(path: str | Path) -> Any:
         ) from None
 
 
+def require_plain(value: Any) -> None:
+    """Raise `TypeError` for anything that `load` would refuse, naming its place in `value`."""
+    _require_plain(value, "data", set())
+
+
 def _require_plain(value: Any, place: str, seen: set[int]) -> None:
     if isinstance(value, np.ndarray):
         if not _PLAIN_DTYPE.fullmatch(value.dtype.str):
@@ -259,6 +264,6 @@ def dump_atomic(obj: Any, path: str | Path, protocol: int = 4) -> None:
     Raises `TypeError` for anything that is not plain data (a Tensor, for example), before a byte
     is written, and `UserError` when the file cannot be written.
     """
-    _require_plain(obj, "data", set())
+    require_plain(obj)
     with atomic_file(path) as file:
         pickle.dump(obj, file, protocol=protocol)

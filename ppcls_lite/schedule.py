@@ -35,7 +35,8 @@ class Schedule(ABC):
     """Linear warm-up to `peak`, then `after_warmup`.
 
     Positions are updates, or epochs with `by_epoch`: `unit` of them make an epoch and `total` the
-    run, of which `warmup` belong to the warm-up.
+    run, of which `warmup` belong to the warm-up. All rates are multiplied by `scale`, which the
+    recipe sets where `base_batch_size` asks for it.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Schedule(ABC):
         if warmup_epoch > epochs:
             logger.info("warmup_epoch %g is cut to the %d epochs of this run", warmup_epoch, epochs)
             warmup_epoch = epochs
+        self.scale = 1.0
         self.peak = peak
         self.warmup_start_lr = warmup_start_lr
         self.step_each_epoch = step_each_epoch
@@ -63,8 +65,8 @@ class Schedule(ABC):
         position = step // self.step_each_epoch if self.by_epoch else step
         if position < self.warmup:
             rise = (self.peak - self.warmup_start_lr) * position / self.warmup
-            return self.warmup_start_lr + rise
-        return self.after_warmup(position - self.warmup)
+            return self.scale * (self.warmup_start_lr + rise)
+        return self.scale * self.after_warmup(position - self.warmup)
 
     @abstractmethod
     def after_warmup(self, position: int) -> float:

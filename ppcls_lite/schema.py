@@ -67,6 +67,13 @@ class ComponentOf:
     extras: type | None = None
 
 
+@dataclass
+class ScheduleExtras:
+    """Keys of `Optimizer.lr` beside the schedule's own arguments."""
+
+    base_batch_size: PositiveInt | None = None  # multiply all rates by total batch / this
+
+
 TransformSpec = Annotated[object, ComponentOf("transform")]
 BatchTransformSpec = Annotated[object, ComponentOf("batch_transform")]
 DatasetSpec = Annotated[object, ComponentOf("dataset")]
@@ -74,7 +81,7 @@ SamplerSpec = Annotated[object, ComponentOf("sampler")]
 LossSpec = Annotated[object, ComponentOf("loss")]
 MetricSpec = Annotated[object, ComponentOf("metric")]
 OptimizerSpec = Annotated[object, ComponentOf("optimizer")]
-ScheduleSpec = Annotated[object, ComponentOf("schedule")]
+ScheduleSpec = Annotated[object, ComponentOf("schedule", ScheduleExtras)]
 RegularizerSpec = Annotated[object, ComponentOf("regularizer")]
 PostprocessSpec = Annotated[object, ComponentOf("postprocess")]
 

@@ -43,17 +43,24 @@ class GlobalSettings:
     device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU if this Paddle sees one
     seed: NonNegativeInt | Literal[False] = 42  # order, augmentation, initial weights, dropout
 
-    checkpoints: str | None = None  # prefix to resume from: <run folder>/latest
+    checkpoints: str | None = None  # prefix to resume from: <run folder>/latest; auto: the newest
     pretrained_model: str | None = None  # weights to start from, with or without .pdparams
     replace_head: bool = False  # keep a random classifier where the class count differs
 
     save_interval: PositiveInt = 1  # epochs between two kept epoch_N checkpoints
+    save_steps: PositiveInt | None = None  # updates between two writes of latest within an epoch
+    save_minutes: PositiveFloat | None = None  # the same by the clock
+    keep_last: PositiveInt | None = None  # how many epoch_N stay; null: all
+    keep_best: PositiveInt | None = None  # keep the epoch_N of that many best scores as well
+    early_stop: PositiveInt | None = None  # evaluations without a better score that end the run
+    max_minutes: PositiveFloat | None = None  # then the run is saved and ends with status 75
     eval_during_train: bool = True
     eval_interval: PositiveInt = 1
     start_eval_epoch: NonNegativeInt = 0
     print_batch_step: PositiveInt = 10
     use_visualdl: bool = False
     update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
+    total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
 
     max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
     eval_skip_bad: bool = False  # leave unreadable images out of an evaluation
@@ -89,10 +96,12 @@ class AMPSettings:
 
     use_amp: bool = True  # as in PaddleClas: the section's presence turns it on
     level: Literal["O1", "O2"] = "O1"
-    scale_loss: PositiveFloat = 1.0
+    dtype: Literal["float16", "bfloat16"] = "float16"
+    scale_loss: PositiveFloat = 1.0  # the first scale; bfloat16 needs none
     use_dynamic_loss_scaling: bool = False
-    use_fp16_test: bool = False
+    use_fp16_test: bool = False  # evaluate in `dtype` too; always so with O2
     use_promote: bool = False
+    max_skipped: PositiveInt = 50  # skipped updates in a row that stop the run
 
 
 @dataclass
@@ -100,6 +109,7 @@ class EMASettings:
     """`EMA`: exponential moving average of the weights; the section's presence turns it on."""
 
     decay: Probability = 0.9999
+    use_warmup: bool = False  # let the decay grow from 0.1, for short runs
 
 
 @dataclass

@@ -43,7 +43,10 @@ NOT_RUN = {  # beginning of the command: why
     "bash tools/run_tests.sh": "installs packages and runs this test",
     "pip install": "installs packages",
     "visualdl": "is a server that does not end",
+    "python tools/chaos.py": "takes minutes; tests/engine/test_chaos.py runs a short form",
+    "python tools/benchmark.py train --processes": "starts launchers; tests/distributed runs it",
 }
+LAUNCH = "python -m paddle.distributed.launch"  # run by tests/distributed; here its recipe
 PIP = (
     ["-r", "requirements.txt"],
     ["-r", "requirements-gpu.txt"],  # the command before it makes that
@@ -54,6 +57,7 @@ NO_WORKERS = [f"DataLoader.{split}.loader.num_workers=0" for split in ("Train", 
 SHORTER = {  # script (and its first argument): what is added to its arguments
     "train": [f"-o{item}" for item in ("Global.epochs=1", *NO_WORKERS)],
     "eval": [f"-o{item}" for item in NO_WORKERS],
+    "ablate": ["--epochs", "1"],
     "benchmark data": ["--images", "4", "--batch-size", "2", "--rounds", "1", "--workers"],
     "benchmark train": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size", "32"],
 }
@@ -150,6 +154,12 @@ def runner(root: Path, patch: pytest.MonkeyPatch) -> Callable[[str], None]:
         while re.fullmatch(r"[A-Z_]+=.*", words[0]):
             patch.setenv(*words.pop(0).split("=", 1))
         if any(line.startswith(start) for start in NOT_RUN):
+            return
+        if line.startswith(LAUNCH):
+            script = next(n for n, word in enumerate(words) if word.startswith("tools/"))
+            assert (root / words[script]).is_file()
+            arguments = cli.parser("", "").parse_args(words[script + 1 :])
+            check(load_config(arguments.config, arguments.override))
             return
         if words[0] == "grep":
             subprocess.run(line, shell=True, cwd=root, check=True)

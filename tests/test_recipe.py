@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from ppcls_lite import safe_pickle
+from ppcls_lite.bench.chaos import compare
 from ppcls_lite.cli import main
 from ppcls_lite.data.prepare import run as prepare
 
@@ -199,6 +200,35 @@ def test_ctrl_c_and_resume_equal_the_uninterrupted_run(home: Path, tmp_path: Pat
         assert both[0] == both[1]
 
 
+def test_resume_with_everything_on_and_other_workers(home: Path, tmp_path: Path) -> None:
+    """Averaged weights, AMP, random augmentation of samples and batches; 0, 2 and 1 workers."""
+    train = "DataLoader.Train.dataset"
+    chain = "[DecodeImage, {RandCropImage: {size: 32}}, RandAugment, {NormalizeImage: {order: ''}},"
+    chain += " {RandomErasing: {EPSILON: 0.5}}]"
+    common = [f"{train}.transform_ops={chain}", "AMP.use_amp=true", "EMA.decay=0.9"]
+    common += [f"{train}.batch_transform_ops=[{{MixupOperator: {{alpha: 0.2}}}}]"]
+    common += ["Global.epochs=3", "Global.save_interval=2"]
+    workers = "DataLoader.Train.loader.num_workers"
+    assert run("train", home, *common, f"{workers}=0", f"Global.output_dir={tmp_path}/whole") == 0
+    common += [f"Global.output_dir={tmp_path}/parts", "Global.checkpoints=auto"]
+    command = [sys.executable, "-u", str(ROOT / "tools" / "train.py")]
+    command += ["-c", str(home / "recipe.yaml"), "-o", f"{workers}=2"]
+    command += [item for override in common for item in ("-o", override)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if "[Epoch 2/3][Iter: 2/4]" in line:
+            process.send_signal(signal.SIGUSR1)
+    assert process.wait() == 75, "".join(seen)
+    assert sum("AMP has no effect on a CPU" in line for line in seen) == 1
+    assert run("train", home, *common, f"{workers}=1") == 0
+    whole, parts = (tmp_path / name / "PPLCNet_x0_25" for name in ("whole", "parts"))
+    assert compare(whole, parts) == []
+    assert "top1_ema" in records(parts, "eval")[0]
+
+
 def break_list(home: Path, tmp_path: Path) -> list[str]:
     path = tmp_path / "list.txt"
     path.write_text("disc/disc 0.png 0\nno-label-here\ndisc/disc 1.png 7\ndisc/gone.png 1\n")
@@ -234,7 +264,9 @@ def foreign_weights(home: Path, tmp_path: Path) -> list[str]:
         ("train", ["DataLoader.Train.sampler.batch_size=1000"], ["drop_last"]),
         ("train", ["Optimizer.lr.learning_rate=1e30"], ["loss is nan", "the learning rate"]),
         ("train", ["Global.output_dir=/proc/nowhere"], ["Global.output_dir"]),
-        ("train", ["AMP.use_amp=true"], ["AMP", "not available"]),
+        ("train", ["AMP.level=O3"], ["AMP.level"]),
+        ("train", ["EMA.decay=1.5"], ["EMA.decay"]),
+        ("train", ["Global.save_steps=0"], ["Global.save_steps"]),
         ("eval", [], ["Global.pretrained_model"]),
         ("eval", other_head, ["class_num", "classifier"]),
         ("eval", foreign_weights, ["does not fit"]),

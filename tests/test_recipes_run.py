@@ -21,8 +21,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ppcls_lite import recipe
-from ppcls_lite.cli import main
+from ppcls_lite import builders, recipe
 from ppcls_lite.config import Node, check
 from ppcls_lite.config_file import load_config
 from ppcls_lite.data.prepare import run as prepare
@@ -227,7 +226,7 @@ def test_pulc_starts_from_the_official_weights(
     for task in ("clarity_assessment", "language_classification"):
         tree = tiny(CONFIGS / "pulc" / f"{task}.yaml", photos, weights_home, tmp_path)
         official = read_state(stand_in(weights_home, tree["Arch"]))
-        own = recipe.build_model(check(tree), training=True).state_dict()
+        own = builders.build_model(check(tree), training=True).state_dict()
         same = [key for key, value in own.items() if np.array_equal(official[key], value.numpy())]
         assert {key.split(".")[0] for key in set(own) - set(same)} == {"fc"}
 

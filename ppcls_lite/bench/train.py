@@ -4,6 +4,7 @@ Both train the same network on the same batches in memory. The bare loop is what
 hand with Paddle's own cross entropy; the toolkit's has its loss, top-1 and top-5 on every batch,
 the schedule, running averages, log lines and records. The contenders alternate within one run, so
 that the ratio holds on a busy machine too. Reading images is measured by `benchmark.py data`.
+`--processes 1 2` compares numbers of processes instead: see processes.py.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from pathlib import Path
 import paddle
 from paddle import Tensor, nn
 
+from ppcls_lite.bench import processes
 from ppcls_lite.engine import device, log, memory
+from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
@@ -91,7 +94,9 @@ def bare_loop(arch: str, batches: Batches) -> Callable[[], None]:
     return epoch
 
 
-def toolkit_loop(arch: str, batches: Batches, run_dir: str, rounds: int) -> Callable[[], None]:
+def toolkit_loop(
+    arch: str, batches: Batches, run_dir: str, rounds: int, world: World | None = None
+) -> Callable[[], None]:
     """One epoch of the trainer, with the training metrics of the stock recipes."""
     model = create_model(arch, class_num=CLASSES)
     optimizer = paddle.optimizer.Momentum(RATE, 0.9, model.parameters(), weight_decay=3e-5)
@@ -103,6 +108,7 @@ def toolkit_loop(arch: str, batches: Batches, run_dir: str, rounds: int) -> Call
         run_dir,
         epochs=0,
         metrics=[TopkAcc([1, 5])],
+        world=world,
     )
 
     def epoch() -> None:
@@ -115,6 +121,8 @@ def toolkit_loop(arch: str, batches: Batches, run_dir: str, rounds: int) -> Call
 def run(argv: list[str]) -> int:
     """Measure and print; exit status 1 if the ratio is below `--at-least`."""
     options = _parser().parse_args(argv)
+    if options.processes:
+        return processes.compare(options)
     used = device.select(options.device)
     batches = Batches(options.steps, options.batch_size, options.image_size)
     images = options.steps * options.batch_size
@@ -156,5 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=10, help="per round and contender")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu")
+    parser.add_argument(
+        "--processes", type=int, nargs="+", help="compare numbers of processes on the CPU, e.g. 1 2"
+    )
     parser.add_argument("--at-least", type=float, default=0.0, help="smallest ratio that passes")
     return parser

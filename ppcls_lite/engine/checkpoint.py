@@ -2,14 +2,22 @@
 
 `.pdstate` is one file with the whole training state, weights included, and a resumed run reads
 nothing else; `.pdparams` holds the weights under the official names and loads in PaddleClas too.
-Each is written in one step: after a crash or on a full disk the previous file is still whole.
-The prefixes in a run folder are `latest`, `best_model` and `epoch_N`. Optimizer state is stored
+In a run with an average (EMA), `.pdparams` holds the averaged weights, which are the ones to use,
+and `<prefix>_raw.pdparams` those being trained. `<prefix>.manifest.json` has the checksums.
+All files are complete on the disk before the first takes its place: after a crash or on a full
+disk the previous ones are still whole. The prefixes in a run folder are `latest`, `previous` (what
+`latest` was before), `best_model` and `epoch_N`. Optimizer state is stored
 under the parameters' names in the state dict, because Paddle's own names (conv2d_0.w_0) count
-the layers made in the process. Read next: trainer.py, which fills the state.
+the layers made in the process. Read next: keeper.py, which decides when; trainer.py.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import pickle
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,20 +27,49 @@ import paddle
 from paddle import nn
 
 from ppcls_lite import safe_pickle
+from ppcls_lite.engine import manifest
 from ppcls_lite.errors import UserError
 
+logger = logging.getLogger("ppcls_lite")
+
 FORMAT = 1
+AUTO = "auto"  # instead of a prefix: the newest whole checkpoint
+SUFFIXES = (".pdstate", ".pdparams", "_raw.pdparams", manifest.SUFFIX)
 Arrays = dict[str, np.ndarray]
 
 
-def save(prefix: str | Path, state: Mapping[str, Any]) -> None:
-    """Write `<prefix>.pdstate` and `<prefix>.pdparams` (its entry `model`), each atomically.
+def save(prefix: str | Path, state: Mapping[str, Any], previous: str | Path | None = None) -> None:
+    """Write the files of `prefix`; with `previous`, what they were before is kept there.
 
-    `state` holds plain data and arrays. An `UserError` names the path that cannot be written.
+    `state` holds plain data and arrays: its `model`, and `ema` or None, are the weights. A
+    `UserError` names the path that cannot be written.
     """
     prefix = Path(prefix)
-    safe_pickle.dump_atomic({"format": FORMAT, **state}, _with(prefix, ".pdstate"))
-    safe_pickle.dump_atomic(state["model"], _with(prefix, ".pdparams"))
+    contents = {".pdstate": {"format": FORMAT, **state}, ".pdparams": state["model"]}
+    if state.get("ema"):
+        contents |= {".pdparams": state["ema"]["weights"], "_raw.pdparams": state["model"]}
+    sums = {}
+    facts = {name: state[name] for name in ("epoch", "step_in_epoch") if name in state}
+    with contextlib.ExitStack() as renamed_at_its_end:
+        # the last takes its place first: the state and then what describes it, the weights after
+        order = [*reversed(list(contents)[1:]), manifest.SUFFIX, ".pdstate"]
+        files = {
+            suffix: renamed_at_its_end.enter_context(safe_pickle.atomic_file(_with(prefix, suffix)))
+            for suffix in order
+        }
+        for suffix, content in contents.items():
+            safe_pickle.require_plain(content)
+            hashing = manifest.HashingFile(files[suffix])
+            pickle.dump(content, hashing, protocol=4)
+            sums[suffix] = hashing.entry()
+        files[manifest.SUFFIX].write(manifest.text(sums, facts))
+        for file in files.values():  # a full disk may show itself as late as here
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None:
+            _keep(prefix, Path(previous))
+    if "_raw.pdparams" not in contents:  # of a run with an average, before
+        _with(prefix, "_raw.pdparams").unlink(missing_ok=True)
 
 
 def load(prefix: str | Path) -> dict[str, Any]:
@@ -40,12 +77,16 @@ def load(prefix: str | Path) -> dict[str, Any]:
 
     Raises `UserError` naming the file when it is missing, damaged or something else.
     """
-    prefix = Path(prefix)
-    if prefix.suffix in (".pdstate", ".pdparams"):
-        prefix = prefix.with_suffix("")
+    prefix = _without_suffix(prefix)
     path = _with(prefix, ".pdstate")
     if not path.exists():
         raise UserError(_not_there(prefix, path))
+    damage = manifest.problem(prefix)
+    if damage:
+        raise UserError(
+            f"{damage}. Copy it again, or resume from the newest whole checkpoint of the run "
+            f"folder with -o Global.checkpoints={AUTO}"
+        )
     state = safe_pickle.load(path)
     if not isinstance(state, dict) or "format" not in state or "model" not in state:
         raise UserError(
@@ -59,6 +100,67 @@ def load(prefix: str | Path) -> dict[str, Any]:
             f"-o Global.pretrained_model={prefix}"
         )
     return state
+
+
+def load_newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a run folder: prefix and state; None if there is none at all.
+
+    Damaged ones are named in the log and passed over. If all are, that is a `UserError`: starting
+    over would overwrite what may still be rescued.
+    """
+    damaged = []
+    for prefix in _newest_first(run_dir):
+        try:
+            return prefix, load(prefix)
+        except UserError as error:
+            damaged.append(prefix.name)
+            logger.warning(f"The checkpoint {prefix.name} is passed over: {error}")
+    if damaged:
+        raise UserError(
+            f"no checkpoint in {run_dir} is whole ({', '.join(damaged)} are not, see above). To "
+            "start over, choose another Global.output_dir or remove them."
+        )
+    return None
+
+
+def _newest_first(run_dir: Path) -> list[Path]:
+    """`latest` and `previous`, then by the time of writing, which a changed clock may confuse."""
+    found = sorted(run_dir.glob("*.pdstate"), key=lambda p: p.stat().st_mtime, reverse=True)
+    order = {"latest": 0, "previous": 1}
+    return [_without_suffix(path) for path in sorted(found, key=lambda p: order.get(p.stem, 2))]
+
+
+def remove(prefix: Path) -> None:
+    """Delete the files of a checkpoint, if they are there."""
+    for suffix in reversed(SUFFIXES):  # the state last, by which it is found
+        _with(prefix, suffix).unlink(missing_ok=True)
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Delete the unfinished files that a killed process left."""
+    for path in run_dir.glob(".*.tmp"):  # safe_pickle.atomic_file names them so
+        path.unlink(missing_ok=True)
+
+
+def _keep(prefix: Path, previous: Path) -> None:
+    """Let `previous` be what `prefix` is now: second names for the same files, where possible."""
+    for suffix in SUFFIXES:
+        source, target = _with(prefix, suffix), _with(previous, suffix)
+        if not source.exists():
+            target.unlink(missing_ok=True)
+            continue
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+
+
+def _without_suffix(prefix: str | Path) -> Path:
+    prefix = Path(prefix)
+    return prefix.with_suffix("") if prefix.suffix in (".pdstate", ".pdparams") else prefix
 
 
 def _with(prefix: Path, suffix: str) -> Path:
@@ -77,8 +179,16 @@ def _not_there(prefix: Path, path: Path) -> str:
 
 
 def arrays(layer: nn.Layer) -> Arrays:
-    """The parameters and buffers of `layer` as arrays, under their names in the state dict."""
-    return {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
+    """The parameters and buffers of `layer` as arrays, under their names in the state dict.
+
+    Weights in float16 or bfloat16 (AMP level O2) come as float32, which holds them exactly.
+    """
+    return {name: _array(tensor) for name, tensor in layer.state_dict().items()}
+
+
+def _array(tensor: paddle.Tensor) -> np.ndarray:
+    short = tensor.dtype in (paddle.float16, paddle.bfloat16)
+    return (tensor.astype("float32") if short else tensor).numpy()
 
 
 def load_arrays(layer: nn.Layer, saved: Arrays, source: str) -> None:
@@ -87,6 +197,14 @@ def load_arrays(layer: nn.Layer, saved: Arrays, source: str) -> None:
     Raises `UserError` with the first differences: `source` is of another network.
     """
     wanted = layer.state_dict()
+    require_same(wanted, saved, source)
+    for name, tensor in wanted.items():
+        value = paddle.to_tensor(saved[name])
+        tensor.set_value(value if value.dtype == tensor.dtype else value.astype(tensor.dtype))
+
+
+def require_same(wanted: Mapping[str, paddle.Tensor], saved: Arrays, source: str) -> None:
+    """Raise `UserError` unless `saved` has the names and shapes of `wanted`."""
     shapes = [
         f"{name} is {list(saved[name].shape)} there and {list(tensor.shape)} here"
         for name, tensor in wanted.items()
@@ -102,8 +220,6 @@ def load_arrays(layer: nn.Layer, saved: Arrays, source: str) -> None:
             f"{source} is a checkpoint of another network: it {'; it '.join(differences)}. "
             "Use the Arch section that it was trained with (config.yaml in its folder)."
         )
-    for name, tensor in wanted.items():
-        tensor.set_value(saved[name])
 
 
 def _counted(what: str, names: list[str]) -> list[str]:
@@ -187,7 +303,8 @@ def _make_slots(
     rate = optimizer.get_lr()
     optimizer.set_lr(0.0)
     optimizer.clear_grad()
-    paddle.add_n([(parameter * 0.0).sum() for parameter in trained]).backward()
+    zeros = [(parameter.astype("float32") * 0.0).sum() for parameter in trained]
+    paddle.add_n(zeros).backward()
     optimizer.step()
     optimizer.clear_grad()
     optimizer.set_lr(rate)

@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 
 from ppcls_lite.engine import rng
+from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.meters import Meters
 from ppcls_lite.errors import UserError
 from ppcls_lite.tasks import Batch, Loss, Outputs, Supervised
@@ -29,6 +30,7 @@ class Metric(Protocol):
     def result(self) -> dict[str, float]: ...
     def state(self) -> dict[str, np.ndarray]: ...
     def load_state(self, state: dict[str, np.ndarray]) -> None: ...
+    def merge(self, states: Iterable[dict[str, np.ndarray]]) -> None: ...
 
 
 class Loader(Protocol):
@@ -43,8 +45,10 @@ class Evaluator:
 
     The first value of the first metric is the main one, by which the best model is chosen
     (without metrics: `loss`, smaller is better). Losses are weighted by the batch's size, so that
-    a smaller last batch counts exactly. The network's mode and all random generators are left as
-    they were: whether a run is evaluated does not change its training.
+    a smaller last batch counts exactly. In a `world` of several ranks each takes its part of the
+    images, and what they collected is put together: the result is that of all images, on every
+    rank. The network's mode and all random generators are left as they were: whether a run is
+    evaluated does not change its training.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Evaluator:
         loader: Loader,
         metrics: Sequence[Metric],
         loss: Loss | None = None,
+        world: World | None = None,
     ) -> None:
         if not metrics and loss is None:
             raise UserError("an evaluation needs Metric.Eval or Loss.Eval; both are empty")
@@ -60,6 +65,7 @@ class Evaluator:
         self.loader = loader
         self.metrics = list(metrics)
         self.loss = loss
+        self.world = world or World()
         self.higher_is_better = bool(
             getattr(self.metrics[0], "higher_is_better", True) if self.metrics else False
         )
@@ -69,7 +75,9 @@ class Evaluator:
         stop: Callable[[], bool] = lambda: False,
         on_batch: Callable[[], None] = lambda: None,
     ) -> dict[str, float] | None:
-        """Metric values, then loss means; the first one is the main one. None if `stop()` said so.
+        """Metric values, then loss means; the first one is the main one.
+
+        None if `stop()` said so, on this rank or another.
 
         Raises `UserError` when the loader yields no batch.
         """
@@ -78,17 +86,21 @@ class Evaluator:
         meters = Meters()
         training, generators = self.task.model.training, rng.state()
         self.task.eval()
+        stopped = False
         try:
             with paddle.no_grad():
                 for batch in self.loader.epoch(0):
                     self._add(batch, meters)
                     on_batch()
-                    if stop():
-                        return None
+                    if stopped := stop():
+                        break
         finally:
             rng.restore(generators)
             if training:
                 self.task.train()
+        if any(self.world.gather(stopped)):
+            return None
+        merge(self.metrics, meters, self.world)
         means = meters.means()
         if meters.samples == 0:
             raise UserError("the evaluation set has no images: check DataLoader.Eval")
@@ -121,3 +133,24 @@ class Evaluator:
 def results(metrics: Sequence[Metric]) -> dict[str, float]:
     """The values of all `metrics`, in their order."""
     return {name: float(v) for metric in metrics for name, v in metric.result().items()}
+
+
+def merge(metrics: Sequence[Metric], meters: Meters, world: World) -> None:
+    """Put together what the ranks have collected, on each of them."""
+    if world.size > 1:
+        parts = world.gather(([metric.state() for metric in metrics], meters.state()))
+        for place, metric in enumerate(metrics):
+            metric.merge(states[place] for states, _ in parts)
+        meters.merge(sums for _, sums in parts)
+
+
+def totals(metrics: Sequence[Metric], meters: Meters, world: World) -> dict[str, float]:
+    """Metric values and means over all ranks; each goes on collecting its own."""
+    own = [metric.state() for metric in metrics], meters.state()
+    merge(metrics, meters, world)
+    found = results(metrics) | meters.means()
+    if world.size > 1:
+        for metric, state in zip(metrics, own[0]):
+            metric.load_state(state)
+        meters.load_state(own[1])
+    return found

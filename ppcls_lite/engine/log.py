@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import logging.handlers
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 NAME = "ppcls_lite"
 HEARTBEAT = 30.0
+LOG_BYTES = 64 * 1024 * 1024  # then train.log becomes train.log.1, and the one before goes
 STEP = {"is_step": True}  # `extra` of a line that a progress bar replaces
 FILE_ONLY = {"file_only": True}  # `extra` of a line that the console shows in another way
 
@@ -38,10 +40,11 @@ class _Console(logging.Handler):
             sys.stdout.flush()
 
 
-def setup(run_dir: Path | None = None) -> logging.Logger:
+def setup(run_dir: Path | None = None, rank: int = 0) -> logging.Logger:
     """Send the logger `ppcls_lite` to the console and, with `run_dir`, to its train.log (appended).
 
-    Replaces what an earlier call set up, so several runs in one process do not mix.
+    Replaces what an earlier call set up, so several runs in one process do not mix. Only rank 0
+    reports how a run goes; of the others one sees the warnings, in the launcher's workerlog.N.
     """
     logger = logging.getLogger(NAME)
     for handler in list(logger.handlers):
@@ -49,13 +52,16 @@ def setup(run_dir: Path | None = None) -> logging.Logger:
             logger.removeHandler(handler)
             handler.close()
     handlers: list[logging.Handler] = [_Console()]
-    if run_dir is not None:
-        handlers.append(logging.FileHandler(run_dir / "train.log", encoding="utf-8"))
+    if run_dir is not None and rank == 0:
+        path = run_dir / "train.log"
+        handlers.append(
+            logging.handlers.RotatingFileHandler(path, "a", LOG_BYTES, 1, encoding="utf-8")
+        )
     for handler in handlers:
         handler.is_ours = True  # type: ignore[attr-defined]
         handler.setFormatter(_FORMAT)
         logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logger.propagate = False
     return logger
 

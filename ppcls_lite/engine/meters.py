@@ -8,7 +8,7 @@ finite is noticed there, with the step and the images it came from. Read next: t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +39,13 @@ class NotFiniteError(UserError):
 
 
 class Meters:
-    """Sample-weighted means of named scalars since the last `reset`."""
+    """Sample-weighted means of named scalars since the last `reset`.
 
-    def __init__(self) -> None:
+    `pass_over`: a step that is not finite is left out, because its update was skipped (AMP).
+    """
+
+    def __init__(self, pass_over: bool = False) -> None:
+        self.pass_over = pass_over
         self.samples = 0
         self._sums: dict[str, float] = {}
         self._pending: list[tuple[dict[str, Tensor], int, Origin | None]] = []
@@ -57,6 +61,8 @@ class Meters:
         for terms, samples, origin in pending:
             values = {name: float(term) for name, term in terms.items()}
             if origin is not None and not all(map(math.isfinite, values.values())):
+                if self.pass_over:
+                    continue
                 raise NotFiniteError(origin, values)
             self.samples += samples
             for name, value in values.items():
@@ -76,6 +82,14 @@ class Meters:
         """Plain data for a checkpoint in the middle of an epoch."""
         self.flush()
         return {"samples": self.samples, "sums": dict(self._sums)}
+
+    def merge(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Load the sums of several ranks' states."""
+        self.reset()
+        for saved in states:
+            self.samples += saved["samples"]
+            for name, value in saved["sums"].items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
 
     def load_state(self, saved: Mapping[str, Any]) -> None:
         self.reset()

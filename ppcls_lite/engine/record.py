@@ -105,3 +105,25 @@ class Recorder:
             except json.JSONDecodeError:  # the torn last line of a killed run
                 break
         return records
+
+
+class NoRecorder(Recorder):
+    """Writes nothing: the recorder of all ranks but rank 0."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+
+    def open(self, keep: int = 0) -> None:
+        pass
+
+    def write(self, kind: str, epoch: int, step: int, values: Mapping[str, Value]) -> None:
+        pass
+
+    def rewind(self, lines: int) -> None:
+        pass
+
+    def first_batch(self, images: np.ndarray) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

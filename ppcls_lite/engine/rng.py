@@ -18,8 +18,15 @@ from ppcls_lite.errors import UserError
 _GeneratorState = type(paddle.get_rng_state("cpu")[0])
 
 
-def seed(value: int) -> None:
-    """Seed all generators."""
+def random_seed() -> int:
+    """A seed that nobody chose."""
+    return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+def seed(value: int, rank: int = 0) -> None:
+    """Seed all generators; each rank of a run in several processes draws numbers of its own."""
+    if rank:
+        value = int(np.random.SeedSequence((value, rank)).generate_state(1)[0])
     paddle.seed(value)
     np.random.seed(value % 2**32)
     random.seed(value)

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM as a question that the training loop asks between two steps.
+"""Ctrl-C, SIGTERM, SIGUSR1 and the end of the allowed time, as a question asked between two steps.
 
-Read next: trainer.py.
+Schedulers announce the end of a job by a signal: Kubernetes by SIGTERM, Slurm by the one that
+`--signal` names, usually SIGUSR1. Read next: trainer.py.
 """
 
 from __future__ import annotations
@@ -8,29 +9,64 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-WATCHED = (signal.SIGINT, signal.SIGTERM)
+RESUME_ME = 75  # sysexits.h calls it EX_TEMPFAIL: try again later
+WATCHED = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+
+
+class Reason(NamedTuple):
+    """Why a run stopped early, for the log and the caller; empty if it did not.
+
+    The exit code is 130 after Ctrl-C and 143 after SIGTERM, as shells report them, else 75.
+    """
+
+    text: str = ""
+    exit_code: int = 0
+    received: int | None = None
 
 
 class StopSignals:
-    """While the block runs, the first SIGINT or SIGTERM is noted instead of ending the program.
+    """While the block runs, the first SIGINT, SIGTERM or SIGUSR1 is noted instead of ending it all.
 
-    `received` is the signal or None. A second Ctrl-C raises `KeyboardInterrupt` at once. Worker
+    True once there is a reason to stop: `received` is the signal or None; `max_minutes` after the
+    block was entered the time is over. A second Ctrl-C raises `KeyboardInterrupt` at once. Worker
     processes forked meanwhile ignore Ctrl-C (a terminal sends it to all of them, and the loop
     still needs their batches) and end on SIGTERM. Outside the main thread nothing is installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_minutes: float | None = None) -> None:
         self.received: signal.Signals | None = None
+        self.max_minutes = max_minutes
+        self._entered = time.monotonic()
         self._process = os.getpid()
         self._previous: dict[signal.Signals, Any] = {}
 
     def __bool__(self) -> bool:
-        return self.received is not None
+        return self.received is not None or self.is_over_time
+
+    @property
+    def is_over_time(self) -> bool:
+        """Whether `max_minutes` have passed."""
+        passed = (time.monotonic() - self._entered) / 60
+        return self.max_minutes is not None and passed >= self.max_minutes
+
+    def why(self) -> Reason:
+        """The reason to stop, `Reason()` if there is none."""
+        if self.received is not None:
+            shell = self.received in (signal.SIGINT, signal.SIGTERM)
+            code = 128 + self.received if shell else RESUME_ME
+            return Reason(self.received.name, int(code), int(self.received))
+        if self.is_over_time:
+            return Reason(f"Global.max_minutes ({self.max_minutes:g})", RESUME_ME)
+        return Reason()
 
     def __enter__(self) -> StopSignals:
+        self._entered = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             for watched in WATCHED:
                 self._previous[watched] = signal.signal(watched, self._note)

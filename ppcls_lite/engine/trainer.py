@@ -2,10 +2,10 @@
 
 The trainer is handed everything it works with: a task (network and loss), an optimizer, a schedule
 (the learning rate as a function of the update's number), loaders and metrics. The whole training
-state is one dict (`state`), written to the run folder after every epoch and when the run is
-interrupted; `resume` continues at the exact step. On a CPU a run that was stopped and resumed
-ends with the same weights, bit by bit, and the same records as an uninterrupted one.
-Read next: evaluate.py, checkpoint.py, record.py.
+state is one dict (`state`), written to the run folder after every epoch, in between as the keeper
+says, and when the run is interrupted; `resume` continues at the exact step. On a CPU a run that was
+stopped and resumed ends with the same weights, bit by bit, and the same records as any other.
+Read next: training_state.py, evaluate.py, keeper.py, amp.py, ema.py, record.py.
 """
 
 from __future__ import annotations
@@ -20,11 +20,23 @@ from typing import Any, Protocol
 
 import paddle
 
-from ppcls_lite.engine import checkpoint, diverged, log, memory, plots, rng, run_folder
-from ppcls_lite.engine.evaluate import Evaluator, Loader, Metric, results
+from ppcls_lite.engine import (
+    checkpoint,
+    diverged,
+    log,
+    memory,
+    plots,
+    run_folder,
+    training_state,
+)
+from ppcls_lite.engine.amp import Precision
+from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.ema import ExponentialAverage
+from ppcls_lite.engine.evaluate import Evaluator, Loader, Metric, totals
+from ppcls_lite.engine.keeper import Keeper
 from ppcls_lite.engine.meters import Meters, NotFiniteError, Origin
-from ppcls_lite.engine.record import Recorder
-from ppcls_lite.engine.signals import StopSignals
+from ppcls_lite.engine.record import NoRecorder, Recorder
+from ppcls_lite.engine.signals import Reason, StopSignals
 from ppcls_lite.errors import UserError
 from ppcls_lite.tasks import Batch, Supervised
 
@@ -42,17 +54,17 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a run ended: its folder, best and last evaluation, and the signal that stopped it."""
+    """How a run ended: its folder, best and last evaluation, and the signal that stopped it.
+
+    `exit_code` is 0 if the run is complete; 130 after Ctrl-C, 143 after SIGTERM, 75 after SIGUSR1
+    or `max_minutes`: then everything is saved and it can be resumed.
+    """
 
     run_dir: Path
     best: dict[str, float]
     last: dict[str, float]
     stopped_by: int | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0, or as shells report a signal: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 0 if self.stopped_by is None else 128 + self.stopped_by
+    exit_code: int = 0
 
 
 def steps_per_epoch(batches: int, update_freq: int = 1) -> int:
@@ -66,7 +78,10 @@ class Trainer:
     `metrics` are computed on the training batches; `evaluator` scores the network every
     `eval_interval` epochs after `start_eval_epoch`, and after the last one. `update_freq` batches
     make one update, whose gradient is that of one large batch. A line is printed every
-    `print_batch_step` updates; `save_interval` epochs lie between two kept checkpoints.
+    `print_batch_step` updates. The `keeper` writes checkpoints (by default after each epoch). With
+    an `ema` both networks are evaluated, the averaged one decides. `early_stop` evaluations without
+    a better score end the run, `max_minutes` interrupt it. In a `world` of several ranks each
+    trains on its part of every batch, and rank 0 writes to `run_dir`.
     """
 
     def __init__(
@@ -84,9 +99,14 @@ class Trainer:
         labels: Sequence[str] | None = None,
         update_freq: int = 1,
         print_batch_step: int = 10,
-        save_interval: int = 1,
         eval_interval: int = 1,
         start_eval_epoch: int = 0,
+        keeper: Keeper | None = None,
+        precision: Precision | None = None,
+        ema: ExponentialAverage | None = None,
+        early_stop: int | None = None,
+        max_minutes: float | None = None,
+        world: World | None = None,
     ) -> None:
         if len(loader) == 0:
             raise UserError(
@@ -102,19 +122,24 @@ class Trainer:
         self.run_dir = run_folder.prepare(run_dir)
         self.epochs = epochs
         self.metrics, self.evaluator = list(metrics), evaluator
-        self.recorder = recorder or Recorder(run_dir)
+        self.world = world or World()
+        self.recorder = recorder or (Recorder(run_dir) if self.world.is_main else NoRecorder())
         self.labels = labels
         self.update_freq = update_freq
         self.print_batch_step = print_batch_step
-        self.save_interval = save_interval
+        self.keeper = keeper or Keeper(run_dir)
+        self.precision, self.ema = precision or Precision(), ema
+        self.early_stop = early_stop
         self.eval_interval, self.start_eval_epoch = eval_interval, start_eval_epoch
         self.steps = steps_per_epoch(len(loader), update_freq)
 
         self.epoch, self.step_in_epoch = 1, 0  # the running epoch (from 1), updates done in it
-        self.meters, self.watch, self.stop = Meters(), log.Stopwatch(), StopSignals()
+        self.meters = Meters(pass_over=self.precision.scaler is not None)
+        self.watch, self.stop = log.Stopwatch(), StopSignals(max_minutes)
+        self.stopping = self.saving = False  # what some rank wants after this step: on all the same
         self.best: dict[str, Any] = {}  # epoch, scores, confusion
         self.history: list[dict[str, Any]] = []
-        self._kept_lines = 0
+        self.kept_lines = 0  # of metrics.jsonl, which are from before a resume
 
     @property
     def updates(self) -> int:
@@ -122,14 +147,16 @@ class Trainer:
         return (self.epoch - 1) * self.steps + self.step_in_epoch
 
     def fit(self) -> FitResult:
-        """Train to the end, or to the first Ctrl-C or SIGTERM, which loses nothing.
+        """Train to the end, or to the first signal or time limit, which loses nothing.
 
         Raises `NotFiniteError` for a loss that is NaN or infinite, with advice.
         """
-        self.recorder.open(self._kept_lines)
+        if self.world.is_main:
+            checkpoint.remove_leftovers(self.run_dir)
+        self.recorder.open(self.kept_lines)
         self.task.train()
-        with self.stop, contextlib.closing(self.recorder):
-            while self.epoch <= self.epochs:
+        with self.stop, contextlib.closing(self.recorder), contextlib.closing(self.keeper):
+            while self._goes_on():
                 with log.bar(self._place, self.steps, self.step_in_epoch) as bar:
                     self.watch.restart()
                     for batches in self._updates():
@@ -137,8 +164,10 @@ class Trainer:
                         bar.update()
                         if self.step_in_epoch % self.print_batch_step == 0 or self.updates == 1:
                             bar.set_postfix_str(self._report_step())
-                        if self.stop:
+                        if self.stopping or (self.world.size == 1 and self.stop):
                             return self._end()
+                        if self.saving and self.step_in_epoch < self.steps:
+                            self._save(["latest"])
                 if not self._finish_epoch():
                     return self._end()
         return self._end()
@@ -149,62 +178,45 @@ class Trainer:
         self.optimizer.set_lr(lr)
         sizes = [batch["image"].shape[0] for batch in batches]
         for batch, size in zip(batches, sizes):
-            losses, outputs = self.task.losses(batch)
+            with self.precision.cast():
+                losses, outputs = self.task.losses(batch)
             loss = losses["loss"]
-            (loss if len(batches) == 1 else loss * (size / sum(sizes))).backward()
+            self.precision.backward(loss if len(batches) == 1 else loss * (size / sum(sizes)))
             origin = Origin(self.epoch, self.step_in_epoch + 1, lr, batch.get("index"))
             self.meters.add(losses, size, origin)
             for metric in self.metrics:
                 metric.update(outputs, batch)
-        self.optimizer.step()
+        due = self.world.is_main and self.keeper.is_due(self.updates + 1)
+        wishes = self.world.average(self.task.model, bool(self.stop), due)
+        self.stopping, self.saving = wishes
+        if self.precision.step(self.optimizer) and self.ema:
+            self.ema.update()
         self.optimizer.clear_grad()
         self.step_in_epoch += 1
-        self.watch.step(sum(sizes))
+        self.watch.step(sum(sizes) * self.world.size)
 
     def state(self) -> dict[str, Any]:
-        """The whole training state between two updates, as plain data and arrays."""
-        observed = getattr(self.schedule, "state", None)
-        return {
-            "model": checkpoint.arrays(self.task.model),
-            "optimizer": checkpoint.optimizer_arrays(self.optimizer, self.task.model),
-            "schedule": observed() if observed else None,
-            "epoch": self.epoch,
-            "step_in_epoch": self.step_in_epoch,
-            "steps_per_epoch": self.steps,
-            "meters": self.meters.state(),
-            "metrics": [metric.state() for metric in self.metrics],
-            "best": self.best,
-            "history": self.history,
-            "lines": self.recorder.lines,
-            "rng": rng.state(),
-        }
+        """The whole training state between two updates, as plain data and arrays.
+
+        It is gathered from all ranks, so all of them call it together.
+        """
+        return training_state.collect(self)
 
     def resume(self, prefix: str | Path) -> None:
         """Continue exactly where the checkpoint `prefix` was written.
 
+        `auto` takes the newest whole one of the run folder, or starts a new run if there is none.
         Raises `UserError` if it is damaged or of another network, optimizer or epoch length.
         """
-        saved = checkpoint.load(prefix)
-        if saved["steps_per_epoch"] != self.steps:
-            raise UserError(
-                f"{prefix} was written with {saved['steps_per_epoch']} updates per epoch, this run "
-                f"has {self.steps}: the training list, the batch size or Global.update_freq "
-                "differ. Restore them, or start a new run from the weights with "
-                f"-o Global.pretrained_model={prefix}"
-            )
-        checkpoint.load_arrays(self.task.model, saved["model"], str(prefix))
-        checkpoint.load_optimizer_arrays(
-            self.optimizer, self.task.model, saved["optimizer"], str(prefix)
-        )
-        if saved["schedule"] is not None and hasattr(self.schedule, "load_state"):
-            self.schedule.load_state(saved["schedule"])
-        self.epoch, self.step_in_epoch = saved["epoch"], saved["step_in_epoch"]
-        self.meters.load_state(saved["meters"])
-        for metric, counts in zip(self.metrics, saved["metrics"]):
-            metric.load_state(counts)
-        self.best, self.history = saved["best"], saved["history"]
-        self._kept_lines = saved["lines"]
-        rng.restore(saved["rng"])
+        if prefix == checkpoint.AUTO:
+            found = self.world.from_main(lambda: checkpoint.load_newest(self.run_dir))
+            if found is None:
+                logger.info(f"No checkpoint in {self.run_dir}: this is a new run")
+                return
+            prefix, saved = found
+        else:
+            saved = self.world.from_main(lambda: checkpoint.load(prefix))
+        training_state.restore(self, saved, str(prefix))
         logger.info(f"Resumed {prefix}: {self._done()}")
 
     def _updates(self) -> Iterator[list[Batch]]:
@@ -225,7 +237,7 @@ class Trainer:
 
     def _report_step(self) -> str:
         """Log and record the running averages; returns a short form for the progress bar."""
-        values, costs = results(self.metrics) | self._means(), self.watch.costs()
+        values, costs = self._totals(), self.watch.costs()
         lr, left = self.schedule(self.updates - 1), self.epochs * self.steps - self.updates
         name, step = type(self.schedule).__name__, f"{self.step_in_epoch}/{self.steps}"
         logger.info(log.step_line(self._place, step, name, lr, values, costs, left), extra=log.STEP)
@@ -237,7 +249,7 @@ class Trainer:
         """Averages, evaluation and checkpoints of the finished epoch; False if interrupted."""
         epoch, lines = self.epoch, self.recorder.lines
         lr = self.schedule(self.updates - 1)
-        train = results(self.metrics) | self._means()
+        train = self._totals()
         logger.info(f"[Train]{self._place}[Avg]{log.numbers(train | memory.peak())}")
         self.recorder.write("train", epoch, self.updates, {"lr": lr} | train | memory.peak())
         scores = None
@@ -251,9 +263,16 @@ class Trainer:
         self.meters.reset()
         for metric in self.metrics:
             metric.reset()
-        prefixes = ["latest"] + ["best_model"] * (self.best.get("epoch") == epoch)
-        self._save(*prefixes, *[f"epoch_{epoch}"] * (epoch % self.save_interval == 0))
+        up = self.evaluator is None or self.evaluator.higher_is_better
+        names = self.keeper.names(self.history, self.best.get("epoch"), up)
+        self._save(names, self.keeper.unwanted(self.history, up))
         return True
+
+    def _goes_on(self) -> bool:
+        """Whether epochs are left, and the score has improved lately."""
+        best = self.best.get("epoch", 0)
+        since = sum(entry["epoch"] > best for entry in self.history if entry["eval"])
+        return self.epoch <= self.epochs and (self.early_stop is None or since < self.early_stop)
 
     def _is_evaluated(self, epoch: int) -> bool:
         due = epoch > self.start_eval_epoch and epoch % self.eval_interval == 0
@@ -261,9 +280,12 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, float] | None:
         """Score the network, log, record and compare with the best; None if interrupted."""
-        evaluator = self.evaluator
-        with log.bar(f"[Eval][Epoch {self.epoch}]", len(evaluator.loader)) as bar:
-            scores = evaluator.run(stop=lambda: bool(self.stop), on_batch=bar.update)
+        evaluator, scores = self.evaluator, self._run_evaluator()
+        if scores is not None and self.ema:
+            with self.ema.applied():
+                averaged = self._run_evaluator("[EMA]")
+            # the averaged network is the one to use: its score is the main one
+            scores = averaged and {f"{n}_ema": v for n, v in averaged.items()} | scores
         if scores is None:
             return None
         main = next(iter(scores))
@@ -278,33 +300,59 @@ class Trainer:
             self.schedule.observe(scores[main])
         return scores
 
+    def _run_evaluator(self, note: str = "") -> dict[str, float] | None:
+        with (
+            log.bar(f"[Eval]{note}[Epoch {self.epoch}]", len(self.evaluator.loader)) as bar,
+            self.precision.test_cast(),
+        ):
+            # not when the time is over: a long evaluation would never end
+            return self.evaluator.run(
+                stop=lambda: self.stop.received is not None, on_batch=bar.update
+            )
+
+    def _totals(self) -> dict[str, float]:
+        """The epoch's metrics and mean losses so far, over the images of all ranks."""
+        self._means()
+        return totals(self.metrics, self.meters, self.world)
+
     def _means(self) -> dict[str, float]:
         try:
             return self.meters.means()
         except NotFiniteError as error:
+            self.keeper.wait()
             raise diverged.explained(error, self.loader, self.run_dir) from None
 
-    def _save(self, *prefixes: str) -> None:
+    def _save(self, names: Sequence[str], unwanted: Sequence[str] = ()) -> None:
+        self.keeper.wait()  # messages name the last checkpoint
         self._means()  # a network whose loss is not finite must not replace a good checkpoint
         state = self.state()
-        diverged.require_finite(state["model"], self._done(), self.run_dir)
-        for prefix in prefixes:
-            checkpoint.save(self.run_dir / prefix, state)
-        logger.info(f"Saved {', '.join(prefixes)} in {self.run_dir}")
+        for weights in (state["model"], state["ema"]["weights"] if self.ema else {}):
+            diverged.require_finite(weights, self._done(), self.run_dir)
+        if self.world.is_main:
+            self.keeper.save(state, names, unwanted)
 
     def _end(self) -> FitResult:
         """Draw the run, say how it ended, and how to go on if it was stopped."""
-        stopped = self.stop.received if self.epoch <= self.epochs else None
-        if stopped:
-            self._save("latest")
+        reasons = [s for s in self.world.gather(self.stop.why()) if s.text]
+        stopped = reasons[0] if reasons and self._goes_on() else Reason()
+        if stopped.text:
+            self._save(["latest"])
+            self.keeper.wait()
             logger.warning(
-                f"Stopped by {stopped.name} {self._done()}. Nothing is lost: continue "
+                f"Stopped by {stopped.text} {self._done()}. Nothing is lost: continue "
                 f"with the same command and -o Global.checkpoints={self.run_dir / 'latest'}"
             )
-        self._draw()
+        elif self.epoch <= self.epochs:
+            logger.info(
+                f"Ended after epoch {self.epoch - 1} of {self.epochs}: no better score in "
+                f"{self.early_stop} evaluations (Global.early_stop)"
+            )
+        if self.world.is_main:
+            self._draw()
+        self.world.barrier()  # the launcher ends all ranks soon after the first one's exit
         last = self.history[-1]["eval"] if self.history else None
         best = self.best.get("scores", {}) | {"epoch": self.best["epoch"]} if self.best else {}
-        return FitResult(self.run_dir, best, last or {}, stopped)
+        return FitResult(self.run_dir, best, last or {}, stopped.received, stopped.exit_code)
 
     def _draw(self) -> None:
         if self.history:

@@ -10,7 +10,9 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.keeper import Keeper
 from ppcls_lite.engine.record import Recorder
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.tasks import Supervised
@@ -113,7 +115,10 @@ class Falling:
 
 
 def build(run_dir, optimizer="Momentum", loader=None, loss=cross_entropy, net=TinyNet, **options):
-    """A trainer as a recipe would compose it; `visualdl` and `pictures` are off (slow)."""
+    """A trainer as a recipe would compose it; `visualdl` and `pictures` are off (slow).
+
+    `options` are the trainer's and the keeper's; `ema` is a decay.
+    """
     paddle.seed(1)
     model = net()
     task = Supervised(model, loss)
@@ -130,10 +135,15 @@ def build(run_dir, optimizer="Momentum", loader=None, loss=cross_entropy, net=Ti
     options = {"epochs": 3, "print_batch_step": 2, "metrics": [Accuracy()], **options}
     schedule = options.pop("schedule", None) or Falling()
     loader = MemoryLoader() if loader is None else loader
+    keeping = ("save_interval", "save_steps", "save_minutes", "keep_last", "keep_best")
+    keeper = Keeper(run_dir, **{k: options.pop(k) for k in keeping if k in options})
+    if "ema" in options:
+        options["ema"] = ExponentialAverage(model, options["ema"], use_warmup=True)
     trainer = Trainer(
         *(task, optimizer, schedule, loader, run_dir),
         evaluator=evaluator,
         recorder=recorder,
+        keeper=keeper,
         **options,
     )
     if not pictures:

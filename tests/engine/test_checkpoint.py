@@ -37,7 +37,9 @@ def test_weights_load_with_paddle_itself(tiny, tmp_path):
     for name, tensor in model.state_dict().items():
         assert (tensor == other.state_dict()[name]).all()
     assert checkpoint.load(tmp_path / "latest")["step"] == 3
-    assert {p.name for p in tmp_path.iterdir()} == {"latest.pdparams", "latest.pdstate"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *("latest.pdparams", "latest.pdstate", "latest.manifest.json")
+    }
 
 
 def test_prefix_with_a_dot_keeps_its_name(tiny, tmp_path):
@@ -171,7 +173,7 @@ def test_failed_write_keeps_the_old_file(tiny, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"latest\.pdstate could not be written: No space"):
         checkpoint.save(tmp_path / "latest", {"model": {}, "epoch": 2})
     assert checkpoint.load(tmp_path / "latest")["epoch"] == 1
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_resume_in_a_new_process_with_other_layer_numbers(tiny, tmp_path):

@@ -1,0 +1,236 @@
+"""From the sections of a checked configuration to the objects of a run.
+
+One function per object, each given the settings and what it depends on. Read before: recipe.py,
+which puts them together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ppcls_lite.config import Node
+from ppcls_lite.data.loader import Loader
+from ppcls_lite.engine import amp, checkpoint
+from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.ema import ExponentialAverage
+from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.keeper import Keeper
+from ppcls_lite.engine.record import NoRecorder, Recorder
+from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.inference.labels import read_label_file
+from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.metrics.confusion import ConfusionMatrix
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.pretrained import resolve_pretrained
+from ppcls_lite.models.weights import load_weights
+from ppcls_lite.settings import RecipeSettings, SplitSettings
+from ppcls_lite.tasks import Supervised
+
+logger = logging.getLogger("ppcls_lite")
+
+
+def run_dir_of(settings: RecipeSettings) -> Path:
+    """Where a recipe's run lies."""
+    return Path(settings.Global.output_dir) / settings.Arch.entry.name
+
+
+def class_num_of(settings: RecipeSettings) -> int:
+    """The class count of the network, which data and metrics follow."""
+    return settings.Arch.get("class_num")
+
+
+def build_model(settings: RecipeSettings, training: bool = False) -> Backbone:
+    """The network with its weights: `Global.pretrained_model`, `Arch.pretrained`, or random.
+
+    A training from `Arch.pretrained` may have other classes: a classifier that differs is left
+    random, and the log says so. `Global.pretrained_model` has to fit unless `Global.replace_head`
+    is set. With `Global.checkpoints` the trainer loads the state later.
+    """
+    model, extras = settings.Arch.build(), settings.Arch.extras
+    own = settings.Global.pretrained_model
+    if own:
+        load_weights(model, own, replace_head=training and settings.Global.replace_head)
+    elif extras.pretrained and settings.Global.checkpoints in (None, "", checkpoint.AUTO):
+        path = extras.pretrained
+        if path is True:
+            path = resolve_pretrained(settings.Arch.entry.name, extras.use_ssld)
+        load_weights(model, path, replace_head=training)
+    return model
+
+
+def build_loss(nodes: Sequence[Node]) -> CombinedLoss:
+    """The weighted terms of `Loss.Train` or `Loss.Eval`."""
+    return CombinedLoss([node.build() for node in nodes])
+
+
+def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
+    """The metrics of `Metric.Train` or `Metric.Eval`."""
+    nodes = getattr(settings.Metric, split, None) if settings.Metric else None
+    return [node.build(class_num=class_num_of(settings)) for node in nodes or ()]
+
+
+def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str, Any]:
+    """The data sets of the given splits; reads their lists, but no image yet."""
+    datasets = {}
+    for split in splits:
+        section = getattr(settings.DataLoader, split)
+        if section is None:
+            hint = " or set Global.eval_during_train: false" if split == "Eval" else ""
+            raise ConfigError(f"DataLoader.{split}: is missing; add it{hint}")
+        context = {"class_num": class_num_of(settings), "seed": seed_of(settings)}
+        datasets[split] = section.dataset.build(**context)
+    return datasets
+
+
+def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: World) -> Loader:
+    """Sampler, batch transforms and worker processes around a data set."""
+    section: SplitSettings = getattr(settings.DataLoader, split)
+    training = split == "Train"
+    sampler = section.sampler.build(seed=seed_of(settings))
+    sampler.bind(len(dataset), world.size, world.rank, evaluation=not training)
+    mixers = section.dataset.extras.batch_transform_ops or ()
+    return Loader(
+        dataset,
+        sampler,
+        [mixer.build(class_num=class_num_of(settings)) for mixer in mixers],
+        section.loader.num_workers,
+        section.loader.use_shared_memory,
+        training=training,
+        skip_bad=settings.Global.eval_skip_bad,
+        max_bad_ratio=settings.Global.max_bad_ratio,
+    )
+
+
+def build_evaluator(
+    settings: RecipeSettings, task: Supervised, dataset: Any, world: World
+) -> Evaluator:
+    """The evaluation on `DataLoader.Eval`, with a confusion matrix for one label per image."""
+    metrics = build_metrics(settings, "Eval")
+    single_label = dataset.labels is not None and np.ndim(dataset.labels) == 1
+    if single_label and not any(isinstance(metric, ConfusionMatrix) for metric in metrics):
+        metrics.append(ConfusionMatrix())
+    loss = build_loss(settings.Loss.Eval) if settings.Loss and settings.Loss.Eval else None
+    return Evaluator(task, build_loader(settings, "Eval", dataset, world), metrics, loss, world)
+
+
+def build_recorder(settings: RecipeSettings, run_dir: Path, dataset: Any, world: World) -> Recorder:
+    """metrics.jsonl and VisualDL, with what is needed to show images and compare runs."""
+    if not world.is_main:
+        return NoRecorder()
+    _, normalizer = dataset.split_tail()
+    lr = settings.Optimizer.arguments.get("lr")
+    compared = {"Arch": settings.Arch.entry.name, "Optimizer": settings.Optimizer.entry.name}
+    compared |= {"epochs": settings.Global.epochs, "seed": seed_of(settings)}
+    if lr is not None:
+        compared |= {f"lr.{k}": v for k, v in lr.arguments.items() if isinstance(v, (int, float))}
+    return Recorder(
+        run_dir,
+        settings.Global.use_visualdl,
+        None if normalizer is None else tuple(normalizer.mean.tolist()),
+        None if normalizer is None else tuple(normalizer.std.tolist()),
+        compared,
+    )
+
+
+def build_keeper(settings: RecipeSettings, run_dir: Path) -> Keeper:
+    """What is saved when."""
+    run = settings.Global
+    names = ("save_interval", "save_steps", "save_minutes", "keep_last", "keep_best")
+    return Keeper(run_dir, **{name: getattr(run, name) for name in names})
+
+
+def build_precision(
+    settings: RecipeSettings, model: nn.Layer, optimizer: paddle.optimizer.Optimizer
+) -> amp.Precision:
+    """Mixed precision, if the section `AMP` asks for it; level O2 changes model and optimizer."""
+    if settings.AMP is None or not settings.AMP.use_amp:
+        return amp.Precision()
+    options = dataclasses.asdict(settings.AMP)
+    del options["use_amp"]
+    return amp.mixed(model, optimizer, **options)
+
+
+def build_ema(settings: RecipeSettings, model: nn.Layer) -> ExponentialAverage | None:
+    """The averaged weights, if there is a section `EMA`."""
+    if settings.EMA is None:
+        return None
+    logger.info(
+        f"EMA with decay {settings.EMA.decay}: both networks are evaluated; the averaged one "
+        "decides about best_model and is in every .pdparams, the other one in *_raw.pdparams"
+    )
+    return ExponentialAverage(model, settings.EMA.decay, settings.EMA.use_warmup)
+
+
+def seed_of(settings: RecipeSettings) -> int:
+    """`Global.seed`; `_start` has replaced `false` by a random one."""
+    return int(settings.Global.seed)
+
+
+def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | None:
+    """The class names of `Infer.PostProcess.class_id_map_file`, None if the key is not there.
+
+    For tables and pictures a list that is missing or of another class count is left out; with
+    `required` it is a UserError, because a wrong name on a prediction would mislead.
+    """
+    node = settings.Infer.PostProcess if settings.Infer else None
+    file = node.arguments.get("class_id_map_file") if node else None
+    if not file:
+        return None
+    try:
+        names = read_label_file(file, node.arguments.get("delimiter"))
+        if len(names) != class_num_of(settings):
+            raise UserError(
+                f"Infer.PostProcess.class_id_map_file: {file} names {len(names)} classes, but "
+                f"Arch.class_num is {class_num_of(settings)}; give the list that fits the weights"
+            )
+    except UserError as error:
+        if required:
+            raise
+        logger.info(f"classes are shown by number: {error}")
+        return None
+    return names
+
+
+def scale_rate(settings: RecipeSettings, schedule: Any, batch_size: int, world: World) -> None:
+    """Multiply the rates by total batch / `Optimizer.lr.base_batch_size`, if the recipe has one.
+
+    Without it, a total batch other than the one that the recipe states is worth a warning.
+    """
+    run = settings.Global
+    total = batch_size * world.size * run.update_freq
+    cards = f"{batch_size} images x {world.size} processes"
+    found = f"{total} images ({cards}{f' x update_freq {run.update_freq}' * (run.update_freq > 1)})"
+    base, meant = settings.Optimizer.arguments["lr"].extras.base_batch_size, run.total_batch_size
+    if base:
+        schedule.scale = total / base
+        logger.info(
+            f"an update takes {found}: the learning rate of base_batch_size {base} is multiplied "
+            f"by {schedule.scale:g}"
+        )
+    elif meant and meant != total:
+        logger.warning(
+            f"an update takes {found}, but this recipe's learning rate is meant for "
+            f"{meant}. To scale the rate: -o Optimizer.lr.base_batch_size={meant}; to keep it and "
+            f"this message away: -o Global.total_batch_size={total}"
+        )
+
+
+def use_sync_bn(settings: RecipeSettings, model: Backbone, world: World) -> Backbone:
+    """`model` with batch normalisation over all ranks' images, where `Arch.use_sync_bn` asks so."""
+    if not settings.Arch.extras.use_sync_bn or world.size == 1:
+        return model
+    if not paddle.get_device().startswith("gpu"):
+        logger.info(
+            "Arch.use_sync_bn: Paddle has no SyncBatchNorm for CPUs, so each process normalises "
+            "with the statistics of its own images (the running statistics are averaged)"
+        )
+        return model
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -1,0 +1,169 @@
+"""Training in several processes (ranks) that hold the same network and share every batch.
+
+One mechanism for CPUs (gloo) and GPUs (NCCL): after the backward passes of an update, gradients and
+the running statistics of batch normalisation are averaged over the ranks in one message, so that
+all ranks go on with the same network, buffers included. Whichever rank evaluates, saves or
+resumes, it is the same state. `World()` is the run in one process, where all of this is nothing.
+
+A rank that fails leaves its message in the run's key-value store, and the others, which find the
+connection closed, show it. Read next: trainer.py, cores.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import paddle
+from paddle import Tensor, distributed, nn
+from paddle.base import core
+
+from ppcls_lite.errors import UserError
+
+logger = logging.getLogger("ppcls_lite")
+Value = TypeVar("Value")
+
+PATIENCE = 3.0  # seconds in which a failed rank's message arrives, or the launcher ends us
+STORE_ERRORS = (RuntimeError, OSError, ValueError)  # what Paddle raises for one that is gone
+STATISTICS = ("_mean", "_variance")  # the ends of their names; for Paddle they are parameters
+FAILURES, MESSAGE = "ppcls_lite/failures", "ppcls_lite/message"
+
+
+def ranks_wanted() -> int:
+    """The number of processes that `paddle.distributed.launch` has started; 1 without it."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
+
+
+def connect() -> World:
+    """Join the other processes of this run: gloo if Paddle's device is a CPU, NCCL on GPUs."""
+    if ranks_wanted() == 1:
+        return World()
+    if not distributed.is_initialized():
+        if paddle.get_device() == "cpu":
+            os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
+        distributed.init_parallel_env()
+    return World(distributed.get_rank(), distributed.get_world_size())
+
+
+class LostRankError(UserError):
+    """Another rank has ended while this one needed it."""
+
+
+class World:
+    """This process's place among the `size` processes of a run; rank 0 writes the files."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process logs and writes records, checkpoints and pictures."""
+        return self.rank == 0
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every rank's `value` (plain data and arrays), in the order of the ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Value] = []
+        with self._connected():
+            distributed.all_gather_object(values, value)
+        return values
+
+    def from_main(self, make: Callable[[], Value]) -> Value:
+        """What `make()` returns on rank 0, on all ranks; the others do not call it."""
+        return self.gather(make() if self.is_main else None)[0]
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.gather(None)
+
+    def share(self, layer: nn.Layer) -> None:
+        """Give all ranks rank 0's parameters and buffers."""
+        if self.size > 1:
+            for tensor in layer.state_dict().values():
+                with self._connected(), paddle.no_grad():
+                    distributed.broadcast(tensor, 0)
+
+    def average(self, layer: nn.Layer, *wishes: bool) -> tuple[bool, ...]:
+        """Make the gradients and running statistics of `layer` their means over the ranks.
+
+        Returns for each of the `wishes` whether any rank has it: they agree in the same message.
+        """
+        if self.size == 1:
+            return wishes
+        tensors = layer.state_dict()
+        parameters = [p for p in tensors.values() if p.grad is not None]
+        statistics = [t for name, t in tensors.items() if name.endswith(STATISTICS)]
+        parts = [p.grad for p in parameters] + statistics
+        with paddle.no_grad():
+            flags = paddle.to_tensor([float(wish) for wish in wishes])
+            message = paddle.concat([*(flatten(part) for part in parts), flags])
+            with self._connected():
+                distributed.all_reduce(message)
+            message /= self.size
+            sizes = [part.size for part in parts]
+            *means, agreed = paddle.split(message, [*sizes, len(wishes)])
+            means = [m.reshape(p.shape).astype(p.dtype) for m, p in zip(means, parts)]
+            for parameter, mean in zip(parameters, means):
+                parameter.grad = mean
+            for statistic, mean in zip(statistics, means[len(parameters) :]):
+                statistic.set_value(mean)
+            return tuple(bool(share > 0) for share in agreed.tolist())
+
+    @contextlib.contextmanager
+    def telling_failures(self) -> Iterator[None]:
+        """Let the other ranks know the error that ends this one."""
+        try:
+            yield
+        except LostRankError:
+            raise
+        except BaseException as error:
+            if self.size > 1:
+                self._tell(str(error) or type(error).__name__)
+            raise
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Turn the transport's error about a closed connection into the reason for it."""
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            raise LostRankError(self._reason() or _unexplained(error)) from None
+
+    def _tell(self, message: str) -> None:
+        with contextlib.suppress(*STORE_ERRORS):  # rank 0, which keeps it, may be gone
+            store = core.create_or_get_global_tcp_store()
+            name = f"rank {self.rank} on {socket.gethostname()}"
+            store.set(MESSAGE, f"{name} has stopped this run: {message}".encode())
+            store.add(FAILURES, 1)
+
+    def _reason(self) -> str | None:
+        """The message of the rank that failed; None if it left none in time."""
+        store, end = core.create_or_get_global_tcp_store(), time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            with contextlib.suppress(*STORE_ERRORS):  # one of them is a signal during the question
+                if store.add(FAILURES, 0):
+                    return bytes(store.get(MESSAGE)).decode()
+            time.sleep(0.1)
+        return None
+
+
+def flatten(part: Tensor) -> Tensor:
+    """As one row of float32: mixed precision has gradients of several types."""
+    return part.reshape([-1]).astype("float32")
+
+
+def _unexplained(error: BaseException) -> str:
+    folder = os.environ.get("PADDLE_LOG_DIR", "log")
+    return (
+        "another process of this run has ended without a message: killed (by the system for lack "
+        f"of memory, or with its machine)? Look into {folder}/workerlog.* on every machine; "
+        "the run continues from its last checkpoint with -o Global.checkpoints=RUN_FOLDER/latest "
+        f"({str(error).splitlines()[0]})"
+    )

@@ -1,0 +1,87 @@
+"""The exponential moving average of a network's weights (Polyak and Juditsky, 1992).
+
+After every update `average = decay * average + (1 - decay) * weight`; running statistics of batch
+normalisation are copied, since they are averages already. With the warm-up the decay of update n is
+`min(decay, (1 + n) / (10 + n))`, so that the first, random weights are forgotten soon; a short run
+needs it. Read next: trainer.py, which evaluates both networks and saves both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from ppcls_lite.engine import checkpoint
+
+
+class ExponentialAverage:
+    """Averages the weights of `model`, in float32 whatever the network's own type.
+
+    `decay` lies in 0..1; `use_warmup` lets it grow from 0.1 to that.
+    """
+
+    def __init__(self, model: nn.Layer, decay: float = 0.9999, use_warmup: bool = False) -> None:
+        self.model = model
+        self.decay, self.use_warmup = decay, use_warmup
+        self.updates = 0
+        # Paddle makes the running statistics parameters too, which no gradient reaches
+        self._learnt = {n for n, p in model.named_parameters() if not p.stop_gradient}
+        self._averages: dict[str, paddle.Tensor] = {}
+        self.restart()
+
+    @paddle.no_grad()
+    def restart(self) -> None:
+        """Begin anew with the network's present weights."""
+        self.updates = 0
+        self._averages = {n: _exact(t).clone() for n, t in self.model.state_dict().items()}
+
+    @paddle.no_grad()
+    def update(self) -> None:
+        """Take in the weights after an update."""
+        decay = self.decay
+        if self.use_warmup:
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        for name, tensor in self.model.state_dict().items():
+            if name in self._learnt:
+                self._averages[name].lerp_(_exact(tensor), 1 - decay)
+            else:
+                paddle.assign(_exact(tensor), self._averages[name])
+        self.updates += 1
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """While the block runs, the network has the averaged weights; afterwards its own again."""
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        _fill(self.model, self._averages)
+        try:
+            yield
+        finally:
+            _fill(self.model, own)
+
+    def state(self) -> dict[str, Any]:
+        """The averaged weights under the network's names, and how many updates they hold."""
+        arrays = {name: tensor.numpy() for name, tensor in self._averages.items()}
+        return {"weights": arrays, "updates": self.updates}
+
+    def load_state(self, saved: dict[str, Any], source: str) -> None:
+        """Continue with `saved`; raises `UserError` if it is another network's."""
+        checkpoint.require_same(self._averages, saved["weights"], source)
+        for name, tensor in self._averages.items():
+            tensor.set_value(saved["weights"][name])
+        self.updates = saved["updates"]
+
+
+def _exact(tensor: paddle.Tensor) -> paddle.Tensor:
+    """`tensor` in float32 if its type is a shorter one."""
+    short = tensor.dtype in (paddle.float16, paddle.bfloat16)
+    return tensor.detach().astype("float32") if short else tensor.detach()
+
+
+@paddle.no_grad()
+def _fill(model: nn.Layer, values: dict[str, paddle.Tensor]) -> None:
+    for name, tensor in model.state_dict().items():
+        paddle.assign(values[name].astype(tensor.dtype), tensor)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_lite.engine import checkpoint
+from ppcls_lite.engine.ema import ExponentialAverage
+from ppcls_lite.errors import UserError
+
+
+def change(model, value):
+    for tensor in model.state_dict().values():
+        tensor.set_value(paddle.full_like(tensor, value))
+
+
+def test_average_by_hand(tiny):
+    model = tiny.Net()
+    change(model, 1.0)
+    ema = ExponentialAverage(model, decay=0.9)
+    for value in (2.0, 4.0):
+        change(model, value)
+        ema.update()
+    weights = ema.state()["weights"]
+    np.testing.assert_allclose(weights["conv.weight"], 0.9 * (0.9 + 0.2) + 0.4, rtol=1e-6)
+    np.testing.assert_array_equal(weights["norm._mean"], 4.0)  # statistics are copied
+    assert ema.state()["updates"] == 2
+
+
+def test_warm_up_begins_with_the_newest_weights(tiny):
+    model = tiny.Net()
+    change(model, 1.0)
+    ema = ExponentialAverage(model, decay=0.999, use_warmup=True)
+    change(model, 2.0)
+    ema.update()
+    np.testing.assert_allclose(ema.state()["weights"]["fc.bias"], 0.1 + 0.9 * 2, rtol=1e-6)
+
+
+def test_applied_and_put_back(tiny):
+    model = tiny.Net()
+    ema = ExponentialAverage(model, decay=0.5)
+    before = checkpoint.arrays(model)
+    change(model, 3.0)
+    with pytest.raises(KeyboardInterrupt), ema.applied():
+        for name, array in checkpoint.arrays(model).items():
+            np.testing.assert_array_equal(array, before[name])
+        raise KeyboardInterrupt
+    assert all((array == 3.0).all() for array in checkpoint.arrays(model).values())
+
+
+def test_short_weights_are_averaged_in_float32(tiny):
+    model = tiny.Net()
+    change(model, 1.0)
+    model.to(dtype="bfloat16")
+    ema = ExponentialAverage(model, decay=0.999)
+    for _ in range(3):
+        change(model, 2.0)
+        ema.update()
+    average = ema.state()["weights"]["fc.weight"]
+    assert average.dtype == np.float32
+    np.testing.assert_allclose(average, 2 - 0.999**3, rtol=1e-6)  # bfloat16 would stay at 1
+    with ema.applied():
+        assert model.fc.weight.dtype == paddle.bfloat16
+    arrays = checkpoint.arrays(model)
+    assert arrays["fc.weight"].dtype == np.float32
+    checkpoint.load_arrays(model, {n: a * 0 for n, a in arrays.items()}, "x")
+    assert float(model.fc.weight.astype("float32").abs().sum()) == 0.0
+
+
+def test_state_of_another_network(tiny):
+    ema = ExponentialAverage(tiny.Net(4))
+    with pytest.raises(UserError, match="another network"):
+        ema.load_state(ExponentialAverage(tiny.Net(6)).state(), "run/latest")
+
+
+def test_both_networks_are_evaluated_and_saved(tiny, tmp_path):
+    result = tiny.build(tmp_path, ema=0.9).fit()
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    scores = [record for record in lines if record["kind"] == "eval"]
+    names = ("top1", "trace", "CELoss", "loss")
+    wanted = [*(f"{name}_ema" for name in names), *names]
+    assert all(list(record)[3:] == wanted for record in scores)
+    assert result.best["top1_ema"] == max(record["top1_ema"] for record in scores)
+    assert any(record["loss_ema"] != record["loss"] for record in scores)
+    state = checkpoint.load(tmp_path / "latest")
+    for name, weights in (("latest", state["ema"]["weights"]), ("latest_raw", state["model"])):
+        saved = paddle.load(str(tmp_path / f"{name}.pdparams"))
+        for key, array in weights.items():
+            np.testing.assert_array_equal(saved[key], array)
+    # the score of the averaged weights is that of the file
+    trainer = tiny.build(tmp_path / "other")
+    trainer.task.model.set_state_dict(paddle.load(str(tmp_path / "latest.pdparams")))
+    assert trainer.evaluator.run()["loss"] == pytest.approx(scores[-1]["loss_ema"])
+
+
+def test_an_average_does_not_change_the_training(tiny, tmp_path):
+    tiny.build(tmp_path / "with", ema=0.9).fit()
+    tiny.build(tmp_path / "without").fit()
+    one, other = (checkpoint.load(tmp_path / n / "latest")["model"] for n in ("with", "without"))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_an_average_may_begin_later_and_end_earlier(tiny, tmp_path, caplog):
+    caplog.set_level("INFO", "ppcls_lite")
+    tiny.build(tmp_path, epochs=1).fit()
+    begun = tiny.build(tmp_path, ema=0.9)
+    begun.resume(tmp_path / "latest")
+    assert "the average starts from its weights" in caplog.text
+    weights = checkpoint.load(tmp_path / "latest")["model"]
+    np.testing.assert_array_equal(begun.ema.state()["weights"]["fc.weight"], weights["fc.weight"])
+    begun.fit()
+    ended = tiny.build(tmp_path, epochs=4)
+    ended.resume(tmp_path / "latest")
+    ended.fit()
+    assert checkpoint.load(tmp_path / "latest")["ema"] is None
+    assert not (tmp_path / "latest_raw.pdparams").exists()
