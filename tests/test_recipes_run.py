@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from ppcls_lite import builders, recipe
+from ppcls_lite.cli import main
 from ppcls_lite.config import Node, check
 from ppcls_lite.config_file import load_config
 from ppcls_lite.data.prepare import run as prepare
