@@ -240,7 +240,7 @@ def test_a_task_on_photographs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The map and the commands of docs/pulc.md on one in twelve photographs, for two epochs."""
+    """The map and the commands of docs/pulc.md on one in twenty photographs, for three epochs."""
     monkeypatch.chdir(tmp_path)
     dataset = tmp_path / "dataset" / "cifar10"
     dataset.mkdir(parents=True)
@@ -248,15 +248,16 @@ def test_a_task_on_photographs(
     for split in ("train", "test"):
         (dataset / split).symlink_to(real_data / "cifar10" / split)
         lines = (real_data / "cifar10" / f"{split}_list.txt").read_text().splitlines(True)
-        (dataset / f"{split}_list.txt").write_text("".join(lines[::12]))
+        (dataset / f"{split}_list.txt").write_text("".join(lines[::20]))
     page = (CONFIGS.parent / "docs" / "pulc.md").read_text(encoding="utf-8")
     (text,) = re.findall(rf"```yaml\n# dataset/{task}_map.yaml\n(.*?)```", page, re.DOTALL)
     Path("map.yaml").write_text(text)
     lists = ["dataset/cifar10/train_list.txt", "dataset/cifar10/test_list.txt"]
     prepare(["relabel", *lists, "--map", "map.yaml", "--output", f"dataset/{task}"])
     options = ["-c", str(CONFIGS / "quickstart" / f"{task}.yaml")]
-    options += ["-o", "Global.epochs=2", "-o", "Global.device=cpu"]
-    options += ["-o", "Arch.name=PPLCNet_x0_25", "-o", "DataLoader.Train.sampler.batch_size=16"]
+    changes = ["Global.epochs=3", "Global.device=cpu", "Arch.name=PPLCNet_x0_25"]
+    changes += ["DataLoader.Train.sampler.batch_size=16", "Optimizer.lr.warmup_epoch=0"]
+    options += [f"-o{change}" for change in changes]
     assert main(["train", *options]) == 0
     options += ["-o", f"Global.pretrained_model=output/{task}/PPLCNet_x0_25/best_model"]
     assert main(["eval", *options]) == 0
@@ -265,9 +266,10 @@ def test_a_task_on_photographs(
     images = sorted(map(str, (dataset / "test" / "frog").iterdir()))[:5]
     arguments = ["--model", f"inference/{task}", "--output", "answers.jsonl"]
     assert main(["predict", "--input", *images, *arguments]) == 0
-    answers = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    answers = list(map(json.loads, Path("answers.jsonl").read_text().splitlines()))
     names = Path("dataset", task, "labels.txt").read_text().split()[1::2]
     assert len(answers) == 5
     assert {name for answer in answers for name in answer["label_names"]} <= set(names)
-    scores = json.loads(Path(f"output/{task}/PPLCNet_x0_25/eval.json").read_text())
-    assert scores["top1" if task == "animals" else "ins_f1"] > 0.4
+    text = Path(f"output/{task}/PPLCNet_x0_25/metrics.jsonl").read_text()
+    losses = [r["loss"] for r in map(json.loads, text.splitlines()) if r["kind"] == "train"]
+    assert losses[-1] < 0.95 * losses[0]

@@ -129,6 +129,11 @@ def _mixed(batch: Batch, partner: np.ndarray, weight: np.float32, class_num: int
     labels = np.asarray(batch["label"])
     if labels.ndim == 2 and labels.shape[1] == class_num:
         soft = labels.astype(np.float32)
+    elif labels.ndim == 3:
+        raise UserError(
+            "mixing labels: the labels hold the attributes' shares as well, which cannot be mixed: "
+            "set label_ratio: false in the data set, or leave out batch_transform_ops"
+        )
     else:
         indices = labels.reshape(-1)
         if len(indices) != len(labels) or indices.min() < 0 or indices.max() >= class_num:

@@ -26,7 +26,8 @@ def find_label_file(path: str | Path) -> Path:
     known = ", ".join(sorted(file.name for file in BUNDLED.glob("*.txt")))
     raise UserError(
         f"label file {str(path)!r} does not exist. Give the path of a text file with one class a "
-        f"line, `id name` or only the name, or one of the bundled lists: {known}"
+        f"line, `id name` or only the name, or one of the bundled lists: {known}; in a recipe, "
+        "-o Infer.PostProcess.class_id_map_file=null answers without names"
     )
 
 

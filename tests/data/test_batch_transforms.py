@@ -111,7 +111,8 @@ def test_soft_labels_are_mixed_as_they_are() -> None:
 
 @pytest.mark.parametrize("label", [
     np.array([0, 1, 2, 3, 4, 6]), np.array([0, 1, 2, 3, 4, -1]), np.zeros((6, 4), np.float32),
-], ids=["too large", "negative", "other width"])  # fmt: skip
+    np.zeros((6, 2, 6), np.float32),
+], ids=["too large", "negative", "other width", "with shares"])  # fmt: skip
 def test_labels_that_do_not_fit_are_refused(label: np.ndarray) -> None:
     with pytest.raises(UserError, match="mixing labels"):
         CutmixOperator(6)(batch() | {"label": label}, generator())
