@@ -26,6 +26,7 @@ from ppcls_lite.cli import main
 from ppcls_lite.config import Node, check
 from ppcls_lite.config_file import load_config
 from ppcls_lite.data.prepare import run as prepare
+from ppcls_lite.engine import plots
 from ppcls_lite.inference.labels import BUNDLED
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.create import create_model
@@ -92,6 +93,13 @@ def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PPCLS_LITE_HOME", str(home))
         yield home
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures at the end of a run take a second; tests/engine has them."""
+    for name in ("curves", "confusion_matrix"):
+        monkeypatch.setattr(plots, name, lambda *_: None)
 
 
 def stand_in(home: Path, arch: dict[str, Any]) -> Path:
@@ -168,31 +176,31 @@ def components(value: Any) -> set[tuple[str, str]]:
     return set().union(*map(components, items))
 
 
-def run(tree: dict[str, Any], photos: Path) -> dict[str, float]:
-    """Train, export and predict; the scores of the evaluation."""
-    result = recipe.train(tree)
-    lines = (result.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+def trained(tree: dict[str, Any]) -> tuple[Path, dict[str, float]]:
+    """The folder of a run, and the scores of its evaluation."""
+    run_dir = recipe.train(tree).run_dir
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     steps = [record for record in records if record["kind"] == "step"]
     (loss,) = tree["Loss"]["Train"][0]
     assert len(steps) >= TRAIN_IMAGES // BATCH
     assert all(np.isfinite(step[loss]) for step in steps)
-    tree["Global"]["pretrained_model"] = str(result.run_dir / "best_model")
-    report = recipe.export(tree)
-    assert report.class_num == tree["Arch"]["class_num"]
-    (answer,) = Predictor(report.folder).predict(str(photos / "0.jpg"))
-    assert {"class_ids", "scores", "label_names"} <= set(answer) or "attributes" in answer
     (scores,) = (record for record in records if record["kind"] == "eval")
-    return scores
+    return run_dir, scores
 
 
 @pytest.mark.parametrize("path", ALL)
 def test_a_recipe_trains_evaluates_exports_and_predicts(
-    path: Path, photos: Path, weights_home: Path, tmp_path: Path
+    path: Path, photos: Path, weights_home: Path, no_plots: None, tmp_path: Path
 ) -> None:
     tree = tiny(path, photos, weights_home, tmp_path)
-    scores = run(tree, photos)
+    run_dir, scores = trained(tree)
     assert MAIN_SCORE[next(iter(tree["Metric"]["Eval"][0]))] in scores
+    tree["Global"]["pretrained_model"] = str(run_dir / "best_model")
+    report = recipe.export(tree)
+    assert report.class_num == tree["Arch"]["class_num"]
+    (answer,) = Predictor(report.folder).predict(str(photos / "0.jpg"))
+    assert {"class_ids", "scores", "label_names"} <= set(answer) or "attributes" in answer
 
 
 def test_the_chosen_recipes_hold_every_component_of_all() -> None:
@@ -203,19 +211,21 @@ def test_the_chosen_recipes_hold_every_component_of_all() -> None:
 
 @pytest.mark.parametrize("prob", [(1.0, 0.0), (0.0, 1.0)])
 def test_batches_are_mixed(
-    prob: tuple[float, float], photos: Path, weights_home: Path, tmp_path: Path
+    prob: tuple[float, float], photos: Path, weights_home: Path, no_plots: None, tmp_path: Path
 ) -> None:
     tree = tiny(CONFIGS / "PPLCNet_x0_25.yaml", photos, weights_home, tmp_path)
     mixers = {"MixupOperator": {"prob": prob[0]}, "CutmixOperator": {"alpha": 1.0, "prob": prob[1]}}
     tree["DataLoader"]["Train"]["dataset"]["batch_transform_ops"] = [{"OpSampler": mixers}]
-    assert "top1" in run(tree, photos)
+    assert "top1" in trained(tree)[1]
 
 
-def test_all_scores_of_attributes(photos: Path, weights_home: Path, tmp_path: Path) -> None:
+def test_all_scores_of_attributes(
+    photos: Path, weights_home: Path, no_plots: None, tmp_path: Path
+) -> None:
     tree = tiny(CONFIGS / "quickstart" / "attributes.yaml", photos, weights_home, tmp_path)
     names = ["AccuracyScore", "HammingDistance", "MultiLabelMAP"]
     tree["Metric"]["Eval"] = [{name: None} for name in names]
-    scores = run(tree, photos)
+    _, scores = trained(tree)
     assert scores["AccuracyScore"] == pytest.approx(1 - scores["HammingDistance"])
     assert 0 < scores["MultiLabelMAP"] <= 1
 
