@@ -2,15 +2,20 @@
 
 Trains a PP-LCNet on drawn images, with augmentation, worker processes, averaged weights and a
 checkpoint every few steps: once without a disturbance, and once so that it is killed at random
-moments (SIGKILL, SIGTERM, SIGUSR1, SIGINT, and SIGKILL while a checkpoint is being written) and
-started again with the same command and `Global.checkpoints=auto`. At the end the whole training
-state, weights included, and the metrics of both runs have to be equal, bit by bit.
+moments and started again with the same command and `Global.checkpoints=auto`. At the end the whole
+training state, weights included, and the metrics of both runs have to be equal, bit by bit.
+
+One process is ended by SIGKILL, SIGTERM, SIGUSR1, SIGINT, and SIGKILL while a checkpoint is being
+written. Of several, started by `paddle.distributed.launch`, one rank is killed, or rank 0 while it
+writes, or all with their launcher at once; or the launcher gets SIGTERM, or one rank SIGUSR1.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -32,7 +37,10 @@ from ppcls_lite.engine.record import VARYING
 from ppcls_lite.errors import UserError
 
 WAYS = ("SIGKILL", "SIGTERM", "write", "SIGUSR1", "SIGINT")
-RESUMABLE = {0, -9, 75, 130, 143}
+WAYS_OF_RANKS = ("rank", "SIGTERM", "write", "SIGUSR1", "SIGKILL")
+RESUMABLE = {-9, 75, 130, 143}
+# The launcher ends with the number of SIGTERM, or as a rank did: saved, killed, or left alone.
+RESUMABLE_LAUNCH = {-9, 247, 15, 75, 1, 241}
 SIZE, BATCH, STEPS = 32, 8, 6
 ARCH = "PPLCNet_x0_25"
 ENTRY = "import sys; from ppcls_lite.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -104,62 +112,121 @@ def recipe(data: Path, epochs: int) -> dict[str, Any]:
     }
 
 
-def chaos(kills: int, folder: Path, seed: int = 0, ways: Sequence[str] = WAYS) -> Report:
-    """Kill `kills` times, resume each time, and compare with an undisturbed run."""
+@dataclass
+class Run:
+    """The command that starts or resumes the run in `run_dir`, in `processes` processes."""
+
+    recipe: Path
+    run_dir: Path
+    processes: int
+
+    def start(self) -> subprocess.Popen[str]:
+        """The run's process, or its launcher."""
+        options = ["-c", str(self.recipe), "-o", f"Global.output_dir={self.run_dir.parent}"]
+        command = [sys.executable, "-u"]
+        if self.processes > 1:
+            entry = self.recipe.with_name("train.py")
+            entry.write_text(ENTRY, encoding="utf-8")
+            command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(self.processes)]
+            command += ["--log_dir", str(self.run_dir.parent / "log"), str(entry)]
+        else:
+            command += ["-c", ENTRY]
+        package = str(Path(__file__).resolve().parents[2])
+        return subprocess.Popen(
+            [*command, "train", *options],
+            env=os.environ | {"PYTHONPATH": package},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def kill(self, process: subprocess.Popen[str], way: str, chance: random.Random) -> None:
+        """End the running `process` in one of the ways."""
+        number = getattr(signal, way, signal.SIGKILL)
+        if self.processes == 1 or way == "SIGTERM":
+            process.send_signal(number)
+            return
+        ranks = _rank_processes(process.pid)
+        if way == "SIGKILL":
+            wanted = [process.pid, *ranks.values()]  # as if the machine were gone
+        else:
+            rank = 0 if way == "write" else chance.randrange(self.processes)
+            wanted = [ranks[rank]] if rank in ranks else []
+        for pid in wanted:
+            with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
+                os.kill(pid, number)
+
+    @property
+    def resumable(self) -> set[int]:
+        """The exit statuses that a kill leaves."""
+        return RESUMABLE_LAUNCH if self.processes > 1 else RESUMABLE
+
+
+def _rank_processes(launcher: int) -> dict[int, int]:
+    """Process ids by rank."""
+    found = {}
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            variables = Path(f"/proc/{child}/environ").read_text().split("\0")
+            rank = [v.partition("=")[2] for v in variables if v.startswith("PADDLE_TRAINER_ID=")]
+            found |= {int(rank[0]): int(child)} if rank else {}
+    return found
+
+
+def chaos(
+    kills: int, folder: Path, seed: int = 0, ways: Sequence[str] = (), processes: int = 1
+) -> Report:
+    """Kill `kills` times, resume each time, and compare with an undisturbed run.
+
+    `ways`: of `WAYS`, or of `WAYS_OF_RANKS` with several processes (the default: all of them).
+    """
+    ways = ways or (WAYS_OF_RANKS if processes > 1 else WAYS)
     chance, report = random.Random(seed), Report()
-    draw_data(folder / "data", BATCH * STEPS)
+    draw_data(folder / "data", BATCH * STEPS * processes)
     epochs = max(4, 8 * kills // STEPS)  # a killed run gets on by 4 to 7 steps
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe(folder / "data", epochs)), encoding="utf-8")
-    whole, killed = folder / "whole" / ARCH, folder / "killed" / ARCH
-    process = _start(path, whole.parent)
-    status = process.wait()
+    whole, killed = (Run(path, folder / name / ARCH, processes) for name in ("whole", "killed"))
+    status = whole.start().wait()
     if status != 0:
-        raise UserError(f"the undisturbed run failed with {status}; see {whole / 'train.log'}")
+        raise UserError(f"the undisturbed run failed with {status}; see {whole.run_dir}/train.log")
     pending = [ways[i % len(ways)] for i in range(kills)]
     chance.shuffle(pending)
     status = None
     while status != 0:
         report.starts += 1
-        status = _disturbed(path, killed, pending, chance, report)
-        if status not in RESUMABLE:
-            raise UserError(f"a resumed run failed with {status}; see {killed / 'train.log'}")
+        status = _disturbed(killed, pending, chance, report)
     if pending:
         report.differences.append(f"the run ended before {len(pending)} of the kills")
-    report.differences += compare(whole, killed)
+    report.differences += compare(whole.run_dir, killed.run_dir)
     return report
 
 
-def _start(path: Path, output: Path) -> subprocess.Popen[str]:
-    options = ["-c", str(path), "-o", f"Global.output_dir={output}"]
-    command = [sys.executable, "-u", "-c", ENTRY, "train", *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _disturbed(
-    path: Path, run_dir: Path, pending: list[str], chance: random.Random, report: Report
-) -> int:
+def _disturbed(run: Run, pending: list[str], chance: random.Random, report: Report) -> int:
     """Start or resume, kill in the next way if there is one left; the exit status."""
+    run_dir, killed = run.run_dir, False
     records = run_dir / "metrics.jsonl"
-    before = records.stat().st_ino if records.exists() else None
-    process = _start(path, run_dir.parent)
-    if not pending:
-        return process.wait()
-    while process.poll() is None and (not records.exists() or records.stat().st_ino == before):
-        time.sleep(0.01)  # it writes that file anew when training begins
-    wanted = _lines(records) + chance.randint(2, 5)
-    while process.poll() is None and _lines(records) < wanted:
-        time.sleep(0.002)
-    way = pending[-1]
-    if way == "write":
-        while process.poll() is None and not (run_dir / ".latest.pdstate.tmp").exists():
-            time.sleep(0.0002)
-        time.sleep(chance.random() * 0.02)
-    else:
-        time.sleep(chance.random() * 0.1)
-    if process.poll() is None:
-        process.send_signal(getattr(signal, "SIGKILL" if way == "write" else way))
+    before = records.stat().st_mtime_ns if records.exists() else None
+    process = run.start()
+    if pending:
+        while process.poll() is None and (
+            not records.exists() or records.stat().st_mtime_ns == before
+        ):
+            time.sleep(0.01)  # it writes that file anew when training begins
+        wanted = _lines(records) + chance.randint(2, 5)
+        while process.poll() is None and _lines(records) < wanted:
+            time.sleep(0.002)
+        way = pending[-1]
+        if way == "write":
+            while process.poll() is None and not (run_dir / ".latest.pdstate.tmp").exists():
+                time.sleep(0.0002)
+            time.sleep(chance.random() * 0.02)
+        else:
+            time.sleep(chance.random() * 0.1)
+        if killed := process.poll() is None:
+            run.kill(process, way, chance)
     status = process.wait()
+    if status != 0 and (not killed or status not in run.resumable):
+        raise UserError(f"a resumed run failed with {status}; see {run_dir / 'train.log'}")
     if status != 0:
         pending.pop()
         report.kills[way] = report.kills.get(way, 0) + 1
@@ -217,12 +284,17 @@ def run(argv: list[str]) -> int:
     """The command line; exit status 1 if anything was lost."""
     options = argparse.ArgumentParser(prog="chaos.py", description=__doc__.split("\n")[0])
     options.add_argument("--kills", type=int, default=20)
+    options.add_argument(
+        "--processes", type=int, default=1, help="more than 1: kill their ranks too"
+    )
     options.add_argument("--seed", type=int, default=0, help="of the moments and the order")
     options.add_argument("--keep", metavar="FOLDER", help="leave the runs there")
     args = options.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         started = time.monotonic()
-        report = chaos(args.kills, Path(args.keep or temporary), args.seed)
+        report = chaos(
+            args.kills, Path(args.keep or temporary), args.seed, processes=args.processes
+        )
     kills = ", ".join(f"{way} {count}" for way, count in sorted(report.kills.items()))
     print(f"{sum(report.kills.values())} kills ({kills}), {report.starts} starts")
     print(f"{report.torn} kills left an unfinished file, {report.passed_over} a mixed checkpoint")

@@ -72,6 +72,15 @@ class StopSignals:
                 self._previous[watched] = signal.signal(watched, self._note)
         return self
 
+    def keep_status(self) -> None:
+        """From the block's end on, ignore SIGTERM: this process only has to exit with its status.
+
+        For one rank of several: the launcher sends SIGTERM to all as soon as the first has ended.
+        """
+        self._previous = {n: h for n, h in self._previous.items() if n != signal.SIGTERM}
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

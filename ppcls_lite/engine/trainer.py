@@ -349,6 +349,8 @@ class Trainer:
             )
         if self.world.is_main:
             self._draw()
+        if self.world.size > 1 and stopped.text:
+            self.stop.keep_status()
         self.world.barrier()  # the launcher ends all ranks soon after the first one's exit
         last = self.history[-1]["eval"] if self.history else None
         best = self.best.get("scores", {}) | {"epoch": self.best["epoch"]} if self.best else {}

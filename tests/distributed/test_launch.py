@@ -97,7 +97,7 @@ def test_a_signal_to_one_rank_stops_all_and_a_relaunch_resumes_exactly(
     wait_for(tmp_path / "log" / "workerlog.0", "[Epoch 2/6][Iter: 3/6]", process)
     os.kill(rank_process(process, 1), signal.SIGTERM)
     printed, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
+    assert process.returncode == 128 + signal.SIGTERM  # the ranks' own, whichever ends first
     assert "Stopped by SIGTERM in epoch" in printed
     assert "Traceback" not in printed
     run_dir = tmp_path / "PPLCNet_x0_25"
@@ -108,6 +108,31 @@ def test_a_signal_to_one_rank_stops_all_and_a_relaunch_resumes_exactly(
     first, second = (safe_pickle.load(d / "latest.pdparams") for d in (folder_of(whole), run_dir))
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert records(folder_of(whole)) == records(run_dir)
+
+
+def test_a_signal_to_the_launcher_saves_and_another_number_of_ranks_goes_on(
+    home: Path, launch: Any, whole: tuple[Path, str], tmp_path: Path
+) -> None:
+    process = launch(tmp_path / "log", *command("train", home, tmp_path))
+    wait_for(tmp_path / "log" / "workerlog.0", "[Epoch 2/6][Iter: 2/6]", process)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == signal.SIGTERM
+    run_dir = tmp_path / "PPLCNet_x0_25"
+    log = (run_dir / "train.log").read_text(encoding="utf-8")
+    assert "Stopped by SIGTERM in epoch" in log and "[Epoch 6/6]" not in log
+    one = [f"Global.checkpoints={run_dir}/latest", "DataLoader.Train.sampler.batch_size=16"]
+    assert main(["train", *command("train", home, tmp_path, *one)[1:]]) == 0
+    assert (
+        "written by 2 processes, continued by 1"
+        in (run_dir / "train.log").read_text(encoding="utf-8")[len(log) :]
+    )
+    # the same steps with the same images, though sums and batch statistics differ
+    steps = [
+        [(r["kind"], r["epoch"], r["step"]) for r in records(d)]
+        for d in (folder_of(whole), run_dir)
+    ]
+    assert steps[0] == steps[1]
 
 
 def folder_of(whole: tuple[Path, str]) -> Path:

@@ -29,3 +29,10 @@ def test_three_kills_lose_nothing(tmp_path, monkeypatch):
     assert found[0] == "best_model.pdparams.fc.bias"
     assert found[1].startswith("metrics.jsonl: ")
     assert found[2] == "files: ['epoch_1.pdstate']"
+
+
+def test_killing_a_rank_of_two_and_both_loses_nothing(tmp_path):
+    report = chaos.chaos(2, tmp_path, seed=1, ways=("rank", "SIGKILL"), processes=2)
+    assert report.kills == {"rank": 1, "SIGKILL": 1} and report.starts == 3
+    assert report.differences == []
+    assert "processes 2" in (tmp_path / "killed" / chaos.ARCH / "train.log").read_text()
