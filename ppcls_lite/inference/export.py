@@ -3,7 +3,7 @@
 The folder holds the program (`inference.json`), the weights (`inference.pdiparams`) and
 `inference.yml` with pre-processing, post-processing and label names. It is written beside its
 place, run there with oneDNN and compared with the network itself, and only then renamed into
-place. Read next: spec.py, engines.py.
+place. Read next: spec.py, engines/.
 """
 
 from __future__ import annotations
