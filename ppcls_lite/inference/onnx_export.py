@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import paddle
 
 from ppcls_lite.errors import UserError
@@ -55,3 +56,23 @@ def to_onnx(model_dir: Path, name: str = "network") -> onnx.ModelProto:
     layer = paddle.jit.load(str(program.with_suffix("")))
     weights = {p.name: p.numpy() for p in layer.state_dict().values()}
     return GraphWriter(layer.program().global_block().ops, weights).write(name)
+
+
+class ReferenceEngine:
+    """Runs an ONNX file with the evaluator of the `onnx` package: slow, to check an export."""
+
+    name = "onnx"
+    precision = "fp32"
+    threads = 1
+    device = "cpu"
+
+    def __init__(self, path: Path) -> None:
+        require("onnx")
+        from onnx.reference import ReferenceEvaluator
+
+        self._evaluator = ReferenceEvaluator(str(path))
+        (self._input,) = self._evaluator.input_names
+
+    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
+        """(N, C, H, W) float32 to the network's outputs."""
+        return self._evaluator.run(None, {self._input: inputs})

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from ppcls_lite.inference.engines import Device, Engine, EngineName, Precision, 
 from ppcls_lite.inference.postprocess import Postprocess, Result
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 from ppcls_lite.inference.stream import batched, classify, decode, overlapped
+
+if TYPE_CHECKING:
+    from ppcls_lite.inference.auto import Choice
 
 Image = str | os.PathLike[str] | bytes | np.ndarray
 Observer = Callable[[Literal["preprocess", "inference"], float, int], None]
@@ -57,6 +60,7 @@ class Predictor:
     Attributes:
         spec: what `inference.yml` says: `model_name`, `labels`, `image_shape`, ...
         engine: what runs the program.
+        choice: what engine "auto" chose and why; else `None`.
 
     Raises:
         UserError: the folder, `inference.yml` or a file is missing, damaged or of another
@@ -98,6 +102,7 @@ class Predictor:
             from ppcls_lite.inference.auto import choose  # measures, which others do not need
 
             choice = choose(folder, spec, shape, threads, precision, device)
+            self.choice = choice
             folder, engine, precision = choice.model, choice.engine, choice.precision
         precision = precision or "fp32"
         make = partial(make_engine, folder, engine, precision, threads, device, shape)
@@ -124,6 +129,7 @@ class Predictor:
 
     def _prepare(self, spec: InferenceSpec, topk: int | None) -> None:
         self.spec = spec
+        self.choice: Choice | None = None
         self._transform = build_transform(spec.transform_ops)
         self._postprocess = _build_postprocess(spec.postprocess, topk)
 
