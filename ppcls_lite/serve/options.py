@@ -37,7 +37,7 @@ class ServeOptions:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value <= 0 and field.name != "max_wait" or value < 0:
+            if (value <= 0 and field.name != "max_wait") or value < 0:
                 raise UserError(f"{field.name}: expected a number above 0, found {value}")
 
     @property

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
+from ppcls_lite.errors import UserError
 from ppcls_lite.inference.options import (
     add_engine_options,
     engine_arguments,
@@ -15,6 +16,7 @@ from ppcls_lite.inference.options import (
 )
 from ppcls_lite.serve.options import ServeOptions
 
+_PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -36,6 +38,9 @@ def run(argv: Sequence[str]) -> int:
         timeout=args.timeout,
         decode_threads=args.decode_threads,
     )
+    absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if absent:
+        raise UserError(f"not installed: {', '.join(absent)}; run pip install '.[serve]'")
     # OpenCV reads it at its import: a second limit, should its parser and Pillow's ever disagree.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(options.max_pixels))
 

@@ -63,15 +63,12 @@ def check_header(data: bytes, max_pixels: int) -> None:
         raise Refused(
             415, f"not an image of a known format; expected {', '.join(FORMATS)}"
         ) from None
-    except Image.DecompressionBombError as error:
-        raise Refused(413, f"too many pixels: {error}") from None
+    except Image.DecompressionBombError:
+        raise Refused(413, f"too many pixels; {_accepted(max_pixels)}") from None
     except (OSError, ValueError, SyntaxError, OverflowError) as error:
         raise Refused(422, f"damaged image file: {error}") from None
     if width * height > max_pixels:
-        raise Refused(
-            413,
-            f"{width} x {height} pixels; at most {max_pixels / 1e6:g} million are accepted",
-        )
+        raise Refused(413, f"{width} x {height} pixels; {_accepted(max_pixels)}")
 
 
 async def _read(request: Request, limit: int, options: ServeOptions) -> bytearray:
@@ -103,3 +100,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
 
 def _too_many_bytes(options: ServeOptions) -> Refused:
     return Refused(413, f"too large: at most {options.max_bytes} bytes are accepted")
+
+
+def _accepted(max_pixels: int) -> str:
+    return f"at most {max_pixels / 1e6:g} million are accepted"
