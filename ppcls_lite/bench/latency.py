@@ -20,6 +20,7 @@ from ppcls_lite.bench.latency_report import Report, text
 from ppcls_lite.bench.latency_result import PRIMITIVES, Setting
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines import available_engines, available_precisions
+from ppcls_lite.inference.engines.files import ONNX_NAMES
 from ppcls_lite.models.create import list_models
 from ppcls_lite.models.zoo import ZOO
 
@@ -37,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     budget = None if options.latency_budget is None else milliseconds(options.latency_budget)
     machine = latency_machine.describe()
-    cores = latency_machine.quietest_first(machine.cores)
+    cores = _cores(options.cores, machine)
     threads = options.threads or sorted({1, len(machine.cores)})
     _require_positive(
         **{"--threads": threads, "--batch-sizes": options.batch_sizes},
@@ -58,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
             settings,
             options.batch_sizes,
             shape,
-            cores if len(cores) >= max(threads) else machine.usable,
+            cores if options.cores or len(cores) >= max(threads) else machine.usable,
             Path(temporary),
             options.rounds,
             options.seconds,
@@ -84,13 +85,23 @@ def milliseconds(words: str) -> float:
     return float(match[1])
 
 
+def _cores(asked: Sequence[int] | None, machine: latency_machine.Machine) -> Sequence[int]:
+    """The logical processors to pin to, the first ones for few threads."""
+    if not asked:
+        return latency_machine.quietest_first(machine.cores)
+    if wrong := set(asked) - set(machine.usable):
+        usable = ", ".join(map(str, machine.usable))
+        raise UserError(f"--cores: {min(wrong)} is not usable here; these are: {usable}")
+    return asked
+
+
 def _require_positive(**values: Iterable[int]) -> None:
     for name, numbers in values.items():
         if wrong := [number for number in numbers if number < 1]:
             raise UserError(f"{name}: expected whole numbers from 1 on, found {wrong[0]}")
 
 
-def _engines(asked: Sequence[str], model: str | None) -> tuple[list[str], list[str]]:
+def _engines(asked: Sequence[str], models: Sequence[str]) -> tuple[list[str], list[str]]:
     """The engines to measure, and notes on those that are left out.
 
     The words `installed` and `all` stand for several: all also has `auto` and the settings that
@@ -105,16 +116,25 @@ def _engines(asked: Sequence[str], model: str | None) -> tuple[list[str], list[s
             f"--engines: {unknown[0]} is not installed or not known; here are "
             f"{', '.join(sorted(known))}, and the words installed and all"
         )
-    notes = []
-    if model is not None and not (Path(model) / "inference.onnx").is_file():
-        need = [name for name in chosen if name in ("openvino", "onnxruntime")]
-        if need and set(asked) <= words.keys():
-            chosen = [name for name in chosen if name not in need]
-            notes.append(
-                f"{', '.join(need)} left out: {model} holds no inference.onnx; "
-                "deploy/export.py --format onnx writes it"
-            )
-    return chosen, notes
+    if any(word in words for word in asked):  # a name alone is asked for, and may fail
+        for model in models:
+            lacking = _cannot_run(Path(model)) & (set(chosen) - set(asked))
+            if lacking:
+                chosen = [name for name in chosen if name not in lacking]
+                return chosen, [
+                    f"{', '.join(sorted(lacking))}: left out, no file in {model} for it"
+                ]
+    return chosen, []
+
+
+def _cannot_run(model: Path) -> set[str]:
+    """The engines for which an exported folder has no file."""
+    found = set()
+    if not (model / ONNX_NAMES["fp32"]).is_file():
+        found |= {"openvino", "onnxruntime"}
+    if not list(model.glob("*.pdiparams")):
+        found |= {"paddle", *TO_COMPARE}
+    return found
 
 
 def _settings(
@@ -144,11 +164,17 @@ def _models(
     options: argparse.Namespace, folder: Path, engines: Sequence[str], budget: float | None
 ) -> tuple[dict[str, Path], tuple[int, int, int]]:
     """Name to exported folder of what is to be measured, and the (C, H, W) of its inputs."""
-    if options.model is not None:
-        path = Path(options.model)
-        if options.paper or budget is not None:
-            raise UserError("--paper and --latency-budget are about the zoo; leave out --model")
-        return {path.name: path}, latency_models.image_shape(path, options.image_size)
+    if options.model:
+        if options.paper or options.zoo or options.arch or budget is not None:
+            raise UserError("--model is measured alone; leave out what is about the zoo")
+        paths = [Path(name) for name in options.model]
+        by_name = {path.name: path for path in paths}
+        if len(by_name) < len(paths):  # folders of the same name in different places
+            by_name = {str(path): path for path in paths}
+        shapes = {latency_models.image_shape(path, options.image_size) for path in paths}
+        if len(shapes) > 1:
+            raise UserError(f"--model: the folders take different inputs: {sorted(shapes)}")
+        return by_name, shapes.pop()
     names: list[str] = list(options.arch or ())
     if options.zoo is not None:
         names += list_models(options.zoo)
@@ -174,7 +200,7 @@ def _models(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__.split("\n")[0])
     what = parser.add_argument_group("what is measured")
-    what.add_argument("--model", metavar="FOLDER", help="an exported model")
+    what.add_argument("--model", nargs="+", metavar="FOLDER", help="exported models", default=())
     what.add_argument("--arch", nargs="+", metavar="NAME", help="networks of the zoo")
     what.add_argument(
         *("--zoo",), nargs="?", const="*", metavar="PATTERN", help="the zoo, or a part of it"
@@ -194,6 +220,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--precisions", nargs="+", default=["fp32"], choices=PRECISIONS)
     how.add_argument("--threads", nargs="+", type=int, help="default: 1, and one for each core")
+    how.add_argument(
+        "--cores", nargs="+", type=int, help="processors to pin to; default: quiet ones"
+    )
     how.add_argument("--batch-sizes", nargs="+", type=int, default=[1])
     how.add_argument("--image-size", type=int, default=224)
     how.add_argument("--rounds", type=int, default=5, help="turns of each contender (5)")

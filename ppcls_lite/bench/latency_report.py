@@ -26,6 +26,11 @@ _HOW = (
     "A ratio is the median of the rounds (lowest to highest); quiet: of the 10th percentiles of "
     "all runs, by which unsteady contenders are judged."
 )
+_COLUMNS = (
+    "MiB: growth of the process by this network, after the import of the library; ready: until the "
+    "first answer to the first batch size; new shape: the first run with this batch size; differs: "
+    "from the first engine's outputs, relative to the largest."
+)
 FILES = ("latency.json", "latency.md", "figure1.png")
 
 
@@ -108,7 +113,7 @@ class Report:
         parts.append(f"```\n{self.machine}\n```" if table is markdown else str(self.machine))
         parts += [f"note: {note}" for note in self.notes]
         if not self.paper and self.budget_ms is None:
-            parts += [heading("Latency"), table(_latency_rows(self.results))]
+            parts += [heading("Latency"), table(_latency_rows(self.results)), _COLUMNS]
         if rows := _ratio_rows(self.results):
             parts += [heading("Ratios"), table(rows), _HOW]
         if self.paper:
@@ -133,7 +138,7 @@ def _latency_rows(results: Sequence[Result]) -> Rows:
     rows = [
         [
             *("Model", "Engine", "Threads", "Batch", "median ms", "p10", "p99", "spread"),
-            *("images/s", "MiB", "library MiB", "first run ms", "differs"),
+            *("images/s", "MiB", "library MiB", "ready s", "new shape ms", "differs"),
         ]
     ]
     for r in results:
@@ -150,7 +155,7 @@ def _latency_rows(results: Sequence[Result]) -> Rows:
                 f"{quantile(r.times, 0.1):.3f}",
                 f"{quantile(r.times, 0.99):.3f}",
                 f"{r.spread:.0%}",
-                *(["-"] * 4 if sums else _costs(r)),
+                *(["-"] * 5 if sums else _costs(r)),
                 differs,
             ]
         )
@@ -160,7 +165,7 @@ def _latency_rows(results: Sequence[Result]) -> Rows:
 def _costs(result: Result) -> list[str]:
     rate = 1000 * result.batch_size / result.median
     memory = [f"{result.memory_mib:.0f}", f"{result.library_mib:.0f}"]
-    return [f"{rate:.0f}", *memory, f"{result.first_ms:.1f}"]
+    return [f"{rate:.0f}", *memory, f"{result.load_s:.2f}", f"{result.first_ms:.1f}"]
 
 
 def _ratio_rows(results: Sequence[Result]) -> Rows:

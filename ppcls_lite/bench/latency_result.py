@@ -42,6 +42,8 @@ class Result:
         cpu: processor time per time by the clock in each turn.
         memory_mib: growth of the process's memory by loading and first runs, all batch sizes.
         library_mib: what the import of the engine's library took before, once for all models.
+        load_s: until the engine has given its first answer to the first of the batch sizes.
+        first_ms: the first run with this batch size, after that.
         difference: largest difference of an output from the reference engine's, relative to the
             largest output; `None` for the reference itself.
         chosen: what the engine says it is; for `auto` the choice.

@@ -259,7 +259,8 @@ def test_a_wrong_budget_is_refused(words: str) -> None:
         (["--arch", "PPLCNet_x9"], "'PPLCNet_x9' is not in the zoo"),
         (["--arch", "PPLCNet_x0_25", "--engines", "tensorrt"], "tensorrt is not installed or"),
         (["--arch", "PPLCNet_x0_25", "--threads", "0"], "--threads: expected whole numbers"),
-        (["--model", "nowhere", "--paper"], "leave out --model"),
+        (["--arch", "PPLCNet_x0_25", "--cores", "9999"], "--cores: 9999 is not usable here"),
+        (["--model", "nowhere", "--paper"], "--model is measured alone"),
         (["--model", "nowhere"], "nowhere"),
     ],
 )
