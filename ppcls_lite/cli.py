@@ -128,6 +128,12 @@ def _serve(argv: list[str]) -> int:
     return run(argv)
 
 
+def _quantize(argv: list[str]) -> int:
+    from ppcls_lite.inference.quantize_cli import run
+
+    return run(argv)
+
+
 def _prepare(argv: list[str]) -> int:
     from ppcls_lite.data.prepare import run
 
@@ -160,6 +166,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "predict": _predict,
     "benchmark": _benchmark,
     "serve": _serve,
+    "quantize": _quantize,
     "prepare": _prepare,
     "config": _config,
 }
@@ -175,6 +182,7 @@ def _overview() -> str:
   predict  --model DIR --input PATH       run an exported model with Paddle Inference
   benchmark --model DIR | --arch NAME     measure latencies on this machine
   serve    --model DIR                    answer images over HTTP (extra: pip install .[serve])
+  quantize --model DIR --calibration ...  add an int8 network to an exported model
   prepare  digits | folder DIR | ...      write the lists that training reads
   config   -c FILE | --list [KIND]        print a resolved recipe, or every component
 

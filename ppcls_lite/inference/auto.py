@@ -9,6 +9,7 @@ Read next: auto_check.py (what passes), auto_memory.py (the file), engines/.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -32,11 +33,13 @@ from ppcls_lite.inference.engines import (
     make_engine,
 )
 from ppcls_lite.inference.engines.installed import missing
+from ppcls_lite.inference.onnx_metadata import QUANTIZATION_KEY, read_metadata
 from ppcls_lite.inference.spec import InferenceSpec
 
 BUDGET_S = 10.0
 _TURN, _DROPPED = 12, 3  # runs of a contender at a time; the first ones warm it up again
 _SAME = 1.03  # medians closer than this are equal: the one with more precision wins
+_INT8_LOSS = 0.01  # of top-1, on the evaluation images of deploy/quantize.py
 _HOPELESS = 1.5  # times the fastest after two rounds: measured no further
 
 logger = logging.getLogger("ppcls_lite")
@@ -150,7 +153,7 @@ def _sources(
                 find_program(model)
                 found[pair] = model
             elif precision == "int8":
-                find_onnx(model, "int8")
+                _require_small_loss(find_onnx(model, "int8"), name)
                 found[pair] = model
             else:
                 found[pair] = _onnx_source(model, spec, memory, key)
@@ -184,6 +187,20 @@ def _onnx_source(model: Path, spec: InferenceSpec, memory: Memory, key: str) -> 
         write_onnx(model, converted, spec.text(), spec.model_name)
         logger.info("auto: converted the program to %s", converted)
     return converted
+
+
+def _require_small_loss(path: Path, engine: EngineName) -> None:
+    """Refuse an int8 network that deploy/quantize.py measured to be worse, or did not measure."""
+    text = read_metadata(path).get(QUANTIZATION_KEY)
+    if text is None:
+        raise UserError(f"{path.name} does not say what it costs; deploy/quantize.py measures it")
+    for item in json.loads(text)["engines"]:
+        loss = item["top1_before"] - item["top1_after"]
+        if item["engine"] == engine and loss > _INT8_LOSS:
+            raise UserError(
+                f"it loses {100 * loss:.1f} points of top-1 on its evaluation images (allowed "
+                f"{100 * _INT8_LOSS:.1f})"
+            )
 
 
 def _checked(

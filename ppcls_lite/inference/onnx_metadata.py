@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ppcls_lite.errors import UserError
 
+QUANTIZATION_KEY = "quantization"  # the report of deploy/quantize.py, as JSON
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5  # protobuf's wire types
 
