@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ppcls_lite.bench.latency_result import Result
 from ppcls_lite.models.zoo import ZOO
@@ -30,12 +32,12 @@ def family(name: str) -> str:
 
 
 def points(latencies: Mapping[str, float | None]) -> dict[str, list[tuple[float, float, str]]]:
-    """Family to (ms, top-1, name), by latency; without what has no latency or no accuracy."""
+    """Family to (ms, top-1, name), by accuracy; without what has no latency or no accuracy."""
     found: dict[str, list[tuple[float, float, str]]] = {}
     for name, ms in latencies.items():
         if ms is not None and ZOO[name].top1 is not None:
             found.setdefault(family(name), []).append((ms, ZOO[name].top1, name))
-    return {line: sorted(dots) for line, dots in found.items()}
+    return {line: sorted(dots, key=lambda dot: dot[1]) for line, dots in found.items()}
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
@@ -43,35 +45,45 @@ def draw(results: Sequence[Result], path: Path) -> None:
     contenders = list(dict.fromkeys((r.setting, r.batch_size) for r in results))[:_PANELS]
     names = dict.fromkeys(r.model for r in results)
     panels: dict[str, Mapping[str, float | None]] = {
-        "as published": {name: ZOO[name].latency_ms for name in names}
+        "as published (Xeon 6148; the table of V2: 6271C)": {name: ZOO[name].latency_ms for name in names}
     }
     for setting, batch_size in contenders:
         panels[f"here: {setting}, batch {batch_size}"] = {
             r.model: r.median for r in results if (r.setting, r.batch_size) == (setting, batch_size)
         }
-    figure = Figure(figsize=(5.2 * len(panels), 4.6), layout="constrained")
-    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(5.2 * columns + 1.6, 4.2 * rows), layout="constrained")
+    every = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    handles: dict[str, Line2D] = {}
     for axes, (title, latencies) in zip(every, panels.items()):
-        _panel(axes, title, points(latencies))
-    every[0].set_ylabel("ImageNet-1k top-1 (%), published")
+        handles = _panel(axes, title, points(latencies)) | handles
+    for axes in every[len(panels) :]:
+        axes.set_axis_off()
+    for axes in every[::columns]:
+        axes.set_ylabel("ImageNet-1k top-1 (%), published")
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=110)
 
 
-def _panel(axes: Axes, title: str, lines: Mapping[str, list[tuple[float, float, str]]]) -> None:
+def _panel(
+    axes: Axes, title: str, lines: Mapping[str, list[tuple[float, float, str]]]
+) -> dict[str, Line2D]:
+    """Draw one panel; the line of each family."""
+    handles = {}
     for line, dots in lines.items():
         colour, marker = _STYLES.get(line, ("tab:gray", "x"))
-        times, scores, names = zip(*dots)
-        axes.plot(times, scores, color=colour, marker=marker, label=line)
-        for ms, score, name in zip(times, scores, names):
+        times, scores, _ = zip(*dots)
+        (handles[line],) = axes.plot(times, scores, color=colour, marker=marker, markersize=5)
+        for ms, score, name in dots:
             place = {"textcoords": "offset points", "xytext": (4, -9), "fontsize": 7}
             axes.annotate(_scale(name, line), (ms, score), **place)
-    axes.set_title(title)
+    axes.set_title(title, fontsize=10)
     axes.set_xlabel("latency (ms)")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    if lines:
-        axes.legend(loc="lower right", fontsize=8)
+    return handles
 
 
 def _scale(name: str, line: str) -> str:
