@@ -30,13 +30,20 @@ setup(
     packages=[*find_packages(include=["ppcls_lite", "ppcls_lite.*"]), "ppcls_lite.configs"],
     package_dir={"ppcls_lite.configs": "configs"},
     package_data={
-        "ppcls_lite": ["label_lists/*.txt"],
+        "ppcls_lite": ["label_lists/*.txt", "serve/*.html"],
         "ppcls_lite.configs": ["**/*.yaml"],
     },
     install_requires=requirements(),
     extras_require={
         "digits": ["scikit-learn>=1.3"],
         "convert": ["safetensors>=0.4", "onnx>=1.15"],
+        "serve": [
+            "starlette>=0.37",
+            "uvicorn>=0.30",
+            "httptools>=0.6",
+            "python-multipart>=0.0.13",
+            "prometheus-client>=0.20",
+        ],
         "test": ["pytest>=8", "ruff>=0.6", "scikit-learn>=1.3", "safetensors>=0.4", "onnx>=1.15"],
     },
     entry_points={"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]},

@@ -100,15 +100,36 @@ def _infer(argv: list[str]) -> int:
 
 
 def _export(argv: list[str]) -> None:
-    args = parser("export", "Write an inference model and check it.").parse_args(argv)
+    options = parser("export", "Write an inference model and check it.")
+    formats = {"choices": ("paddle", "onnx", "both"), "default": "paddle"}
+    options.add_argument("--format", **formats, help="what to write (paddle)")
+    args = options.parse_args(argv)
     from ppcls_lite.config_file import load_config
     from ppcls_lite.recipe import export
 
-    export(load_config(args.config, args.override))
+    export(load_config(args.config, args.override), args.format)
 
 
 def _predict(argv: list[str]) -> int:
     from ppcls_lite.inference.predict_cli import run
+
+    return run(argv)
+
+
+def _benchmark(argv: list[str]) -> int:
+    from ppcls_lite.bench.latency import run
+
+    return run(argv)
+
+
+def _serve(argv: list[str]) -> int:
+    from ppcls_lite.serve.serve_cli import run
+
+    return run(argv)
+
+
+def _quantize(argv: list[str]) -> int:
+    from ppcls_lite.inference.quantize_cli import run
 
     return run(argv)
 
@@ -143,6 +164,9 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "infer": _infer,
     "export": _export,
     "predict": _predict,
+    "benchmark": _benchmark,
+    "serve": _serve,
+    "quantize": _quantize,
     "prepare": _prepare,
     "config": _config,
 }
@@ -156,6 +180,9 @@ def _overview() -> str:
   infer    -c FILE [-o key=value ...]     predict the recipe's Infer images
   export   -c FILE [-o key=value ...]     write an inference model and check it
   predict  --model DIR --input PATH       run an exported model with Paddle Inference
+  benchmark --model DIR | --arch NAME     measure latencies on this machine
+  serve    --model DIR                    answer images over HTTP (extra: pip install .[serve])
+  quantize --model DIR --calibration ...  add an int8 network to an exported model
   prepare  digits | folder DIR | ...      write the lists that training reads
   config   -c FILE | --list [KIND]        print a resolved recipe, or every component
 

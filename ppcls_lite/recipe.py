@@ -42,7 +42,7 @@ from ppcls_lite.engine import device, log, plots, rng, run_folder
 from ppcls_lite.engine.distributed import World, connect, ranks_wanted
 from ppcls_lite.engine.trainer import FitResult, Trainer, steps_per_epoch
 from ppcls_lite.errors import ConfigError, UserError
-from ppcls_lite.inference.export import ExportReport, export_model
+from ppcls_lite.inference.export import ExportReport, Format, export_model
 from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.inference.output import ResultFile, table_head, table_lines
 from ppcls_lite.inference.predictor import Predictor
@@ -193,8 +193,11 @@ def infer(tree: Tree) -> int:
     return 1 if failed else 0
 
 
-def export(tree: Tree) -> ExportReport:
-    """Write the network as an inference model to `Global.save_inference_dir`, checked."""
+def export(tree: Tree, format: Format = "paddle") -> ExportReport:
+    """Write the network as an inference model to `Global.save_inference_dir`, checked.
+
+    `format`: "paddle", "onnx" or "both".
+    """
     settings = _start_alone(tree, ("Infer",))
     _require_weights(settings, "export")
     log.setup()
@@ -207,6 +210,7 @@ def export(tree: Tree) -> ExportReport:
         labels=labels_of(settings, required=True),
         model_name=settings.Arch.entry.name,
         add_softmax=settings.Arch.extras.infer_add_softmax,
+        format=format,
     )
     logger.info(str(report))
     return report

@@ -29,6 +29,7 @@ ALLOWED = {
     "schedule": {"errors", "schema", "registry"},
     "tasks": {"errors"},
     "engine": {"errors", "safe_pickle", "tasks", "schedule"},
+    "serve": {"errors", "inference"},
     "inference": {"errors", "schema", "registry", "config", "data.transforms"},
 }
 

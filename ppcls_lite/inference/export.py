@@ -3,7 +3,7 @@
 The folder holds the program (`inference.json`), the weights (`inference.pdiparams`) and
 `inference.yml` with pre-processing, post-processing and label names. It is written beside its
 place, run there with oneDNN and compared with the network itself, and only then renamed into
-place. Read next: spec.py, engines.py.
+place. Read next: spec.py, engines/.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import paddle
@@ -22,17 +22,22 @@ from paddle import nn
 from ppcls_lite import __version__
 from ppcls_lite.config import build
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines import Engine, available_engines, make_engine
+from ppcls_lite.inference.engines.files import ONNX_NAMES
+from ppcls_lite.inference.engines.installed import require
 from ppcls_lite.inference.in_place import whole_folder
 from ppcls_lite.inference.labels import read_label_file
-from ppcls_lite.inference.predictor import Image, Predictor, build_transform
+from ppcls_lite.inference.onnx_export import ReferenceEngine, write_onnx
+from ppcls_lite.inference.predictor import Image, build_transform
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, checksum
 
+Format = Literal["paddle", "onnx", "both"]
 TOLERANCE = 1e-3  # largest difference of an output, relative to the largest output of its row
 _SMALLEST_PROBABILITY = 1e-20  # Paddle's softmax clips at exp(-64), oneDNN's does not
 _TIE = 1e-5  # two best classes closer than this (relative) may change places
 _STEM = "inference"
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
-_OWN_FILES = {FILE_NAME, *(_STEM + suffix for suffix in _SUFFIXES)}
+_OWN_FILES = {FILE_NAME, *(_STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
 _CHECK_IMAGES, _FREE_EDGE = 4, 224
 _ACTIVATIONS = {"softmax": nn.functional.softmax, "sigmoid": nn.functional.sigmoid, "none": None}
 
@@ -44,6 +49,7 @@ class ExportReport:
     Attributes:
         folder: where the exported model lies.
         sizes: bytes per file.
+        engines: what ran it for the comparison.
         merged_places: branches that re-parameterisation merged into single convolutions.
         images: how many images were compared.
         max_difference: the largest difference of an output, relative to the largest output of its
@@ -56,6 +62,7 @@ class ExportReport:
     output: str
     class_num: int
     sizes: dict[str, int]
+    engines: tuple[str, ...]
     merged_places: int
     images: int
     max_difference: float
@@ -66,8 +73,8 @@ class ExportReport:
         merged = f"; {self.merged_places} branches merged" if self.merged_places else ""
         return (
             f"exported {self.model_name} to {self.folder} ({files}{merged}); {self.output} of "
-            f"{self.class_num} classes equal the network's on {self.images} images with oneDNN "
-            f"(largest relative difference {self.max_difference:.1e})"
+            f"{self.class_num} classes equal the network's on {self.images} images with "
+            f"{', '.join(self.engines)} (largest relative difference {self.max_difference:.1e})"
         )
 
 
@@ -81,8 +88,11 @@ def export_model(
     model_name: str | None = None,
     add_softmax: bool = True,
     sample_images: Sequence[Image] | np.ndarray | None = None,
+    format: Format = "paddle",
 ) -> ExportReport:
-    """Export `model`, which is not changed, and check the result on a CPU with oneDNN.
+    """Export `model`, which is not changed, and check the result on a CPU.
+
+    It is run by Paddle with oneDNN and, as ONNX, by every installed engine that reads it.
 
     Args:
         model: images (N, C, H, W) to logits (N, classes), or to a dict with `logits`. Its copy is
@@ -98,12 +108,17 @@ def export_model(
             applies it. The sigmoid of multi-label post-processing is always in the program.
         sample_images: paths or (H, W, 3) uint8 RGB arrays to compare on; default: four
             synthetic pictures.
+        format: "paddle" writes Paddle's program, "onnx" `inference.onnx`, "both" both.
 
     Raises:
         UserError: pre-processing, post-processing, labels or shapes do not fit together;
             `out_dir` holds other files; the exported model differs from the network or gives
             values that are not finite. Nothing is left behind.
     """
+    if format not in get_args(Format):
+        raise UserError(f"format: expected paddle, onnx or both, found {format!r}")
+    if format != "paddle":
+        require("onnx")
     shape = _checked_shape(image_shape)
     name, arguments = _postprocess_with_labels(postprocess, labels)
     answers = build({name: arguments}, "postprocess")
@@ -128,9 +143,10 @@ def export_model(
         answers(expected)  # a wrong number of classes or label names shows here
         merged = shipped.reparameterize()
         _save(shipped, folder, shape)
+        engines = _engines(folder, spec, format)
         spec.checksums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
         spec.write(folder)
-        difference, changed = _compare(folder, inputs, expected)
+        compared = [_compare(*item, spec, inputs, expected) for item in engines.items()]
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     return ExportReport(
         folder=Path(out_dir),
@@ -138,10 +154,11 @@ def export_model(
         output=spec.output,
         class_num=expected.shape[1],
         sizes=sizes,
+        engines=tuple(engines),
         merged_places=merged,
         images=len(inputs),
-        max_difference=difference,
-        top1_changed=changed,
+        max_difference=max(difference for difference, _ in compared),
+        top1_changed=max(changed for _, changed in compared),
     )
 
 
@@ -233,13 +250,34 @@ def _synthetic_pictures() -> list[np.ndarray]:
     return [tile.repeat(25, axis=0).repeat(25, axis=1) for tile in tiles]  # (300, 400, 3)
 
 
-def _compare(folder: Path, inputs: np.ndarray, expected: np.ndarray) -> tuple[float, int]:
-    """Run the exported folder with oneDNN; the largest relative difference, and changed classes.
+def _engines(folder: Path, spec: InferenceSpec, format: Format) -> dict[str, Engine]:
+    """Write the format's files, and load each of them with what is to be compared."""
+    engines: dict[str, Engine] = {}
+    if format in ("paddle", "both"):
+        engines["paddle"] = make_engine(folder, "paddle")
+    if format in ("onnx", "both"):
+        path = folder / ONNX_NAMES["fp32"]
+        write_onnx(folder, path, spec.text(), spec.model_name)
+        for name, missing in available_engines().items():
+            if name != "paddle" and missing is None:
+                engines[name] = make_engine(path, name)
+        if not engines.keys() - {"paddle"}:
+            engines["onnx's reference"] = ReferenceEngine(path)
+    if format == "onnx":
+        for program in folder.glob(f"{_STEM}.*"):
+            if program.suffix != ".onnx":
+                program.unlink()
+    return engines
+
+
+def _compare(
+    name: str, engine: Engine, spec: InferenceSpec, inputs: np.ndarray, expected: np.ndarray
+) -> tuple[float, int]:
+    """Run the exported files; the largest relative difference, and changed classes.
 
     The first image runs once more alone, because the batch size must not matter.
     """
-    predictor = Predictor(folder, device="cpu", mkldnn=True)
-    found = np.concatenate([predictor.predict_batch(inputs), predictor.predict_batch(inputs[:1])])
+    found = np.concatenate([engine.run(inputs)[0], engine.run(inputs[:1])[0]])
     expected = np.concatenate([expected, expected[:1]])
     if found.shape != expected.shape:
         raise UserError(
@@ -248,7 +286,7 @@ def _compare(folder: Path, inputs: np.ndarray, expected: np.ndarray) -> tuple[fl
         )
     largest = np.abs(expected).max(axis=1, keepdims=True) + np.finfo(np.float32).tiny  # (N + 1, 1)
     relative = np.abs(found - expected) / largest  # (N + 1, classes)
-    if predictor.spec.output == "probabilities":
+    if spec.output == "probabilities":
         # A saturated softmax hides wrong logits in its largest entry; the small ones show them.
         logs = [np.log(np.maximum(p, _SMALLEST_PROBABILITY)) for p in (found, expected)]
         span = np.maximum(1.0, -logs[1].min(axis=1, keepdims=True))  # (N + 1, 1)
@@ -258,8 +296,8 @@ def _compare(folder: Path, inputs: np.ndarray, expected: np.ndarray) -> tuple[fl
     lost = (expected.max(axis=1, keepdims=True) - chosen) / largest  # 0 if the class is the same
     if not difference <= TOLERANCE or (lost > _TIE).any():
         raise UserError(
-            f"the exported model differs from the network: largest relative difference "
-            f"{difference:.1e} (allowed {TOLERANCE:.0e}), best class changed on "
+            f"the exported model run by {name} differs from the network: largest relative "
+            f"difference {difference:.1e} (allowed {TOLERANCE:.0e}), best class changed on "
             f"{int((lost > _TIE).sum())} of {len(found)} images; nothing was written. Please "
             f"report it with the recipe and Paddle's version, {paddle.__version__}"
         )

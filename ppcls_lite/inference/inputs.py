@@ -31,6 +31,27 @@ def find_images(sources: Sequence[str | Path], option: str = "--input") -> list[
     return [path for source in sources for path in _find(Path(source), option)]
 
 
+def read_labelled(source: Path, option: str) -> list[tuple[Path, int]]:
+    """The images and class ids of a list with one `path class_id` a line.
+
+    Raises:
+        UserError: the list is missing or empty, or a line has no class id.
+    """
+    if not source.is_file():
+        raise UserError(
+            f"{option} {source}: no such file; expected a list of `path class_id` lines"
+        )
+    paths = _read_list(source, option)
+    lines = [line for line in source.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    found = []
+    for path, line in zip(paths, lines, strict=True):
+        label = re.split(r"[\s,;|]+", line.strip())[-1]
+        if not label.isdecimal():
+            raise UserError(f"{option} {source}: {line.strip()!r}: expected `path class_id`")
+        found.append((path, int(label)))
+    return found
+
+
 def _find(source: Path, option: str) -> list[Path]:
     if source.is_dir():
         found = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)

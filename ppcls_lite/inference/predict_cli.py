@@ -78,16 +78,25 @@ class Stopwatch:
 def _load(args: argparse.Namespace) -> Predictor:
     from ppcls_lite.inference.predictor import Predictor  # Paddle: a second that --help can spare
 
-    return Predictor(args.model, args.device, not args.no_mkldnn, args.threads, args.topk)
+    return Predictor(
+        args.model,
+        args.device,
+        not args.no_mkldnn,
+        args.threads,
+        args.topk,
+        args.engine,
+        args.precision,
+    )
 
 
 def _conditions(predictor: Predictor, batch_size: int) -> str:
     engine = predictor.engine
     if engine.device == "gpu":
         return f"batch {batch_size}, gpu"
-    dnn = "with oneDNN" if engine.mkldnn else "without oneDNN"
+    without = "" if getattr(engine, "mkldnn", True) else " without oneDNN"
     plural = "" if engine.threads == 1 else "s"
-    return f"batch {batch_size}, {engine.threads} thread{plural}, {dnn}"
+    what = f"{engine.name} {engine.precision}{without}"
+    return f"batch {batch_size}, {engine.threads} thread{plural}, {what}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=_positive, default=1, metavar="N", help="images at once (1)")
     add("--topk", type=_positive, metavar="K", help="classes per image (as exported)")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="(cpu)")
+    add("--engine", choices=("paddle", "openvino", "onnxruntime", "auto"), default="paddle")
+    add("--precision", choices=("fp32", "bf16", "int8"), help="(fp32; auto: the fastest right one)")
     add("--threads", type=_positive, metavar="N", help="CPU threads (usable cores, at most 4)")
     add("--no-mkldnn", action="store_true", help="run without oneDNN (MKLDNN): slower, to compare")
     return parser

@@ -12,22 +12,28 @@ Pre-processing is what `inference.yml` says, run by the functions that training 
 
 from __future__ import annotations
 
+import math
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ppcls_lite.config import build, build_list
 from ppcls_lite.data.transforms.compose import Compose
-from ppcls_lite.errors import ImageError, UserError
-from ppcls_lite.inference.engines import Device, Engine, PaddleEngine
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engine_process import EngineProcess
+from ppcls_lite.inference.engines import Device, Engine, EngineName, Precision, make_engine
 from ppcls_lite.inference.postprocess import Postprocess, Result
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
+from ppcls_lite.inference.stream import batched, classify, decode, overlapped
 
-Image = str | os.PathLike[str] | np.ndarray
+if TYPE_CHECKING:
+    from ppcls_lite.inference.auto import Choice
+
+Image = str | os.PathLike[str] | bytes | np.ndarray
 Observer = Callable[[Literal["preprocess", "inference"], float, int], None]
 _WARMUP_EDGE = 224  # of networks that take any size
 
@@ -38,15 +44,23 @@ class Predictor:
     One predictor may be used from several threads; one batch runs at a time.
 
     Args:
-        model_dir: the folder that `deploy/export.py` wrote.
-        device: "cpu" or "gpu".
-        mkldnn: use oneDNN (MKLDNN) on a CPU.
+        model_dir: the folder that `deploy/export.py` wrote, or an ONNX file of such a folder.
+        device: "cpu" or "gpu" (engine paddle only).
+        mkldnn: use oneDNN (MKLDNN) on a CPU; `False` is for engine paddle only, to compare.
         threads: of one run on a CPU; `None`: the usable cores, at most 4.
         topk: how many classes per image, instead of the number in `inference.yml`.
+        engine: "paddle", "openvino", "onnxruntime", or "auto": the fastest that is installed and
+            right, measured once for this model and machine (auto.py).
+        precision: "fp32", "bf16" or "int8"; `None`: fp32, and with "auto" whatever is fastest
+            among those whose answers pass its check.
+        isolate: above 0, run the engine in a process of its own, with shared memory for batches
+            of so many images, so that Python goes on while it runs (engine_process.py). End it
+            with `close` or a `with` block.
 
     Attributes:
         spec: what `inference.yml` says: `model_name`, `labels`, `image_shape`, ...
         engine: what runs the program.
+        choice: what engine "auto" chose and why; else `None`.
 
     Raises:
         UserError: the folder, `inference.yml` or a file is missing, damaged or of another
@@ -60,17 +74,39 @@ class Predictor:
         mkldnn: bool = True,
         threads: int | None = None,
         topk: int | None = None,
+        engine: EngineName | Literal["auto"] = "paddle",
+        precision: Precision | None = None,
+        isolate: int = 0,
     ) -> None:
         folder = Path(model_dir)
         spec = InferenceSpec.read(folder)
-        spec.check_files(folder)
+        if folder.is_dir():
+            spec.check_files(folder)
         try:
             self._prepare(spec, topk)
         except UserError as error:
             raise type(error)(f"{folder / FILE_NAME}: {error}") from error
         channels, height, width = spec.image_shape or (3, _WARMUP_EDGE, _WARMUP_EDGE)
         edges = (edge if edge > 0 else _WARMUP_EDGE for edge in (height, width))
-        self.engine: Engine = PaddleEngine(folder, device, mkldnn, threads, (1, channels, *edges))
+        shape = (1, channels, *edges)
+        if not mkldnn:
+            if engine != "paddle" or precision not in (None, "fp32"):
+                raise UserError("mkldnn=False (--no-mkldnn) is for engine paddle with fp32 only")
+            from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
+
+            make: Callable[[], Engine]
+            make = partial(PaddleEngine, folder, device, False, threads, shape)
+            self.engine: Engine = _start(make, isolate, shape)
+            return
+        if engine == "auto":
+            from ppcls_lite.inference.auto import choose  # measures, which others do not need
+
+            choice = choose(folder, spec, shape, threads, precision, device)
+            self.choice = choice
+            folder, engine, precision = choice.model, choice.engine, choice.precision
+        precision = precision or "fp32"
+        make = partial(make_engine, folder, engine, precision, threads, device, shape)
+        self.engine = _start(make, isolate, shape)
 
     @classmethod
     def of(cls, spec: InferenceSpec, engine: Engine) -> Predictor:
@@ -80,8 +116,20 @@ class Predictor:
         predictor.engine = engine
         return predictor
 
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the engine's process, if it has one of its own."""
+        if isinstance(self.engine, EngineProcess):
+            self.engine.close()
+
     def _prepare(self, spec: InferenceSpec, topk: int | None) -> None:
         self.spec = spec
+        self.choice: Choice | None = None
         self._transform = build_transform(spec.transform_ops)
         self._postprocess = _build_postprocess(spec.postprocess, topk)
 
@@ -91,8 +139,8 @@ class Predictor:
         """Classify one image or several.
 
         Args:
-            inputs: a path, an (H, W, 3) uint8 RGB array (gray (H, W) and RGBA (H, W, 4) as well),
-                an (N, H, W, 3) array, or a list of those.
+            inputs: a path, the bytes of an image file, an (H, W, 3) uint8 RGB array (gray (H, W) and
+                RGBA (H, W, 4) as well), an (N, H, W, 3) array, or a list of those.
             batch_size: how many images run at once.
 
         Returns:
@@ -112,29 +160,28 @@ class Predictor:
         batch_size: int = 1,
         keep_going: bool = False,
         observe: Observer | None = None,
+        decode_threads: int = 0,
     ) -> Iterator[Result]:
         """Like `predict`, result by result, reading no more images ahead than a batch.
 
         With `keep_going`, an unreadable image gives `{"file": ..., "error": message}` in its
         place instead of an ImageError. `observe(stage, seconds, images)` is told how long each
-        batch took.
+        batch took, perhaps by another thread. `decode_threads` above 0 decodes ahead of inference
+        with so many threads and reads a few batches ahead (stream.py).
         """
         if batch_size < 1:
             raise UserError(f"batch_size: expected a whole number from 1 on, found {batch_size}")
-        batch: list[Image] = []
-        for image in images:
-            batch.append(image)
-            if len(batch) == batch_size:
-                yield from self._classify(batch, keep_going, observe)
-                batch = []
-        if batch:
-            yield from self._classify(batch, keep_going, observe)
+        if decode_threads > 0:
+            yield from overlapped(self, images, batch_size, keep_going, observe, decode_threads)
+            return
+        for batch in batched(images, batch_size):
+            yield from classify(self, observe, [decode(self, keep_going, image) for image in batch])
 
     def preprocess(self, image: Image) -> np.ndarray:
-        """One image as the network's input, (C, H, W) float32."""
-        is_path = not isinstance(image, np.ndarray)
+        """One image (bytes: an encoded file) as the network's input, (C, H, W) float32."""
+        is_path = isinstance(image, (str, os.PathLike))
         name = os.fspath(image) if is_path else "the image"
-        sample = {"image": image if not is_path else name, "path": name}
+        sample = {"image": name if is_path else image, "path": name}
         result = self._transform(sample, None)["image"]  # (C, H, W)
         if not self.spec.accepts(result.shape):
             raise UserError(
@@ -166,36 +213,7 @@ class Predictor:
             )
         return self.engine.run(array)[0]  # (N, classes)
 
-    def _classify(
-        self, images: list[Image], keep_going: bool, observe: Observer | None
-    ) -> Iterator[Result]:
-        files = [None if isinstance(image, np.ndarray) else os.fspath(image) for image in images]
-        arrays: dict[int, np.ndarray] = {}
-        errors: dict[int, str] = {}
-        start = time.perf_counter()
-        for index, image in enumerate(images):
-            try:
-                arrays[index] = self.preprocess(image)
-            except ImageError as error:
-                if not keep_going:
-                    raise
-                errors[index] = str(error).removeprefix(f"{files[index]}: ")
-        decoded = time.perf_counter()
-        results: dict[int, Result] = {}
-        if arrays:
-            outputs = self.predict_batch(_stack(list(arrays.values())))
-            ran = time.perf_counter()
-            if observe:
-                observe("preprocess", decoded - start, len(images))
-                observe("inference", ran - decoded, len(arrays))
-            results = dict(zip(arrays, self._answers(outputs), strict=True))
-        for index, file in enumerate(files):
-            if index in errors:
-                yield {"file": file, "error": errors[index]}
-            else:
-                yield {"file": file, **results[index]}
-
-    def _answers(self, outputs: np.ndarray) -> list[Result]:
+    def answers(self, outputs: np.ndarray) -> list[Result]:
         """Post-process (N, classes); a network exported with logits gets its activation here."""
         if self.spec.output == "logits":
             outputs = _ACTIVATIONS[self._postprocess.activation](outputs)
@@ -212,6 +230,10 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 _ACTIVATIONS = {"softmax": _softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}
+
+
+def _start(make: Callable[[], Engine], isolate: int, shape: tuple[int, ...]) -> Engine:
+    return EngineProcess(make, isolate * math.prod(shape)) if isolate else make()
 
 
 def build_transform(ops: Sequence[Any]) -> Compose:
@@ -233,23 +255,13 @@ def _build_postprocess(node: dict[str, Any], topk: int | None) -> Postprocess:
 def _as_list(inputs: Image | Sequence[Image] | np.ndarray) -> list[Image]:
     if isinstance(inputs, np.ndarray):
         return list(inputs) if inputs.ndim == 4 else [inputs]
-    if isinstance(inputs, (str, os.PathLike)):
+    if isinstance(inputs, (str, os.PathLike, bytes)):
         return [inputs]
     if not isinstance(inputs, Iterable):
         raise UserError(f"predict: expected images or paths, found {type(inputs).__name__}")
     images = list(inputs)
     for index, image in enumerate(images):
-        if not isinstance(image, (str, os.PathLike, np.ndarray)):
+        if not isinstance(image, (str, os.PathLike, bytes, np.ndarray)):
             found = type(image).__name__
             raise UserError(f"predict: inputs[{index}]: expected a path or array, found {found}")
     return images
-
-
-def _stack(arrays: list[np.ndarray]) -> np.ndarray:
-    shapes = {array.shape for array in arrays}
-    if len(shapes) > 1:
-        raise UserError(
-            f"images of one batch have different shapes after pre-processing, {sorted(shapes)}; "
-            "use batch_size=1 (--batch-size 1) or a fixed size in transform_ops"
-        )
-    return np.stack(arrays)  # (N, C, H, W)

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.onnx_metadata import read_metadata
 
 FILE_NAME = "inference.yml"
 FORMAT_VERSION = 1
@@ -60,6 +61,10 @@ class InferenceSpec:
 
     def write(self, folder: Path) -> None:
         """Write `inference.yml` into an existing folder."""
+        (folder / FILE_NAME).write_text(self.text(), encoding="utf-8")
+
+    def text(self) -> str:
+        """What `inference.yml` says."""
         tree = {
             "Global": {
                 "format_version": FORMAT_VERSION,
@@ -72,19 +77,24 @@ class InferenceSpec:
             "PreProcess": {"transform_ops": self.transform_ops},
             "PostProcess": self.postprocess,
         }
-        text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-        (folder / FILE_NAME).write_text(text, encoding="utf-8")
+        return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
     @classmethod
-    def read(cls, folder: Path) -> InferenceSpec:
-        """Read the `inference.yml` of an exported folder.
+    def read(cls, model: Path) -> InferenceSpec:
+        """Read the `inference.yml` of an exported folder, or of an ONNX file's metadata.
 
         Raises:
             UserError: the folder or file is missing, is not YAML, lacks a section or has a value
                 of the wrong type, or was written by another version of the format.
         """
-        path = folder / FILE_NAME
-        tree = _read_yaml(folder, path)
+        if model.suffix == ".onnx" and model.is_file():
+            return cls._parse(_metadata_text(model), model, model.stem)
+        path = model / FILE_NAME
+        return cls._parse(_file_text(model, path), path, model.name)
+
+    @classmethod
+    def _parse(cls, text: str, path: Path, default_name: str) -> InferenceSpec:
+        tree = _read_yaml(text, path)
         about = _section(tree, "Global", dict, path, {})
         version = about.get("format_version")
         if version not in (None, FORMAT_VERSION):
@@ -104,7 +114,7 @@ class InferenceSpec:
                 f"{path}: Global.output: expected probabilities or logits, found {output!r}"
             )
         return cls(
-            model_name=str(about.get("model_name") or folder.name),
+            model_name=str(about.get("model_name") or default_name),
             transform_ops=ops,
             postprocess={name: arguments},
             image_shape=_image_shape(about.get("image_shape"), path),
@@ -149,7 +159,18 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(list, _Dumper.represent_list)
 
 
-def _read_yaml(folder: Path, path: Path) -> dict[str, Any]:
+def _metadata_text(path: Path) -> str:
+    text = read_metadata(path).get(FILE_NAME)
+    if text is None:
+        raise UserError(
+            f"{path}: carries no {FILE_NAME} in its metadata, so the pre-processing is unknown; "
+            f"put it into a folder as inference.onnx with an {FILE_NAME} beside it "
+            "(docs/deployment.md)"
+        )
+    return text
+
+
+def _file_text(folder: Path, path: Path) -> str:
     if not folder.is_dir():
         kind = "is a file, not a folder" if folder.exists() else "no such folder"
         siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
@@ -162,8 +183,15 @@ def _read_yaml(folder: Path, path: Path) -> dict[str, Any]:
             "again with deploy/export.py, or write the file (docs/deployment.md)"
         )
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _read_yaml(text: str, path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected sections such as PreProcess, found {type(tree)}")

@@ -50,7 +50,7 @@ def test_a_folder_is_searched_recursively(
     row = f"{best['class_ids'][0]:>6}  {best['scores'][0]:6.4f}  {best['label_names'][0]}"
     assert row in shown
     assert "4 images, 0 unreadable" in shown
-    assert "batch 3, 1 thread, with oneDNN" in shown
+    assert "batch 3, 1 thread, paddle fp32" in shown
     assert "inference " in shown and "pre-processing " in shown
 
 
@@ -213,7 +213,7 @@ def test_the_script_works_from_anywhere(exported: Any, pictures: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "a.png" in done.stdout and "1 thread, without oneDNN" in done.stdout
+    assert "a.png" in done.stdout and "1 thread, paddle fp32 without oneDNN" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["export.py", "predict.py"])

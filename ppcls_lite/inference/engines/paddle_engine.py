@@ -1,39 +1,30 @@
-"""The engine: an exported program run by Paddle Inference, with oneDNN (MKLDNN) on a CPU.
+"""Paddle: an exported program run by Paddle Inference, with oneDNN (MKLDNN) on a CPU.
 
 How it is tuned, and where each point is measured: docs/deployment.md. In short: intermediate
 results stay allocated between two runs, which the flag in `_kept_buffers` asks for and which only
 the first run of a program reads; memory optimisation stays off, because Paddle 3.3 cannot create a
-predictor from a .json program with it. Read next: predictor.py.
+predictor from a .json program with it. Read next: predictor.py in the folder above.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import paddle
 import paddle.inference
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines.cpu import default_threads
+from ppcls_lite.inference.engines.files import find_program
 
-Device = Literal["cpu", "gpu"]
-MAX_DEFAULT_THREADS = 4  # so that a large server is not taken over; `threads` asks for more
-_PROGRAM_SUFFIXES = (".json", ".pdmodel")  # PIR, Paddle 3; the older ProgramDesc
 _GPU_POOL_MIB = 256  # to start with; it grows on demand
 _SHAPES_CACHED = 10  # input shapes whose oneDNN primitives are kept
 _FLAG_LOCK = threading.Lock()
-
-
-class Engine(Protocol):
-    """What the predictor needs of anything that runs a network."""
-
-    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
-        """(N, C, H, W) float32 to the network's outputs; the first is (N, classes)."""
 
 
 class PaddleEngine:
@@ -45,21 +36,26 @@ class PaddleEngine:
         mkldnn: use oneDNN on a CPU; turned off to compare.
         threads: of one run on a CPU; `None`: the usable cores, at most 4.
         warmup_shape: (N, C, H, W) of a first run with zeros, so that no request pays for it.
+        precision: "fp32", or "bf16" with oneDNN on a CPU that has it.
 
     Raises:
         UserError: files are missing or damaged, or this Paddle lacks what is asked for.
     """
 
+    name = "paddle"
+
     def __init__(
         self,
         model_dir: str | Path,
-        device: Device = "cpu",
+        device: str = "cpu",
         mkldnn: bool = True,
         threads: int | None = None,
         warmup_shape: tuple[int, int, int, int] | None = None,
+        precision: str = "fp32",
     ) -> None:
         program, params = find_program(Path(model_dir))
         self.device = device
+        self.precision = precision
         self.mkldnn = mkldnn and device == "cpu"
         self.threads = default_threads() if threads is None else threads
         config = self._config(program, params)
@@ -127,45 +123,13 @@ class PaddleEngine:
         elif paddle.base.core.is_compiled_with_mkldnn():
             config.enable_mkldnn()
             config.set_mkldnn_cache_capacity(_SHAPES_CACHED)
+            if self.precision == "bf16":
+                config.enable_mkldnn_bfloat16()
         else:
             raise UserError(
                 "this Paddle is built without oneDNN (MKLDNN); say mkldnn=False or --no-mkldnn"
             )
         return config
-
-
-def default_threads() -> int:
-    """As many threads as this process may use cores, at most `MAX_DEFAULT_THREADS`."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux: respects taskset and cpusets
-    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(usable, MAX_DEFAULT_THREADS)
-
-
-def find_program(model_dir: Path) -> tuple[Path, Path]:
-    """The program and the weights of an exported folder.
-
-    `inference.json` and `inference.pdmodel` come first; any other name is taken if it is the only
-    one of its kind.
-
-    Raises:
-        UserError: the folder or one of the files is missing, or there are several programs.
-    """
-    if not model_dir.is_dir():
-        raise UserError(f"{model_dir}: no such folder; expected one written by deploy/export.py")
-    for suffix in _PROGRAM_SUFFIXES:
-        named = model_dir / f"inference{suffix}"
-        found = [named] if named.is_file() else sorted(model_dir.glob(f"*{suffix}"))
-        found = [program for program in found if program.with_suffix(".pdiparams").is_file()]
-        if len(found) > 1:
-            names = ", ".join(program.name for program in found)
-            raise UserError(f"{model_dir}: holds several programs ({names}); keep one per folder")
-        if found:
-            return found[0], found[0].with_suffix(".pdiparams")
-    held = ", ".join(sorted(path.name for path in model_dir.iterdir())[:8]) or "nothing"
-    raise UserError(
-        f"{model_dir}: expected inference.json (or .pdmodel) and inference.pdiparams beside it, "
-        f"found {held}; deploy/export.py writes them"
-    )
 
 
 @contextlib.contextmanager

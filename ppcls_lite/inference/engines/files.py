@@ -1,0 +1,69 @@
+"""The files of an exported folder that an engine runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ppcls_lite.errors import UserError
+
+ONNX_NAMES = {"fp32": "inference.onnx", "int8": "inference_int8.onnx"}
+_PROGRAM_SUFFIXES = (".json", ".pdmodel")  # PIR, Paddle 3; the older ProgramDesc
+
+
+def find_program(model_dir: Path) -> tuple[Path, Path]:
+    """The Paddle program and the weights of an exported folder.
+
+    `inference.json` and `inference.pdmodel` come first; any other name is taken if it is the only
+    one of its kind.
+
+    Raises:
+        UserError: the folder or one of the files is missing, or there are several programs.
+    """
+    _require_folder(model_dir)
+    for suffix in _PROGRAM_SUFFIXES:
+        named = model_dir / f"inference{suffix}"
+        found = [named] if named.is_file() else sorted(model_dir.glob(f"*{suffix}"))
+        found = [program for program in found if program.with_suffix(".pdiparams").is_file()]
+        if len(found) > 1:
+            names = ", ".join(program.name for program in found)
+            raise UserError(f"{model_dir}: holds several programs ({names}); keep one per folder")
+        if found:
+            return found[0], found[0].with_suffix(".pdiparams")
+    hint = ""
+    if (model_dir / ONNX_NAMES["fp32"]).is_file():
+        hint = "; it holds ONNX: say engine openvino or onnxruntime (--engine)"
+    raise UserError(
+        f"{model_dir}: expected inference.json (or .pdmodel) and inference.pdiparams beside it, "
+        f"found {_held(model_dir)}; deploy/export.py writes them{hint}"
+    )
+
+
+def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> Path:
+    """The ONNX file of an exported folder; a path that is a file is taken as it is.
+
+    Raises:
+        UserError: the folder or the file is missing.
+    """
+    if model_dir.is_file():
+        return model_dir
+    _require_folder(model_dir)
+    path = model_dir / ONNX_NAMES[precision]
+    if path.is_file():
+        return path
+    how = {
+        "fp32": "deploy/export.py --format onnx (or both) writes it",
+        "int8": "deploy/quantize.py writes it",
+    }
+    raise UserError(
+        f"{model_dir}: expected {path.name}, found {_held(model_dir)}; {how[precision]}"
+    )
+
+
+def _require_folder(model_dir: Path) -> None:
+    if not model_dir.is_dir():
+        raise UserError(f"{model_dir}: no such folder; expected one written by deploy/export.py")
+
+
+def _held(model_dir: Path) -> str:
+    return ", ".join(sorted(path.name for path in model_dir.iterdir())[:8]) or "nothing"

@@ -1,0 +1,25 @@
+"""Which optional packages are here, and the pip command for one that is not."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from ppcls_lite.errors import UserError
+
+_EXTRAS = {"openvino": "openvino", "onnxruntime": "onnxruntime", "onnx": "onnx"}
+
+
+def missing(package: str) -> str | None:
+    """Why `package` cannot be imported, or `None` if it can."""
+    if importlib.util.find_spec(package) is not None:
+        return None
+    extra = _EXTRAS.get(package)
+    command = f'pip install ".[{extra}]", or pip install {package}' if extra else f"pip {package}"
+    return f"the Python package {package} is not installed: {command}"
+
+
+def require(package: str) -> None:
+    """Raise UserError with the pip command if `package` is not installed."""
+    reason = missing(package)
+    if reason is not None:
+        raise UserError(reason)

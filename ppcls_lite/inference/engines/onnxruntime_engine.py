@@ -1,0 +1,76 @@
+"""ONNX Runtime on the CPU: the ONNX file as it is, any batch size.
+
+Read next: openvino_engine.py, which runs the same file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines.installed import require
+
+
+class ONNXRuntimeEngine:
+    """Runs an ONNX file with ONNX Runtime; several threads may run at a time.
+
+    Args:
+        path: the ONNX file.
+        precision: "fp32" or "int8" (the file is then the quantised one).
+        threads: of one run.
+        warmup_shape: (N, C, H, W) of a first run with zeros.
+
+    Raises:
+        UserError: ONNX Runtime is missing or cannot load the file.
+    """
+
+    name = "onnxruntime"
+    device = "cpu"
+
+    def __init__(
+        self,
+        path: Path,
+        precision: str = "fp32",
+        threads: int = 1,
+        warmup_shape: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        require("onnxruntime")
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+        self.precision = precision
+        self.threads = threads
+        self._refusals = (errors.InvalidArgument, errors.Fail, errors.RuntimeException)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except (*self._refusals, errors.InvalidProtobuf, errors.InvalidGraph) as error:
+            raise UserError(f"{path}: ONNX Runtime cannot load it: {_line(error)}") from error
+        (self._input,) = (value.name for value in self._session.get_inputs())
+        if warmup_shape is not None:
+            self.run(np.zeros(warmup_shape, np.float32))
+
+    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
+        """Run the network on one batch (N, C, H, W).
+
+        Raises:
+            UserError: the network does not take an input of this shape.
+        """
+        inputs = np.ascontiguousarray(inputs, np.float32)
+        try:
+            return self._session.run(None, {self._input: inputs})
+        except self._refusals as error:
+            raise UserError(
+                f"the network cannot run on an input of shape {inputs.shape}: {_line(error)}"
+            ) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

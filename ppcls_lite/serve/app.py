@@ -1,0 +1,165 @@
+"""The service as an ASGI application: `POST /predict`, `GET /`, `/healthz`, `/metrics`.
+
+A request's way, and who does what:
+
+1. The event loop (one thread) reads the body, with limits (upload.py).
+2. A decode thread looks at the file's header, decodes and pre-processes the image.
+3. The event loop gathers what is ready into a batch (batcher.py).
+4. A runner thread hands the batch to the engine, which lives in a process of its own so that the
+   event loop stays free (inference/engine_process.py), and turns the outputs into answers.
+
+All counters and queues are touched by the event loop's thread alone; threads get arguments and give
+results. The predictor's own methods are safe in threads. Read next: server.py (start and end).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from ppcls_lite.errors import ImageError, UserError
+from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.inference.stream import stack
+from ppcls_lite.serve.batcher import Answer, Batcher
+from ppcls_lite.serve.metrics import CONTENT_TYPE, Metrics
+from ppcls_lite.serve.options import ServeOptions
+from ppcls_lite.serve.refusal import Places, Refused
+from ppcls_lite.serve.upload import check_header, read_image
+
+log = logging.getLogger("ppcls_lite")
+
+CLIENT_GONE = 499  # in the metrics only; nobody receives it
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src blob:; connect-src 'self'"
+)
+
+
+class Service:
+    """The handlers and what they share."""
+
+    def __init__(self, predictor: Predictor, options: ServeOptions) -> None:
+        self.predictor = predictor
+        self.options = options
+        self.draining = False
+        self.uploads = Places(options.uploads, "uploads are arriving")
+        self.queue = Places(options.queue, "requests are being worked on")
+        self.metrics = Metrics(lambda: self.queue.taken)
+        self._decoding = 0
+        self._page = files("ppcls_lite.serve").joinpath("page.html").read_text(encoding="utf-8")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine can run."""
+        return getattr(self.predictor.engine, "alive", True)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Threads and the batcher live as long as the service."""
+        self._threads = ThreadPoolExecutor(self.options.decode_threads, "decode")
+        self._batcher = Batcher(
+            self._run, self.options.max_batch, self.options.max_wait, lambda: self._decoding
+        )
+        yield
+        await self._batcher.close()
+        self._threads.shutdown()
+
+    async def predict(self, request: Request) -> Response:
+        """`POST /predict`: the classes of one image."""
+        start = time.perf_counter()
+        try:
+            with self.uploads:
+                data = await read_image(request, self.options)
+            with self.queue:
+                answer = await asyncio.wait_for(self._answer(data), self.options.timeout)
+        except asyncio.TimeoutError:
+            response = _error(504, f"no answer within {self.options.timeout:g} seconds")
+        except Refused as refused:
+            response = _error(refused.status, refused.message, refused.headers)
+        except ClientDisconnect:
+            response = Response(status_code=CLIENT_GONE)
+        except ImageError as error:
+            response = _error(422, str(error).removeprefix("the image: "))
+        except UserError as error:
+            status = 422 if self.alive else 503
+            response = _error(status, str(error))
+        else:
+            self.metrics.seconds.observe(time.perf_counter() - start)
+            response = JSONResponse(answer)
+        self.metrics.requests.labels(response.status_code).inc()
+        return response
+
+    async def health(self, request: Request) -> Response:
+        """`GET /healthz`: 200 while requests are answered, 503 when it ends or is broken."""
+        status = "draining" if self.draining else "ok" if self.alive else "engine died"
+        facts = {"status": status, "model": self.predictor.spec.model_name}
+        return JSONResponse(facts, 200 if status == "ok" else 503)
+
+    async def show_metrics(self, request: Request) -> Response:
+        """`GET /metrics`: Prometheus' text format."""
+        return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def page(self, request: Request) -> Response:
+        """`GET /`: a page to drop an image on."""
+        return HTMLResponse(self._page, headers={"Content-Security-Policy": _PAGE_POLICY})
+
+    async def _answer(self, data: bytes) -> Answer:
+        loop = asyncio.get_running_loop()
+        self._decoding += 1
+        try:
+            array = await loop.run_in_executor(self._threads, self._decode, data)
+        finally:
+            self._decoding -= 1
+        return await self._batcher.submit(array)
+
+    def _decode(self, data: bytes) -> np.ndarray:
+        with self.metrics.decode.time():
+            check_header(data, self.options.max_pixels)
+            return self.predictor.preprocess(data)  # (C, H, W)
+
+    def _run(self, arrays: list[np.ndarray]) -> list[Answer]:
+        self.metrics.batch.observe(len(arrays))
+        with self.metrics.inference.time():
+            outputs = self.predictor.predict_batch(stack(arrays))  # (N, classes)
+        return self.predictor.answers(outputs)
+
+
+def make_app(service: Service) -> Starlette:
+    """The ASGI application; every error is JSON, `{"error": message}`."""
+    routes = [
+        Route("/", service.page),
+        Route("/predict", service.predict, methods=["POST"]),
+        Route("/healthz", service.health),
+        Route("/metrics", service.show_metrics),
+    ]
+    handlers = {HTTPException: _http_error, Exception: _bug}
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=service.lifespan)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """404, 405 and whatever else Starlette refuses."""
+    if not isinstance(error, HTTPException):
+        raise error
+    where = f"{request.method} {request.url.path}: {error.detail}"
+    return _error(error.status_code, where, dict(error.headers or {}))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _error(500, "internal error; the service's log says more")
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status, headers)

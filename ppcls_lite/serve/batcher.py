@@ -1,0 +1,137 @@
+"""Dynamic batching: images of different requests run through the network together.
+
+While a batch runs, others arrive; they become the next batch. An image waits for company only if
+requests are on their way that are still being decoded, and `max_wait` seconds at most, so that a
+lone request does not wait at all. Everything here belongs to the event loop's thread, except `run`,
+which two runner threads call: one batch is copied while another runs (inference/engine_process.py).
+Read next: app.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Answer = dict[str, Any]
+RUNNERS = 2
+
+
+class _Waiting(NamedTuple):
+    array: np.ndarray  # (C, H, W)
+    future: asyncio.Future[Answer]
+
+
+class Batcher:
+    """Collects arrays into batches of one shape.
+
+    Args:
+        run: (list of arrays of one shape) to one answer per array; called by threads.
+        max_batch: arrays per batch, at most.
+        max_wait: seconds to wait for more.
+        coming: how many more may arrive soon.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[np.ndarray]], list[Answer]],
+        max_batch: int,
+        max_wait: float,
+        coming: Callable[[], int],
+    ) -> None:
+        self._run = run
+        self._max_batch = max_batch
+        self._max_wait = max_wait
+        self._coming = coming
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._runner_free = asyncio.Semaphore(RUNNERS)
+        self._pool = ThreadPoolExecutor(RUNNERS, thread_name_prefix="runner")
+        self._running: set[asyncio.Task[None]] = set()
+        self._collector = asyncio.create_task(self._collect())
+
+    @property
+    def waiting(self) -> int:
+        """Arrays that are in no batch yet."""
+        return len(self._waiting)
+
+    async def submit(self, array: np.ndarray) -> Answer:
+        """The answer for one array (C, H, W); raises what `run` raised for its batch."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(array, future))
+        self._arrived.set()
+        return await future
+
+    async def close(self) -> None:
+        """Finish the batches that run, and end; whoever still waits is cancelled."""
+        self._collector.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for item in self._waiting:
+            item.future.cancel()
+        self._pool.shutdown()
+
+    async def _collect(self) -> None:
+        while True:
+            await self._runner_free.acquire()
+            batch: list[_Waiting] = []
+            while not batch:
+                await self._some_waiting()
+                batch = self._take()
+            task = asyncio.create_task(self._answer(batch))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _some_waiting(self) -> None:
+        """Return when a batch is full, or nothing more is worth waiting for."""
+        while not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._max_wait
+        while len(self._waiting) < self._max_batch and self._coming() > 0:
+            left = end - loop.time()
+            if left <= 0:
+                return
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), left)
+            except asyncio.TimeoutError:
+                return
+
+    def _take(self) -> list[_Waiting]:
+        """The first array and those of its shape; the others keep their places.
+
+        Requests that were given up in the meantime (timeout) are dropped.
+        """
+        batch: list[_Waiting] = []
+        others: deque[_Waiting] = deque()
+        while self._waiting and len(batch) < self._max_batch:
+            item = self._waiting.popleft()
+            if item.future.done():
+                continue
+            if batch and item.array.shape != batch[0].array.shape:
+                others.append(item)
+            else:
+                batch.append(item)
+        self._waiting.extendleft(reversed(others))
+        return batch
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        arrays = [item.array for item in batch]
+        try:
+            answers = await loop.run_in_executor(self._pool, self._run, arrays)
+        except Exception as error:  # belongs to those who wait, whatever it is
+            for item in batch:
+                if not item.future.done():
+                    item.future.set_exception(error)
+        else:
+            for item, answer in zip(batch, answers, strict=True):
+                if not item.future.done():
+                    item.future.set_result(answer)
+        finally:
+            self._runner_free.release()

@@ -1,0 +1,106 @@
+"""Start, run and end: the service on a socket, by uvicorn.
+
+The end (SIGTERM, Ctrl-C), in this order: no new connections are accepted; for a short while the
+open ones may still send a request, and every answer says `Connection: close`; requests that are
+being worked on are finished; the engine's process ends; exit status 0. So no request that was
+received stays without an answer. If the engine's process dies, the service ends likewise, with
+exit status 1, for a supervisor to start it again. Read before: app.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.serve.app import Service, make_app
+
+GRACE = 1.0  # seconds that open connections have for a last request
+_SLACK = 5  # seconds after the last request's own limit
+
+
+class Server(uvicorn.Server):
+    """uvicorn with the end described above."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        options = service.options
+        config = uvicorn.Config(
+            _ClosesWhenDraining(make_app(service), service),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=int(options.timeout + options.read_timeout) + _SLACK,
+        )
+        super().__init__(config)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Like uvicorn's, but the signal is not raised again at the end: the status is ours."""
+        before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        return await super().on_tick(counter) or not self._service.alive
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain, then end."""
+        self._service.draining = True
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + GRACE
+        while self.server_state.connections and loop.time() < end:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+
+class _ClosesWhenDraining:
+    """Adds `Connection: close` to the answers when the service is about to end."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._service.draining:
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive, closing)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        UserError: the address is not ours or is in use.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--host {host} --port {port}: cannot listen there: {reason}") from error
+
+
+def serve(service: Service, listener: socket.socket) -> int:
+    """Answer requests until a signal ends it; returns the exit status."""
+    server = Server(service)
+    server.run(sockets=[listener])
+    return 0 if service.alive else 1

@@ -1,0 +1,106 @@
+"""From a request to the bytes of one image file, and what its header says before it is decoded.
+
+A client may send anything: the size is checked while the body arrives, the time it takes too, and
+the number of pixels is read from the file's header, because a file of a few kilobytes can announce
+an image of gigabytes. Read next: app.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from ppcls_lite.serve.options import ServeOptions
+from ppcls_lite.serve.refusal import Refused
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_ENVELOPE = 16_384  # bytes that a multipart form may have around the file
+_FIELDS = 16  # of a form beside the file
+
+
+async def read_image(request: Request, options: ServeOptions) -> bytes:
+    """The image file in a request, sent as the body or as a file of a multipart form.
+
+    Raises:
+        Refused: 408, 413, 415 or 422; starlette's ClientDisconnect if the client has gone.
+    """
+    form = _content_type(request.headers) == "multipart/form-data"
+    limit = options.max_bytes + (_ENVELOPE if form else 0)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_many_bytes(options)
+    try:
+        body = await asyncio.wait_for(_read(request, limit, options), options.read_timeout)
+    except asyncio.TimeoutError:
+        raise Refused(
+            408, f"the body did not arrive within {options.read_timeout:g} seconds"
+        ) from None
+    data = await _file_of_form(request, body) if form else bytes(body)
+    if len(data) > options.max_bytes:
+        raise _too_many_bytes(options)
+    if not data:
+        raise Refused(422, "empty: expected an image file as the body or in a multipart form")
+    return data
+
+
+def check_header(data: bytes, max_pixels: int) -> None:
+    """Look at an image file's header; nothing is decoded.
+
+    Raises:
+        Refused: 413 more than `max_pixels`, 415 not an image, 422 the header is damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+    except UnidentifiedImageError:
+        raise Refused(
+            415, f"not an image of a known format; expected {', '.join(FORMATS)}"
+        ) from None
+    except Image.DecompressionBombError:
+        raise Refused(413, f"too many pixels; {_accepted(max_pixels)}") from None
+    except (OSError, ValueError, SyntaxError, OverflowError) as error:
+        raise Refused(422, f"damaged image file: {error}") from None
+    if width * height > max_pixels:
+        raise Refused(413, f"{width} x {height} pixels; {_accepted(max_pixels)}")
+
+
+async def _read(request: Request, limit: int, options: ServeOptions) -> bytearray:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_many_bytes(options)
+    return body
+
+
+async def _file_of_form(request: Request, body: bytearray) -> bytes:
+    """The one file of a form whose body has already arrived."""
+
+    async def replay() -> dict[str, Any]:
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+    try:
+        async with Request(request.scope, replay).form(max_files=1, max_fields=_FIELDS) as form:
+            files = [value for value in form.values() if isinstance(value, UploadFile)]
+            return await files[0].read() if files else b""
+    except HTTPException as error:  # what Starlette makes of a form that it cannot parse
+        raise Refused(422, f"multipart form: {error.detail}; send one image file") from None
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _too_many_bytes(options: ServeOptions) -> Refused:
+    return Refused(413, f"too large: at most {options.max_bytes} bytes are accepted")
+
+
+def _accepted(max_pixels: int) -> str:
+    return f"at most {max_pixels / 1e6:g} million are accepted"
