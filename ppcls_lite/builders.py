@@ -21,10 +21,11 @@ from ppcls_lite.data.loader import Loader
 from ppcls_lite.engine import amp, checkpoint
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.ema import ExponentialAverage
-from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.evaluate import Evaluator, Forward, by_network
 from ppcls_lite.engine.keeper import Keeper
 from ppcls_lite.engine.record import NoRecorder, Recorder
 from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.inference.evaluation import GraphForward
 from ppcls_lite.inference.labels import read_label_file
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.metrics.confusion import ConfusionMatrix
@@ -118,7 +119,19 @@ def build_evaluator(
     if single_label and not any(isinstance(metric, ConfusionMatrix) for metric in metrics):
         metrics.append(ConfusionMatrix())
     loss = build_loss(settings.Loss.Eval) if settings.Loss and settings.Loss.Eval else None
-    return Evaluator(task, build_loader(settings, "Eval", dataset, world), metrics, loss, world)
+    loader = build_loader(settings, "Eval", dataset, world)
+    return Evaluator(task, loader, metrics, loss, world, build_forward(settings, task))
+
+
+def build_forward(settings: RecipeSettings, task: Supervised) -> Forward:
+    """How an evaluation runs the network: `Global.eval_engine`.
+
+    Mixed precision and tasks whose prediction is more than one network's stay as they are.
+    """
+    mode, amp_on = settings.Global.eval_engine, settings.AMP is not None and settings.AMP.use_amp
+    if mode == "dygraph" or amp_on or type(task).predict is not Supervised.predict:
+        return by_network
+    return GraphForward(mode)
 
 
 def build_recorder(settings: RecipeSettings, run_dir: Path, dataset: Any, world: World) -> Recorder:

@@ -56,6 +56,7 @@ class GlobalSettings:
     max_minutes: PositiveFloat | None = None  # then the run is saved and ends with status 75
     eval_during_train: bool = True
     eval_interval: PositiveInt = 1
+    eval_engine: Literal["auto", "dygraph", "inference"] = "auto"  # see docs/performance.md
     start_eval_epoch: NonNegativeInt = 0
     print_batch_step: PositiveInt = 10
     use_visualdl: bool = False

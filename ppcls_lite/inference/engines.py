@@ -136,9 +136,13 @@ class PaddleEngine:
 
 def default_threads() -> int:
     """As many threads as this process may use cores, at most `MAX_DEFAULT_THREADS`."""
+    return min(usable_cores(), MAX_DEFAULT_THREADS)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux: respects taskset and cpusets
-    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(usable, MAX_DEFAULT_THREADS)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def find_program(model_dir: Path) -> tuple[Path, Path]:
