@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import paddle
 from paddle import nn
 
 from ppcls_lite.config import Node
+from ppcls_lite.data import cache
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.engine import amp, checkpoint
 from ppcls_lite.engine.distributed import World
@@ -88,7 +90,24 @@ def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str,
             raise ConfigError(f"DataLoader.{split}: is missing; add it{hint}")
         context = {"class_num": class_num_of(settings), "seed": seed_of(settings)}
         datasets[split] = section.dataset.build(**context)
+    _cache_decoded(settings, datasets)
     return datasets
+
+
+def _cache_decoded(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
+    """Give the data sets the caches that `dataset.cache` asks for."""
+    taken, ranks = 0, int(os.environ.get("PADDLE_LOCAL_SIZE") or 1)
+    for split, dataset in datasets.items():
+        extras = getattr(settings.DataLoader, split).dataset.extras
+        if extras.cache is None:
+            continue
+        decoder = dataset.decoder()
+        if extras.cache == "ram":
+            dataset.keep_decoded(cache.in_memory(dataset.paths, taken, ranks))
+            taken += cache.size_of(dataset.paths) * ranks
+        else:
+            kept = cache.on_disk(dataset.paths, extras.cache_dir, split.lower(), decoder.backend)
+            dataset.keep_decoded(kept)
 
 
 def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: World) -> Loader:
