@@ -29,6 +29,7 @@ from ppcls_lite.engine.record import NoRecorder, Recorder
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.evaluation import GraphForward
 from ppcls_lite.inference.labels import read_label_file
+from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.models.backbone import Backbone
@@ -150,7 +151,7 @@ def build_forward(settings: RecipeSettings, task: Supervised) -> Forward:
     mode, amp_on = settings.Global.eval_engine, settings.AMP is not None and settings.AMP.use_amp
     if mode == "dygraph" or amp_on or type(task).predict is not Supervised.predict:
         return by_network
-    return GraphForward(mode)
+    return GraphForward(mode, threads())
 
 
 def build_recorder(settings: RecipeSettings, run_dir: Path, dataset: Any, world: World) -> Recorder:

@@ -17,6 +17,7 @@ from ppcls_lite.engine.evaluate import Evaluator
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference import evaluation
 from ppcls_lite.inference.evaluation import GraphForward
+from ppcls_lite.kernels import build, native
 from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.metrics.topk import TopkAcc
@@ -107,6 +108,21 @@ def test_the_score_is_the_network_s(name):
     assert np.ptp(expected[1].argmax(1)) > 0  # images differ
     require_same(scored(model, forward), expected)
     assert forward.used == 1 and forward.failed is None
+
+
+def test_a_network_that_trains_with_native_kernels():
+    model = create_model("PPLCNet_x0_25", class_num=10, dropout_prob=0.0)
+    try:
+        native.convert(model, native.available())
+    except build.KernelsError as reason:
+        pytest.skip(f"no native kernels here: {reason}")
+    model, forward = spread(model), GraphForward("inference", threads=1)
+    require_same(scored(model, forward), scored(model))
+    assert forward.used == 1
+    model.train()
+    before = model(paddle.to_tensor(Images().images)).numpy()
+    scored(model, forward)
+    np.testing.assert_array_equal(model(paddle.to_tensor(Images().images)).numpy(), before)
 
 
 def test_later_evaluations_take_the_weights_of_then_and_export_nothing(monkeypatch):
