@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ import paddle
 from paddle import nn
 
 from ppcls_lite.config import Node
+from ppcls_lite.data import cache
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.engine import amp, checkpoint
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.ema import ExponentialAverage
-from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.evaluate import Evaluator, Forward, by_network
 from ppcls_lite.engine.keeper import Keeper
 from ppcls_lite.engine.record import NoRecorder, Recorder
 from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.inference.evaluation import GraphForward
 from ppcls_lite.inference.labels import read_label_file
+from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.models.backbone import Backbone
@@ -87,7 +91,24 @@ def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str,
             raise ConfigError(f"DataLoader.{split}: is missing; add it{hint}")
         context = {"class_num": class_num_of(settings), "seed": seed_of(settings)}
         datasets[split] = section.dataset.build(**context)
+    _cache_decoded(settings, datasets)
     return datasets
+
+
+def _cache_decoded(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
+    """Give the data sets the caches that `dataset.cache` asks for."""
+    taken, ranks = 0, int(os.environ.get("PADDLE_LOCAL_SIZE") or 1)
+    for split, dataset in datasets.items():
+        extras = getattr(settings.DataLoader, split).dataset.extras
+        if extras.cache is None:
+            continue
+        decoder = dataset.decoder()
+        if extras.cache == "ram":
+            dataset.keep_decoded(cache.in_memory(dataset.paths, taken, ranks))
+            taken += cache.size_of(dataset.paths) * ranks
+        else:
+            kept = cache.on_disk(dataset.paths, extras.cache_dir, split.lower(), decoder.backend)
+            dataset.keep_decoded(kept)
 
 
 def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: World) -> Loader:
@@ -118,7 +139,19 @@ def build_evaluator(
     if single_label and not any(isinstance(metric, ConfusionMatrix) for metric in metrics):
         metrics.append(ConfusionMatrix())
     loss = build_loss(settings.Loss.Eval) if settings.Loss and settings.Loss.Eval else None
-    return Evaluator(task, build_loader(settings, "Eval", dataset, world), metrics, loss, world)
+    loader = build_loader(settings, "Eval", dataset, world)
+    return Evaluator(task, loader, metrics, loss, world, build_forward(settings, task))
+
+
+def build_forward(settings: RecipeSettings, task: Supervised) -> Forward:
+    """How an evaluation runs the network: `Global.eval_engine`.
+
+    Mixed precision and tasks whose prediction is more than one network's stay as they are.
+    """
+    mode, amp_on = settings.Global.eval_engine, settings.AMP is not None and settings.AMP.use_amp
+    if mode == "dygraph" or amp_on or type(task).predict is not Supervised.predict:
+        return by_network
+    return GraphForward(mode, threads())
 
 
 def build_recorder(settings: RecipeSettings, run_dir: Path, dataset: Any, world: World) -> Recorder:

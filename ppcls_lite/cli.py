@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ppcls_lite.engine import cores
 from ppcls_lite.errors import UserError
@@ -73,30 +74,40 @@ def parser(name: str, about: str) -> argparse.ArgumentParser:
     return options
 
 
+def _checked(args: argparse.Namespace) -> dict[str, Any]:
+    """The recipe as a plain tree, free of mistakes: they show before Paddle is imported."""
+    from ppcls_lite.config import check
+    from ppcls_lite.config_file import load_config
+
+    tree = load_config(args.config, args.override)
+    check(tree)
+    return tree
+
+
 def _train(argv: list[str]) -> int:
     args = parser("train", "Train the network of a recipe.").parse_args(argv)
     cores.claim()
-    from ppcls_lite.config_file import load_config
+    tree = _checked(args)
     from ppcls_lite.recipe import train
 
-    return train(load_config(args.config, args.override)).exit_code
+    return train(tree).exit_code
 
 
 def _eval(argv: list[str]) -> None:
     args = parser("eval", "Score weights on the recipe's Eval data.").parse_args(argv)
     cores.claim()
-    from ppcls_lite.config_file import load_config
+    tree = _checked(args)
     from ppcls_lite.recipe import evaluate
 
-    evaluate(load_config(args.config, args.override))
+    evaluate(tree)
 
 
 def _infer(argv: list[str]) -> int:
     args = parser("infer", "Predict the recipe's Infer images without exporting.").parse_args(argv)
-    from ppcls_lite.config_file import load_config
+    tree = _checked(args)
     from ppcls_lite.recipe import infer
 
-    return infer(load_config(args.config, args.override))
+    return infer(tree)
 
 
 def _export(argv: list[str]) -> None:
@@ -104,10 +115,10 @@ def _export(argv: list[str]) -> None:
     formats = {"choices": ("paddle", "onnx", "both"), "default": "paddle"}
     options.add_argument("--format", **formats, help="what to write (paddle)")
     args = options.parse_args(argv)
-    from ppcls_lite.config_file import load_config
+    tree = _checked(args)
     from ppcls_lite.recipe import export
 
-    export(load_config(args.config, args.override), args.format)
+    export(tree, args.format)
 
 
 def _predict(argv: list[str]) -> int:

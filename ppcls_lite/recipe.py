@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls_lite import kernels
 from ppcls_lite.builders import (
     build_datasets,
     build_ema,
@@ -78,6 +79,7 @@ def train(tree: Tree) -> FitResult:
         steps = steps_per_epoch(len(loader), run.update_freq)
         model = use_sync_bn(settings, build_model(settings, training=True), world)
         world.share(model)
+        kernels.prepare(model, run.cpu_kernels, paddle.get_device())
         description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
         scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)
         optimizer = description.build(model)

@@ -41,6 +41,7 @@ class GlobalSettings:
     epochs: PositiveInt = 20
     output_dir: str = "./output/"  # the run folder is <output_dir>/<Arch.name>
     device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU if this Paddle sees one
+    cpu_kernels: Literal["auto", "on", "off"] = "auto"  # train on a CPU with the native kernels
     seed: NonNegativeInt | Literal[False] = 42  # order, augmentation, initial weights, dropout
 
     checkpoints: str | None = None  # prefix to resume from: <run folder>/latest; auto: the newest
@@ -56,6 +57,7 @@ class GlobalSettings:
     max_minutes: PositiveFloat | None = None  # then the run is saved and ends with status 75
     eval_during_train: bool = True
     eval_interval: PositiveInt = 1
+    eval_engine: Literal["auto", "dygraph", "inference"] = "auto"  # see docs/performance.md
     start_eval_epoch: NonNegativeInt = 0
     print_batch_step: PositiveInt = 10
     use_visualdl: bool = False
@@ -129,6 +131,8 @@ class DatasetExtras:
     """Keys of a data set beside its own arguments."""
 
     batch_transform_ops: list[BatchTransformSpec] | None = None
+    cache: Literal["ram", "disk"] | None = None  # keep decoded images for later epochs
+    cache_dir: str = "./cache"  # of cache: disk
 
 
 @dataclass

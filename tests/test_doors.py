@@ -23,6 +23,7 @@ ALLOWED = {
     "safe_pickle": {"errors"},
     "data": {"errors", "schema", "registry"},
     "models": {"errors", "schema", "registry", "safe_pickle"},
+    "kernels": {"errors", "models.layers"},
     "losses": {"errors", "schema", "registry"},
     "metrics": {"errors", "schema", "registry", "losses.targets"},
     "optim": {"errors", "schema", "registry", "schedule"},

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ppcls_lite.data.cache import DecodedCache
 from ppcls_lite.data.image_list import SHOWN, ImageList, read_image_list
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.data.transforms.compose import Compose, Normalizer
+from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.errors import UserError
 from ppcls_lite.registry import register
 from ppcls_lite.schema import NonNegativeInt, PositiveInt, TransformSpec
@@ -56,6 +58,7 @@ class ImageDataset:
         self.class_num = class_num
         self.seed = seed
         self.problems = problems
+        self._cache: DecodedCache | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,12 +71,43 @@ class ImageDataset:
         """
         if not isinstance(key, SampleKey):
             key = SampleKey(range(len(self))[key])
-        sample: dict[str, Any] = {"image": self.paths[key.index]}
+        sample: dict[str, Any] = {"image": self._image(key.index)}
         if self.labels is not None:
             sample["label"] = self.label_of(key.index)
         if key.size is not None:
             sample["size"] = key.size  # the cropping and resizing transforms follow it
         return self.transforms(sample, np.random.default_rng((self.seed, key.epoch, key.index)))
+
+    def keep_decoded(self, cache: DecodedCache) -> None:
+        """Decode every image only once, from now on."""
+        self.decoder()
+        self._cache = cache
+
+    def decoder(self) -> DecodeImage:
+        """The transform whose results a cache may keep.
+
+        Raises:
+            UserError: the transforms do not begin with one that decodes whole images.
+        """
+        first = next(iter(self.transforms.ops), None)
+        if not isinstance(first, DecodeImage) or first.reduced:
+            found = "reduced: True" if isinstance(first, DecodeImage) else type(first).__name__
+            raise UserError(
+                "cache: keeps whole decoded images, so transform_ops has to begin with "
+                f"DecodeImage without reduced; found {found}"
+            )
+        return first
+
+    def _image(self, index: int) -> str | np.ndarray:
+        """What the transforms begin with: a path, or the pixels if they are kept."""
+        path = self.paths[index]
+        if self._cache is None:
+            return path
+        image = self._cache.get(index)
+        if image is None:
+            image = self.decoder().read(path)
+            self._cache.put(index, image)
+        return image
 
     def label_of(self, index: int) -> int | np.ndarray:
         """What a batch holds as the label of one image."""

@@ -1,9 +1,10 @@
-"""The processor cores of one of several training processes on a machine without a GPU.
+"""The processor cores and threads of a training process on a machine without a GPU.
 
-Paddle's own CPU kernels hardly gain from a second thread, and MKL's threads of several processes
-fight for the same cores. So each process gets a share of the cores, and computes with one thread;
-its data workers inherit the share. This must happen before Paddle is imported, which reads the
-variables once. Read next: distributed.py.
+The toolkit's own kernels use all cores that they are given; Paddle's hardly gain from a second
+thread, and MKL's threads of several processes fight for the same cores. So a single process runs
+the former on all its cores and the latter on one; of several processes each gets a share of the
+cores, which its data workers inherit, and computes with one thread. This must happen before Paddle
+is imported, which reads the variables once. Read next: distributed.py, kernels/native.py.
 """
 
 from __future__ import annotations
@@ -12,27 +13,44 @@ import os
 from collections.abc import MutableMapping, Sequence
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+KERNEL_THREADS = "PPCLS_LITE_THREADS"  # of the toolkit's own kernels
+# Milliseconds for which idle threads keep their core busy (default 200): data workers need it.
+SPIN = ("KMP_BLOCKTIME", "1")
 
 
 def claim(environment: MutableMapping[str, str] = os.environ) -> list[int]:
     """Keep to this process's share of the cores; returns it, empty where nothing is to be done.
 
-    Acts only in a process that `paddle.distributed.launch` started for a CPU. Threads that the
-    environment sets stay as they are.
+    Threads that the environment sets stay as they are. A share is taken only in a process that
+    `paddle.distributed.launch` started for a CPU.
     """
     ranks = int(environment.get("PADDLE_TRAINERS_NUM") or 1)
-    if ranks < 2 or environment.get("PADDLE_DISTRI_BACKEND") != "gloo":
+    if ranks > 1 and environment.get("PADDLE_DISTRI_BACKEND") != "gloo":  # on GPUs
         return []
+    environment.setdefault(*SPIN)
+    if ranks < 2:
+        if not environment.get(THREAD_VARIABLES[0]):  # Paddle will set it to 1
+            environment.setdefault(KERNEL_THREADS, str(usable()))
+        return []
+    mine: list[int] = []
+    if hasattr(os, "sched_setaffinity"):  # only Linux lets a process choose
+        neighbours = int(environment.get("PADDLE_LOCAL_SIZE") or 1)
+        place = int(environment.get("PADDLE_LOCAL_RANK") or 0)
+        mine = share(sorted(os.sched_getaffinity(0)), neighbours, place)
+    if not environment.get(THREAD_VARIABLES[0]):
+        environment.setdefault(KERNEL_THREADS, str(len(mine) or 1))
     for name in THREAD_VARIABLES:
         environment.setdefault(name, "1")
-    if not hasattr(os, "sched_setaffinity"):  # only Linux lets a process choose
-        return []
-    neighbours = int(environment.get("PADDLE_LOCAL_SIZE") or 1)
-    place = int(environment.get("PADDLE_LOCAL_RANK") or 0)
-    mine = share(sorted(os.sched_getaffinity(0)), neighbours, place)
     if mine:
         os.sched_setaffinity(0, mine)
     return mine
+
+
+def usable() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def share(cores: Sequence[int], neighbours: int, place: int) -> list[int]:

@@ -5,8 +5,9 @@ Read next: trainer.py, which runs it between epochs.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +41,29 @@ class Loader(Protocol):
     def epoch(self, epoch: int, start_step: int = 0) -> Iterable[Batch]: ...
 
 
+Predict = Callable[[paddle.Tensor], Outputs]  # images (N, C, H, W)
+
+
+class Forward(Protocol):
+    """How an evaluation runs the network; inference/evaluation.py has a faster way for CPUs.
+
+    Called with the network, its own forward pass, the first batch's images and the number of
+    batches, it gives the forward pass of this evaluation, valid in a `with` block.
+    """
+
+    def __call__(
+        self, model: paddle.nn.Layer, predict: Predict, images: paddle.Tensor, batches: int
+    ) -> contextlib.AbstractContextManager[Predict]: ...
+
+
+@contextlib.contextmanager
+def by_network(
+    model: paddle.nn.Layer, predict: Predict, images: paddle.Tensor, batches: int
+) -> Iterator[Predict]:
+    """The `Forward` that is the network's own."""
+    yield predict
+
+
 class Evaluator:
     """Runs a task's network over `loader` and collects `metrics` and the means of `loss`.
 
@@ -48,7 +72,7 @@ class Evaluator:
     a smaller last batch counts exactly. In a `world` of several ranks each takes its part of the
     images, and what they collected is put together: the result is that of all images, on every
     rank. The network's mode and all random generators are left as they were: whether a run is
-    evaluated does not change its training.
+    evaluated does not change its training. `forward` chooses how the network is run.
     """
 
     def __init__(
@@ -58,6 +82,7 @@ class Evaluator:
         metrics: Sequence[Metric],
         loss: Loss | None = None,
         world: World | None = None,
+        forward: Forward = by_network,
     ) -> None:
         if not metrics and loss is None:
             raise UserError("an evaluation needs Metric.Eval or Loss.Eval; both are empty")
@@ -66,6 +91,7 @@ class Evaluator:
         self.metrics = list(metrics)
         self.loss = loss
         self.world = world or World()
+        self.forward = forward
         self.higher_is_better = bool(
             getattr(self.metrics[0], "higher_is_better", True) if self.metrics else False
         )
@@ -88,9 +114,13 @@ class Evaluator:
         self.task.eval()
         stopped = False
         try:
-            with paddle.no_grad():
+            with paddle.no_grad(), contextlib.ExitStack() as while_running:
+                predict: Predict | None = None
                 for batch in self.loader.epoch(0):
-                    self._add(batch, meters)
+                    if predict is None:
+                        way = (self.task.model, self.task.predict, batch["image"], len(self.loader))
+                        predict = while_running.enter_context(self.forward(*way))
+                    self._add(predict(batch["image"]), batch, meters)
                     on_batch()
                     if stopped := stop():
                         break
@@ -109,8 +139,7 @@ class Evaluator:
             found["loss"] = means.pop("loss")
         return found | means
 
-    def _add(self, batch: Batch, meters: Meters) -> None:
-        outputs = self.task.predict(batch["image"])
+    def _add(self, outputs: Outputs, batch: Batch, meters: Meters) -> None:
         for metric in self.metrics:
             metric.update(outputs, batch)
         meters.add(self.loss(outputs, batch) if self.loss else {}, batch["image"].shape[0])

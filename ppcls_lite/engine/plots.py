@@ -1,6 +1,7 @@
 """Pictures of a run: the first batch, the curves, the confusion matrix.
 
-All are drawn with matplotlib, without a display. Read next: record.py, trainer.py.
+Curves and matrices are drawn with matplotlib, without a display; it is imported by the first of
+them, after an epoch, so that no start of a run waits for it. Read next: record.py, trainer.py.
 """
 
 from __future__ import annotations
@@ -8,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.image import imread, imsave
-from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = {"train": "tab:blue", "eval": "tab:orange"}
 GRID_IMAGES = 64
@@ -56,12 +56,13 @@ def image_grid(
 
 def write_image(picture: np.ndarray, path: Path) -> None:
     """Write `picture` (H, W, 3) uint8 as a PNG."""
-    imsave(path, picture)
+    Image.fromarray(picture).save(path, "png")
 
 
 def read_image(path: Path) -> np.ndarray:
     """Read a PNG written by `write_image` as (H, W, 3) uint8."""
-    return np.rint(imread(path)[..., :3] * 255).astype(np.uint8)
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))  # (H, W, 3)
 
 
 def curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -71,6 +72,9 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     Losses that span more than a factor of 20 get a logarithmic axis; of equal panels one is drawn
     (a single loss term and its sum).
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for entry in history:
         values = {"train": {**entry["train"], "learning rate": entry["lr"]}, "eval": entry["eval"]}
@@ -99,6 +103,8 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def confusion_matrix(matrix: np.ndarray, path: Path, labels: Sequence[str] | None = None) -> None:
     """`matrix` (C, C) of counts, rows true and columns predicted, coloured by the row's share."""
+    from matplotlib.figure import Figure
+
     count = len(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (C, C)
     side = min(12.0, 4.0 + 0.3 * count)
@@ -123,6 +129,8 @@ def confusion_matrix(matrix: np.ndarray, path: Path, labels: Sequence[str] | Non
 
 def _legible(labels: Sequence[str], count: int) -> list[str]:
     """The labels; a number for a class without one, or with characters that the font lacks."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
     font = get_font(findfont(FontProperties()))
     names = [str(i) for i in range(count)]
     for i, label in enumerate(labels[:count]):
@@ -132,5 +140,7 @@ def _legible(labels: Sequence[str], count: int) -> list[str]:
 
 
 def _write(figure: Figure, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=100)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppcls_lite import __version__
 from ppcls_lite.inference.engines import PRECISIONS
-from ppcls_lite.inference.engines.cpu import cpu_model
+from ppcls_lite.inference.engines.cpu import cpu_model, usable_cores
 
 if TYPE_CHECKING:
     from ppcls_lite.inference.auto import Choice
@@ -48,7 +48,7 @@ class Memory:
             for file in files
             if file.suffix in _SUFFIXES
         ]
-        parts = [hashes, list(shape), threads, precision, cpu_model(), _usable_cores(), _versions()]
+        parts = [hashes, list(shape), threads, precision, cpu_model(), usable_cores(), _versions()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
     def read(self, key: str, model: Path) -> dict[str, Any] | None:
@@ -93,11 +93,6 @@ class Memory:
             temporary.replace(path)
         except OSError as error:
             logger.warning("auto: %s cannot be written (%s): not remembered", path, error.strerror)
-
-
-def _usable_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _versions() -> dict[str, str]:

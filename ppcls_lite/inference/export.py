@@ -35,9 +35,9 @@ Format = Literal["paddle", "onnx", "both"]
 TOLERANCE = 1e-3  # largest difference of an output, relative to the largest output of its row
 _SMALLEST_PROBABILITY = 1e-20  # Paddle's softmax clips at exp(-64), oneDNN's does not
 _TIE = 1e-5  # two best classes closer than this (relative) may change places
-_STEM = "inference"
+STEM = "inference"
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
-_OWN_FILES = {FILE_NAME, *(_STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
+_OWN_FILES = {FILE_NAME, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
 _CHECK_IMAGES, _FREE_EDGE = 4, 224
 _ACTIVATIONS = {"softmax": nn.functional.softmax, "sigmoid": nn.functional.sigmoid, "none": None}
 
@@ -135,14 +135,14 @@ def export_model(
     )
     inputs = _check_inputs(spec, sample_images)
     with whole_folder(Path(out_dir), _OWN_FILES) as folder, _on_cpu():
-        shipped = _Shipped(copy.deepcopy(model).to("cpu"), _ACTIVATIONS[activation])
+        shipped = Shipped(copy.deepcopy(model).to("cpu"), _ACTIVATIONS[activation])
         shipped.eval()
         with paddle.no_grad():
             expected = shipped(paddle.to_tensor(inputs)).numpy()  # (N, classes)
         _require_finite(expected)
         answers(expected)  # a wrong number of classes or label names shows here
         merged = shipped.reparameterize()
-        _save(shipped, folder, shape)
+        save_program(shipped, folder, shape)
         engines = _engines(folder, spec, format)
         spec.checksums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
         spec.write(folder)
@@ -162,8 +162,11 @@ def export_model(
     )
 
 
-class _Shipped(nn.Layer):
-    """The network as it is exported: logits, or what its post-processing wants to see."""
+class Shipped(nn.Layer):
+    """The network as it is exported: logits, or what its post-processing wants to see.
+
+    `activation` turns logits (N, classes) into that; `None` leaves them.
+    """
 
     def __init__(self, model: nn.Layer, activation: Any) -> None:
         super().__init__()
@@ -182,12 +185,13 @@ class _Shipped(nn.Layer):
         return int(merge() or 0) if merge else 0
 
 
-def _save(shipped: _Shipped, folder: Path, shape: tuple[int, int, int]) -> None:
+def save_program(shipped: Shipped, folder: Path, shape: Sequence[int]) -> None:
+    """Write `inference.json` and `inference.pdiparams` for images of `shape` (C, H, W)."""
     free = [None if edge == -1 else edge for edge in shape]
     inputs = [paddle.static.InputSpec([None, *free], "float32", name="image")]
     program = paddle.jit.to_static(shipped, input_spec=inputs, full_graph=True)
-    paddle.jit.save(program, str(folder / _STEM))
-    (folder / f"{_STEM}.pdiparams.info").unlink(missing_ok=True)  # names, only for training on
+    paddle.jit.save(program, str(folder / STEM))
+    (folder / f"{STEM}.pdiparams.info").unlink(missing_ok=True)  # names, only for training on
 
 
 def _checked_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
@@ -264,7 +268,7 @@ def _engines(folder: Path, spec: InferenceSpec, format: Format) -> dict[str, Eng
         if not engines.keys() - {"paddle"}:
             engines["onnx's reference"] = ReferenceEngine(path)
     if format == "onnx":
-        for program in folder.glob(f"{_STEM}.*"):
+        for program in folder.glob(f"{STEM}.*"):
             if program.suffix != ".onnx":
                 program.unlink()
     return engines

@@ -6,7 +6,6 @@ Read next: predict_cli.py, ppcls_lite/serve/serve_cli.py.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,3 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
     return int(text)
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux: respects taskset and cpusets
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

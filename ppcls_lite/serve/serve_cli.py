@@ -8,12 +8,8 @@ import os
 from collections.abc import Sequence
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.options import (
-    add_engine_options,
-    engine_arguments,
-    positive,
-    usable_cores,
-)
+from ppcls_lite.inference.engines.cpu import usable_cores
+from ppcls_lite.inference.options import add_engine_options, engine_arguments, positive
 from ppcls_lite.serve.options import ServeOptions
 
 _PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")

@@ -191,7 +191,7 @@ def test_rand_crop_draws_area_and_aspect_from_their_ranges(log: bool) -> None:
     op = RandCropImage(8, scale=[0.2, 0.6], ratio=[0.5, 2.0], use_log_aspect=log)
     rng, shares, aspects = generator(), [], []
     for _ in range(4000):
-        width, height = op._part(1000, 1000, rng)
+        _, _, width, height = op.part(1000, 1000, rng)
         shares.append(width * height / 1e6)
         aspects.append(width / height)
     limited = np.array(shares) < 0.199  # an extreme ratio leaves room for half the area at most

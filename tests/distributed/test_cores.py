@@ -55,13 +55,23 @@ def test_a_rank_claims_its_share_before_paddle_starts() -> None:
     assert seen == [f"{here[:half]} 1", f"{here[half:]} 1"]
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [{}, {"PADDLE_TRAINERS_NUM": "1"}, {"PADDLE_TRAINERS_NUM": "2", "PADDLE_LOCAL_SIZE": "2"}],
-    ids=["alone", "one process", "on GPUs"],
-)
-def test_other_processes_are_left_alone(environment: dict[str, str]) -> None:
+def test_processes_on_gpus_are_left_alone() -> None:
     before = os.sched_getaffinity(0)
-    given = dict(environment)
+    environment = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_LOCAL_SIZE": "2"}
     assert cores.claim(environment) == []
-    assert environment == given and os.sched_getaffinity(0) == before
+    assert len(environment) == 2 and os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize("given", [{}, {"PADDLE_TRAINERS_NUM": "1"}])
+def test_a_single_process_runs_the_kernels_on_all_cores(given: dict[str, str]) -> None:
+    before = os.sched_getaffinity(0)
+    environment = dict(given)
+    assert cores.claim(environment) == []
+    assert environment == given | {"PPCLS_LITE_THREADS": str(len(before)), "KMP_BLOCKTIME": "1"}
+    assert os.sched_getaffinity(0) == before
+
+
+def test_threads_that_the_user_sets_stay() -> None:
+    environment = {"OMP_NUM_THREADS": "3"}
+    cores.claim(environment)
+    assert environment == {"OMP_NUM_THREADS": "3", "KMP_BLOCKTIME": "1"}

@@ -41,6 +41,9 @@ class Compose:
             self._normalizer = norm.normalizer
         self._append_chw = to_chw and not chw and not tail
         self._decodes = any(isinstance(op, DecodeImage) for op in self.ops)
+        for op, following in zip(self.ops, [*self.ops[1:], None]):
+            if isinstance(op, DecodeImage):
+                op.before(following)
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         if not self._decodes and isinstance(sample["image"], (str, bytes, os.PathLike)):

@@ -114,15 +114,25 @@ class RandCropImage:
         self.resizer = Resizer(interpolation, backend)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        height, width = geometry.size_of(sample)
-        part_width, part_height = self._part(width, height, rng)
+        part = sample.pop("part", None)  # a DecodeImage that reduces has drawn it
+        if part is None:
+            height, width = geometry.size_of(sample)
+            part = self.part(width, height, rng)
+        geometry.crop(sample, *part)
+        return geometry.resize(sample, *self.target(sample), self.resizer, rng)
+
+    def target(self, sample: Sample) -> tuple[int, int]:
+        """The (width, height) that a part of this sample is resized to."""
+        return sample["size"][::-1] if "size" in sample else self.size
+
+    def part(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """A random part (left, top, width, height) of an image."""
+        part_width, part_height = self._size(width, height, rng)
         left = int(rng.integers(width - part_width + 1))
         top = int(rng.integers(height - part_height + 1))
-        geometry.crop(sample, left, top, part_width, part_height)
-        size = sample["size"][::-1] if "size" in sample else self.size
-        return geometry.resize(sample, *size, self.resizer, rng)
+        return left, top, part_width, part_height
 
-    def _part(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int]:
+    def _size(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int]:
         """A random (width, height) of the part to cut."""
         low, high = self.ratio
         if self.use_log_aspect:

@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
+from ppcls_lite.data.transforms.crop import RandCropImage
 from ppcls_lite.data.transforms.geometry import Rng, Sample
-from ppcls_lite.data.transforms.image_file import array_to_rgb, decode_rgb, read_file
+from ppcls_lite.data.transforms.image_file import array_to_rgb, decode_rgb, jpeg_size, read_file
 from ppcls_lite.errors import UserError
 from ppcls_lite.registry import register
 from ppcls_lite.schema import Ignored
@@ -27,8 +28,14 @@ class DecodeImage:
     `channel_first` gives (3, H, W), which only NormalizeImage with order "chw" may follow.
     `to_np` has no effect: images are arrays everywhere.
 
+    `reduced` decodes a JPEG at 1/2, 1/4 or 1/8 of its size if the part that the RandCropImage after
+    it cuts out is even then not smaller than what it is resized to. The parts are the same as
+    without it, their pixels are averages instead of samples (docs/performance.md has figures).
+    Other files, and parts that are too small for it, are decoded as ever.
+
     Raises:
         ImageError: the file is missing, empty, truncated, corrupt or not an image.
+        UserError: `reduced` with the backend "pil", or where no RandCropImage follows.
     """
 
     def __init__(
@@ -37,20 +44,44 @@ class DecodeImage:
         to_rgb: bool = True,
         channel_first: bool = False,
         backend: Literal["cv2", "pil"] = "cv2",
+        reduced: bool = False,
     ) -> None:
         del to_np
+        if reduced and (backend != "cv2" or channel_first):
+            raise UserError("DecodeImage: reduced needs backend: cv2 and channel_first: False")
+        self.reduced = reduced
+        self.crop: RandCropImage | None = None
         self.to_rgb = to_rgb
         self.channel_first = channel_first
         self.backend = backend
+
+    def before(self, following: object) -> None:
+        """Tell a decoder that reduces which transform comes next.
+
+        Raises:
+            UserError: it reduces, and that is no RandCropImage.
+        """
+        if not self.reduced:
+            return
+        if not isinstance(following, RandCropImage):
+            raise UserError(
+                "DecodeImage: reduced looks ahead to the part that RandCropImage cuts out, which "
+                f"has to follow at once; found {type(following).__name__}"
+            )
+        self.crop = following
+
+    def read(self, path: str | os.PathLike[str]) -> np.ndarray:
+        """The whole image of a file, (H, W, 3) uint8 RGB."""
+        return decode_rgb(read_file(path), str(path), self.backend)
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         image = sample["image"]
         if isinstance(image, np.ndarray):
             image = array_to_rgb(image, str(sample.get("path", "image")))
         elif isinstance(image, (str, os.PathLike)):
-            image = decode_rgb(read_file(image), str(image), self.backend)
+            image = self._decode(read_file(image), str(image), sample, rng)
         elif isinstance(image, (bytes, bytearray, memoryview)):
-            image = decode_rgb(bytes(image), str(sample.get("path", "image")), self.backend)
+            image = self._decode(bytes(image), str(sample.get("path", "image")), sample, rng)
         else:
             raise UserError(
                 f"DecodeImage: got {type(image).__name__}; expected a path, bytes or an array"
@@ -61,3 +92,29 @@ class DecodeImage:
             image = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
         sample["image"] = image
         return sample
+
+    def _decode(self, data: bytes, name: str, sample: Sample, rng: Rng) -> np.ndarray:
+        """The image, possibly reduced; then the part to cut out is in `sample["part"]`."""
+        size = None
+        if self.crop is not None and rng is not None and not {"boxes", "mask"} & sample.keys():
+            size = jpeg_size(data)
+        if size is None:
+            return decode_rgb(data, name, self.backend)
+        part = self.crop.part(*size, rng)
+        wanted = self.crop.target(sample)
+        factor = next(
+            (f for f in (8, 4, 2) if part[2] >= f * wanted[0] and part[3] >= f * wanted[1]), 1
+        )
+        image = decode_rgb(data, name, reduced=factor)
+        sample["part"] = _shrunk(part, factor, image.shape[1], image.shape[0])
+        return image
+
+
+def _shrunk(
+    part: tuple[int, int, int, int], factor: int, width: int, height: int
+) -> tuple[int, int, int, int]:
+    """`part` (left, top, width, height) in an image of `width` x `height`, 1/`factor` as large."""
+    left, top = round(part[0] / factor), round(part[1] / factor)
+    right = min(round((part[0] + part[2]) / factor), width)
+    bottom = min(round((part[1] + part[3]) / factor), height)
+    return left, top, right - left, bottom - top

@@ -27,6 +27,14 @@ _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB`\x82"
 _JPEG_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))  # these carry no length
 _NO_ALPHA = (JPEG, b"BM")  # formats without transparency, the common case first
+_READ = {  # divisor of the size -> how OpenCV reads; with RGB, "grayscale" only gives the size
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that carry a JPEG's size
+_EXIF, _ORIENTATION = b"Exif\0", 0x0112
 _ADVICE = "copy the file again or remove it from the list"
 
 
@@ -45,10 +53,11 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def decode_rgb(data: bytes, name: str, backend: str = "cv2") -> np.ndarray:
+def decode_rgb(data: bytes, name: str, backend: str = "cv2", reduced: int = 1) -> np.ndarray:
     """Decode an image file's bytes into an (H, W, 3) uint8 RGB array.
 
-    `name` is what the error message calls the image; `backend` is "cv2" or "pil".
+    `name` is what the error message calls the image; `backend` is "cv2" or "pil". `reduced` 2, 4
+    or 8 divides the size of a JPEG (rounded up), with "cv2" only.
 
     Raises:
         ImageError: truncated, corrupt, too large or not an image.
@@ -57,7 +66,7 @@ def decode_rgb(data: bytes, name: str, backend: str = "cv2") -> np.ndarray:
     if backend == "pil" or _needs_pillow(data):
         return _decode_pil(data, name)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _READ[reduced])
     except cv2.error as error:  # for example more pixels than OpenCV allows
         raise ImageError(f"{name}: cannot be decoded: {error.err or error}") from error
     if image is None or image.dtype != np.uint8:
@@ -123,6 +132,37 @@ def _start_of_scan(data: bytes) -> int | None:
         else:
             position += 2 + (data[position + 2] << 8 | data[position + 3])
     return None
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a JPEG as it is decoded, from its header; None for any other file."""
+    if not data.startswith(JPEG):
+        return None
+    position, turned = 2, False
+    while position + 9 < len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF or marker in _JPEG_BARE_MARKERS:
+            position += 1 if marker == 0xFF else 2
+            continue
+        if marker == 0xE1 and data.startswith(_EXIF, position + 4):
+            turned = _is_turned(data)
+        if marker in _FRAMES:
+            height = int.from_bytes(data[position + 5 : position + 7], "big")
+            width = int.from_bytes(data[position + 7 : position + 9], "big")
+            if not (width and height):  # rare files give the height after the picture
+                return None
+            return (height, width) if turned else (width, height)
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+def _is_turned(data: bytes) -> bool:
+    """Whether the EXIF orientation exchanges width and height."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return int(image.getexif().get(_ORIENTATION, 1)) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError):
+        return False
 
 
 def _needs_pillow(data: bytes) -> bool:

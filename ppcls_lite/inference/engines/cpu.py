@@ -12,11 +12,15 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux: respects taskset and cpusets
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def default_threads() -> int:
     """As many threads as this process may use cores, at most `MAX_DEFAULT_THREADS`."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux: respects taskset and cpusets
-    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(usable, MAX_DEFAULT_THREADS)
+    return min(usable_cores(), MAX_DEFAULT_THREADS)
 
 
 def cpu_model() -> str:

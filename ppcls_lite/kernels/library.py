@@ -1,0 +1,61 @@
+"""The compiled kernels as Python sees them: a C ABI of pointers and one struct per call.
+
+Functions get addresses of float32 memory in NCHW order and a struct that describes it; nothing is
+checked on the other side, so ops.py checks before it calls. Read next: ops.py, source/.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, c_float, c_int, c_int64, c_void_p
+from pathlib import Path
+
+
+class DepthwiseShape(ctypes.Structure):
+    """`Shape` of source/depthwise.cpp."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("n", "c", "h", "w", "out_h", "out_w")),
+        *((name, c_int) for name in ("kernel_h", "kernel_w", "stride_h", "stride_w")),
+        *((name, c_int) for name in ("pad_h", "pad_w")),
+    )
+
+
+class DenseShape(ctypes.Structure):
+    """`Shape` of source/dense.cpp."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("n", "inputs", "h", "w", "outputs", "out_h", "out_w")),
+        *((name, c_int) for name in ("kernel", "stride_h", "stride_w", "pad")),
+    )
+
+
+class NormShape(ctypes.Structure):
+    """`Norm` of source/norm.cpp."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("n", "c", "size")),
+        *((name, c_float) for name in ("epsilon", "momentum")),
+        ("activation", c_int),
+    )
+
+
+_FUNCTIONS = {  # name: number of pointers, struct
+    "depthwise_forward": (3, DepthwiseShape),
+    "depthwise_backward": (5, DepthwiseShape),
+    "norm_forward": (8, NormShape),
+    "norm_backward": (9, NormShape),
+    "dense_forward": (3, DenseShape),
+    "dense_backward": (5, DenseShape),
+}
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """The library at `path`. Raises OSError or AttributeError if it is not what was built."""
+    library = ctypes.CDLL(str(path))
+    for name, (pointers, struct) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype = None
+        function.argtypes = [*[c_void_p] * pointers, POINTER(struct)]
+    library.use_threads.restype, library.use_threads.argtypes = None, [c_int]
+    return library

@@ -1,0 +1,70 @@
+"""From `Global.cpu_kernels` to a network that trains with the kernels, or with stock ones.
+
+`auto`: the kernels if they can be had, else stock Paddle and one log line with the reason. `on`:
+a UserError instead. `off`: stock. Read next: build.py (the library), convert.py (the network).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from typing import Literal
+
+from paddle import nn
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.kernels import build, library
+from ppcls_lite.kernels.convert import convert
+
+logger = logging.getLogger("ppcls_lite")
+
+Mode = Literal["auto", "on", "off"]
+THREADS = "PPCLS_LITE_THREADS"  # engine/cores.py sets it before Paddle is imported
+
+
+def prepare(model: nn.Layer, mode: Mode, device: str) -> bool:
+    """Let `model` train with the kernels, as `mode` says; returns whether it does.
+
+    `device` is the run's: on anything but `cpu` there is nothing to do. Raises UserError for `on`
+    where that is impossible.
+    """
+    if mode == "off" or (mode == "auto" and device != "cpu"):
+        return False
+    if device != "cpu":
+        raise UserError(
+            f"Global.cpu_kernels: on is for a CPU, but this run uses {device}; use auto or off, "
+            "or Global.device: cpu"
+        )
+    try:
+        kernels = available()
+    except build.KernelsError as error:
+        if mode == "on":
+            raise UserError(
+                f"Global.cpu_kernels: on, but there are none: {error}. With auto or off the "
+                "network trains with Paddle's own kernels, more slowly"
+            ) from None
+        logger.warning(f"CPU kernels: Paddle's own, which are slower: {error}")
+        return False
+    changed = convert(model, kernels)
+    logger.info(f"CPU kernels: native in {changed} layers, {threads()} threads each")
+    return True
+
+
+def available() -> ctypes.CDLL:
+    """The kernels, compiled and tested now if that has not happened on this machine.
+
+    Raises `build.KernelsError` with the reason if there are none.
+    """
+    kernels = library.load(build.built())
+    kernels.use_threads(threads())
+    return kernels
+
+
+def threads() -> int:
+    """`PPCLS_LITE_THREADS`, else `OMP_NUM_THREADS`, else 1."""
+    for name in (THREADS, "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "").split(",")[0].strip()
+        if text.isdecimal() and int(text) > 0:
+            return int(text)
+    return 1

@@ -1,0 +1,143 @@
+"""The kernels against Paddle's own operators: run once after a build, in its own process.
+
+`python -m ppcls_lite.kernels.selftest kernels.so` ends with status 0 if outputs and gradients of
+a few layers of every kind agree, and NaN comes through. tests/kernels/ has all shapes of the zoo.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from ppcls_lite.kernels import library
+from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, norm_act
+
+TOLERANCE = 1e-4  # of the largest value of a tensor
+STOCK_ACTIVATIONS = {None: lambda z: z, "relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish}
+EPSILON, MOMENTUM = 1e-5, 0.9
+
+# batch, channels, height, width, kernel, stride, padding
+_DEPTHWISE = (
+    (3, 5, 14, 14, 3, (1, 1), 1),
+    (2, 4, 7, 7, 5, (1, 1), 2),
+    (2, 3, 15, 12, 3, (2, 2), 1),
+    (2, 3, 13, 16, 5, (2, 1), 2),
+    (9, 2, 30, 33, 1, (1, 1), 0),
+)
+# batch, channels, outputs, height, width, kernel, stride, padding
+_DENSE = (
+    (3, 16, 24, 14, 14, 1, (1, 1), 0),
+    (70, 5, 7, 1, 1, 1, (1, 1), 0),
+    (2, 8, 13, 20, 20, 1, (1, 1), 0),
+    (2, 3, 8, 33, 30, 3, (2, 2), 1),
+)
+
+
+def difference(
+    found: Callable[..., Tensor], expected: Callable[..., Tensor], inputs: Sequence[np.ndarray]
+) -> float:
+    """The largest difference of output and gradients, relative to each tensor's largest value."""
+    results = []
+    for function in (found, expected):
+        tensors = [paddle.to_tensor(array, stop_gradient=False) for array in inputs]
+        y = function(*tensors)
+        rng = np.random.default_rng(1)
+        y.backward(paddle.to_tensor(rng.standard_normal(y.shape).astype(np.float32)))
+        results.append([y.numpy(), *(t.grad.numpy() for t in tensors if t.grad is not None)])
+    worst = 0.0
+    for a, b in zip(*results):
+        worst = max(worst, float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)))
+    return worst if len(results[0]) == len(results[1]) else float("inf")
+
+
+def run(kernels: ctypes.CDLL) -> list[str]:
+    """What differs; empty if nothing does."""
+    rng = np.random.default_rng(0)
+    failures = []
+
+    def array(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    def compare(name: str, *arguments: object) -> None:
+        worst = difference(*arguments)  # type: ignore[arg-type]
+        if not worst <= TOLERANCE:
+            failures.append(f"{name} differs by {worst:.1e}")
+
+    for n, c, h, w, k, stride, pad in _DEPTHWISE:
+        window = Window((k, k), stride, (pad, pad))
+        stock = {"stride": list(stride), "padding": pad, "groups": c}
+        compare(
+            f"depthwise convolution {k}x{k} with stride {stride}",
+            lambda x, weight, window=window: depthwise_conv(x, weight, window, kernels),
+            lambda x, weight, stock=stock: F.conv2d(x, weight, **stock),
+            [array(n, c, h, w), array(c, 1, k, k)],
+        )
+    for n, c, d, h, w, k, stride, pad in _DENSE:
+        window = Window((k, k), stride, (pad, pad))
+        image = array(n, c, h, w)
+        fixed = [] if k == 1 else [paddle.to_tensor(image)]  # its gradient is for 1x1 only
+        stock = {"stride": list(stride), "padding": pad}
+        compare(
+            f"{k}x{k} convolution",
+            lambda *a, window=window, fixed=fixed: dense_conv(*fixed, *a, window, kernels),
+            lambda *a, s=list(stride), p=pad, fixed=fixed: F.conv2d(
+                *fixed, *a, stride=s, padding=p
+            ),
+            [*([] if fixed else [image]), array(d, c, k, k)],
+        )
+    for act in ACTIVATIONS:
+        _compare_norm(kernels, act, array, compare, failures)
+    failures += _lost_nan(kernels)
+    return failures
+
+
+def _compare_norm(
+    kernels: ctypes.CDLL,
+    act: str | None,
+    array: Callable[..., np.ndarray],
+    compare: Callable[..., None],
+    failures: list[str],
+) -> None:
+    own = paddle.full([6], 0.5), paddle.full([6], 2.0)
+    stock = paddle.full([6], 0.5), paddle.full([6], 2.0)
+    name = f"batch normalisation with {act}"
+    compare(
+        name,
+        lambda *a: norm_act(*a, own, (EPSILON, MOMENTUM, act), kernels),
+        lambda *a: STOCK_ACTIVATIONS[act](
+            F.batch_norm(*(a[0], *stock, *a[1:]), training=True, momentum=MOMENTUM, epsilon=EPSILON)
+        ),
+        [array(3, 6, 9, 7) * 3 + 1, array(6), array(6)],
+    )
+    if not all(np.allclose(a.numpy(), b.numpy(), 1e-5, 1e-6) for a, b in zip(own, stock)):
+        failures.append(f"{name}: running statistics differ")
+
+
+def _lost_nan(kernels: ctypes.CDLL) -> list[str]:
+    x = paddle.ones([1, 2, 6, 6])
+    x[0, 0, 3, 3] = float("nan")
+    same = Window((3, 3), (1, 1), (1, 1)), Window((1, 1), (1, 1), (0, 0))
+    outputs = {
+        "depthwise convolution": depthwise_conv(x, paddle.ones([2, 1, 3, 3]), same[0], kernels),
+        "1x1 convolution": dense_conv(x, paddle.ones([2, 2, 1, 1]), same[1], kernels),
+    }
+    for act in ACTIVATIONS:
+        one, running = paddle.ones([2]), (paddle.zeros([2]), paddle.ones([2]))
+        options = (EPSILON, MOMENTUM, act)
+        outputs[f"batch normalisation with {act}"] = norm_act(
+            x, one, one, running, options, kernels
+        )
+    return [f"{name} loses NaN" for name, y in outputs.items() if not paddle.isnan(y).any()]
+
+
+if __name__ == "__main__":
+    paddle.set_device("cpu")
+    found = run(library.load(Path(sys.argv[1])))
+    sys.exit("; ".join(found) or 0)

@@ -1,0 +1,110 @@
+"""A network trains with the kernels as it does with stock Paddle."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from ppcls_lite.kernels import convert, revert
+from ppcls_lite.models.create import create_model
+
+NETWORKS = ("PPLCNet_x0_25", "PPLCNetV2_small", "MobileNetV2_x0_25", "ShuffleNetV2_x0_25")
+
+
+def train(model: paddle.nn.Layer, steps: int = 3, size: int = 96) -> list[float]:
+    rng = np.random.default_rng(3)
+    optimizer = paddle.optimizer.Momentum(0.002, 0.9, model.parameters(), weight_decay=1e-4)
+    paddle.seed(5)
+    model.train()
+    losses = []
+    for _ in range(steps):
+        images = paddle.to_tensor(rng.standard_normal((8, 3, size, size)).astype(np.float32))
+        loss = F.cross_entropy(model(images), paddle.to_tensor(rng.integers(0, 5, 8)))
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        losses.append(float(loss))
+    return losses
+
+
+def pair(name: str, native: ctypes.CDLL) -> tuple[paddle.nn.Layer, paddle.nn.Layer]:
+    paddle.seed(1)
+    stock = create_model(name, class_num=5)
+    own = copy.deepcopy(stock)
+    assert convert(own, native) > 20
+    return stock, own
+
+
+def test_training_gives_the_losses_and_statistics_of_stock_paddle(native: ctypes.CDLL) -> None:
+    stock, own = pair("PPLCNet_x0_25", native)
+    assert list(stock.state_dict()) == list(own.state_dict())
+    assert np.allclose(train(stock), train(own), rtol=1e-3)
+    for key, value in stock.state_dict().items():
+        if key.endswith(("_mean", "_variance")):
+            found = own.state_dict()[key].numpy()
+            assert np.allclose(value.numpy(), found, rtol=0.02, atol=1e-4), key
+
+
+def gradients(model: paddle.nn.Layer, images: np.ndarray) -> np.ndarray:
+    """All gradients of a network, one after another."""
+    for layer in model.sublayers():
+        if isinstance(layer, paddle.nn.Dropout):
+            layer.p = 0.0
+    model.train()
+    x = paddle.to_tensor(images.astype(str(model.parameters()[0].dtype).split(".")[-1]))
+    F.cross_entropy(model(x), paddle.arange(len(images))).backward()
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    return np.concatenate([gradient.numpy().astype(np.float64).ravel() for gradient in found])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_of_a_network_are_as_exact_as_those_of_stock_paddle(
+    name: str, native: ctypes.CDLL
+) -> None:
+    # an activation whose input is almost zero may fall on either side: double precision decides
+    stock, own = pair(name, native)
+    images = np.random.default_rng(2).standard_normal((5, 3, 96, 96))
+    exact = gradients(copy.deepcopy(stock).to(dtype="float64"), images)
+    size = np.linalg.norm(exact)
+    error = np.linalg.norm(gradients(own, images) - exact) / size
+    stock_error = np.linalg.norm(gradients(stock, images) - exact) / size
+    print(f"{name}: relative error {error:.1e}, of stock Paddle {stock_error:.1e}")
+    assert error <= 5 * stock_error + 1e-5
+
+
+def test_evaluation_and_copies_are_stock_and_revert_undoes_everything(native: ctypes.CDLL) -> None:
+    stock, own = pair("PPLCNet_x0_25", native)
+    images = paddle.randn([2, 3, 64, 64])
+    copied = copy.deepcopy(own)
+    for model in (stock, own, copied):
+        model.eval()
+    expected = stock(images).numpy()
+    assert (own(images).numpy() == expected).all()
+    copied.set_state_dict({k: v * 0 for k, v in copied.state_dict().items()})
+    assert (own(images).numpy() == expected).all()  # the copy is not bound to the original
+    revert(own)
+    for a, b in zip(stock.sublayers(include_self=True), own.sublayers(include_self=True)):
+        assert type(a) is type(b)
+        assert not hasattr(b, "_kernels")
+
+
+def test_frozen_statistics_hooks_and_doubles_keep_the_stock_path(native: ctypes.CDLL) -> None:
+    stock, own = pair("PPLCNet_x0_25", native)
+    seen = []
+    block = own.blocks2[0].dw_conv
+    block.bn.register_forward_post_hook(lambda layer, x, y: seen.append(y.shape))
+    for model in (stock, own):
+        model.blocks3[0].dw_conv.bn._use_global_stats = True
+        model.train()
+        paddle.seed(9)
+        model(paddle.ones([2, 3, 32, 32]))
+    assert seen == [[2, 8, 16, 16]]
+    frozen = own.blocks3[0].dw_conv.bn
+    assert (frozen._mean.numpy() == 0).all() and (frozen._variance.numpy() == 1).all()
+    doubles = own.to(dtype="float64")
+    assert doubles(paddle.ones([2, 3, 32, 32], "float64")).dtype == paddle.float64
