@@ -53,8 +53,8 @@ class DistillationTopkAcc(TopkAcc):
     """`TopkAcc` of one of the networks of a distillation, by default the student's.
 
     model_key: the network's name in `Arch.models`. feature_key: the name of its logits where it
-    returns several outputs; None for `logits`. Of a single network's outputs, as they come from
-    an evaluation of the student alone, both are left out of account.
+    returns several outputs; None for `logits`. Where no network has that name, as in the outputs
+    of one alone, the logits are taken as they are.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class DistillationTopkAcc(TopkAcc):
         self.feature_key = feature_key
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
-        if not isinstance(outputs, Tensor) and "logits" not in outputs:
-            outputs = output_of(outputs, self.model_key or "Student", self.feature_key)
+        key = self.model_key or "Student"
+        if isinstance(outputs, Mapping) and (key in outputs or "logits" not in outputs):
+            outputs = output_of(outputs, key, self.feature_key)
         super().collect(outputs, batch)

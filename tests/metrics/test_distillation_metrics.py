@@ -27,12 +27,16 @@ def test_scores_the_named_network():
     assert score(DistillationTopkAcc(None, topk=1), outputs) == {"top1": 0.0}
 
 
-def test_scores_the_named_output_of_it_and_a_student_alone():
+def test_scores_the_named_output_of_it_and_bare_logits():
     outputs = {"Student": {"logits": WRONG, "aux": RIGHT}}
     assert score(DistillationTopkAcc("Student", topk=1), outputs) == {"top1": 0.0}
     assert score(DistillationTopkAcc("Student", "aux", 1), outputs) == {"top1": 1.0}
-    for alone in (RIGHT, {"logits": RIGHT}):
-        assert score(DistillationTopkAcc("Student", topk=1), alone) == {"top1": 1.0}
+    assert score(DistillationTopkAcc("Student", topk=1), RIGHT) == {"top1": 1.0}
+
+
+def test_the_students_logits_beside_the_networks_hide_none_of_them():
+    outputs = {"Teacher": RIGHT, "Student": WRONG, "logits": WRONG}  # as Distilled gives them
+    assert score(DistillationTopkAcc("Teacher", topk=1), outputs) == {"top1": 1.0}
 
 
 def test_names_what_there_is():
