@@ -74,30 +74,32 @@ class Evaluator:
         self,
         stop: Callable[[], bool] = lambda: False,
         on_batch: Callable[[], None] = lambda: None,
+        task: Supervised | None = None,
     ) -> dict[str, float] | None:
         """Metric values, then loss means; the first one is the main one.
 
-        None if `stop()` said so, on this rank or another.
+        None if `stop()` said so, on this rank or another. `task`: another one than the usual.
 
         Raises `UserError` when the loader yields no batch.
         """
         for metric in self.metrics:
             metric.reset()
         meters = Meters()
-        training, generators = self.task.model.training, rng.state()
-        self.task.eval()
+        task = task or self.task
+        training, generators = task.model.training, rng.state()
+        task.eval()
         stopped = False
         try:
             with paddle.no_grad():
                 for batch in self.loader.epoch(0):
-                    self._add(batch, meters)
+                    self._add(task, batch, meters)
                     on_batch()
                     if stopped := stop():
                         break
         finally:
             rng.restore(generators)
             if training:
-                self.task.train()
+                task.train()
         if any(self.world.gather(stopped)):
             return None
         merge(self.metrics, meters, self.world)
@@ -109,8 +111,8 @@ class Evaluator:
             found["loss"] = means.pop("loss")
         return found | means
 
-    def _add(self, batch: Batch, meters: Meters) -> None:
-        outputs = self.task.predict(batch["image"])
+    def _add(self, task: Supervised, batch: Batch, meters: Meters) -> None:
+        outputs = task.predict(batch["image"])
         for metric in self.metrics:
             metric.update(outputs, batch)
         meters.add(self.loss(outputs, batch) if self.loss else {}, batch["image"].shape[0])
