@@ -74,7 +74,7 @@ def check(tree: dict[str, Any], notes: list[str] | None = None) -> RecipeSetting
         head = f"{count} mistake{'s' if count > 1 else ''} in the configuration:"
         raise ConfigError("\n  ".join([head, *walker.problems]))
     if settings.Arch.entry.name == DISTILLATION_MODEL:
-        walker.notes += _check_distillation(settings.Arch)
+        walker.notes += _check_distillation(settings)
     if notes is not None:
         notes.extend(walker.notes)
     return settings
@@ -132,9 +132,14 @@ def _refusal(tree: dict[str, Any]) -> str | None:
     return None
 
 
-def _check_distillation(arch: Node) -> list[str]:
+def _check_distillation(settings: RecipeSettings) -> list[str]:
     """Notes on a DistillationModel; raises ConfigError where its keys do not fit together."""
-    (first, *_) = arch.build().members  # a description: its constructor compares the keys
+    arch = settings.Arch
+    description = arch.build()  # its constructor compares the keys
+    first = description.members[0]
+    for section in (settings.Loss, settings.Metric):
+        for split in ("Train", "Eval"):
+            description.require_names(getattr(section, split, None) or [], split == "Eval")
     if arch.extras.pretrained:
         raise ConfigError(
             f"Arch.pretrained: each network of a {DISTILLATION_MODEL} has its own weights: "

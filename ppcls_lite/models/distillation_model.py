@@ -16,6 +16,7 @@ from ppcls_lite.registry import register
 from ppcls_lite.schema import NetworkSpec, PositiveInt
 
 NAME = "DistillationModel"
+NAMING = {"model_key", "model_names", "model_name_pairs"}  # arguments that hold networks' names
 TAKEN = ("logits", "loss")  # names with a meaning of their own beside the networks'
 
 
@@ -93,6 +94,29 @@ class DistillationModel:
                 f"class_num is {class_num}, but {self.student.path}.class_num is {own}; make them "
                 "equal, or remove the latter"
             )
+
+    def require_names(self, nodes: list[Any], evaluation: bool) -> None:
+        """Raise ConfigError where a loss or metric names a network that there is not.
+
+        nodes: checked components. In an evaluation the student alone is run.
+        """
+        known = [self.student.name] if evaluation else [member.name for member in self.members]
+        for node in nodes:
+            for key in NAMING & {argument.name for argument in node.entry.arguments}:
+                wrong = [name for name in _flat(node.get(key)) if name not in known]
+                if wrong:
+                    why = "in an evaluation only the student runs; " if evaluation else ""
+                    raise ConfigError(
+                        f"{node.path}.{key}: there is no network {wrong[0]!r}; {why}expected "
+                        f"{' or '.join(known)}"
+                    )
+
+
+def _flat(names: Any) -> list[str]:
+    """The names in a name, a list of names or a list of pairs of names."""
+    if names is None or isinstance(names, str):
+        return [names] if names else []
+    return [name for item in names for name in _flat(item)]
 
 
 def _with_class_num(node: Any, class_num: int | None) -> Any:
