@@ -33,6 +33,7 @@ from ppcls_lite.metrics.topk import TopkAcc
 from ppcls_lite.networks import shipped
 from ppcls_lite.settings import RecipeSettings, SplitSettings
 from ppcls_lite.tasks import Supervised
+from ppcls_lite.teachers import fix_views
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -75,6 +76,8 @@ def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str,
             raise ConfigError(f"DataLoader.{split}: is missing; add it{hint}")
         context = {"class_num": class_num_of(settings), "seed": seed_of(settings)}
         datasets[split] = section.dataset.build(**context)
+    if "Train" in datasets:
+        fix_views(settings, datasets["Train"])
     return datasets
 
 

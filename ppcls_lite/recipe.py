@@ -50,6 +50,7 @@ from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.networks import build_model, build_task, shipped, task_to_score
 from ppcls_lite.settings import RecipeSettings
+from ppcls_lite.teachers import prepare_teachers
 
 logger = logging.getLogger("ppcls_lite")
 Tree = dict[str, Any]
@@ -76,6 +77,7 @@ def train(tree: Tree) -> FitResult:
         loader = build_loader(settings, "Train", datasets["Train"], world)
         steps = steps_per_epoch(len(loader), run.update_freq)
         task = build_task(settings, build_loss(settings.Loss.Train), world)
+        cache = prepare_teachers(settings, task, datasets["Train"], world)
         description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
         scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)
         optimizer = description.build(task.trained)
@@ -113,6 +115,8 @@ def train(tree: Tree) -> FitResult:
         try:
             return trainer.fit()
         finally:
+            if cache:
+                cache.flush()
             _finish_loaders(loaders, run_dir / "bad_files", world)
 
 

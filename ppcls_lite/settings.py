@@ -58,6 +58,8 @@ class GlobalSettings:
     use_visualdl: bool = False
     update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
     total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
+    teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept
+    teacher_cache_views: PositiveInt = 1  # augmentations of each image that the epochs repeat
 
     max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
     eval_skip_bad: bool = False  # leave unreadable images out of an evaluation

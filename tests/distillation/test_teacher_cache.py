@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import paddle
 import pytest
 
 from ppcls_lite import teacher_cache
+from ppcls_lite.config_file import load_config
 from ppcls_lite.errors import UserError
+from ppcls_lite.models.create import create_model
+from ppcls_lite.models.weights import read_state, write_state
+from ppcls_lite.recipe import train
+from ppcls_lite.tasks import Distilled
 from ppcls_lite.teacher_cache import TeacherCache, open_cache
+
+ROOT = Path(__file__).resolve().parents[2]
 
 VIEWS, IMAGES, CLASSES = 2, 10, {"Teacher": 4, "Second": 3}
 PARTS = {"weights of Teacher": "aa", "weights of Second": "ab", "transforms": "bb", "seed": "7"}
@@ -174,3 +184,149 @@ def test_answers_that_cannot_be_kept(tmp_path):
         with pytest.raises(UserError, match="float16 cannot hold"):
             cache.outputs(batch, lambda b, v=value: {"Teacher": paddle.full([1, 4], v)})
     assert cache.share == 0
+
+
+RECIPE = """
+_base_: {root}/configs/_base_/pplcnet.yaml
+Global: {{epochs: 5, output_dir: {home}/output, device: cpu, image_shape: [3, 32, 32], seed: 3,
+         use_visualdl: false, print_batch_step: 1, save_interval: 2}}
+Arch:
+  _replace_: true
+  name: DistillationModel
+  class_num: 2
+  freeze_params_list: [true, false]
+  models:
+    - Teacher: {{name: PPLCNet_x0_25, stride_list: [2, 1, 2, 2, 1], pretrained: {home}/teacher}}
+    - Student: {{name: PPLCNet_x0_25, stride_list: [2, 1, 2, 2, 1], dropout_prob: 0.1}}
+Loss:
+  Train: [{{DistillationDMLLoss: {{weight: 1.0, model_name_pairs: [[Student, Teacher]]}}}}]
+  Eval: [{{CELoss: {{weight: 1.0}}}}]
+Optimizer: {{lr: {{learning_rate: 0.02, warmup_epoch: 1}}}}
+DataLoader:
+  Train:
+    dataset:
+      name: UnlabeledDataset
+      image_root: {home}/photos
+      cls_label_path: {home}/photos/list.txt
+      unlabeled_root: {home}/pool
+      ratio: 1.5
+      transform_ops:
+        - DecodeImage:
+        - RandCropImage: {{size: 32}}
+        - RandFlipImage: {{flip_code: 1}}
+        - NormalizeImage: {{order: ''}}
+    sampler: {{batch_size: 4, drop_last: false}}
+    loader: {{num_workers: 0}}
+  Eval:
+    dataset:
+      image_root: {home}/photos
+      cls_label_path: {home}/photos/list.txt
+      transform_ops:
+        - DecodeImage:
+        - ResizeImage: {{size: 32}}
+        - NormalizeImage: {{order: ''}}
+    sampler: {{batch_size: 4}}
+    loader: {{num_workers: 0}}
+Metric:
+  Train: [{{TopkAcc: {{topk: [1]}}}}]
+  Eval: [{{TopkAcc: {{topk: [1]}}}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six labelled pictures, nine without labels, a teacher's weights and a recipe."""
+    home = tmp_path_factory.mktemp("home")
+    rng = np.random.default_rng(0)
+    for folder, count in (("photos", 6), ("pool", 9)):
+        (home / folder).mkdir()
+        for i in range(count):
+            tiles = rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(10, 0).repeat(10, 1)
+            (home / folder / f"{i}.png").write_bytes(cv2.imencode(".png", tiles)[1].tobytes())
+    lines = [f"{i}.png {i % 2}" for i in range(6)]
+    (home / "photos" / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    paddle.seed(1)
+    teacher = create_model("PPLCNet_x0_25", class_num=2, stride_list=[2, 1, 2, 2, 1])
+    write_state(home / "teacher.pdparams", teacher.state_dict())
+    (home / "recipe.yaml").write_text(RECIPE.format(home=home, root=ROOT), encoding="utf-8")
+    return home
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images the teachers were asked about, batch by batch."""
+    counts: list[int] = []
+    run = Distilled.run_teachers
+
+    def counting(self: Distilled, batch: Any) -> dict[str, Any]:
+        counts.append(len(batch["image"]))
+        return run(self, batch)
+
+    monkeypatch.setattr(Distilled, "run_teachers", counting)
+    return counts
+
+
+def trained(home: Path, name: str, *overrides: str) -> dict[str, np.ndarray]:
+    """Train in output `name`; the student's weights."""
+    given = [f"Global.output_dir={home}/{name}", *overrides]
+    folder = train(load_config(home / "recipe.yaml", given)).run_dir
+    return read_state(folder / "latest.pdparams")
+
+
+def test_a_training_asks_its_teacher_in_the_first_epochs_only(home, asked):
+    cached = [f"Global.teacher_cache={home}/cache", "Global.teacher_cache_views=2"]
+    first = trained(home, "filling", *cached)
+    assert sum(asked) == 2 * 15  # the whole pool: 1.5 x 6 = 9
+    del asked[:]
+    assert_equal(trained(home, "filled", *cached), first)
+    assert asked == []
+    for view in (3, 1):  # another number of views, another cache
+        with pytest.raises(UserError, match=f"number of views: 2 there, {view} here"):
+            trained(home, "other", cached[0], f"Global.teacher_cache_views={view}")
+    with pytest.raises(UserError, match="differs in seed: 3 there, 4 here"):
+        trained(home, "other", *cached, "Global.seed=4")
+    flip = "DataLoader.Train.dataset.transform_ops.2.RandFlipImage.flip_code=0"
+    with pytest.raises(UserError, match=r"differs in transforms: \w+ there, \w+ here"):
+        trained(home, "other", *cached, flip)
+
+
+@pytest.mark.parametrize("stop_at", [2, 5])  # while the cache is being filled, and after
+def test_a_resumed_run_equals_one_that_was_not_interrupted(home, asked, monkeypatch, stop_at):
+    whole = trained(home, f"whole{stop_at}", f"Global.teacher_cache={home}/whole{stop_at}_cache")
+    assert sum(asked) == 15
+    del asked[:]
+    steps, losses = [], Distilled.losses
+
+    def stopping(self: Distilled, batch: Any) -> Any:
+        steps.append(1)
+        if len(steps) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return losses(self, batch)
+
+    monkeypatch.setattr(Distilled, "losses", stopping)
+    parts = f"parts{stop_at}", f"Global.teacher_cache={home}/parts{stop_at}_cache"
+    trained(home, *parts)
+    assert len(steps) == stop_at
+    resumed = trained(home, *parts, "Global.checkpoints=auto")
+    assert len(steps) == 20 and sum(asked) == 15
+    assert_equal(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["Arch.freeze_params_list=[false,false]"], "no network is frozen"),
+        (
+            ["DataLoader.Train.sampler={name: MultiScaleSampler, scales: [32], first_bs: 4}"],
+            "in changing sizes",
+        ),
+        (
+            ["DataLoader.Train.dataset.batch_transform_ops=[{MixupOperator: {}}]"],
+            "mix each image with others",
+        ),
+    ],
+)
+def test_runs_that_cannot_have_a_cache(home, overrides, message):
+    with pytest.raises(UserError, match=message):
+        trained(home, "refused", f"Global.teacher_cache={home}/refused_cache", *overrides)
+    assert not (home / "refused_cache").exists()
