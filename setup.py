@@ -37,7 +37,17 @@ setup(
     extras_require={
         "digits": ["scikit-learn>=1.3"],
         "convert": ["safetensors>=0.4", "onnx>=1.15"],
-        "test": ["pytest>=8", "ruff>=0.6", "scikit-learn>=1.3", "safetensors>=0.4", "onnx>=1.15"],
+        "select": ["imagehash>=4.3"],
+        "teacher-onnx": ["onnxruntime>=1.17"],
+        "test": [
+            "pytest>=8",
+            "ruff>=0.6",
+            "scikit-learn>=1.3",
+            "safetensors>=0.4",
+            "onnx>=1.15",
+            "onnxruntime>=1.17",
+            "imagehash>=4.3",
+        ],
     },
     entry_points={"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]},
 )

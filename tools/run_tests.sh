@@ -2,7 +2,8 @@
 # Everything the tests need, then the tests. Arguments go to pytest: tools/run_tests.sh -k config
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source tools/setup_env.sh "pytest>=8" "ruff>=0.6" "scikit-learn>=1.3" "onnx>=1.15" "safetensors>=0.4"
+source tools/setup_env.sh "pytest>=8" "ruff>=0.6" "scikit-learn>=1.3" "onnx>=1.15" "safetensors>=0.4" \
+  "onnxruntime>=1.17" "imagehash>=4.3"
 
 if [ $# -eq 0 ]; then
   ruff check .
