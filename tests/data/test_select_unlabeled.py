@@ -62,7 +62,10 @@ def home(tmp_path: Path) -> Path:
     for i, colour in enumerate(["red", "green", "blue"] * 4):
         write(tmp_path / "pool" / f"{colour}s" / f"{i}.png", picture(10 + i, colour))
     write(tmp_path / "pool" / "again.jpg", picture(0, "red", 128), quality=40)
-    write(tmp_path / "pool" / "greens" / "brighter.jpg", cv2.convertScaleAbs(picture(1, "blue"), None, 0.9, 20))
+    write(
+        tmp_path / "pool" / "greens" / "brighter.jpg",
+        cv2.convertScaleAbs(picture(1, "blue"), None, 0.9, 20),
+    )
     write(tmp_path / "pool" / "twin.jpg", picture(11, "green", 96), quality=70)
     (tmp_path / "pool" / "broken.png").write_bytes(b"no image")
     whole = (tmp_path / "pool" / "reds" / "0.png").read_bytes()
