@@ -44,6 +44,8 @@ setup(
             "python-multipart>=0.0.13",
             "prometheus-client>=0.20",
         ],
+        "select": ["imagehash>=4.3"],
+        "teacher-onnx": ["onnxruntime>=1.17"],
         "test": ["pytest>=8", "ruff>=0.6", "scikit-learn>=1.3", "safetensors>=0.4", "onnx>=1.15"],
     },
     entry_points={"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]},

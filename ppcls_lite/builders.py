@@ -20,7 +20,7 @@ from paddle import nn
 from ppcls_lite.config import Node
 from ppcls_lite.data import cache
 from ppcls_lite.data.loader import Loader
-from ppcls_lite.engine import amp, checkpoint
+from ppcls_lite.engine import amp
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.engine.evaluate import Evaluator, Forward, by_network
@@ -32,11 +32,12 @@ from ppcls_lite.inference.labels import read_label_file
 from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.metrics.confusion import ConfusionMatrix
-from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.pretrained import resolve_pretrained
-from ppcls_lite.models.weights import load_weights
+from ppcls_lite.metrics.of_network import OfNetwork
+from ppcls_lite.metrics.topk import TopkAcc
+from ppcls_lite.networks import shipped
 from ppcls_lite.settings import RecipeSettings, SplitSettings
 from ppcls_lite.tasks import Supervised
+from ppcls_lite.teachers import fix_views
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -48,26 +49,7 @@ def run_dir_of(settings: RecipeSettings) -> Path:
 
 def class_num_of(settings: RecipeSettings) -> int:
     """The class count of the network, which data and metrics follow."""
-    return settings.Arch.get("class_num")
-
-
-def build_model(settings: RecipeSettings, training: bool = False) -> Backbone:
-    """The network with its weights: `Global.pretrained_model`, `Arch.pretrained`, or random.
-
-    A training from `Arch.pretrained` may have other classes: a classifier that differs is left
-    random, and the log says so. `Global.pretrained_model` has to fit unless `Global.replace_head`
-    is set. With `Global.checkpoints` the trainer loads the state later.
-    """
-    model, extras = settings.Arch.build(), settings.Arch.extras
-    own = settings.Global.pretrained_model
-    if own:
-        load_weights(model, own, replace_head=training and settings.Global.replace_head)
-    elif extras.pretrained and settings.Global.checkpoints in (None, "", checkpoint.AUTO):
-        path = extras.pretrained
-        if path is True:
-            path = resolve_pretrained(settings.Arch.entry.name, extras.use_ssld)
-        load_weights(model, path, replace_head=training)
-    return model
+    return shipped(settings).node.get("class_num")
 
 
 def build_loss(nodes: Sequence[Node]) -> CombinedLoss:
@@ -81,6 +63,13 @@ def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
     return [node.build(class_num=class_num_of(settings)) for node in nodes or ()]
 
 
+def teacher_metrics(settings: RecipeSettings, task: Supervised) -> list[Any]:
+    """The accuracy of a distillation's other networks in training, where the student's is shown."""
+    nodes = (settings.Metric.Train if settings.Metric else None) or ()
+    shown = [node for node in nodes if node.entry.name in ("TopkAcc", "DistillationTopkAcc")]
+    return [OfNetwork(TopkAcc(node.get("topk")), n) for node in shown[:1] for n in task.others]
+
+
 def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str, Any]:
     """The data sets of the given splits; reads their lists, but no image yet."""
     datasets = {}
@@ -92,6 +81,8 @@ def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str,
         context = {"class_num": class_num_of(settings), "seed": seed_of(settings)}
         datasets[split] = section.dataset.build(**context)
     _cache_decoded(settings, datasets)
+    if "Train" in datasets:
+        fix_views(settings, datasets["Train"])
     return datasets
 
 
@@ -254,16 +245,3 @@ def scale_rate(settings: RecipeSettings, schedule: Any, batch_size: int, world: 
             f"{meant}. To scale the rate: -o Optimizer.lr.base_batch_size={meant}; to keep it and "
             f"this message away: -o Global.total_batch_size={total}"
         )
-
-
-def use_sync_bn(settings: RecipeSettings, model: Backbone, world: World) -> Backbone:
-    """`model` with batch normalisation over all ranks' images, where `Arch.use_sync_bn` asks so."""
-    if not settings.Arch.extras.use_sync_bn or world.size == 1:
-        return model
-    if not paddle.get_device().startswith("gpu"):
-        logger.info(
-            "Arch.use_sync_bn: Paddle has no SyncBatchNorm for CPUs, so each process normalises "
-            "with the statistics of its own images (the running statistics are averaged)"
-        )
-        return model
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)

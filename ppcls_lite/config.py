@@ -17,9 +17,10 @@ from typing import Any
 
 from ppcls_lite import registry
 from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.models.distillation_model import NAME as DISTILLATION_MODEL
 from ppcls_lite.registry import REQUIRED, Argument, Entry
 from ppcls_lite.schema import ComponentOf, IgnoredKey, Only, Range
-from ppcls_lite.settings import DISTILLATION, RETRIEVAL, RecipeSettings
+from ppcls_lite.settings import RETRIEVAL, RecipeSettings
 
 CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed")  # filled in by the recipe
 DEFAULT_NAME = {"schedule": "ConstLR", "sampler": "DistributedBatchSampler"}
@@ -72,6 +73,8 @@ def check(tree: dict[str, Any], notes: list[str] | None = None) -> RecipeSetting
         count = len(walker.problems)
         head = f"{count} mistake{'s' if count > 1 else ''} in the configuration:"
         raise ConfigError("\n  ".join([head, *walker.problems]))
+    if settings.Arch.entry.name == DISTILLATION_MODEL:
+        walker.notes += _check_distillation(settings)
     if notes is not None:
         notes.extend(walker.notes)
     return settings
@@ -120,15 +123,31 @@ def type_name(kind: Any) -> str:
 
 
 def _refusal(tree: dict[str, Any]) -> str | None:
-    """Why a recipe cannot run at all: one of PaddleClas for retrieval, hashing or distillation."""
+    """Why a recipe cannot run at all: one of PaddleClas for retrieval or hashing."""
     run, arch = (tree.get(section) or {} for section in ("Global", "Arch"))
     if not (isinstance(run, dict) and isinstance(arch, dict)):
         return None
     if run.get("eval_mode") == "retrieval" or arch.get("name") == "RecModel":
         return f"Arch and Global.eval_mode: {RETRIEVAL}"
-    if arch.get("name") == "DistillationModel":
-        return f"Arch.name: {DISTILLATION}"
     return None
+
+
+def _check_distillation(settings: RecipeSettings) -> list[str]:
+    """Notes on a DistillationModel; raises ConfigError where its keys do not fit together."""
+    arch = settings.Arch
+    description = arch.build()  # its constructor compares the keys
+    first = description.members[0]
+    for section in (settings.Loss, settings.Metric):
+        for split in ("Train", "Eval"):
+            description.require_names(getattr(section, split, None) or [], split == "Eval")
+    if arch.extras.pretrained:
+        raise ConfigError(
+            f"Arch.pretrained: each network of a {DISTILLATION_MODEL} has its own weights: "
+            f"{first.path}.pretrained, for example"
+        )
+    place = f"{first.path}.use_ssld"
+    unused = arch.extras.use_ssld
+    return [f"Arch.use_ssld: accepted, but has no effect here; {place} has"] if unused else []
 
 
 def _is_union(kind: Any) -> bool:
@@ -277,9 +296,9 @@ class _Walker:
             return None
         extras, fields = None, ()
         if mark.extras:
-            fields = _fields(mark.extras)
-        own = {a.name for a in entry.arguments}
-        names = {a.name for a in fields} - own
+            own = {a.name for a in entry.arguments}
+            fields = tuple(field for field in _fields(mark.extras) if field.name not in own)
+        names = {field.name for field in fields}
         given = self.arguments(values, (*entry.arguments, *fields), path, entry.name)
         if given is None:
             return None

@@ -26,14 +26,13 @@ from ppcls_lite.builders import (
     build_loader,
     build_loss,
     build_metrics,
-    build_model,
     build_precision,
     build_recorder,
     labels_of,
     run_dir_of,
     scale_rate,
     seed_of,
-    use_sync_bn,
+    teacher_metrics,
 )
 from ppcls_lite.config import check
 from ppcls_lite.config_file import dump
@@ -50,8 +49,9 @@ from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.networks import build_model, build_task, shipped, task_to_score
 from ppcls_lite.settings import RecipeSettings
-from ppcls_lite.tasks import Supervised
+from ppcls_lite.teachers import prepare_teachers
 
 logger = logging.getLogger("ppcls_lite")
 Tree = dict[str, Any]
@@ -77,14 +77,13 @@ def train(tree: Tree) -> FitResult:
         _scan(datasets, world)
         loader = build_loader(settings, "Train", datasets["Train"], world)
         steps = steps_per_epoch(len(loader), run.update_freq)
-        model = use_sync_bn(settings, build_model(settings, training=True), world)
-        world.share(model)
-        kernels.prepare(model, run.cpu_kernels, paddle.get_device())
+        task = build_task(settings, build_loss(settings.Loss.Train), world)
+        cache = prepare_teachers(settings, task, datasets["Train"], world)
+        kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())
         description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
         scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)
-        optimizer = description.build(model)
-        precision = build_precision(settings, model, optimizer)
-        task = Supervised(model, build_loss(settings.Loss.Train))
+        optimizer = description.build(task.trained)
+        precision = build_precision(settings, task.trained, optimizer)
         loaders, evaluator = {"Train": loader}, None
         if "Eval" in datasets:
             evaluator = build_evaluator(settings, task, datasets["Eval"], world)
@@ -96,7 +95,7 @@ def train(tree: Tree) -> FitResult:
             loader,
             run_dir,
             epochs=run.epochs,
-            metrics=build_metrics(settings, "Train"),
+            metrics=build_metrics(settings, "Train") + teacher_metrics(settings, task),
             evaluator=evaluator,
             recorder=build_recorder(settings, run_dir, datasets["Train"], world),
             labels=labels_of(settings),
@@ -106,7 +105,7 @@ def train(tree: Tree) -> FitResult:
             start_eval_epoch=run.start_eval_epoch,
             keeper=build_keeper(settings, run_dir),
             precision=precision,
-            ema=build_ema(settings, model),
+            ema=build_ema(settings, task.model),
             early_stop=run.early_stop,
             max_minutes=run.max_minutes,
             world=world,
@@ -118,6 +117,8 @@ def train(tree: Tree) -> FitResult:
         try:
             return trainer.fit()
         finally:
+            if cache:
+                cache.flush()
             _finish_loaders(loaders, run_dir / "bad_files", world)
 
 
@@ -133,9 +134,7 @@ def evaluate(tree: Tree) -> dict[str, float]:
     run_dir = run_folder.prepare(run_dir_of(settings))
     with _logged(run_dir, settings, world):
         _scan(datasets, world)
-        model = build_model(settings)
-        loss = build_loss(settings.Loss.Eval) if settings.Loss and settings.Loss.Eval else None
-        evaluator = build_evaluator(settings, Supervised(model, loss), datasets["Eval"], world)
+        evaluator = build_evaluator(settings, task_to_score(settings), datasets["Eval"], world)
         with log.bar("[Eval]", len(evaluator.loader)) as bar:
             scores = evaluator.run(on_batch=bar.update)
         logger.info(f"[Eval][Avg]{log.numbers(scores)}")
@@ -172,7 +171,7 @@ def infer(tree: Tree) -> int:
     model.eval()
     predictor = Predictor.of(
         InferenceSpec(
-            model_name=settings.Arch.entry.name,
+            model_name=shipped(settings).node.entry.name,
             transform_ops=tree["Infer"]["transforms"],
             postprocess=_one_key(tree["Infer"]["PostProcess"]),
             image_shape=None,
@@ -210,7 +209,7 @@ def export(tree: Tree, format: Format = "paddle") -> ExportReport:
         transforms=tree["Infer"]["transforms"],
         postprocess=tree["Infer"]["PostProcess"],
         labels=labels_of(settings, required=True),
-        model_name=settings.Arch.entry.name,
+        model_name=shipped(settings).node.entry.name,
         add_softmax=settings.Arch.extras.infer_add_softmax,
         format=format,
     )
@@ -284,7 +283,7 @@ def _scan(datasets: dict[str, Any], world: World) -> None:
 
 
 def _require_weights(settings: RecipeSettings, verb: str) -> None:
-    if not settings.Global.pretrained_model and not settings.Arch.extras.pretrained:
+    if not settings.Global.pretrained_model and not shipped(settings).pretrained:
         raise ConfigError(
             f"Global.pretrained_model: there are no weights to {verb}; give them with "
             f"-o Global.pretrained_model={run_dir_of(settings) / 'best_model'}"

@@ -74,6 +74,16 @@ class ScheduleExtras:
     base_batch_size: PositiveInt | None = None  # multiply all rates by total batch / this
 
 
+@dataclass
+class NetworkExtras:
+    """Keys beside a network's own arguments, in `Arch` and in `Arch.models`."""
+
+    pretrained: bool | str | None = False  # True: the official file; a path or an address: that
+    use_ssld: bool = False  # with pretrained True: the SSLD-distilled official file
+    use_sync_bn: bool = False
+
+
+NetworkSpec = Annotated[object, ComponentOf("model", NetworkExtras)]
 TransformSpec = Annotated[object, ComponentOf("transform")]
 BatchTransformSpec = Annotated[object, ComponentOf("batch_transform")]
 DatasetSpec = Annotated[object, ComponentOf("dataset")]

@@ -16,6 +16,7 @@ from ppcls_lite.schema import (
     Ignored,
     LossSpec,
     MetricSpec,
+    NetworkExtras,
     NonNegativeInt,
     Only,
     OptimizerSpec,
@@ -28,10 +29,6 @@ from ppcls_lite.schema import (
 )
 
 RETRIEVAL = "retrieval and hashing are outside this toolkit, which trains classifiers"
-DISTILLATION = (
-    "distillation (DistillationModel) is not available in this version; name a network of "
-    "the zoo to train it without a teacher"
-)
 
 
 @dataclass
@@ -63,6 +60,8 @@ class GlobalSettings:
     use_visualdl: bool = False
     update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
     total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
+    teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept
+    teacher_cache_views: PositiveInt = 1  # augmentations of each image that the epochs repeat
 
     max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
     eval_skip_bad: bool = False  # leave unreadable images out of an evaluation
@@ -73,6 +72,7 @@ class GlobalSettings:
     class_num: NonNegativeInt | None = None  # older place of Arch.class_num
     to_static: Ignored = False
     use_multilabel: Ignored = False  # the data set and the loss say it already
+    use_sync_bn: Ignored = False  # Arch.use_sync_bn does it
     log_ranks: Ignored = "0"
     print_mem_info: Ignored = False  # memory is always logged
     uniform_output_enabled: Ignored = False
@@ -115,12 +115,9 @@ class EMASettings:
 
 
 @dataclass
-class ArchExtras:
+class ArchExtras(NetworkExtras):
     """Keys of `Arch` beside the network's own arguments."""
 
-    pretrained: bool | str | None = False  # True: the official file; a path: that file
-    use_ssld: bool = False  # with pretrained True: the SSLD-distilled official file
-    use_sync_bn: bool = False
     infer_add_softmax: bool = True
     infer_model_name: Ignored = None
     infer_output_key: Ignored = None

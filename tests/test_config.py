@@ -55,7 +55,7 @@ def test_every_recipe_opens_with_its_command(path: Path) -> None:
         ("Arch.name=PPLCNet_x05", "Arch: there is no model 'PPLCNet_x05'; did you mean"),
         ("Arch.name=TopkAcc", "there is no model 'TopkAcc'; it is a metric"),
         ("Arch.name=RecModel", "retrieval and hashing are outside this toolkit"),
-        ("Arch.name=DistillationModel", "Arch.name: distillation (DistillationModel) is not"),
+        ("Arch.name=DistillationModel", "Arch.models: is missing; DistillationModel needs a list"),
         ("Arch.dropout_prob=1.5", "Arch.dropout_prob: expected a number between 0 and 1"),
         ("Arch.class_num=ten", "Arch.class_num: expected an integer at least 0"),
         ("Global.epoch=3", "Global.epoch: Global has no key 'epoch'; did you mean 'epochs'?"),

@@ -37,9 +37,12 @@ class ImageDataset:
         problems: mistakes in the list; scan.py reports them and the loader refuses to start.
         source: the list file or folder, for messages.
         batch_keys: what of a sample goes into a batch.
+        views: None, or of how many augmentations of each image the epochs take turns: epoch e
+            sees what epoch e % views saw, and a batch has `view` (N,) int64 as well.
     """
 
     batch_keys: tuple[str, ...] = ("image", "label")
+    views: int | None = None
 
     def __init__(
         self,
@@ -63,15 +66,27 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def fix_views(self, views: int) -> None:
+        """Let the epochs take turns among that many augmentations of each image."""
+        self.views = views
+        self.batch_keys = (*self.batch_keys, "view")
+
+    def locate(self, key: SampleKey) -> SampleKey:
+        """From a place in the epoch, as samplers draw it, to a place in `paths`: here the same."""
+        return key
+
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        """The finished sample; an int stands for `SampleKey(index)`.
+        """The finished sample of a located key; an int stands for `locate(SampleKey(index))`.
 
         Raises:
             ImageError: the file is missing or is no readable image.
         """
         if not isinstance(key, SampleKey):
-            key = SampleKey(range(len(self))[key])
+            key = self.locate(SampleKey(range(len(self))[key]))
         sample: dict[str, Any] = {"image": self._image(key.index)}
+        if self.views is not None:
+            key = key._replace(epoch=key.epoch % self.views)
+            sample["view"] = key.epoch
         if self.labels is not None:
             sample["label"] = self.label_of(key.index)
         if key.size is not None:

@@ -34,6 +34,11 @@ def new_arrays(specs: Specs) -> dict[str, np.ndarray]:
     return {name: np.empty(shape, dtype) for name, (shape, dtype) in specs.items()}
 
 
+def _where_it_is(key: SampleKey) -> SampleKey:
+    """`locate` of a data set whose epochs are the whole list."""
+    return key
+
+
 class Fetcher:
     """Makes batches of `dataset`: `fetcher(step, keys)`.
 
@@ -57,6 +62,7 @@ class Fetcher:
         rank: int = 0,
     ) -> None:
         self.dataset, normalizer = dataset.split_tail()
+        self._locate = getattr(self.dataset, "locate", _where_it_is)
         self.batch_transforms = batch_transforms
         self.on_bad = on_bad
         self.rank = rank
@@ -109,6 +115,7 @@ class Fetcher:
     ) -> tuple[int, dict[str, Any]] | None:
         """The index and the sample of `key`, or of the one that replaces it."""
         first = key.index
+        key = self._locate(key)
         for attempt in range(RETRIES + 1):
             path = self.dataset.paths[key.index]
             try:
@@ -125,6 +132,7 @@ class Fetcher:
                     return None
                 other = np.random.default_rng((self.dataset.seed, key.epoch, first, attempt, 3))
                 key = key._replace(index=int(other.integers(len(self.dataset))))
+                key = self._locate(key)
             except UserError as error:
                 raise type(error)(f"{path}: {error}") from error
             except Exception as error:

@@ -76,6 +76,11 @@ class Loader:
     ) -> None:
         if dataset.problems:
             raise UserError("\n  ".join(["mistakes in the data:", *dataset.problems]))
+        if batch_transforms and getattr(dataset, "pooled", 0):
+            raise UserError(
+                "batch_transform_ops mix labels, but this data set has images without labels: "
+                "leave the key out (batch_transform_ops: null)"
+            )
         self.dataset = dataset
         self.batch_sampler = batch_sampler
         self.num_workers = usable_workers(num_workers)

@@ -100,26 +100,29 @@ class Evaluator:
         self,
         stop: Callable[[], bool] = lambda: False,
         on_batch: Callable[[], None] = lambda: None,
+        task: Supervised | None = None,
     ) -> dict[str, float] | None:
         """Metric values, then loss means; the first one is the main one.
 
-        None if `stop()` said so, on this rank or another.
+        None if `stop()` said so, on this rank or another. `task`: another one than the usual.
 
         Raises `UserError` when the loader yields no batch.
         """
         for metric in self.metrics:
             metric.reset()
         meters = Meters()
-        training, generators = self.task.model.training, rng.state()
-        self.task.eval()
+        task = task or self.task
+        training, generators = task.model.training, rng.state()
+        task.eval()
         stopped = False
         try:
             with paddle.no_grad(), contextlib.ExitStack() as while_running:
                 predict: Predict | None = None
                 for batch in self.loader.epoch(0):
                     if predict is None:
-                        way = (self.task.model, self.task.predict, batch["image"], len(self.loader))
-                        predict = while_running.enter_context(self.forward(*way))
+                        forward = self.forward if task is self.task else by_network
+                        way = (task.model, task.predict, batch["image"], len(self.loader))
+                        predict = while_running.enter_context(forward(*way))
                     self._add(predict(batch["image"]), batch, meters)
                     on_batch()
                     if stopped := stop():
@@ -127,7 +130,7 @@ class Evaluator:
         finally:
             rng.restore(generators)
             if training:
-                self.task.train()
+                task.train()
         if any(self.world.gather(stopped)):
             return None
         merge(self.metrics, meters, self.world)

@@ -21,7 +21,7 @@ from ppcls_lite.engine import checkpoint
 
 logger = logging.getLogger("ppcls_lite")
 
-ALREADY_COPIED = ("model", "optimizer", "ema")  # arrays made for the checkpoint
+ALREADY_COPIED = ("model", "companions", "optimizer", "ema")  # arrays made for the checkpoint
 
 
 class Keeper:

@@ -187,7 +187,7 @@ class Trainer:
             for metric in self.metrics:
                 metric.update(outputs, batch)
         due = self.world.is_main and self.keeper.is_due(self.updates + 1)
-        wishes = self.world.average(self.task.model, bool(self.stop), due)
+        wishes = self.world.average(self.task.trained, bool(self.stop), due)
         self.stopping, self.saving = wishes
         if self.precision.step(self.optimizer) and self.ema:
             self.ema.update()
@@ -280,6 +280,8 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, float] | None:
         """Score the network, log, record and compare with the best; None if interrupted."""
+        if not any(entry["eval"] for entry in self.history) and not self._evaluate_references():
+            return None
         evaluator, scores = self.evaluator, self._run_evaluator()
         if scores is not None and self.ema:
             with self.ema.applied():
@@ -300,14 +302,26 @@ class Trainer:
             self.schedule.observe(scores[main])
         return scores
 
-    def _run_evaluator(self, note: str = "") -> dict[str, float] | None:
+    def _evaluate_references(self) -> bool:
+        """Score the fixed networks, once in a run, for comparison; False if interrupted."""
+        for name, task in self.task.references.items():
+            scores = self._run_evaluator(f"[{name}]", task)
+            if scores is None:
+                return False
+            logger.info(f"[Eval][{name}, which does not change][Avg]{log.numbers(scores)}")
+            self.recorder.write("reference", self.epoch, self.updates, {"network": name} | scores)
+        return True
+
+    def _run_evaluator(
+        self, note: str = "", task: Supervised | None = None
+    ) -> dict[str, float] | None:
         with (
             log.bar(f"[Eval]{note}[Epoch {self.epoch}]", len(self.evaluator.loader)) as bar,
             self.precision.test_cast(),
         ):
             # not when the time is over: a long evaluation would never end
             return self.evaluator.run(
-                stop=lambda: self.stop.received is not None, on_batch=bar.update
+                stop=lambda: self.stop.received is not None, on_batch=bar.update, task=task
             )
 
     def _totals(self) -> dict[str, float]:
@@ -326,7 +340,8 @@ class Trainer:
         self.keeper.wait()  # messages name the last checkpoint
         self._means()  # a network whose loss is not finite must not replace a good checkpoint
         state = self.state()
-        for weights in (state["model"], state["ema"]["weights"] if self.ema else {}):
+        averaged = state["ema"]["weights"] if self.ema else {}
+        for weights in (state["model"], averaged, *state["companions"].values()):
             diverged.require_finite(weights, self._done(), self.run_dir)
         if self.world.is_main:
             self.keeper.save(state, names, unwanted)

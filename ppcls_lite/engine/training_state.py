@@ -8,7 +8,7 @@ augmentation need no state: they follow from seed, epoch and step. Read before: 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ppcls_lite.engine import checkpoint, rng
@@ -27,7 +27,8 @@ def collect(trainer: Trainer) -> dict[str, Any]:
     return {
         "model": checkpoint.arrays(model),
         "ema": trainer.ema.state() if trainer.ema else None,
-        "optimizer": checkpoint.optimizer_arrays(trainer.optimizer, model),
+        "companions": {n: checkpoint.arrays(c) for n, c in trainer.task.companions.items()},
+        "optimizer": checkpoint.optimizer_arrays(trainer.optimizer, trainer.task.trained),
         "precision": trainer.precision.state(),
         "schedule": observed() if observed else None,
         "epoch": trainer.epoch,
@@ -63,7 +64,9 @@ def restore(trainer: Trainer, saved: Mapping[str, Any], source: str) -> None:
         )
     model = trainer.task.model
     checkpoint.load_arrays(model, saved["model"], source)
-    checkpoint.load_optimizer_arrays(trainer.optimizer, model, saved["optimizer"], source)
+    _restore_companions(trainer, saved.get("companions", {}), source)
+    trained = trainer.task.trained
+    checkpoint.load_optimizer_arrays(trainer.optimizer, trained, saved["optimizer"], source)
     trainer.precision.load_state(saved.get("precision"))
     if trainer.ema and saved.get("ema"):
         trainer.ema.load_state(saved["ema"], source)
@@ -76,6 +79,23 @@ def restore(trainer: Trainer, saved: Mapping[str, Any], source: str) -> None:
     trainer.best, trainer.history = saved["best"], saved["history"]
     trainer.kept_lines = saved["lines"]
     _restore_own(trainer, saved["ranks"])
+
+
+def _restore_companions(
+    trainer: Trainer, saved: Mapping[str, checkpoint.Arrays], source: str
+) -> None:
+    companions = trainer.task.companions
+    if set(saved) != set(companions):
+        raise UserError(
+            f"{source} was written with {_words(saved)} learning beside the network, this run has "
+            f"{_words(companions)}. Resume with the same Arch and Loss sections."
+        )
+    for name, layer in companions.items():
+        checkpoint.load_arrays(layer, saved[name], f"{source} ({name})")
+
+
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def _restore_own(trainer: Trainer, ranks: Sequence[Mapping[str, Any]]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.labels import read_label_file
 from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeInt, PositiveInt, Probability
+from ppcls_lite.schema import Ignored, NonNegativeInt, PositiveInt, Probability
 
 Result = dict[str, Any]
 
@@ -85,6 +85,27 @@ class Topk(_Labelled):
 
     def one(self, row: np.ndarray) -> Result:
         return self._result(np.argsort(-row, kind="stable")[: self.topk], row)
+
+
+@register("postprocess")
+class DistillationPostProcess(Topk):
+    """PaddleClas's post-processing of a distillation's network: `Topk` of what ships.
+
+    Only the network of `Arch.infer_model_name` is predicted with or exported, so there is none to
+    choose; for other answers than the k best, name that post-processing itself.
+    """
+
+    def __init__(
+        self,
+        model_name: Ignored = "Student",
+        key: Ignored = None,
+        func: Literal["Topk"] = "Topk",
+        topk: PositiveInt = 1,
+        class_id_map_file: str | None = None,
+        delimiter: str | None = None,
+        label_list: list[str] | None = None,
+    ) -> None:
+        super().__init__(topk, class_id_map_file, delimiter, label_list)
 
 
 @register("postprocess")

@@ -246,7 +246,7 @@ def build_transform(ops: Sequence[Any]) -> Compose:
 def _build_postprocess(node: dict[str, Any], topk: int | None) -> Postprocess:
     ((name, arguments),) = node.items()
     if topk is not None:
-        if name != "Topk":
+        if name not in ("Topk", "DistillationPostProcess"):
             raise UserError(f"topk: the post-processing is {name}, which has no such number")
         arguments = {**arguments, "topk": topk}
     return build({name: arguments}, "postprocess")

@@ -12,7 +12,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.losses.targets import class_distribution, logits_of
+from ppcls_lite.losses.targets import class_distribution, is_soft, known_ids, logits_of
 from ppcls_lite.registry import register
 from ppcls_lite.schema import NonNegativeFloat, PositiveInt, Probability
 
@@ -26,6 +26,7 @@ class CELoss(nn.Layer):
         loss = - sum_ic w_c t_ic log p_ic / sum_ic w_c t_ic
 
     which is the mean over the batch without weights, and the weighted mean for class ids.
+    Images without label (class id -1) do not count; the value is 0 where all are such.
     `epsilon` smooths every target, also a soft one: (1 - epsilon) t + epsilon / C.
     Soft labels (from mixup, cutmix, a data set) are used as given; PaddleClas 2.6 passes them
     through a softmax when `epsilon` is not set, which flattens them.
@@ -68,12 +69,17 @@ class CELoss(nn.Layer):
         class_num = logits.shape[-1]
         target = class_distribution(batch["label"], class_num)
         if self.epsilon:
-            target = (1 - self.epsilon) * target + self.epsilon / class_num
-        count = float(len(logits))
+            # The row of an image without label stays zero.
+            known = (target.sum(axis=1, keepdim=True) > 0).astype(target.dtype)
+            target = (1 - self.epsilon) * target + known * self.epsilon / class_num
         if self.class_weight is not None:
             target = target * self.class_weight
             # A batch in which every weight is 0 counts nothing, instead of 0 / 0.
             count = target.sum().clip(min=1e-12)
+        elif is_soft(batch["label"], class_num):
+            count = float(len(logits))
+        else:
+            count = known_ids(batch["label"])[1].sum().clip(min=1.0)
         # -sum t log p = (sum t) logsumexp(z) - sum t z: no logarithm of a probability, which could
         # be 0, and on a CPU much faster than Paddle's log_softmax.
         whole = target.sum(axis=1) * logits.logsumexp(axis=1)  # (N,)

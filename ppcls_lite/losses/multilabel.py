@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.losses.targets import attributes_of, logits_of
+from ppcls_lite.losses.targets import attributes_of, frequency_factor, logits_of
 from ppcls_lite.registry import register
 from ppcls_lite.schema import NonNegativeFloat, Probability
 
@@ -57,15 +57,10 @@ class MultiLabelLoss(nn.Layer):
                 f"the labels have {target.shape[1]} attributes, the network {logits.shape[1]} "
                 "outputs: set Arch.class_num to the number of attributes in the label file"
             )
-        factor = (target >= 0).astype(paddle.float32)
         if self.weight_ratio:
-            if label.ndim != 3 or label.shape[1] != 2:
-                raise UserError(
-                    "weight_ratio: true needs the frequency of each attribute in the batch: set "
-                    "label_ratio: true in the data set (MultiLabelDataset), or weight_ratio: false"
-                )
-            frequency = label[:, 1].astype(paddle.float32)  # (N, C)
-            factor = factor * paddle.exp(paddle.where(target > 0.5, 1 - frequency, frequency))
+            factor = frequency_factor(label)
+        else:
+            factor = (target >= 0).astype(paddle.float32)
         if self.epsilon:
             target = (1 - self.epsilon) * target + self.epsilon / logits.shape[1]
         cost = factor * F.binary_cross_entropy_with_logits(logits, target, reduction="none")

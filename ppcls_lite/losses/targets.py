@@ -21,6 +21,34 @@ def logits_of(outputs: Tensor | Mapping[str, Any]) -> Tensor:
     return logits.astype(paddle.float32)
 
 
+def output_of(outputs: Any, model: str, key: str | None = None) -> Tensor:
+    """One output of one network of a distillation, in float32.
+
+    outputs: each network's outputs by its name, `{"Student": ..., "Teacher": ...}`; a network's
+    are logits, or a dict with `logits` and features by name. key: which of them; None for logits.
+    Raises UserError naming what there is instead.
+    """
+    if not isinstance(outputs, Mapping) or model not in outputs:
+        found = f"there are {_listed(outputs)}" if isinstance(outputs, Mapping) else "there is one"
+        raise UserError(
+            f"the loss or metric asks for the network {model!r}, but {found}: name the networks "
+            "as Arch.models does (model_name_pairs, model_names, model_key)"
+        )
+    output, key = outputs[model], key or "logits"
+    if not isinstance(output, Mapping):
+        output = {"logits": output}
+    if key not in output:
+        raise UserError(
+            f"the loss or metric asks for the output {key!r} of {model}, which has "
+            f"{_listed(output)}: add it to Arch.models.{model}.return_patterns, or correct `key`"
+        )
+    return output[key].astype(paddle.float32)
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, names))
+
+
 def is_soft(label: Tensor, class_num: int) -> bool:
     """Whether `label` is a distribution over the classes (N, C), not a class id (N,) or (N, 1)."""
     return label.ndim == 2 and label.shape[1] == class_num and label.is_floating_point()
@@ -29,7 +57,7 @@ def is_soft(label: Tensor, class_num: int) -> bool:
 def class_distribution(label: Tensor, class_num: int) -> Tensor:
     """Targets (N, C) float32: class ids (N,) or (N, 1) become one-hot, soft labels stay.
 
-    Raises UserError for any other shape.
+    An image without label (class id -1) gets a row of zeros. Raises UserError for any other shape.
     """
     if is_soft(label, class_num):
         return label.astype(paddle.float32)
@@ -39,7 +67,38 @@ def class_distribution(label: Tensor, class_num: int) -> Tensor:
             f"expected class ids (N,) or soft labels (N, {class_num}); "
             "for several attributes per image use MultiLabelLoss"
         )
-    return F.one_hot(label.flatten().astype(paddle.int64), class_num)  # (N, C)
+    ids, known = known_ids(label)
+    return F.one_hot(ids, class_num) * known.unsqueeze(1)  # (N, C)
+
+
+def known_ids(label: Tensor) -> tuple[Tensor, Tensor]:
+    """Class ids (N,) int64 of labels (N,) or (N, 1), and which are known: 1 or 0 (N,) float32.
+
+    An image without label has class id -1 in the batch; here 0, and 0 in the second tensor.
+    """
+    ids = label.flatten().astype(paddle.int64)  # (N,)
+    return ids.clip(min=0), (ids >= 0).astype(paddle.float32)
+
+
+def mean_over(values: Tensor, known: Tensor) -> Tensor:
+    """The mean of `values` (N,) where `known` (N,) is 1; 0 where nothing is known."""
+    return (values * known).sum() / known.sum().clip(min=1.0)
+
+
+def frequency_factor(label: Tensor) -> Tensor:
+    """How much each attribute of each image counts (N, C): rare answers more, unknown ones 0.
+
+    exp(1 - r) where an attribute of frequency r is present, exp(r) where it is absent. `label`
+    is (N, 2, C) with the frequencies in the second row; raises UserError for any other shape.
+    """
+    if label.ndim != 3 or label.shape[1] != 2:
+        raise UserError(
+            "weight_ratio: true needs the frequency of each attribute in the batch: set "
+            "label_ratio: true in the data set (MultiLabelDataset), or weight_ratio: false"
+        )
+    target, frequency = attributes_of(label), label[:, 1].astype(paddle.float32)  # (N, C) each
+    factor = paddle.exp(paddle.where(target > 0.5, 1 - frequency, frequency))
+    return factor * (target >= 0).astype(paddle.float32)
 
 
 def attributes_of(label: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class ConfusionMatrix(CountingMetric):
     """Macro precision, recall and F1, and the table of all classes behind them.
 
     The macro values are means over the classes that occur as a label or as a prediction, as in
-    scikit-learn.
+    scikit-learn. Images without label (-1) do not count.
     """
 
     def __init__(self) -> None:
@@ -40,6 +40,7 @@ class ConfusionMatrix(CountingMetric):
             label = label.argmax(axis=1)
         truth = label.numpy().reshape(-1).astype(np.int64)  # (N,)
         predicted = logits.argmax(axis=1).numpy()  # (N,)
+        truth, predicted = truth[truth >= 0], predicted[truth >= 0]  # the labelled images
         matrix = np.zeros((logits.shape[1], logits.shape[1]), np.int64)
         np.add.at(matrix, (truth, predicted), 1)
         self.add(matrix=matrix)

@@ -8,7 +8,7 @@ import paddle
 from paddle import Tensor
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.losses.targets import is_soft, logits_of
+from ppcls_lite.losses.targets import is_soft, logits_of, output_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State
 from ppcls_lite.registry import register
 from ppcls_lite.schema import PositiveInt
@@ -19,7 +19,8 @@ class TopkAcc(CountingMetric):
     """Share of images whose class is among the k highest logits: `top1`, `top5`.
 
     A k above the number of classes counts all classes, so that its score is 1. Of a soft label
-    (mixup, cutmix) the largest entry is the class.
+    (mixup, cutmix) the largest entry is the class. Images without label (-1) do not count; where
+    all are such there is no score.
     """
 
     def __init__(self, topk: PositiveInt | list[PositiveInt] = (1, 5)) -> None:
@@ -38,8 +39,36 @@ class TopkAcc(CountingMetric):
         hits = (best == label).astype(paddle.int64).sum(axis=0).cumsum()  # (K,): within the top k
         self.add(
             **{f"top{k}": hits[limit - 1] for k, limit in zip(self.topk, limits)},
-            images=paddle.to_tensor(logits.shape[0], dtype=paddle.int64),
+            images=(label >= 0).astype(paddle.int64).sum(),
         )
 
     def compute(self, state: State) -> dict[str, float]:
+        if not state["images"]:
+            return {}
         return {f"top{k}": float(state[f"top{k}"] / state["images"]) for k in self.topk}
+
+
+@register("metric")
+class DistillationTopkAcc(TopkAcc):
+    """`TopkAcc` of one of the networks of a distillation, by default the student's.
+
+    model_key: the network's name in `Arch.models`. feature_key: the name of its logits where it
+    returns several outputs; None for `logits`. Where no network has that name, as in the outputs
+    of one alone, the logits are taken as they are.
+    """
+
+    def __init__(
+        self,
+        model_key: str | None = "Student",
+        feature_key: str | None = None,
+        topk: PositiveInt | list[PositiveInt] = (1, 5),
+    ) -> None:
+        super().__init__(topk)
+        self.model_key = model_key
+        self.feature_key = feature_key
+
+    def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        key = self.model_key or "Student"
+        if isinstance(outputs, Mapping) and (key in outputs or "logits" not in outputs):
+            outputs = output_of(outputs, key, self.feature_key)
+        super().collect(outputs, batch)

@@ -141,3 +141,14 @@ class SqueezeExcitation(nn.Layer):
         scale = self.avg_pool(x)  # (N, C, 1, 1)
         scale = self.conv2(F.relu(self.conv1(scale)))
         return paddle.multiply(x, self._gate(scale))
+
+
+def stage_strides(strides: list[int | list[int]]) -> tuple[int | tuple[int, int], ...]:
+    """Strides of the last four stages against the input, from those of the stem and all stages."""
+    height = width = 1
+    total: list[int | tuple[int, int]] = []
+    for stride in strides:
+        h, w = (stride, stride) if isinstance(stride, int) else stride
+        height, width = height * h, width * w
+        total.append(height if height == width else (height, width))
+    return tuple(total[1:])

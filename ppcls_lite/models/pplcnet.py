@@ -13,7 +13,7 @@ from paddle import Tensor, nn
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone
-from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
+from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible, stage_strides
 from ppcls_lite.registry import register
 from ppcls_lite.schema import (
     NonNegativeFloat,
@@ -73,17 +73,6 @@ def _mask(name: str, value: str | list[int] | None, default: str) -> list[bool]:
             f"to output, for example '{default}' (quoted in YAML); got {value!r}"
         )
     return [digit == "1" for digit in digits]
-
-
-def _stage_strides(strides: list[int | list[int]]) -> tuple[int | tuple[int, int], ...]:
-    """Strides of blocks3 ... blocks6 against the input, from those of stem and groups."""
-    height = width = 1
-    total: list[int | tuple[int, int]] = []
-    for stride in strides:
-        h, w = (stride, stride) if isinstance(stride, int) else stride
-        height, width = height * h, width * w
-        total.append(height if height == width else (height, width))
-    return tuple(total[1:])
 
 
 @register("model")
@@ -155,7 +144,7 @@ class PPLCNet(ExpandHeadBackbone):
                 )
             self.add_sublayer(name, nn.Sequential(*blocks))
         self.channels = tuple(make_divisible(w[-1] * scale) for w in list(_GROUPS.values())[1:])
-        self.strides = _stage_strides(stride_list)
+        self.strides = stage_strides(stride_list)
         self._build_head(channels, class_expand, act, dropout_prob, use_last_conv)
         self.tap(return_patterns, return_stages)
 

@@ -65,6 +65,26 @@ def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL
     return path
 
 
+def fetch_weights(address: str) -> Path:
+    """The weights at an http(s) address, kept in `weights_folder()`; raises `UserError`."""
+    path = weights_folder() / address.rsplit("/", 1)[1]
+    if path.suffix != ".pdparams":
+        raise UserError(f"{address}: expected the address of a .pdparams file")
+    if path.is_file():
+        logger.info("%s: already in %s", address, path.parent)
+        return path
+    logger.info("downloading %s to %s", address, path)
+    try:
+        _download(address, path)
+    except (OSError, HTTPException, _Interrupted) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(
+            f"{address} could not be downloaded ({reason}). Download it elsewhere and give the "
+            f"file's path, or put it into {path.parent}"
+        ) from None
+    return path
+
+
 class _Interrupted(Exception):
     """The transfer ended early."""
 

@@ -16,7 +16,7 @@ from paddle.nn.initializer import Uniform
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.layers import ConvBN
+from ppcls_lite.models.layers import ConvBN, stage_strides
 from ppcls_lite.registry import register
 from ppcls_lite.schema import Ignored, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -88,8 +88,9 @@ class ResNet(Backbone):
 
     depth: layers. version: `vd`, or `vb` for the original. class_num: classes; 0 builds the trunk
     alone. lr_mult_list: learning-rate factors of stem and the four stages. stride_list: strides
-    of stem, pooling and stages 2 to 4. input_image_channel: channels of the input. stem_act:
-    activation of the stem. return_patterns, return_stages: see `Backbone.tap`.
+    of stem, pooling and stages 2 to 4, each a number or [height, width]. input_image_channel:
+    channels of the input. stem_act: activation of the stem. return_patterns, return_stages: see
+    `Backbone.tap`.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class ResNet(Backbone):
         version: Literal["vd", "vb"] = "vd",
         class_num: NonNegativeInt = 1000,
         lr_mult_list: list[NonNegativeFloat] = (1.0, 1.0, 1.0, 1.0, 1.0),
-        stride_list: list[PositiveInt] = (2, 2, 2, 2, 2),
+        stride_list: list[PositiveInt | list[PositiveInt]] = (2, 2, 2, 2, 2),
         data_format: Ignored = "NCHW",
         input_image_channel: PositiveInt = 3,
         stem_act: Literal["relu"] | None = "relu",
@@ -109,6 +110,11 @@ class ResNet(Backbone):
         for name, values in (("lr_mult_list", lr_mult_list), ("stride_list", stride_list)):
             if len(values) != 5:
                 raise UserError(f"ResNet: {name} needs 5 numbers, got {len(values)}")
+        if any(len(stride) != 2 for stride in stride_list if not isinstance(stride, int)):
+            raise UserError(
+                "ResNet: stride_list: expected numbers or pairs [height, width], "
+                f"got {list(stride_list)}"
+            )
         bottleneck = depth >= 50
         stem = ((32, 3), (32, 3), (64, 3)) if version == "vd" else ((64, 7),)
         convs, channels = [], input_image_channel
@@ -144,7 +150,7 @@ class ResNet(Backbone):
         self.blocks = nn.Sequential(*blocks)
         self._stage_ends = tuple(ends)
         self.channels = tuple(outputs)
-        self.strides = tuple(math.prod(stride_list[: i + 2]) for i in range(4))
+        self.strides = stage_strides(stride_list)
         self.stage_names = tuple(f"blocks[{i}]" for i in ends)
         if class_num:
             self.avg_pool = nn.AdaptiveAvgPool2D(1)

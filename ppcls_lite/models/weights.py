@@ -108,17 +108,25 @@ def write_state(path: str | Path, state: Mapping[str, Any]) -> Path:
     return path
 
 
-def load_weights(model: Backbone, path: str | Path, replace_head: bool = False) -> LoadReport:
+def load_weights(
+    model: Backbone, path: str | Path, replace_head: bool = False, member: str = "Student"
+) -> LoadReport:
     """Fill `model` from a file of weights; every key has to fit.
 
     replace_head: accept a file whose classifier differs (another class count, a wider or missing
     last layer); the network keeps its random classifier there, and the log says so. A trunk
     (`class_num=0`) never needs the classifier of the file.
+    member: which network of a file with several (PaddleClas writes those of a distillation
+    together, each under its name).
     Returns the report. Raises `UserError` with counts and the first names for any other
     difference; the network is then unchanged.
     """
     path = find_weights(path)
-    return apply_state(model, read_state(path), str(path), replace_head)
+    state, source = read_state(path), str(path)
+    own = {k.removeprefix(f"{member}."): v for k, v in state.items() if k.startswith(f"{member}.")}
+    if own and not any(key in state for key in model.state_dict()):
+        state, source = own, f"{path} ({member})"
+    return apply_state(model, state, source, replace_head)
 
 
 def apply_state(

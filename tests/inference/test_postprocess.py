@@ -53,6 +53,14 @@ def test_results_are_plain_numbers_for_json():
         assert {type(s) for s in result["scores"]} == {float}
 
 
+def test_distillation_is_topk_of_the_network_that_ships():
+    tree = {"name": "DistillationPostProcess", "model_name": "Student", "func": "Topk", "topk": 2}
+    names = {"label_list": ["a", "b", "c"]}
+    assert config.build({**tree, **names}, "postprocess")(ROWS) == Topk(2, **names)(ROWS)
+    with pytest.raises(ConfigError, match="func"):
+        config.build({**tree, "func": "ThreshOutput"}, "postprocess")
+
+
 def test_multilabel_threshold():
     found = MultiLabelThreshOutput(0.25, label_list=["a", "b", "c"])(ROWS)
     assert found[0] == {"class_ids": [1], "scores": [0.7], "label_names": ["b"]}

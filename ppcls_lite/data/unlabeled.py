@@ -1,0 +1,196 @@
+"""Images without labels, alone or beside a labelled list, for losses that follow a teacher.
+
+The pool is a folder, or a list of which only the paths count. Its images get the label -1
+(`UNLABELED`); losses and metrics that compare with labels pass over them. Which images of the pool
+an epoch sees is, as everything in the data path, a function of (seed, epoch).
+Why unlabelled images help a student: Cui et al., SSLD (arXiv 2103.05959).
+Read before: datasets.py. Read next: select_unlabeled.py (which images of a large pool to take).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls_lite.data.datasets import ImageDataset, label_problems
+from ppcls_lite.data.folder import IMAGE_SUFFIXES, is_image_name
+from ppcls_lite.data.image_list import PathList, read_image_list, read_lines, require_folder
+from ppcls_lite.data.samplers import SampleKey
+from ppcls_lite.errors import UserError
+from ppcls_lite.registry import register
+from ppcls_lite.schema import NonNegativeInt, PositiveFloat, PositiveInt, TransformSpec
+
+UNLABELED = -1  # the label of an image without one
+
+# A path up to its image suffix; what a list says behind it (a label, a score) is passed over.
+_LINE = re.compile(
+    rf"(?P<path>.*(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))(?:[\s,;|].*)?", re.IGNORECASE
+)
+
+
+@register("dataset")
+class UnlabeledDataset(ImageDataset):
+    """Images without labels, and beside them, as in ImageNetDataset, those of a list with labels.
+
+    Over a recipe for ImageNetDataset it takes three keys: `name`, `unlabeled_root`, and `ratio` or
+    `unlabeled_list`. With `cls_label_path: null` all images are unlabelled.
+
+    Args:
+        transform_ops: what happens to each image, labelled or not.
+        unlabeled_root: the pool: the images in this folder and below it, in a fixed order, or the
+            folder that the list's relative paths start from.
+        unlabeled_list: the images of the pool, a path a line; whatever follows the image's
+            suffix and a space, tab, comma or semicolon (a label, a score) is passed over.
+        ratio: unlabelled images for each labelled one in an epoch. The epochs go through the
+            whole pool in a random order before an image comes again. null: each epoch has the
+            whole pool.
+        image_root: the folder that relative paths of `cls_label_path` start from.
+        cls_label_path: the list with labels; null: there is none.
+        delimiter: of that list, between path and label; null: the last space or tab.
+        class_num: number of classes; null: as many as the list has.
+        seed: of the augmentations, and of which images an epoch takes.
+
+    Attributes:
+        paths, labels: those of the labelled images, then those of the whole pool, whose labels
+            are -1. `len` counts the images of an epoch, which are fewer with `ratio`.
+
+    Raises:
+        UserError: a file or folder is missing, or `ratio` asks for more than the pool has.
+    """
+
+    def __init__(
+        self,
+        transform_ops: list[TransformSpec],
+        unlabeled_root: str,
+        unlabeled_list: str | None = None,
+        ratio: PositiveFloat | None = None,
+        image_root: str = ".",
+        cls_label_path: str | None = None,
+        delimiter: str | None = None,
+        class_num: PositiveInt | None = None,
+        seed: NonNegativeInt = 0,
+    ) -> None:
+        labels, paths, problems = np.zeros(0, np.int64), PathList([]), []
+        if cls_label_path is not None:
+            listed = read_image_list(cls_label_path, image_root, delimiter)
+            paths, labels = listed.paths, np.array(listed.labels, np.int64)
+            problems = listed.problems + label_problems(listed, labels, class_num)
+        pool = pool_of(unlabeled_root, unlabeled_list)
+        source = unlabeled_list or unlabeled_root
+        if not len(pool):
+            problems.append(f"{source}: there are no images in the pool without labels")
+        self.labeled, self.pooled = len(paths), len(pool)
+        self.drawn = _drawn(ratio, len(paths), len(pool), source)
+        super().__init__(
+            f"{cls_label_path} and {source}" if cls_label_path else source,
+            _Both(paths, pool),
+            np.concatenate([labels, np.full(len(pool), UNLABELED, np.int64)]),
+            transform_ops,
+            class_num or int(labels.max(initial=0)) + 1,
+            seed,
+            problems,
+        )
+        self._orders = functools.lru_cache(maxsize=2)(_Order(seed, len(pool)))
+
+    def __len__(self) -> int:
+        """Images an epoch."""
+        return self.labeled + self.drawn
+
+    def locate(self, key: SampleKey) -> SampleKey:
+        """From a place in the epoch to the image that is there in this epoch."""
+        if key.index < self.labeled or self.drawn == self.pooled:
+            return key
+        turn, place = divmod(key.epoch * self.drawn + key.index - self.labeled, self.pooled)
+        return key._replace(index=self.labeled + int(self._orders(turn)[place]))
+
+
+class _Both(Sequence[str]):
+    """Two sequences of paths as one."""
+
+    def __init__(self, first: PathList, second: PathList) -> None:
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        return (
+            self.first[index] if index < len(self.first) else self.second[index - len(self.first)]
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.first
+        yield from self.second
+
+
+class _Order:
+    """`order(turn)`: in which order the pool is gone through for the turn-th time."""
+
+    def __init__(self, seed: int, length: int) -> None:
+        self.seed, self.length = seed, length
+
+    def __call__(self, turn: int) -> np.ndarray:
+        # the last number keeps this stream apart from those of the samples and of the sampler
+        order = np.arange(self.length, dtype=np.uint32)
+        return np.random.default_rng((self.seed, turn, 0, 0, 5)).permutation(order)
+
+
+def pool_of(root: str, list_file: str | None = None) -> PathList:
+    """The images of a pool: of a list, or all below a folder.
+
+    Raises:
+        UserError: the folder or the list does not exist, or the list is not UTF-8.
+    """
+    require_folder(root)
+    if list_file is None:
+        return PathList(walk_images(root), root)
+    return PathList((path_in(line) for _, line in read_lines(list_file)), root)
+
+
+def path_in(line: str) -> str:
+    """The path in a line of a list, without what may follow it."""
+    match = _LINE.fullmatch(line)
+    return match["path"] if match else line
+
+
+def walk_images(root: str | os.PathLike[str]) -> Iterator[str]:
+    """The image files below `root` in a fixed order, as paths from there, one folder at a time.
+
+    Holds one folder's names in memory, whatever the number of images; hidden files and folders
+    are left out.
+    """
+    for entry in sorted(Path(root).iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from (f"{entry.name}/{below}" for below in walk_images(entry))
+        elif is_image_name(entry.name):
+            yield entry.name
+
+
+def _drawn(ratio: float | None, labeled: int, pooled: int, source: str) -> int:
+    """How many unlabelled images an epoch takes."""
+    if ratio is None:
+        return pooled
+    if not labeled:
+        raise UserError(
+            "ratio: counts unlabelled images for each labelled one, but there is no list with "
+            "labels: give cls_label_path, or leave ratio out to take the whole pool in each epoch"
+        )
+    drawn = max(1, round(ratio * labeled))
+    if drawn > pooled:
+        raise UserError(
+            f"ratio: {ratio:g} for each of {labeled:,} labelled images asks for {drawn:,} "
+            f"unlabelled ones an epoch, but {source} has {pooled:,}: at most "
+            f"{pooled / labeled:.4g}, or leave ratio out to take the whole pool"
+        )
+    return drawn
