@@ -145,7 +145,7 @@ def _settings(
     for engine in engines:
         if engine in PLAIN:
             offered: dict[str, str | None] = {"fp32": None}
-            mine = ["fp32"]
+            mine = ["any" if engine == "auto" else "fp32"]
         else:
             offered = available_precisions(engine)
             mine = [p for p in precisions if offered[p] is None]
