@@ -37,6 +37,9 @@ setup(
     extras_require={
         "digits": ["scikit-learn>=1.3"],
         "convert": ["safetensors>=0.4", "onnx>=1.15"],
+        "onnx": ["onnx>=1.15"],
+        "openvino": ["openvino>=2024.4"],
+        "onnxruntime": ["onnxruntime>=1.18"],
         "serve": [
             "starlette>=0.37",
             "uvicorn>=0.30",
@@ -44,7 +47,10 @@ setup(
             "python-multipart>=0.0.13",
             "prometheus-client>=0.20",
         ],
-        "test": ["pytest>=8", "ruff>=0.6", "scikit-learn>=1.3", "safetensors>=0.4", "onnx>=1.15"],
+        "test": [
+            *("pytest>=8", "ruff>=0.6", "scikit-learn>=1.3", "safetensors>=0.4", "onnx>=1.15"),
+            *("openvino>=2024.4", "onnxruntime>=1.18"),
+        ],
     },
     entry_points={"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]},
 )
