@@ -217,7 +217,7 @@ def test_the_script_works_from_anywhere(exported: Any, pictures: Path) -> None:
     assert "a.png" in done.stdout and "1 thread, paddle fp32 without oneDNN" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["export.py", "predict.py"])
+@pytest.mark.parametrize("name", ["export.py", "predict.py", "server.py"])
 def test_the_deploy_scripts_are_thin(name: str) -> None:
     lines = (ROOT / "deploy" / name).read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 30
