@@ -7,8 +7,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 
 
-def requirements() -> list[str]:
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def lines_of(name: str) -> list[str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -33,10 +33,14 @@ setup(
         "ppcls_lite": ["label_lists/*.txt", "serve/*.html", "kernels/source/*"],
         "ppcls_lite.configs": ["**/*.yaml"],
     },
-    install_requires=requirements(),
+    install_requires=lines_of("requirements.txt"),
     extras_require={
         "digits": ["scikit-learn>=1.3"],
         "convert": ["safetensors>=0.4", "onnx>=1.15"],
+        "onnx": ["onnx>=1.15"],
+        "openvino": ["openvino>=2024.4"],
+        "onnxruntime": ["onnxruntime>=1.18"],
+        "select": ["imagehash>=4.3"],
         "serve": [
             "starlette>=0.37",
             "uvicorn>=0.30",
@@ -44,9 +48,7 @@ setup(
             "python-multipart>=0.0.13",
             "prometheus-client>=0.20",
         ],
-        "select": ["imagehash>=4.3"],
-        "teacher-onnx": ["onnxruntime>=1.17"],
-        "test": ["pytest>=8", "ruff>=0.6", "scikit-learn>=1.3", "safetensors>=0.4", "onnx>=1.15"],
+        "test": lines_of("tests/requirements.txt"),
     },
     entry_points={"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]},
 )

@@ -54,6 +54,7 @@ from ppcls_lite.settings import RecipeSettings
 from ppcls_lite.teachers import prepare_teachers
 
 logger = logging.getLogger("ppcls_lite")
+_CHECKED = 8  # images of Infer.infer_imgs that an export is compared on
 Tree = dict[str, Any]
 
 
@@ -211,10 +212,20 @@ def export(tree: Tree, format: Format = "paddle") -> ExportReport:
         labels=labels_of(settings, required=True),
         model_name=shipped(settings).node.entry.name,
         add_softmax=settings.Arch.extras.infer_add_softmax,
+        sample_images=_some_real_images(settings),
         format=format,
     )
     logger.info(str(report))
     return report
+
+
+def _some_real_images(settings: RecipeSettings) -> list[str] | None:
+    """Up to eight of `Infer.infer_imgs` to check an export on, if they are there."""
+    source = settings.Infer.infer_imgs
+    if not source or not Path(source).exists():
+        return None
+    files = find_images([source], "Infer.infer_imgs")
+    return [str(file) for file in files[:: max(1, len(files) // _CHECKED)][:_CHECKED]]
 
 
 class _DygraphEngine:

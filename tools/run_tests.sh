@@ -2,9 +2,7 @@
 # Everything the tests need, then the tests. Arguments go to pytest: tools/run_tests.sh -k config
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source tools/setup_env.sh "pytest>=8" "ruff>=0.6" "scikit-learn>=1.3" "onnx>=1.15" "safetensors>=0.4" \
-  "starlette>=0.37" "uvicorn>=0.30" "httptools>=0.6" "python-multipart>=0.0.13" "prometheus-client>=0.20" "httpx>=0.27" \
-  "onnxruntime>=1.17" "imagehash>=4.3"
+source tools/setup_env.sh tests/requirements.txt
 
 if [ $# -eq 0 ]; then
   ruff check .

@@ -1,5 +1,5 @@
 # Sourced by quickstart.sh and run_tests.sh: a Python with the requirements, in the active virtual
-# environment or else in .venv. Usage: source tools/setup_env.sh EXTRA_PACKAGE...
+# environment or else in .venv. Usage: source tools/setup_env.sh EXTRA_PACKAGE_OR_FILE...
 # PYTHON=python3.12 chooses the interpreter that makes .venv.
 
 if [ -z "${VIRTUAL_ENV:-}" ]; then
@@ -16,10 +16,16 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
 fi
 
 # pip is asked only when the wanted packages changed, so that a second run needs no network.
-wanted="$(cat requirements.txt; printf '%s\n' "$@"; python --version)"
+further=()
+for item in "$@"; do
+  if [ -f "$item" ]; then further+=(-r "$item"); else further+=("$item"); fi
+done
+wanted="$(cat requirements.txt; for item in "${further[@]}"; do
+  if [ -f "$item" ]; then cat "$item"; else printf '%s\n' "$item"; fi
+done; python --version)"
 stamp="$VIRTUAL_ENV/.ppcls_lite_requirements"
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
   echo "installing the requirements into $VIRTUAL_ENV"
-  python -m pip install --quiet --disable-pip-version-check -r requirements.txt "$@"
+  python -m pip install --quiet --disable-pip-version-check -r requirements.txt "${further[@]}"
   printf '%s\n' "$wanted" >"$stamp"
 fi

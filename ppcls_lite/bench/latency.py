@@ -145,7 +145,7 @@ def _settings(
     for engine in engines:
         if engine in PLAIN:
             offered: dict[str, str | None] = {"fp32": None}
-            mine = ["fp32"]
+            mine = ["any" if engine == "auto" else "fp32"]
         else:
             offered = available_precisions(engine)
             mine = [p for p in precisions if offered[p] is None]
@@ -190,7 +190,9 @@ def _models(
     if unknown := [name for name in names if name not in ZOO]:
         raise UserError(f"--arch: {unknown[0]!r} is not in the zoo; python tools/zoo.py lists it")
     formats = ["paddle"]
-    if {"openvino", "onnxruntime", "auto"} & set(engines):
+    of_onnx = {"openvino", "onnxruntime"}
+    installed = {name for name, reason in available_engines().items() if reason is None}
+    if of_onnx & set(engines) or ("auto" in engines and of_onnx & installed):
         formats.append("onnx")
     names = list(dict.fromkeys(names))
     models = latency_models.prepare(names, folder, options.image_size, formats)

@@ -127,7 +127,9 @@ class Report:
         if self.budget_ms is not None:
             parts.append(heading(f"Networks within {self.budget_ms:g} ms"))
             parts += _budget(self.timed, self.budget_ms, table)
-        for (model, threads, size), profile in self.profiles.items():
+        for (model, threads, size), profile in sorted(
+            self.profiles.items(), key=lambda item: item[0]
+        ):
             parts.append(heading(f"Profile of {model}: {threads} thread(s), batch {size}"))
             parts += _profile(profile, table)
         parts += [f"WARNING: {warning}" for warning in self.warnings()]
@@ -147,8 +149,7 @@ def _latency_rows(results: Sequence[Result]) -> Rows:
         rows.append(
             [
                 r.model,
-                f"{r.setting.engine} {r.setting.precision}"
-                + (f" ({r.chosen})" if r.setting.engine == "auto" else ""),
+                r.setting.name + (f" ({r.chosen})" if r.setting.engine == "auto" else ""),
                 str(r.setting.threads),
                 str(r.batch_size),
                 f"{r.median:.3f}",

@@ -13,7 +13,7 @@ PRIMITIVES = "onednn-primitives"  # the engine name of the sums of oneDNN's own 
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """An engine as it is called: name, precision ("fp32", "bf16"), CPU threads."""
+    """An engine as it is called: name, precision ("fp32", "bf16"; "any": it chooses), threads."""
 
     engine: str
     precision: str
@@ -21,7 +21,12 @@ class Setting:
 
     def __str__(self) -> str:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.engine} {self.precision}, {threads}"
+        return f"{self.name}, {threads}"
+
+    @property
+    def name(self) -> str:
+        """Engine and precision."""
+        return self.engine if self.precision == "any" else f"{self.engine} {self.precision}"
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -206,7 +211,7 @@ def aims(results: Sequence[Result]) -> list[Aim]:
         by_hand = [r for r in mine if r.setting.engine not in ("auto", PRIMITIVES)]
         if automatic and by_hand:
             best = min(by_hand, key=lambda r: r.median)
-            name = f"{best.setting.engine} {best.setting.precision}"
             for one in automatic:
-                found.append(Aim(f"auto / best by hand ({name})", one, best, AUTO_SLACK))
+                text = f"auto / best by hand ({best.setting.name})"
+                found.append(Aim(text, one, best, AUTO_SLACK))
     return found

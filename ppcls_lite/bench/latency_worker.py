@@ -93,7 +93,8 @@ def resident() -> float:
 def _import_library(engine: str) -> float:
     """Import what an engine runs on; the MiB that this takes."""
     before = resident()
-    importlib.import_module(engine if engine in ("openvino", "onnxruntime") else "paddle.inference")
+    library = {"openvino": "openvino", "onnxruntime": "onnxruntime", "auto": "numpy"}
+    importlib.import_module(library.get(engine, "paddle.inference"))
     return resident() - before
 
 

@@ -331,10 +331,9 @@ def _full(graph: GraphWriter, op: Any) -> None:
 
 
 def _mean(graph: GraphWriter, op: Any) -> None:
-    attributes = op.attrs()
-    (source,) = op.operands_source()
-    axes = [axis % len(source.shape) for axis in attributes["axis"]]
-    keep = int(attributes["keepdim"])
+    source, axis = op.operands_source()
+    axes = [int(number) % len(source.shape) for number in graph.constant(axis).reshape(-1)]
+    keep = int(op.attrs()["keepdim"])
     graph.node("ReduceMean", [graph.name(source)], op.results(), axes=axes, keepdims=keep)
 
 

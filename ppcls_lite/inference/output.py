@@ -25,23 +25,27 @@ class ResultFile:
     JSON lines hold each result as it is; CSV has one row per class of an image, the best first
     (attributes, which are no classes, stand as JSON in the column `label_name`).
     Results are on disk when the `with` block ends, or up to the last full buffer if it is killed.
+    `append` goes on after what the file holds (resume.py looks at that first).
 
     Raises:
         UserError: another suffix, or the file cannot be written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, append: bool = False) -> None:
         self.path = Path(path)
         suffix = self.path.suffix.lower()
         if suffix not in (".jsonl", ".csv"):
             raise UserError(f"--output {path}: expected a name that ends in .jsonl or .csv")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: TextIO = self.path.open("w", encoding="utf-8", newline="")
+            # A file name that is no UTF-8 becomes an escape, which JSON reads back as it was.
+            self._file: TextIO = self.path.open(
+                "a" if append else "w", encoding="utf-8", newline="", errors="backslashreplace"
+            )
         except OSError as error:
             raise UserError(f"--output {path}: cannot be written: {error.strerror}") from error
         self._csv = csv.DictWriter(self._file, CSV_COLUMNS) if suffix == ".csv" else None
-        if self._csv:
+        if self._csv and self._file.tell() == 0:
             self._csv.writeheader()
 
     def __enter__(self) -> ResultFile:

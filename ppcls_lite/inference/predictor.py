@@ -139,8 +139,8 @@ class Predictor:
         """Classify one image or several.
 
         Args:
-            inputs: a path, the bytes of an image file, an (H, W, 3) uint8 RGB array (gray (H, W) and
-                RGBA (H, W, 4) as well), an (N, H, W, 3) array, or a list of those.
+            inputs: a path, the bytes of an image file, an (H, W, 3) uint8 RGB array (gray
+                (H, W) and RGBA (H, W, 4) as well), an (N, H, W, 3) array, or a list of those.
             batch_size: how many images run at once.
 
         Returns:

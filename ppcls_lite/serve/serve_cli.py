@@ -42,19 +42,19 @@ def run(argv: Sequence[str]) -> int:
 
     from ppcls_lite.inference.predictor import Predictor
     from ppcls_lite.serve.app import Service
-    from ppcls_lite.serve.server import listen, serve
+    from ppcls_lite.serve.server import bind, serve
 
-    listener = listen(args.host, args.port)
+    bound = bind(args.host, args.port)
     with (
-        listener,
+        bound,
         Predictor(isolate=args.max_batch, **engine_arguments(args)) as predictor,
     ):
-        host, port = listener.getsockname()[:2]
+        host, port = bound.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(f"{predictor.spec.model_name} on http://{shown}:{port}", flush=True)
         if args.host not in _LOCAL:
             print("reachable from other machines: put a proxy with access control before it")
-        status = serve(Service(predictor, options), listener)
+        status = serve(Service(predictor, options), bound)
     print("ended" if status == 0 else "error: the engine's process died", flush=True)
     return status
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -85,22 +86,30 @@ class _ClosesWhenDraining:
         await self._app(scope, receive, closing)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+def bind(host: str, port: int) -> socket.socket:
+    """A socket with that address, which does not listen yet; port 0 takes a free one.
+
+    uvicorn makes it listen when requests can be answered; before, clients are refused at once
+    instead of waiting for the network to be loaded.
 
     Raises:
         UserError: the address is not ours or is in use.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--host {host} --port {port}: cannot listen there: {reason}") from error
+        if os.name == "posix":  # elsewhere the option means something else
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise UserError(
+            f"--host {host} --port {port}: cannot listen there: {error.strerror}"
+        ) from error
+    return bound
 
 
-def serve(service: Service, listener: socket.socket) -> int:
+def serve(service: Service, bound: socket.socket) -> int:
     """Answer requests until a signal ends it; returns the exit status."""
     server = Server(service)
-    server.run(sockets=[listener])
+    server.run(sockets=[bound])
     return 0 if service.alive else 1

@@ -94,6 +94,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory, network_of: Any) -> Expor
     return Exported(folder, network, report)
 
 
+@pytest.fixture(scope="session")
+def exported_both(tmp_path_factory: pytest.TempPathFactory, network_of: Any) -> Exported:
+    """Like `exported`, with `inference.onnx` beside Paddle's program."""
+    pytest.importorskip("onnx", reason="onnx, which writes ONNX files, is not installed")
+    network = network_of("PPLCNet_x0_25", 5)
+    folder = tmp_path_factory.mktemp("both") / "inference"
+    shape, size = (3, 64, 64), transforms()
+    report = export_model(network, folder, shape, size, {"Topk": {}}, LABELS, format="both")
+    return Exported(folder, network, report)
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder with four readable pictures, one of them deeper, and a text file."""

@@ -197,10 +197,11 @@ def test_the_stopwatch_reports_per_image() -> None:
     for seconds in (0.2, 0.4, 0.6):
         watch("preprocess", seconds, 4)
         watch("inference", seconds, 2)
-    head, first, second = watch.summary("batch 4")
+    head, first, second, rate = watch.summary("batch 4")
     assert "batch 4" in head
     assert first.split()[:2] == ["pre-processing", "100.00"]
     assert second.split()[:2] == ["inference", "200.00"]
+    assert rate.split()[-1] == "images/s" and float(rate.split()[2]) > 0
 
 
 def test_the_script_works_from_anywhere(exported: Any, pictures: Path) -> None:
@@ -216,7 +217,7 @@ def test_the_script_works_from_anywhere(exported: Any, pictures: Path) -> None:
     assert "a.png" in done.stdout and "1 thread, paddle fp32 without oneDNN" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["export.py", "predict.py"])
+@pytest.mark.parametrize("name", ["export.py", "predict.py", "server.py"])
 def test_the_deploy_scripts_are_thin(name: str) -> None:
     lines = (ROOT / "deploy" / name).read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 30

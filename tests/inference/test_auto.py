@@ -1,0 +1,193 @@
+"""engine="auto": the fastest of those that are right, measured once and remembered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference import auto, auto_check
+from ppcls_lite.inference.auto import choose
+from ppcls_lite.inference.auto_memory import Memory
+from ppcls_lite.inference.engines import available_engines
+from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.inference.spec import InferenceSpec
+
+SHAPE = (1, 3, 64, 64)
+SECONDS = {"paddle": 0.004, "openvino": 0.001, "onnxruntime": 0.002}
+
+
+class Fake:
+    """An engine of known speed whose answers are off by `error`."""
+
+    def __init__(self, seconds: float, error: float) -> None:
+        self.seconds, self.error = seconds, error
+
+    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
+        time.sleep(self.seconds)
+        logits = inputs.mean(axis=(2, 3)) * 5
+        logits[:, 0] += self.error
+        powers = np.exp(logits)
+        return [powers / powers.sum(axis=1, keepdims=True)]
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Engines of the speeds in `SECONDS`, bf16 twice as fast; values are their errors."""
+    errors: dict[str, float] = {}
+    made: list[str] = []
+
+    def make(source: Path, name: str, precision: str, *_: Any) -> Fake:
+        made.append(f"{name} {precision}")
+        half = 0.5 if precision == "bf16" else 1
+        return Fake(SECONDS[name] * half, errors.get(f"{name} {precision}", 0.0))
+
+    def precisions(name: str) -> dict[str, str | None]:
+        lacks = "this test has none"
+        bf16 = None if name == "openvino" else lacks
+        return {"fp32": None, "bf16": bf16, "int8": lacks}
+
+    monkeypatch.setattr(auto, "make_engine", make)
+    monkeypatch.setattr(auto, "available_precisions", precisions)
+    errors["made"] = made
+    return errors
+
+
+def run(exported_both: Any, memory: Path, **options: Any) -> auto.Choice:
+    spec = InferenceSpec.read(exported_both.folder)
+    options = {"threads": 1, "budget_s": 1.0, "memory": Memory(memory), **options}
+    return choose(exported_both.folder, spec, SHAPE, **options)
+
+
+def test_the_fastest_wins(fakes: Any, exported_both: Any, tmp_path: Path) -> None:
+    choice = run(exported_both, tmp_path)
+    assert (choice.engine, choice.precision) == ("openvino", "bf16")
+    assert next(iter(choice.milliseconds)) == "paddle fp32" and len(choice.milliseconds) == 4
+    assert "openvino int8" in choice.left_out and not choice.remembered
+    assert "auto: openvino bf16, the fastest that is right" in str(choice)
+
+
+def test_a_wanted_precision_is_kept(fakes: Any, exported_both: Any, tmp_path: Path) -> None:
+    choice = run(exported_both, tmp_path, precision="fp32")
+    assert (choice.engine, choice.precision) == ("openvino", "fp32")
+
+
+def test_wrong_answers_do_not_win(fakes: Any, exported_both: Any, tmp_path: Path) -> None:
+    fakes |= {"openvino fp32": 0.05, "openvino bf16": 2.0}
+    choice = run(exported_both, tmp_path)
+    assert choice.engine == "onnxruntime"
+    assert "differs from the reference" in choice.left_out["openvino fp32"]
+    assert "too far from fp32" in choice.left_out["openvino bf16"]
+
+
+def test_a_little_rounding_is_for_bf16_only(fakes: Any, exported_both: Any, tmp_path: Path) -> None:
+    fakes |= {"openvino fp32": 0.02, "openvino bf16": 0.02}
+    choice = run(exported_both, tmp_path)
+    assert (choice.engine, choice.precision) == ("openvino", "bf16")
+    assert "openvino fp32" in choice.left_out
+
+
+def test_equals_keep_the_precision() -> None:
+    pairs = [("paddle", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
+    times = {"paddle fp32": 2.0, "openvino fp32": 1.01, "openvino bf16": 1.0}
+    assert auto._fastest(times, pairs) == ("openvino", "fp32")
+    times["openvino bf16"] = 0.9
+    assert auto._fastest(times, pairs) == ("openvino", "bf16")
+
+
+def test_a_choice_is_remembered_until_something_changes(
+    fakes: Any, exported_both: Any, tmp_path: Path
+) -> None:
+    first = run(exported_both, tmp_path / "memory")
+    made = len(fakes["made"])
+    again = run(exported_both, tmp_path / "memory")
+    assert again.remembered and len(fakes["made"]) == made
+    assert (again.engine, again.milliseconds) == (first.engine, first.milliseconds)
+    assert not run(exported_both, tmp_path / "memory", threads=2).remembered
+    copy = tmp_path / "other"
+    shutil.copytree(exported_both.folder, copy)
+    memory, spec = Memory(tmp_path / "memory"), InferenceSpec.read(copy)
+    assert choose(copy, spec, SHAPE, 1, budget_s=0.5, memory=memory).remembered  # same content
+    (copy / "inference.onnx").write_bytes((copy / "inference.onnx").read_bytes() + b"\0\0")
+    assert memory.read(memory.key(copy, SHAPE, 1, None), copy) is None
+
+
+def test_a_spoiled_or_locked_memory_costs_only_time(
+    fakes: Any, exported_both: Any, tmp_path: Path
+) -> None:
+    run(exported_both, tmp_path / "memory")
+    (file,) = (tmp_path / "memory").glob("*.json")
+    assert json.loads(file.read_text())["engine"] == "openvino"
+    for text in ("{", "[]", '{"engine": "x", "precision": "y", "converted": null}'):
+        file.write_text(text)
+        assert not run(exported_both, tmp_path / "memory").remembered
+    (tmp_path / "a file").write_text("")
+    assert run(exported_both, tmp_path / "a file").engine == "openvino"
+
+
+def test_nothing_that_runs_it(
+    exported_both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "available_precisions", lambda name: dict.fromkeys(
+        ("fp32", "bf16", "int8"), "is broken"
+    ))  # fmt: skip
+    with pytest.raises(UserError, match="nothing here can run it: paddle fp32: is broken"):
+        run(exported_both, tmp_path)
+
+
+def test_without_onnx_only_paddle_is_left(
+    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "missing", lambda name: "onnx is not installed: pip install onnx")
+    spec = InferenceSpec.read(exported.folder)
+    memory = Memory(tmp_path)
+    choice = choose(exported.folder, spec, SHAPE, 1, "fp32", budget_s=1, memory=memory)
+    assert choice.engine == "paddle"
+    if available_engines()["openvino"] is None:
+        assert "no inference.onnx" in choice.left_out["openvino fp32"]
+
+
+def test_a_folder_without_onnx_is_converted_once(exported: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="onnx, which writes ONNX files, is not installed")
+    if all(available_engines()[name] for name in ("openvino", "onnxruntime")):
+        pytest.skip("neither openvino nor onnxruntime is installed")
+    spec, memory = InferenceSpec.read(exported.folder), Memory(tmp_path / "memory")
+    options = {"precision": "fp32", "budget_s": 3.0, "memory": memory}
+    choice = choose(exported.folder, spec, SHAPE, 1, **options)
+    assert len(choice.milliseconds) > 1 and len(list(memory.folder.glob("*.onnx"))) == 1
+    again = choose(exported.folder, spec, SHAPE, 1, **options)
+    assert again.remembered and again.model == choice.model
+    if choice.engine != "paddle":
+        assert choice.model.parent == memory.folder
+
+
+def test_the_predictor_runs_what_was_chosen(
+    exported_both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPCLS_LITE_HOME", str(tmp_path))
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    predictor = Predictor(exported_both.folder, threads=1, engine="auto", precision="fp32")
+    assert predictor.engine.name == predictor.choice.engine
+    by_hand = Predictor(exported_both.folder, threads=1).predict(picture)
+    assert predictor.predict(picture)[0]["scores"] == pytest.approx(by_hand[0]["scores"], rel=1e-3)
+    assert type(predictor.engine).__module__.startswith("ppcls_lite.inference.engines.")
+    assert list((tmp_path / "engines").glob("*.json"))
+
+
+@pytest.mark.parametrize("output", ["probabilities", "logits"])
+def test_the_check_of_rounded_answers(output: str) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((40, 8)) * 3
+    powers = np.exp(logits)
+    reference = logits if output == "logits" else powers / powers.sum(axis=1, keepdims=True)
+    near, far = reference * (1 + 1e-3), reference[:, ::-1]
+    assert auto_check.difference(reference, near, "bf16", output) is None
+    assert "too far from fp32" in auto_check.difference(reference, far, "int8", output)
+    assert "not finite" in auto_check.difference(reference, near * np.nan, "bf16", output)
+    assert "shape" in auto_check.difference(reference, near[:, 1:], "fp32", output)

@@ -1,0 +1,179 @@
+"""deploy/quantize.py: what it writes, what it measures, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from ppcls_lite import cli
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference import quantize, quantize_report
+from ppcls_lite.inference.auto import _require_small_loss
+from ppcls_lite.inference.engines import available_precisions, make_engine
+from ppcls_lite.inference.onnx_metadata import QUANTIZATION_KEY, read_metadata
+from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.inference.spec import InferenceSpec
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime, which quantises, is not installed")
+
+
+def write_pictures(folder: Path, count: int, seed: int) -> list[Path]:
+    folder.mkdir()
+    paths = []
+    for index in range(count):
+        colours = np.random.default_rng(seed + index).integers(0, 256, (5, 7, 3), np.uint8)
+        paths.append(folder / f"{index}.png")
+        picture = cv2.resize(colours, (140, 100), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(paths[-1]), picture)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def place(exported_both: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported folder `m`, calibration pictures and an evaluation list whose labels are what
+    the float network says, but for the first, which is wrong."""
+    room = tmp_path_factory.mktemp("quantize")
+    shutil.copytree(exported_both.folder, room / "m")
+    write_pictures(room / "calibration", 12, 0)
+    paths = write_pictures(room / "evaluation", 20, 100)
+    predictor = Predictor(room / "m", threads=1, topk=1)
+    labels = [result["class_ids"][0] for result in predictor.predict(paths)]
+    labels[0] = (labels[0] + 1) % 5
+    lines = [f"evaluation/{p.name} {label}" for p, label in zip(paths, labels, strict=True)]
+    (room / "list.txt").write_text("\n".join(lines))
+    return room
+
+
+def command(place: Path, model: Path, *more: str) -> list[str]:
+    inputs = ["--calibration", str(place / "calibration"), "--evaluate", str(place / "list.txt")]
+    return ["quantize", "--model", str(model), *inputs, "--threads", "1", *more]
+
+
+@pytest.fixture(scope="module")
+def quantised(place: Path) -> Path:
+    assert cli.main(command(place, place / "m")) == 0
+    return place / "m"
+
+
+def test_the_report_is_what_the_engines_give(place: Path, quantised: Path) -> None:
+    report = json.loads(read_metadata(quantised / "inference_int8.onnx")[QUANTIZATION_KEY])
+    assert (report["images"], report["calibration_images"]) == (20, 12)
+    assert report["bytes_after"] < 0.6 * report["bytes_before"]
+    predictor = Predictor(quantised, threads=1, topk=1)
+    lines = [line.split() for line in (place / "list.txt").read_text().splitlines()]
+    arrays = [predictor.preprocess(place / path) for path, _ in lines]
+    truth = [int(label) for _, label in lines]
+    names = [n for n in ("openvino", "onnxruntime") if available_precisions(n)["int8"] is None]
+    assert [item["engine"] for item in report["engines"]] == names
+    for item in report["engines"]:
+        engine = make_engine(quantised, item["engine"], "int8", 1)
+        found = [int(engine.run(array[None])[0].argmax()) for array in arrays]
+        assert item["top1_before"] == pytest.approx(19 / 20)
+        assert item["top1_after"] == pytest.approx(np.mean(np.equal(found, truth)))
+        assert item["agreement"] > 0.7 and item["ms_before"] > 0 and item["ms_after"] > 0
+
+
+def test_the_network_is_int8_and_the_folder_still_whole(quantised: Path) -> None:
+    graph = onnx.load(quantised / "inference_int8.onnx").graph
+    assert sum(node.op_type == "DequantizeLinear" for node in graph.node) >= 32
+    weights = [w for w in graph.initializer if w.data_type == onnx.TensorProto.INT8]
+    assert len(weights) >= 28  # 33 layers, of which some may stay in float
+    InferenceSpec.read(quantised).check_files(quantised)  # the new check sum among them
+    for engine in ("openvino", "onnxruntime"):
+        if available_precisions(engine)["int8"] is None:
+            predictor = Predictor(quantised, threads=1, engine=engine, precision="int8")
+            assert predictor.predict(np.zeros((80, 80, 3), np.uint8))[0]["label_names"]
+
+
+def test_nothing_is_overwritten(
+    place: Path, quantised: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (quantised / "inference_int8.onnx").read_bytes()
+    assert cli.main(command(place, quantised)) == 1
+    assert "exists already and is not overwritten" in capsys.readouterr().err
+    assert (quantised / "inference_int8.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("choice", "floats"), [("none", 0), ("ends", 2), ("se", 4), ("ends+se", 6)]
+)
+def test_layers_that_stay_in_float(
+    choice: str, floats: int, exported_both: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(exported_both.folder, tmp_path / "m")
+    spec = InferenceSpec.read(folder)
+    images = list(np.random.default_rng(0).standard_normal((3, 3, 64, 64), np.float32))
+    (variant,) = quantize.quantize(folder, spec, images, choice)
+    assert (variant.name, len(variant.layers)) == (choice, floats)
+    graph = onnx.load(folder / "inference_int8.onnx").graph
+    stored = {w.name: w.data_type for w in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    float_layers = [n for n in layers if stored.get(n.input[1]) == onnx.TensorProto.FLOAT]
+    assert len(layers) == 33 and {n.name for n in float_layers} == set(variant.layers)
+
+
+def test_more_layers_stay_in_float_only_where_that_helps(
+    exported_both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agreements = {"none": 0.90, "ends": 0.993, "se": 0.95, "ends+se": 0.995}
+
+    def compare(name: str, layers: list[str], *_: Any) -> quantize.Variant:
+        return quantize.Variant(name, tuple(layers), agreements[name], 0.0)
+
+    monkeypatch.setattr(quantize, "_compare", compare)
+    folder = shutil.copytree(exported_both.folder, tmp_path / "m")
+    images = list(np.zeros((2, 3, 64, 64), np.float32))
+    tried = quantize.quantize(folder, InferenceSpec.read(folder), images)
+    assert [v.name for v in tried] == ["ends", "none", "se", "ends+se"]
+
+
+def test_a_folder_without_onnx_is_converted_for_it(exported: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported.folder, tmp_path / "m")
+    images = list(np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32))
+    quantize.quantize(folder, InferenceSpec.read(folder), images, "none")
+    assert (folder / "inference_int8.onnx").is_file()
+    assert not (folder / "inference.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("calibration/0.png 1", "share 1 images"),
+        ("evaluation/0.png", "expected `path class_id`"),
+        ("", "the list is empty"),
+    ],
+)
+def test_wrong_evaluation_lists(
+    content: str, says: str, place: Path, exported_both: Any, tmp_path: Path, capsys: Any
+) -> None:
+    folder = shutil.copytree(exported_both.folder, tmp_path / "m")
+    wrong = place / "wrong.txt"
+    wrong.write_text(content)
+    arguments = command(place, folder)
+    arguments[arguments.index("--evaluate") + 1] = str(wrong)
+    assert cli.main(arguments) == 1
+    assert says in capsys.readouterr().err
+    assert not (folder / "inference_int8.onnx").exists()
+
+
+def test_auto_refuses_an_int8_network_that_is_worse(quantised: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(quantised, tmp_path / "m"))
+    spec = InferenceSpec.read(copy)
+    row = quantize_report.EngineReport("openvino", 0.9, 0.895, 0.99, 1.0, 0.5)
+    report = quantize_report.QuantizeReport(20, 12, "none", 0, 2, 1, 1, (row,))
+    quantize.note_report(copy, spec, report)
+    _require_small_loss(copy / "inference_int8.onnx", "openvino")
+    worse = replace(report, engines=(replace(row, top1_after=0.85),))
+    quantize.note_report(copy, spec, worse)
+    with pytest.raises(UserError, match=r"loses 5.0 points of top-1"):
+        _require_small_loss(copy / "inference_int8.onnx", "openvino")
+    with pytest.raises(UserError, match="does not say what it costs"):
+        _require_small_loss(copy / "inference.onnx", "openvino")
