@@ -33,6 +33,7 @@ from ppcls_lite.builders import (
     run_dir_of,
     scale_rate,
     seed_of,
+    share_batch,
     use_sync_bn,
 )
 from ppcls_lite.config import check
@@ -75,6 +76,7 @@ def train(tree: Tree) -> FitResult:
         for note in notes:
             logger.info(note)
         _scan(datasets, world)
+        share_batch(settings, world)
         loader = build_loader(settings, "Train", datasets["Train"], world)
         steps = steps_per_epoch(len(loader), run.update_freq)
         model = use_sync_bn(settings, build_model(settings, training=True), world)
