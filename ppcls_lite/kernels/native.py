@@ -1,7 +1,7 @@
 """From `Global.cpu_kernels` to a network that trains with the kernels, or with stock ones.
 
 `auto`: the kernels if they can be had, else stock Paddle and one log line with the reason. `on`:
-a UserError instead. `off`: stock. Read next: build.py (the library), convert.py (the network).
+a UserError instead. `off`: stock. Read next: build.py (the library), swap.py (the network).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from paddle import nn
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.kernels import build, library
-from ppcls_lite.kernels.convert import convert
+from ppcls_lite.kernels.swap import convert
 
 logger = logging.getLogger("ppcls_lite")
 
