@@ -46,6 +46,7 @@ NOT_RUN = {  # beginning of the command: why
     "pip install": "installs packages",
     "visualdl": "is a server that does not end",
     "python tools/chaos.py": "takes minutes; tests/engine/test_chaos.py runs a short form",
+    "python tools/benchmark.py table": "starts many processes; test_bench_table.py runs it",
     "python tools/benchmark.py train --processes": "starts launchers; tests/distributed runs it",
 }
 LAUNCH = "python -m paddle.distributed.launch"  # run by tests/distributed; here its recipe
