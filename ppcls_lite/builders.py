@@ -20,7 +20,7 @@ from paddle import nn
 from ppcls_lite.config import Node
 from ppcls_lite.data import cache
 from ppcls_lite.data.loader import Loader
-from ppcls_lite.engine import amp
+from ppcls_lite.engine import amp, ranks
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.engine.evaluate import Evaluator, Forward, by_network
@@ -100,6 +100,30 @@ def _cache_decoded(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
         else:
             kept = cache.on_disk(dataset.paths, extras.cache_dir, split.lower(), decoder.backend)
             dataset.keep_decoded(kept)
+
+
+def share_batch(settings: RecipeSettings, world: World) -> None:
+    """With `Global.cpu_processes`, let the ranks share the batch and the data workers."""
+    wanted = settings.Global.cpu_processes
+    if wanted == 1 or world.size == 1:
+        return
+    if wanted not in ("auto", world.size):
+        raise ConfigError(
+            f"Global.cpu_processes: is {wanted}, but {world.size} processes were started; leave "
+            "it out under paddle.distributed.launch"
+        )
+    sampler = settings.DataLoader.Train.sampler
+    key = ranks.size_key(sampler.entry.arguments)
+    part = ranks.batch_of(world.size, sampler.get(key))
+    arguments = sampler.arguments | {key: part}
+    settings.DataLoader.Train.sampler = dataclasses.replace(sampler, arguments=arguments)
+    for section in (settings.DataLoader.Train, settings.DataLoader.Eval):
+        if section is not None:
+            section.loader.num_workers = -(-section.loader.num_workers // world.size)
+    logger.info(
+        f"{world.size} processes train on {part} images each: the batch stays as it is, batch "
+        "normalisation sees the images of its process"
+    )
 
 
 def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: World) -> Loader:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppcls_lite.engine import cores
-from ppcls_lite.errors import UserError
+from ppcls_lite.engine import cores, ranks
+from ppcls_lite.errors import ConfigError, UserError
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
@@ -86,11 +86,28 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
 
 def _train(argv: list[str]) -> int:
     args = parser("train", "Train the network of a recipe.").parse_args(argv)
-    cores.claim()
     tree = _checked(args)
+    processes = _cpu_processes(tree)
+    if processes > 1:
+        return ranks.run(processes, ranks.again(["train", *argv, "-o", "Global.device=cpu"]))
+    cores.claim()
     from ppcls_lite.recipe import train
 
     return train(tree).exit_code
+
+
+def _cpu_processes(tree: dict[str, Any]) -> int:
+    """How many processes `Global.cpu_processes` wants this one to start; 1 for none."""
+    from ppcls_lite.config import check
+
+    settings = check(tree)
+    run, data = settings.Global, settings.DataLoader
+    if ranks.started_by_launcher() or run.cpu_processes == 1 or data is None or data.Train is None:
+        return 1
+    if run.device == "gpu":
+        raise ConfigError("Global.cpu_processes: is for a CPU, but Global.device is gpu")
+    total = data.Train.sampler.get(ranks.size_key(data.Train.sampler.entry.arguments))
+    return ranks.resolve(run.cpu_processes, total, cores.usable())
 
 
 def _eval(argv: list[str]) -> None:

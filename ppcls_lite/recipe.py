@@ -32,6 +32,7 @@ from ppcls_lite.builders import (
     run_dir_of,
     scale_rate,
     seed_of,
+    share_batch,
     teacher_metrics,
 )
 from ppcls_lite.config import check
@@ -76,6 +77,7 @@ def train(tree: Tree) -> FitResult:
         for note in notes:
             logger.info(note)
         _scan(datasets, world)
+        share_batch(settings, world)
         loader = build_loader(settings, "Train", datasets["Train"], world)
         steps = steps_per_epoch(len(loader), run.update_freq)
         task = build_task(settings, build_loss(settings.Loss.Train), world)

@@ -38,7 +38,9 @@ class GlobalSettings:
     epochs: PositiveInt = 20
     output_dir: str = "./output/"  # the run folder is <output_dir>/<Arch.name>
     device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU if this Paddle sees one
-    cpu_kernels: Literal["auto", "on", "off"] = "auto"  # train on a CPU with the native kernels
+    # Train on a CPU with the native kernels; for YAML, on and off are true and false.
+    cpu_kernels: Literal["auto", "on", "off"] | bool = "auto"
+    cpu_processes: PositiveInt | Literal["auto"] = 1  # that share the Train batch on a CPU
     seed: NonNegativeInt | Literal[False] = 42  # order, augmentation, initial weights, dropout
 
     checkpoints: str | None = None  # prefix to resume from: <run folder>/latest; auto: the newest

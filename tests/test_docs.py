@@ -50,6 +50,7 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/chaos.py": "takes minutes; tests/engine/test_chaos.py runs a short form",
     "python deploy/benchmark.py --paper": "exports 20 networks; tests/inference runs a short form",
     "python deploy/benchmark.py --latency-budget": "exports 20 networks, like --paper",
+    "python tools/benchmark.py table": "starts many processes; test_bench_table.py runs it",
     "python tools/benchmark.py train --processes": "starts launchers; tests/distributed runs it",
 }
 NEEDS = {  # part of a command: the optional package without which it is left out

@@ -71,7 +71,7 @@ def compare(options: argparse.Namespace) -> int:
 def _team(count: int, options: argparse.Namespace, folder: Path) -> Iterator[list]:
     """`count` processes that are ready to train."""
     folder.mkdir()
-    ports = _free_ports(count + 1)
+    ports = free_ports(count + 1)
     endpoints = [f"127.0.0.1:{port}" for port in ports[1:]]
     shared = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
     shared |= {"GLOG_minloglevel": "2", "PYTHONWARNINGS": "ignore"}
@@ -81,11 +81,11 @@ def _team(count: int, options: argparse.Namespace, folder: Path) -> Iterator[lis
         command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     try:
         for rank in range(count):
-            place = {} if count == 1 else _place(rank, ports[0], endpoints)
+            own = {} if count == 1 else place(rank, ports[0], endpoints)
             team.append(
                 subprocess.Popen(
                     command,
-                    env=shared | place,
+                    env=shared | own,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -99,7 +99,7 @@ def _team(count: int, options: argparse.Namespace, folder: Path) -> Iterator[lis
             process.wait()
 
 
-def _place(rank: int, port: int, endpoints: list[str]) -> dict[str, str]:
+def place(rank: int, port: int, endpoints: list[str]) -> dict[str, str]:
     """The environment that `paddle.distributed.launch` gives to a rank on a CPU."""
     count = str(len(endpoints))
     return {
@@ -114,7 +114,8 @@ def _place(rank: int, port: int, endpoints: list[str]) -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

@@ -18,10 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import paddle
 from paddle import Tensor, nn
 
+from ppcls_lite import kernels
 from ppcls_lite.bench import processes
 from ppcls_lite.engine import device, log, memory
 from ppcls_lite.engine.distributed import World
@@ -59,6 +61,7 @@ class Batches:
             for _ in range(min(steps, 4))
         ]
         self._steps = steps
+        self.images = steps * batch_size  # an epoch
         self.cost = Cost(0.0, 0.0)
 
     def __len__(self) -> int:
@@ -95,10 +98,16 @@ def bare_loop(arch: str, batches: Batches) -> Callable[[], None]:
 
 
 def toolkit_loop(
-    arch: str, batches: Batches, run_dir: str, rounds: int, world: World | None = None
+    arch: str,
+    batches: Batches,
+    run_dir: str,
+    rounds: int,
+    world: World | None = None,
+    cpu_kernels: Literal["auto", "on", "off"] = "off",
 ) -> Callable[[], None]:
     """One epoch of the trainer, with the training metrics of the stock recipes."""
     model = create_model(arch, class_num=CLASSES)
+    kernels.prepare(model, cpu_kernels, paddle.get_device())
     optimizer = paddle.optimizer.Momentum(RATE, 0.9, model.parameters(), weight_decay=3e-5)
     trainer = Trainer(
         Supervised(model, CombinedLoss([CELoss()])),

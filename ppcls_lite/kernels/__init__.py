@@ -5,7 +5,7 @@ activation, in C++ (`source/`), compiled on first use for the machine at hand. `
 the library or the reason why there is none; `convert` puts it into a network.
 """
 
-from ppcls_lite.kernels.convert import convert, revert
 from ppcls_lite.kernels.native import available, prepare
+from ppcls_lite.kernels.swap import convert, revert
 
 __all__ = ["available", "convert", "prepare", "revert"]

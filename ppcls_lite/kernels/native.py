@@ -1,7 +1,7 @@
 """From `Global.cpu_kernels` to a network that trains with the kernels, or with stock ones.
 
 `auto`: the kernels if they can be had, else stock Paddle and one log line with the reason. `on`:
-a UserError instead. `off`: stock. Read next: build.py (the library), convert.py (the network).
+a UserError instead. `off`: stock. Read next: build.py (the library), swap.py (the network).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from paddle import nn
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.kernels import build, library
-from ppcls_lite.kernels.convert import convert
+from ppcls_lite.kernels.swap import convert
 
 logger = logging.getLogger("ppcls_lite")
 
-Mode = Literal["auto", "on", "off"]
+Mode = Literal["auto", "on", "off"] | bool  # for YAML, on and off are true and false
 THREADS = "PPCLS_LITE_THREADS"  # engine/cores.py sets it before Paddle is imported
 
 
@@ -29,7 +29,7 @@ def prepare(model: nn.Layer, mode: Mode, device: str) -> bool:
     `device` is the run's: on anything but `cpu` there is nothing to do. Raises UserError for `on`
     where that is impossible.
     """
-    if mode == "off" or (mode == "auto" and device != "cpu"):
+    if mode in ("off", False) or (mode == "auto" and device != "cpu"):
         return False
     if device != "cpu":
         raise UserError(
@@ -39,7 +39,7 @@ def prepare(model: nn.Layer, mode: Mode, device: str) -> bool:
     try:
         kernels = available()
     except build.KernelsError as error:
-        if mode == "on":
+        if mode in ("on", True):
             raise UserError(
                 f"Global.cpu_kernels: on, but there are none: {error}. With auto or off the "
                 "network trains with Paddle's own kernels, more slowly"

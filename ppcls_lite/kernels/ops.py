@@ -2,7 +2,7 @@
 
 Each is a PyLayer around two C functions. Outputs are written in place into new tensors; inputs are
 read where they lie (copied first if they are a view with gaps). A gradient that nobody wants is
-not computed. There are no second derivatives. Read next: convert.py, which puts them into a
+not computed. There are no second derivatives. Read next: swap.py, which puts them into a
 network; source/.
 """
 
@@ -69,6 +69,7 @@ def norm_act(
 class _Depthwise(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, window: Window, library: Any) -> Tensor:
+        wanted = _wanted(x, weight)
         x, weight = _dense_memory(x), _dense_memory(weight)
         n, c, h, w = x.shape
         out = window.output((h, w))
@@ -76,17 +77,18 @@ class _Depthwise(PyLayer):
         y = _new([n, c, *out])
         library.depthwise_forward(*_addresses(x, weight, y), shape)
         ctx.save_for_backward(x, weight)
-        ctx.rest = shape, library, not x.stop_gradient
+        ctx.rest = shape, library, wanted
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         return _conv_gradients(ctx, dy, ctx.rest[1].depthwise_backward)
 
 
 class _Dense(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, window: Window, library: Any) -> Tensor:
+        wanted = _wanted(x, weight)
         x, weight = _dense_memory(x), _dense_memory(weight)
         n, c, h, w = x.shape
         outputs, out = weight.shape[0], window.output((h, w))
@@ -95,11 +97,11 @@ class _Dense(PyLayer):
         y = _new([n, outputs, *out])
         library.dense_forward(*_addresses(x, weight, y), shape)
         ctx.save_for_backward(x, weight)
-        ctx.rest = shape, library, not x.stop_gradient
+        ctx.rest = shape, library, wanted
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         return _conv_gradients(ctx, dy, ctx.rest[1].dense_backward)
 
 
@@ -114,6 +116,7 @@ class _NormAct(PyLayer):
         options: tuple[float, float, str | None],
         library: Any,
     ) -> Tensor:
+        wanted = _wanted(x, scale, shift)
         x = _dense_memory(x)
         n, c, h, w = x.shape
         epsilon, momentum, act = options
@@ -121,28 +124,38 @@ class _NormAct(PyLayer):
         y, mean, inverse = _new([n, c, h, w]), _new([c]), _new([c])
         library.norm_forward(*_addresses(x, scale, shift, *running, y, mean, inverse), shape)
         ctx.save_for_backward(x, scale, shift, mean, inverse)
-        ctx.rest = shape, library, not x.stop_gradient
+        ctx.rest = shape, library, wanted
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         shape, library, wanted = ctx.rest
         saved, dy = ctx.saved_tensor(), _dense_memory(dy)
         x, scale, shift = saved[:3]
-        dx = _new(x.shape) if wanted else None
+        dx = _new(x.shape) if wanted[0] else None
         dscale, dshift = _new(scale.shape), _new(shift.shape)
         addresses = _addresses(*saved, dy, dx, dscale, dshift)
         library.norm_backward(*addresses, shape)
-        return dx, dscale, dshift
+        return _chosen(wanted, dx, dscale, dshift)
 
 
-def _conv_gradients(ctx: Any, dy: Tensor, function: Any) -> tuple[Tensor | None, Tensor]:
+def _conv_gradients(ctx: Any, dy: Tensor, function: Any) -> tuple[Tensor | None, ...]:
     shape, _, wanted = ctx.rest
     x, weight = ctx.saved_tensor()
     dy = _dense_memory(dy)
-    dx, dweight = _new(x.shape) if wanted else None, _new(weight.shape)
+    dx, dweight = _new(x.shape) if wanted[0] else None, _new(weight.shape)
     function(*_addresses(x, weight, dy, dx, dweight), shape)
-    return dx, dweight
+    return _chosen(wanted, dx, dweight)
+
+
+def _wanted(*inputs: Tensor) -> tuple[bool, ...]:
+    """For which of the inputs a gradient is wanted; frozen parameters want none."""
+    return tuple(not tensor.stop_gradient for tensor in inputs)
+
+
+def _chosen(wanted: Sequence[bool], *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Paddle insists on None where no gradient is wanted."""
+    return tuple(gradient if want else None for want, gradient in zip(wanted, gradients))
 
 
 def _new(shape: Sequence[int]) -> Tensor:

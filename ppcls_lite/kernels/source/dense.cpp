@@ -62,11 +62,24 @@ void gather_taps(const float* x, const Shape& s, int64_t first, int64_t count, f
             for (int a = 0; a < s.kernel; ++a)
                 for (int b = 0; b < s.kernel; ++b, place += stride) {
                     const int64_t i = row * s.stride_h + a - s.pad;
-                    const float* from = image + (c * s.h + i) * s.w;
-                    for (int64_t j = 0; j < piece; ++j) {
-                        const int64_t k = (col + j) * s.stride_w + b - s.pad;
-                        place[j] = i < 0 || i >= s.h || k < 0 || k >= s.w ? 0.0f : from[k];
+                    const int64_t start = col * s.stride_w + b - s.pad;  // may lie outside
+                    int64_t low = 0, high = 0;                          // inside the image
+                    if (i >= 0 && i < s.h) {
+                        low = std::max<int64_t>(0, (s.stride_w - 1 - start) / s.stride_w);
+                        high = (s.w - start + s.stride_w - 1) / s.stride_w;
+                        low = std::min(low, piece);
+                        high = std::max(low, std::min(high, piece));
                     }
+                    const float* __restrict from = image + c * s.h * s.w;
+                    const int64_t at = i * s.w + start;
+                    float* __restrict row_of_tap = place;
+                    std::fill(row_of_tap, row_of_tap + low, 0.0f);
+                    if (s.stride_w == 2)
+                        for (int64_t j = low; j < high; ++j) row_of_tap[j] = from[at + 2 * j];
+                    else
+                        for (int64_t j = low; j < high; ++j)
+                            row_of_tap[j] = from[at + s.stride_w * j];
+                    std::fill(row_of_tap + high, row_of_tap + piece, 0.0f);
                 }
         done += piece;
     }

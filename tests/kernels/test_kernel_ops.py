@@ -1,0 +1,230 @@
+"""Every layer shape of the zoo against Paddle's own operators; bits, NaN, views, batches."""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+from paddle import Tensor, nn
+
+from ppcls_lite.kernels import swap
+from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, norm_act
+from ppcls_lite.kernels.selftest import EPSILON, MOMENTUM, STOCK_ACTIVATIONS, TOLERANCE, difference
+from ppcls_lite.models.create import create_model
+from ppcls_lite.models.layers import ConvBN, NamedConvBN
+from ppcls_lite.models.zoo import ZOO
+
+CHANNELS = 5  # enough where every channel is computed by itself
+TEXT_LINES = {"stride_list": [2, [2, 1], [2, 1], [2, 1], [2, 1]]}
+SAME = Window((1, 1), (1, 1), (0, 0))
+
+
+class Shapes:
+    """What the zoo's networks give to the kernels."""
+
+    def __init__(self) -> None:
+        self.depthwise: set[tuple[int, int, Window]] = set()
+        self.dense: set[tuple[int, int, int, int, Window]] = set()
+        self.norms: set[tuple[int, int, str | None]] = set()
+
+    def watch(self, model: nn.Layer, size: tuple[int, int]) -> None:
+        for layer in model.sublayers():
+            if isinstance(layer, (nn.Conv2D, ConvBN, NamedConvBN)):
+                layer.register_forward_post_hook(self._note)
+        model.eval()
+        with paddle.no_grad():
+            model(paddle.zeros([1, 3, *size]))
+
+    def _note(self, layer: nn.Layer, inputs: tuple[Tensor], output: Tensor) -> None:
+        _, channels, height, width = inputs[0].shape
+        if isinstance(layer, nn.Conv2D):
+            kind, window = swap._kind(layer)
+            if kind is swap.NativeDepthwise:
+                self.depthwise.add((height, width, window))
+            elif kind is swap.NativeDense:
+                self.dense.add((channels, output.shape[1], height, width, window))
+        else:
+            act = layer.act if isinstance(layer, ConvBN) else layer._act
+            self.norms.add((*output.shape[2:], swap._NAMES.get(type(act))))
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Shapes:
+    found = Shapes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in sorted(ZOO):
+            if name.startswith("ResNet") and name not in ("ResNet50", "ResNet50_vd"):
+                continue  # the others repeat these layers
+            found.watch(create_model(name, class_num=2), (224, 224))
+    found.watch(create_model("PPLCNet_x1_0", class_num=2, **TEXT_LINES), (80, 160))
+    return found
+
+
+def array(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def test_depthwise_convolutions_of_the_zoo(shapes: Shapes, native: ctypes.CDLL) -> None:
+    assert len(shapes.depthwise) > 20
+    assert {window.kernel[0] for *_, window in shapes.depthwise} == {1, 3, 5}
+    assert {window.stride for *_, window in shapes.depthwise} == {(1, 1), (2, 2), (2, 1)}
+    for height, width, window in shapes.depthwise:
+        stock = {"stride": list(window.stride), "padding": list(window.padding)}
+        worst = difference(
+            lambda x, w, window=window: depthwise_conv(x, w, window, native),
+            lambda x, w, stock=stock: F.conv2d(x, w, groups=CHANNELS, **stock),
+            [array(2, CHANNELS, height, width), array(CHANNELS, 1, *window.kernel)],
+        )
+        assert worst <= TOLERANCE, (height, width, window)
+
+
+def test_1x1_convolutions_and_first_layers_of_the_zoo(shapes: Shapes, native: ctypes.CDLL) -> None:
+    assert len(shapes.dense) > 300
+    for channels, outputs, height, width, window in shapes.dense:
+        stock = {"stride": list(window.stride), "padding": list(window.padding)}
+        image = array(1, channels, height, width)
+        fixed = [] if window == SAME else [paddle.to_tensor(image)]
+        worst = difference(
+            lambda *a, window=window, fixed=fixed: dense_conv(*fixed, *a, window, native),
+            lambda *a, stock=stock, fixed=fixed: F.conv2d(*fixed, *a, **stock),
+            [*([] if fixed else [image]), array(outputs, channels, *window.kernel)],
+        )
+        assert worst <= TOLERANCE, (channels, outputs, height, width, window)
+
+
+def test_normalisations_of_the_zoo(shapes: Shapes, native: ctypes.CDLL) -> None:
+    acts = {act for *_, act in shapes.norms}
+    assert acts == set(ACTIVATIONS)
+    for height, width, act in shapes.norms:
+        running = [(paddle.full([CHANNELS], 0.5), paddle.full([CHANNELS], 2.0)) for _ in range(2)]
+        options = EPSILON, MOMENTUM, act
+        worst = difference(
+            lambda *a, own=running[0], options=options: norm_act(*a, own, options, native),
+            lambda x, w, b, own=running[1], act=act: STOCK_ACTIVATIONS[act](
+                F.batch_norm(x, *own, w, b, True, MOMENTUM, EPSILON)
+            ),
+            [array(4, CHANNELS, height, width) * 2 + 1, array(CHANNELS), array(CHANNELS)],
+        )
+        assert worst <= TOLERANCE, (height, width, act)
+        for own, stock in zip(*running):
+            assert np.allclose(own.numpy(), stock.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1), (1, 3)])
+def test_depthwise_with_any_window(
+    kernel: int, stride: tuple[int, int], native: ctypes.CDLL
+) -> None:
+    for size in ((7, 9), (8, 21), (19, 16)):
+        for pad in range(min(kernel, 4)):
+            window = Window((kernel, kernel), stride, (pad, pad))
+            stock = {"stride": list(stride), "padding": pad, "groups": 3}
+            worst = difference(
+                lambda x, w, window=window: depthwise_conv(x, w, window, native),
+                lambda x, w, stock=stock: F.conv2d(x, w, **stock),
+                [array(9, 3, *size), array(3, 1, kernel, kernel)],
+            )
+            assert worst <= TOLERANCE, (size, pad)
+
+
+def bits(native: ctypes.CDLL, threads: int) -> list[bytes]:
+    """Everything that the kernels compute for some layers, to the bit."""
+    native.use_threads(threads)
+    results: list[Tensor] = []
+    for call, inputs in (
+        (
+            lambda x, w: depthwise_conv(x, w, Window((5, 5), (2, 2), (2, 2)), native),
+            [array(11, 12, 15, 15), array(12, 1, 5, 5)],
+        ),
+        (lambda x, w: dense_conv(x, w, SAME, native), [array(11, 40, 9, 9), array(70, 40, 1, 1)]),
+        (
+            lambda x, w, b: norm_act(
+                *(x, w, b, (paddle.zeros([13]), paddle.ones([13]))),
+                (EPSILON, MOMENTUM, "hardswish"),
+                native,
+            ),
+            [array(11, 13, 9, 9), array(13), array(13)],
+        ),
+    ):
+        tensors = [paddle.to_tensor(one, stop_gradient=False) for one in inputs]
+        y = call(*tensors)
+        (y * y).sum().backward()
+        results += [y, *(tensor.grad for tensor in tensors)]
+    native.use_threads(1)
+    return [result.numpy().tobytes() for result in results]
+
+
+def test_the_same_bits_every_time_and_for_any_number_of_threads(native: ctypes.CDLL) -> None:
+    first = bits(native, 1)
+    for threads in (1, 2, 2, 3, 8):
+        assert bits(native, threads) == first
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_come_through(value: float, native: ctypes.CDLL) -> None:
+    x = array(2, 3, 8, 8)
+    x[1, 2, 4, 4] = value
+    same = Window((3, 3), (1, 1), (1, 1))
+    running = paddle.zeros([3]), paddle.ones([3])
+    calls = {
+        "depthwise": lambda t: depthwise_conv(t, paddle.ones([3, 1, 3, 3]), same, native),
+        "dense": lambda t: dense_conv(t, paddle.ones([4, 3, 1, 1]), SAME, native),
+    }
+    for act in ACTIVATIONS:
+        calls[f"norm {act}"] = lambda t, act=act: norm_act(
+            *(t, paddle.ones([3]), paddle.zeros([3]), running), (EPSILON, MOMENTUM, act), native
+        )
+    for name, call in calls.items():
+        t = paddle.to_tensor(x, stop_gradient=False)
+        y = call(t)
+        assert not np.isfinite(y.numpy()[1]).all(), name
+        assert np.isfinite(y.numpy()[0]).all() or name.startswith("norm"), name
+        t = paddle.to_tensor(array(2, 3, 8, 8), stop_gradient=False)
+        y = call(t)
+        wrong = np.ones(y.shape, np.float32)
+        wrong[1, 2, 4, 4] = value
+        y.backward(paddle.to_tensor(wrong))
+        gradient = t.grad.numpy()
+        passed = np.isfinite(gradient).all()
+        # relu and its kin have no slope there for half of the values: 0 * inf is NaN, too
+        assert not passed, name
+    assert np.isnan(running[0].numpy()).any() or np.isinf(running[0].numpy()).any()
+
+
+def test_views_with_gaps_are_read_right(native: ctypes.CDLL) -> None:
+    whole = paddle.to_tensor(array(2, 8, 6, 6))
+    view = whole[:, 2:6]
+    weight = paddle.to_tensor(array(3, 4, 1, 1))
+    found = dense_conv(view, weight, SAME, native).numpy()
+    assert np.allclose(found, F.conv2d(view, weight).numpy(), atol=1e-5)
+    turned = paddle.to_tensor(array(2, 6, 6, 4)).transpose([0, 3, 1, 2])
+    found = dense_conv(turned, weight, SAME, native).numpy()
+    assert np.allclose(found, F.conv2d(turned, weight).numpy(), atol=1e-5)
+
+
+def test_gradients_that_nobody_wants_are_not_made(native: ctypes.CDLL) -> None:
+    x, weight = paddle.to_tensor(array(2, 4, 6, 6)), paddle.to_tensor(array(4, 1, 3, 3))
+    weight.stop_gradient = False
+    window = Window((3, 3), (1, 1), (1, 1))
+    for _ in range(2):
+        depthwise_conv(x, weight, window, native).sum().backward()
+    assert x.grad is None
+    once = weight.grad.numpy() / 2  # two backward passes add up
+    weight.clear_grad()
+    F.conv2d(x, weight, padding=1, groups=4).sum().backward()
+    assert np.allclose(once, weight.grad.numpy(), rtol=1e-4, atol=1e-4)
+    weight.stop_gradient, x.stop_gradient = True, False  # a frozen layer
+    depthwise_conv(x, weight, window, native).sum().backward()
+    assert x.grad is not None
+    scale, shift = paddle.ones([4]), paddle.zeros([4], "float32")
+    shift.stop_gradient = False
+    running = paddle.zeros([4]), paddle.ones([4])
+    norm_act(x, scale, shift, running, (EPSILON, MOMENTUM, "relu"), native).sum().backward()
+    assert scale.grad is None and shift.grad is not None
+    with paddle.no_grad():
+        assert depthwise_conv(x, weight, window, native).stop_gradient
