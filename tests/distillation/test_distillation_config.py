@@ -128,6 +128,13 @@ def test_losses_and_metrics_name_networks_that_are_there(section: str, node: dic
     assert says in mistake(tree_of() | {section: node})
 
 
+def test_it_is_no_network_of_the_python_api():
+    with pytest.raises(UserError, match="stands for the several networks of a recipe"):
+        create_model("DistillationModel")
+    with pytest.raises(UserError, match="needs the argument 'path'"):
+        create_model("InferenceModel")
+
+
 def built(tree: dict[str, Any]) -> Any:
     return networks.build_task(check(tree), CombinedLoss([CELoss()]), World())
 
