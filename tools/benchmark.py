@@ -1,4 +1,4 @@
-"""Measurements that anyone can repeat: python tools/benchmark.py data|train|distill [options]."""
+"""Measurements that anyone can repeat: benchmark.py data|train|distill|duplicates [options]."""
 
 import importlib
 import sys
@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_lite.cli import guarded
 
-SUBJECTS = ("data", "train", "distill")
+SUBJECTS = ("data", "train", "distill", "duplicates")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in SUBJECTS:
