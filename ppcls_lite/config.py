@@ -17,9 +17,8 @@ from typing import Any
 
 from ppcls_lite import registry
 from ppcls_lite.errors import ConfigError, UserError
-from ppcls_lite.models.distillation_model import NAME as DISTILLATION_MODEL
 from ppcls_lite.registry import REQUIRED, Argument, Entry
-from ppcls_lite.schema import ComponentOf, IgnoredKey, Only, Range
+from ppcls_lite.schema import DISTILLATION_MODEL, ComponentOf, IgnoredKey, Only, Range
 from ppcls_lite.settings import RETRIEVAL, RecipeSettings
 
 CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed")  # filled in by the recipe

@@ -18,9 +18,10 @@ from ppcls_lite.engine.distributed import World
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.distillation_model import NAME, DistillationModel, Member
+from ppcls_lite.models.distillation_model import DistillationModel, Member
 from ppcls_lite.models.pretrained import fetch_weights, resolve_pretrained
 from ppcls_lite.models.weights import load_weights
+from ppcls_lite.schema import DISTILLATION_MODEL
 from ppcls_lite.settings import RecipeSettings
 from ppcls_lite.tasks import Distilled, Supervised
 
@@ -29,7 +30,7 @@ logger = logging.getLogger("ppcls_lite")
 
 def distillation_of(settings: RecipeSettings) -> DistillationModel | None:
     """The description of the networks, if the recipe has several."""
-    return settings.Arch.build() if settings.Arch.entry.name == NAME else None
+    return settings.Arch.build() if settings.Arch.entry.name == DISTILLATION_MODEL else None
 
 
 def shipped(settings: RecipeSettings) -> Member:

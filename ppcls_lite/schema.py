@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+DISTILLATION_MODEL = "DistillationModel"  # the one `Arch.name` that stands for several networks
+
 
 @dataclass(frozen=True)
 class Range:

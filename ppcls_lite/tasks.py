@@ -98,6 +98,7 @@ class Distilled(Supervised):
         others = {name: n for name, n in self.learners.items() if name != student}
         self.companions = others | self.companions
         for network in self.frozen.values():
+            network.eval()
             for parameter in network.parameters():
                 parameter.stop_gradient = True
         self.teacher_outputs: Callable[[Batch], dict[str, Outputs]] = self.run_teachers

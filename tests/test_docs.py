@@ -51,6 +51,7 @@ NOT_RUN = {  # beginning of the command: why
     "python deploy/benchmark.py --paper": "exports 20 networks; tests/inference runs a short form",
     "python deploy/benchmark.py --latency-budget": "exports 20 networks, like --paper",
     "python tools/benchmark.py table": "starts many processes; test_bench_table.py runs it",
+    "python tools/prove_ssld.py": "trains for minutes; tests/test_prove_ssld.py runs a short form",
     "python tools/benchmark.py train --processes": "starts launchers; tests/distributed runs it",
 }
 NEEDS = {  # part of a command: the optional package without which it is left out
@@ -79,6 +80,7 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "ablate": ["--epochs", "1"],
     "benchmark data": ["--images", "4", "--batch-size", "2", "--rounds", "1", "--workers"],
     "benchmark predict": ["--images", "4", "--batch-size", "2", "--rounds", "1"],
+    "benchmark distill": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size=32"],
     "benchmark train": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size", "32"],
 }
 # 1: slower than aimed at, which four images do not tell

@@ -21,12 +21,13 @@ import cv2
 import numpy as np
 import pytest
 
-from ppcls_lite import builders, recipe
+from ppcls_lite import networks, recipe
 from ppcls_lite.cli import main
 from ppcls_lite.config import Node, check
 from ppcls_lite.config_file import load_config
 from ppcls_lite.data.prepare import run as prepare
 from ppcls_lite.engine import plots
+from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.labels import BUNDLED
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.create import create_model
@@ -46,6 +47,7 @@ CHOSEN = [  # one of each kind: networks, data sets, losses, metrics, answers
     "ResNet18_vd",
     "ShuffleNetV2_x0_25",
     "ablation/se_all",
+    "distillation/cifar10_distilled",
     "pulc/clarity_assessment",
     "pulc/image_orientation",
     "pulc/language_classification",
@@ -54,7 +56,10 @@ CHOSEN = [  # one of each kind: networks, data sets, losses, metrics, answers
     "pulc/vehicle_attribute",
     "quickstart/attributes",
     "official/MobileNetV1",
+    "official/R50_vd_distill_MV3_large_x1_0_CIFAR100",
     "official/person_exists",
+    "official/safety_helmet_distillation",
+    "official/table_attribute_distillation",
 ]
 ON_REQUEST = pytest.mark.skipif(
     not os.environ.get("PPCLS_LITE_WHOLE_ZOO"), reason="PPCLS_LITE_WHOLE_ZOO=1 runs all recipes"
@@ -72,7 +77,12 @@ ALL = [
     pytest.param(path, id=name_of(path), marks=[] if name_of(path) in CHOSEN else ON_REQUEST)
     for path in RECIPES
 ]
-MAIN_SCORE = {"TopkAcc": "top1", "TprAtFpr": "tpr", "ATTRMetric": "mA"}
+MAIN_SCORE = {
+    "TopkAcc": "top1",
+    "DistillationTopkAcc": "top1",
+    "TprAtFpr": "tpr",
+    "ATTRMetric": "mA",
+}
 
 
 @pytest.fixture(scope="session")
@@ -123,8 +133,15 @@ def tiny(path: Path, photos: Path, home: Path, output: Path) -> dict[str, Any]:
     lr = tree["Optimizer"]["lr"]  # the recipes' rates are for batches of 256 to 2048
     lr |= {"learning_rate": lr["learning_rate"] / 100} if "learning_rate" in lr else {}
     lr |= {"values": [rate / 100 for rate in lr["values"]]} if "values" in lr else {}
-    if tree["Arch"].get("pretrained"):
-        stand_in(home, tree["Arch"])
+    frozen = tree["Arch"].get("freeze_params_list") or [False]
+    for arch, is_frozen in zip(networks_of(tree["Arch"]), frozen):
+        if arch["name"] == "InferenceModel":
+            arch["path"] = str(exported(output, tree))
+        elif arch.get("pretrained") is True:
+            stand_in(home, arch)
+        elif arch.get("pretrained") or is_frozen:  # a teacher that another run has made
+            arch["pretrained"] = str(teacher(output, arch, tree["Arch"]["class_num"]))
+    tree["Global"].pop("pretrained_model", None)  # of another recipe
     for split in ("Train", "Eval"):
         section = tree["DataLoader"][split]
         section["loader"] = {"num_workers": 0}
@@ -145,6 +162,32 @@ def tiny(path: Path, photos: Path, home: Path, output: Path) -> dict[str, Any]:
         )
         answers["class_id_map_file"] = str(output / "labels.txt")
     return tree
+
+
+def networks_of(arch: dict[str, Any]) -> list[dict[str, Any]]:
+    """The maps of an `Arch` section that describe a network."""
+    return [network for item in arch.get("models", ()) for network in item.values()] or [arch]
+
+
+def teacher(output: Path, arch: dict[str, Any], class_num: int) -> Path:
+    """Random weights of a network of `Arch.models`."""
+    beside = ("name", "class_num", "pretrained", "use_ssld")
+    arguments = {key: value for key, value in arch.items() if key not in beside}
+    network = create_model(arch["name"], arch.get("class_num", class_num), **arguments)
+    return write_state(output / "teacher", network.state_dict())
+
+
+def exported(output: Path, tree: dict[str, Any]) -> Path:
+    """A teacher as an inference folder."""
+    return export_model(
+        create_model("PPLCNet_x0_25", tree["Arch"]["class_num"]),
+        output / "teacher",
+        image_shape=tree["Global"]["image_shape"],
+        transforms=tree["Infer"]["transforms"],
+        postprocess={"Topk": {}},
+        labels=None,
+        model_name="PPLCNet_x0_25",
+    ).folder
 
 
 def _quarter(value: Any, inside: bool = False) -> Any:
@@ -182,9 +225,10 @@ def trained(tree: dict[str, Any]) -> tuple[Path, dict[str, float]]:
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     steps = [record for record in records if record["kind"] == "step"]
-    (loss,) = tree["Loss"]["Train"][0]
+    terms = [name for name in steps[0] if "Loss" in name]  # CELoss, DMLLoss_Student_Teacher
     assert len(steps) >= TRAIN_IMAGES // BATCH
-    assert all(np.isfinite(step[loss]) for step in steps)
+    assert len(terms) >= len(tree["Loss"]["Train"])
+    assert all(np.isfinite(step[name]) for step in steps for name in terms)
     (scores,) = (record for record in records if record["kind"] == "eval")
     return run_dir, scores
 
@@ -237,7 +281,7 @@ def test_pulc_starts_from_the_official_weights(
     for task in ("clarity_assessment", "language_classification"):
         tree = tiny(CONFIGS / "pulc" / f"{task}.yaml", photos, weights_home, tmp_path)
         official = read_state(stand_in(weights_home, tree["Arch"]))
-        own = builders.build_model(check(tree), training=True).state_dict()
+        own = networks.build_model(check(tree), training=True).state_dict()
         same = [key for key, value in own.items() if np.array_equal(official[key], value.numpy())]
         assert {key.split(".")[0] for key in set(own) - set(same)} == {"fc"}
 

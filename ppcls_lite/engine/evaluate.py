@@ -138,6 +138,11 @@ class Evaluator:
         if meters.samples == 0:
             raise UserError("the evaluation set has no images: check DataLoader.Eval")
         found = results(self.metrics)
+        if not found and "loss" not in means:
+            raise UserError(
+                "no image of the evaluation set has a label (all are -1), so there is no score: "
+                "give DataLoader.Eval a list with labels, or a loss in Loss.Eval"
+            )
         if not found:
             found["loss"] = means.pop("loss")
         return found | means

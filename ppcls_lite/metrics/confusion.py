@@ -47,6 +47,8 @@ class ConfusionMatrix(CountingMetric):
 
     def compute(self, state: State) -> dict[str, float]:
         matrix = state["matrix"]
+        if not matrix.any():
+            return {}
         precision, recall, f1 = _scores(matrix)
         occurs = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
         return {

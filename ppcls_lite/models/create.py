@@ -20,6 +20,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.weights import load_weights, resolve_pretrained
 from ppcls_lite.models.zoo import ZOO
+from ppcls_lite.schema import DISTILLATION_MODEL
 
 
 class Cost(NamedTuple):
@@ -67,6 +68,11 @@ def create_model(
         near = difflib.get_close_matches(name, known, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else "list_models() gives all names"
         raise UserError(f"unknown model {name!r}; {hint}")
+    if name == DISTILLATION_MODEL:
+        raise UserError(f"{name} stands for the several networks of a recipe; name one of them")
+    for argument in entry.arguments:
+        if argument.default is registry.REQUIRED and argument.name not in ("class_num", *args):
+            raise UserError(f"{name} needs the argument {argument.name!r}")
     for key in args:
         if key in entry.fixed:
             raise UserError(

@@ -13,9 +13,8 @@ from typing import Any
 
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.registry import register
-from ppcls_lite.schema import NetworkSpec, PositiveInt
+from ppcls_lite.schema import DISTILLATION_MODEL, NetworkSpec, PositiveInt
 
-NAME = "DistillationModel"
 NAMING = {"model_key", "model_names", "model_name_pairs"}  # arguments that hold networks' names
 TAKEN = ("logits", "loss")  # names with a meaning of their own beside the networks'
 
@@ -140,8 +139,10 @@ def _names(models: list[dict[str, Any]]) -> list[str]:
         if name in names or name in TAKEN or "." in name:
             reason = "given twice" if name in names else "not a name for a network here"
             raise ConfigError(f"models.{place}: {name!r} is {reason}; choose another name")
-        if model[name].entry.name == NAME:
-            raise ConfigError(f"models.{place}.{name}: a {NAME} cannot hold another one")
+        if model[name].entry.name == DISTILLATION_MODEL:
+            raise ConfigError(
+                f"models.{place}.{name}: a {DISTILLATION_MODEL} cannot hold another one"
+            )
         names.append(name)
     if len(names) < 2:
         raise ConfigError(

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +332,18 @@ def test_runs_that_cannot_have_a_cache(home, overrides, message):
     with pytest.raises(UserError, match=message):
         trained(home, "refused", f"Global.teacher_cache={home}/refused_cache", *overrides)
     assert not (home / "refused_cache").exists()
+
+
+def test_two_ranks_fill_one_cache(home, asked, tmp_path):
+    options = [f"Global.teacher_cache={home}/ranks_cache", "Global.epochs=1"]
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    command += ["--log_dir", str(tmp_path / "log"), str(ROOT / "tools" / "train.py")]
+    command += ["-c", str(home / "recipe.yaml"), "-o", f"Global.output_dir={home}/ranks"]
+    command += [word for option in options for word in ("-o", option)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    trained(home, "after_ranks", *options)
+    assert asked == []

@@ -6,9 +6,11 @@ import numpy as np
 import paddle
 import pytest
 
+from ppcls_lite.engine.evaluate import Evaluator
 from ppcls_lite.errors import UserError
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.metrics.topk import DistillationTopkAcc, TopkAcc
+from ppcls_lite.tasks import Supervised
 
 RIGHT = paddle.eye(4)
 WRONG = paddle.eye(4).roll(1, 1)
@@ -58,7 +60,21 @@ def test_only_labelled_images_count():
 
 
 def test_without_any_label_there_is_no_score():
+    assert score(ConfusionMatrix(), RIGHT, paddle.full([4], -1, "int64")) == {}
     metric = TopkAcc(topk=1)
     assert score(metric, RIGHT, paddle.full([4], -1, "int64")) == {}
     assert score(metric, RIGHT) == {"top1": 1.0}, "the unlabelled batch must not count"
     assert np.asarray(metric.state()["images"]) == 4
+
+
+def test_an_evaluation_without_any_label_is_refused():
+    evaluator = Evaluator(Supervised(paddle.nn.Identity(), None), Loader(), [TopkAcc(topk=1)])
+    with pytest.raises(UserError, match=r"has a label \(all are -1\)"):
+        evaluator.run()
+
+
+class Loader:
+    """One batch of images without labels."""
+
+    def epoch(self, epoch: int):
+        yield {"image": RIGHT, "label": paddle.full([4], -1, "int64")}
