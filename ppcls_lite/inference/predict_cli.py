@@ -56,6 +56,8 @@ def run(argv: Sequence[str]) -> int:
     bad = kept.bad
     with contextlib.ExitStack() as stack:
         predictor = stack.enter_context(_load(args))
+        if predictor.choice is not None:
+            print(f"{predictor.choice}\n")
         file = None
         if args.output:
             file = stack.enter_context(ResultFile(args.output, append=args.resume))

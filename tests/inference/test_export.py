@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.export import TOLERANCE, export_model
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.create import create_model
+from ppcls_lite.recipe import _some_real_images
 
 OPS = [
     {"ResizeImage": {"size": [16, 16]}},
@@ -272,3 +274,15 @@ def test_a_diverged_network_is_refused(tmp_path: Path) -> None:
 def test_own_pictures_are_compared(tmp_path: Path, pictures: Path) -> None:
     sample = [pictures / "a.png", np.zeros((30, 40, 3), np.uint8)]
     assert export_tiny(tmp_path / "out", sample_images=sample).images == 2
+
+
+def test_a_recipe_s_own_images_are_compared_if_they_are_there(tmp_path: Path) -> None:
+    settings = SimpleNamespace(Infer=SimpleNamespace(infer_imgs=str(tmp_path / "absent")))
+    assert _some_real_images(settings) is None
+    settings.Infer.infer_imgs = None
+    assert _some_real_images(settings) is None
+    for index in range(20):
+        (tmp_path / f"{index:02d}.jpg").write_bytes(b"")
+    settings.Infer.infer_imgs = str(tmp_path)
+    found = [Path(file).name for file in _some_real_images(settings)]
+    assert found == [f"{index:02d}.jpg" for index in range(0, 16, 2)]

@@ -221,3 +221,17 @@ def test_the_script_works_from_anywhere(exported: Any, pictures: Path) -> None:
 def test_the_deploy_scripts_are_thin(name: str) -> None:
     lines = (ROOT / "deploy" / name).read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 30
+
+
+def test_engine_and_precision(
+    exported_both: Any, pictures: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setenv("PPCLS_LITE_HOME", str(tmp_path))
+    inputs = ["predict", "--model", str(exported_both.folder), "--input", str(pictures)]
+    options = ["--threads", "1", "--engine", "auto", "--precision", "fp32"]
+    assert main([*inputs, *options]) == 0
+    shown = capsys.readouterr().out
+    chosen = shown.split("auto: ")[1].split(" ")[0]
+    assert f"1 thread, {chosen} fp32" in shown and "left out" not in shown.split("ms per image")[1]
+    assert main([*inputs, "--engine", "paddle", "--precision", "int8"]) == 1
+    assert "paddle has fp32, bf16; int8 is of openvino" in capsys.readouterr().err
