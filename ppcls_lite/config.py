@@ -128,6 +128,11 @@ def _refusal(tree: dict[str, Any]) -> str | None:
         return None
     if run.get("eval_mode") == "retrieval" or arch.get("name") == "RecModel":
         return f"Arch and Global.eval_mode: {RETRIEVAL}"
+    if arch.get("name") == "InferenceModel":
+        return (
+            "Arch.name: InferenceModel has nothing to train; it can be a frozen teacher among the "
+            "models of a DistillationModel (docs/distillation.md)"
+        )
     return None
 
 

@@ -19,8 +19,9 @@ import pytest
 from ppcls_lite import teacher_cache
 from ppcls_lite.config_file import load_config
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.export import export_model
 from ppcls_lite.models.create import create_model
-from ppcls_lite.models.weights import read_state, write_state
+from ppcls_lite.models.weights import load_weights, read_state, write_state
 from ppcls_lite.recipe import train
 from ppcls_lite.tasks import Distilled
 from ppcls_lite.teacher_cache import TeacherCache, open_cache
@@ -249,6 +250,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "photos" / "list.txt").write_text("\n".join(lines), encoding="utf-8")
     paddle.seed(1)
     teacher = create_model("PPLCNet_x0_25", class_num=2, stride_list=[2, 1, 2, 2, 1])
+    for _ in range(20):  # batch normalisation learns the statistics, so that answers differ
+        teacher(paddle.randn([8, 3, 32, 32]))
+    teacher.fc.weight.set_value(teacher.fc.weight * 30)
     write_state(home / "teacher.pdparams", teacher.state_dict())
     (home / "recipe.yaml").write_text(RECIPE.format(home=home, root=ROOT), encoding="utf-8")
     return home
@@ -332,6 +336,32 @@ def test_runs_that_cannot_have_a_cache(home, overrides, message):
     with pytest.raises(UserError, match=message):
         trained(home, "refused", f"Global.teacher_cache={home}/refused_cache", *overrides)
     assert not (home / "refused_cache").exists()
+
+
+def test_a_teacher_from_a_file_teaches_with_a_cache(home, asked):
+    teacher = create_model("PPLCNet_x0_25", class_num=2, stride_list=[2, 1, 2, 2, 1])
+    load_weights(teacher, home / "teacher")
+    chain = [{"DecodeImage": {}}, {"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
+    export_model(teacher, home / "inference", image_shape=(3, 32, 32), transforms=chain)
+    model = f"Arch.models.0.Teacher={{name: InferenceModel, path: {home}/inference}}"
+    options = [model, f"Global.teacher_cache={home}/file_cache", "Global.epochs=2"]
+    trained(home, "from_file", *options)
+    assert sum(asked) == 15
+    with pytest.raises(UserError, match="differs in weights of Teacher"):
+        trained(home, "from_network", *options[1:])
+    trained(home, "from_network", f"Global.teacher_cache={home}/net_cache", options[2])
+    both = []
+    for folder in ("file_cache", "net_cache"):
+        logits = np.fromfile(home / folder / "Teacher.f16", np.float16).astype(np.float32)
+        powers = np.exp(logits.reshape(15, 2))
+        both.append(powers / powers.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(*both, atol=2e-3)
+    assert both[0].std(axis=0).max() > 0
+
+
+def test_a_file_alone_cannot_be_trained(home):
+    with pytest.raises(UserError, match="InferenceModel has nothing to train"):
+        trained(home, "alone", "Arch={_replace_: true, name: InferenceModel, path: x}")
 
 
 def test_two_ranks_fill_one_cache(home, asked, tmp_path):
