@@ -3,7 +3,7 @@
 The file carries `inference.yml` among its metadata, so that the file alone is enough for the
 `Predictor`. It needs the package `onnx` to write, not to run. Why not paddle2onnx: version 2.1
 installs packages by itself when it is imported and is bound to an old `onnx`.
-Read next: onnx_graph.py (operation by operation), engines/ (what runs it).
+Read next: onnx_graph.py, onnx_operations.py, engines/ (what runs it).
 """
 
 from __future__ import annotations
@@ -49,13 +49,14 @@ def write_onnx(model_dir: Path, path: Path, description: str, name: str = "netwo
 def to_onnx(model_dir: Path, name: str = "network") -> onnx.ModelProto:
     """The program of an exported folder as an ONNX model in memory."""
     from ppcls_lite.inference.onnx_graph import GraphWriter
+    from ppcls_lite.inference.onnx_operations import TRANSLATIONS
 
     program, _ = find_program(model_dir)
     if program.suffix != ".json":
         raise UserError(f"{program}: a program of Paddle 2 cannot be converted; export it again")
     layer = paddle.jit.load(str(program.with_suffix("")))
     weights = {p.name: p.numpy() for p in layer.state_dict().values()}
-    return GraphWriter(layer.program().global_block().ops, weights).write(name)
+    return GraphWriter(layer.program().global_block().ops, weights, TRANSLATIONS).write(name)
 
 
 class ReferenceEngine:
