@@ -88,15 +88,15 @@ def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str,
 
 def _cache_decoded(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
     """Give the data sets the caches that `dataset.cache` asks for."""
-    taken, ranks = 0, int(os.environ.get("PADDLE_LOCAL_SIZE") or 1)
+    taken, processes = 0, int(os.environ.get("PADDLE_LOCAL_SIZE") or 1)
     for split, dataset in datasets.items():
         extras = getattr(settings.DataLoader, split).dataset.extras
         if extras.cache is None:
             continue
         decoder = dataset.decoder()
         if extras.cache == "ram":
-            dataset.keep_decoded(cache.in_memory(dataset.paths, taken, ranks))
-            taken += cache.size_of(dataset.paths) * ranks
+            dataset.keep_decoded(cache.in_memory(dataset.paths, taken, processes))
+            taken += cache.size_of(dataset.paths) * processes
         else:
             kept = cache.on_disk(dataset.paths, extras.cache_dir, split.lower(), decoder.backend)
             dataset.keep_decoded(kept)

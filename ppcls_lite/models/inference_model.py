@@ -3,7 +3,7 @@
 It has no parameters and learns nothing; whatever the mode, it answers as in evaluation. Its answers
 are logits: of a file that ends in a softmax, the logarithm of the probabilities, which has the same
 softmax. Images arrive as the recipe normalises them; `expect` turns that into what the file wants.
-Read before: distillation_model.py (where a teacher is named). Read next: onnx_engine.py.
+Read before: distillation_model.py (where a teacher is named). Read next: inference/engines.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from paddle import Tensor, nn
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines import Engine, PaddleEngine, find_program
+from ppcls_lite.inference.engines import Engine, find_program, make_engine
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
-from ppcls_lite.models.onnx_engine import OnnxEngine
 from ppcls_lite.registry import register
 from ppcls_lite.schema import PositiveFloat, PositiveInt
 
@@ -72,7 +71,7 @@ class InferenceModel(nn.Layer):
             else None
         )
         if self.path.suffix.lower() == ".onnx":
-            engine = OnnxEngine(self.path, threads)
+            engine: Any = make_engine(self.path, "onnxruntime", threads=threads)
             self._files = [self.path]
             self._shape = engine.shape[1:]
             self._require_free_batch(engine.shape[0])
@@ -84,7 +83,7 @@ class InferenceModel(nn.Layer):
             self._files = list(find_program(self.path))
             self._shape = tuple(None if e == -1 else e for e in spec.image_shape or (3, -1, -1))
             device = "gpu" if paddle.get_device().startswith("gpu") else "cpu"
-            engine = PaddleEngine(self.path, device, threads=threads)
+            engine = make_engine(self.path, "paddle", threads=threads, device=device)
         self.normalizer: Normalizer | None = own
         self._engine: Engine = engine
         self._change: tuple[np.ndarray, np.ndarray] | None = None  # factor, offset (C, 1, 1)

@@ -47,6 +47,8 @@ def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> P
     """
     if model_dir.is_file():
         return model_dir
+    if model_dir.suffix == ".onnx" and not model_dir.exists():
+        raise UserError(f"{model_dir}: no such file (looked for {model_dir.absolute()})")
     _require_folder(model_dir)
     path = model_dir / ONNX_NAMES[precision]
     if path.is_file():

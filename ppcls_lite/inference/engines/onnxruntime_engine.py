@@ -22,8 +22,12 @@ class ONNXRuntimeEngine:
         threads: of one run.
         warmup_shape: (N, C, H, W) of a first run with zeros.
 
+    Attributes:
+        shape: of the input, (N, C, H, W), with None for what may vary.
+
     Raises:
-        UserError: ONNX Runtime is missing or cannot load the file.
+        UserError: ONNX Runtime is missing or cannot load the file, or it has other inputs than one
+            of four dimensions.
     """
 
     name = "onnxruntime"
@@ -53,7 +57,12 @@ class ONNXRuntimeEngine:
             )
         except (*self._refusals, errors.InvalidProtobuf, errors.InvalidGraph) as error:
             raise UserError(f"{path}: ONNX Runtime cannot load it: {_line(error)}") from error
-        (self._input,) = (value.name for value in self._session.get_inputs())
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            found = ", ".join(f"{item.name} {item.shape}" for item in inputs)
+            raise UserError(f"{path}: expected one input (N, C, H, W), the file has {found}")
+        self._input = inputs[0].name
+        self.shape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
         if warmup_shape is not None:
             self.run(np.zeros(warmup_shape, np.float32))
 
