@@ -75,7 +75,7 @@ void gather_taps(const float* x, const Shape& s, int64_t first, int64_t count, f
                     float* __restrict row_of_tap = place;
                     std::fill(row_of_tap, row_of_tap + low, 0.0f);
                     if (s.stride_w == 2)
-                        for (int64_t j = low; j < high; ++j) row_of_tap[j] = from[at + 2 * j];
+                        take_every_second(from + (at + 2 * low), row_of_tap + low, high - low);
                     else
                         for (int64_t j = low; j < high; ++j)
                             row_of_tap[j] = from[at + s.stride_w * j];

@@ -72,7 +72,8 @@ void fill(const Plan& p, const float* __restrict plane, float* __restrict grid) 
                         std::memcpy(to + cols.first, from + cols.first + shift,
                                     (cols.last - cols.first) * sizeof(float));
                 } else if (s.stride_w == 2) {
-                    for (int64_t j = cols.first; j < cols.last; ++j) to[j] = from[2 * j + shift];
+                    take_every_second(from + (2 * cols.first + shift), to + cols.first,
+                                      cols.last - cols.first);
                 } else {
                     for (int64_t j = cols.first; j < cols.last; ++j)
                         to[j] = from[s.stride_w * j + shift];
@@ -167,11 +168,22 @@ void scatter(const Plan& p, int a, int b, const float* __restrict phase, float* 
             if (cols.last > cols.first)
                 std::memcpy(to + cols.first + shift, from + cols.first,
                             (cols.last - cols.first) * sizeof(float));
-        } else if (s.stride_w == 2) {
-            for (int64_t j = cols.first; j < cols.last; ++j) to[2 * j + shift] = from[j];
         } else {
             for (int64_t j = cols.first; j < cols.last; ++j) to[s.stride_w * j + shift] = from[j];
         }
+    }
+}
+
+// The same for both phases of a row where the horizontal stride is 2; `row` is scratch.
+void scatter_pair(const Plan& p, int a, const float* even, const float* odd, float* row,
+                  float* __restrict plane) {
+    const Shape& s = p.s;
+    Range rows(s.h, a, s.stride_h, s.pad_h, p.rows);
+    const int64_t count = std::max<int64_t>(0, std::min(s.w, 2 * p.cols - s.pad_w));
+    for (int64_t r = rows.first; r < rows.last; ++r) {
+        interleave(even + r * p.cols, odd + r * p.cols, row, p.cols);
+        float* to = plane + (r * s.stride_h + a - s.pad_h) * s.w;
+        if (count) std::memcpy(to, row + s.pad_w, count * sizeof(float));
     }
 }
 
@@ -212,7 +224,9 @@ void depthwise_backward(const float* x, const float* weights, const float* dy, f
 #pragma omp parallel num_threads(kernels_threads)
     {
         std::vector<float> grid(p.grid_floats()), gradient(p.gradient_floats());
-        std::vector<float> phase(p.input_length()), sums(taps * LANES), chosen(taps);
+        const int64_t room = p.input_length() + LANES;
+        std::vector<float> phase(s.stride_w * room), sums(taps * LANES), chosen(taps);
+        std::vector<float> row(2 * round_up<int64_t>(p.cols, LANES) + s.pad_w);
 #pragma omp for schedule(static)
         for (int64_t item = 0; item < groups * s.c; ++item) {
             const int64_t group = item / s.c, channel = item % s.c;
@@ -230,15 +244,19 @@ void depthwise_backward(const float* x, const float* weights, const float* dy, f
                 if (!dx) continue;
                 float* to = dx + plane * s.h * s.w;
                 if (!covered) std::fill(to, to + s.h * s.w, 0.0f);
-                for (int a = 0; a < s.stride_h; ++a)
+                for (int a = 0; a < s.stride_h; ++a) {
                     for (int b = 0; b < s.stride_w; ++b) {
+                        float* own_phase = phase.data() + b * room;
                         const PhaseTaps& reach = phases[a * s.stride_w + b];
                         const int count = static_cast<int>(reach.index.size());
                         for (int t = 0; t < count; ++t) chosen[t] = own[reach.index[t]];
                         weighted_sums(gradient.data(), reach.offsets.data(), chosen.data(), count,
-                                      phase.data(), p.input_length());
-                        scatter(p, a, b, phase.data(), to);
+                                      own_phase, p.input_length());
+                        if (s.stride_w != 2) scatter(p, a, b, own_phase, to);
                     }
+                    if (s.stride_w == 2)
+                        scatter_pair(p, a, phase.data(), phase.data() + room, row.data(), to);
+                }
             }
             for (int t = 0; t < taps; ++t) {
                 parts[item * taps + t] = total(load(sums.data() + t * LANES));

@@ -29,13 +29,55 @@ static inline void store(float* to, Vec value) { std::memcpy(to, &value, sizeof 
 
 static inline Vec splat(float value) { return value - Vec{}; }
 
+// Lanes of two vectors by number: those of the second one count from LANES.
+typedef int Mask __attribute__((vector_size(LANES * 4)));
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Mask{__VA_ARGS__})
+#endif
+#define FOUR(f, i) f(i), f(i + 1), f(i + 2), f(i + 3)
+#if defined(__AVX512F__)
+#define EACH_LANE(f) FOUR(f, 0), FOUR(f, 4), FOUR(f, 8), FOUR(f, 12)
+#elif defined(__AVX__)
+#define EACH_LANE(f) FOUR(f, 0), FOUR(f, 4)
+#else
+#define EACH_LANE(f) FOUR(f, 0)
+#endif
+#define EVEN_LANE(i) (2 * (i))
+#define LOW_LANE(i) ((i) / 2 + (i) % 2 * LANES)
+#define HIGH_LANE(i) (LANES / 2 + (i) / 2 + (i) % 2 * LANES)
+#define TURNED_LANE(i) (((i) + K) % LANES)
+
+template <int K>
+static inline Vec folded(Vec value) {
+    return value + SHUFFLE(value, value, EACH_LANE(TURNED_LANE));
+}
+
 // The sum of the lanes, in an order that does not depend on anything.
 static inline float total(Vec value) {
-    float lanes[LANES];
-    store(lanes, value);
-    for (int width = LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-    return lanes[0];
+    if (LANES >= 16) value = folded<8 % LANES>(value);
+    if (LANES >= 8) value = folded<4 % LANES>(value);
+    return folded<1>(folded<2>(value))[0];
+}
+
+// to[i] = from[2 * i]; nothing is read behind the last of them.
+static inline void take_every_second(const float* from, float* to, int64_t count) {
+    int64_t i = 0;
+    for (; i + LANES < count; i += LANES) {
+        Vec a = load(from + 2 * i), b = load(from + 2 * i + LANES);
+        store(to + i, SHUFFLE(a, b, EACH_LANE(EVEN_LANE)));
+    }
+    for (; i < count; ++i) to[i] = from[2 * i];
+}
+
+// to[2 * i] = a[i] and to[2 * i + 1] = b[i], in whole vectors: all three have room for that.
+static inline void interleave(const float* a, const float* b, float* to, int64_t count) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        Vec left = load(a + i), right = load(b + i);
+        store(to + 2 * i, SHUFFLE(left, right, EACH_LANE(LOW_LANE)));
+        store(to + 2 * i + LANES, SHUFFLE(left, right, EACH_LANE(HIGH_LANE)));
+    }
 }
 
 // How many threads a kernel uses.
