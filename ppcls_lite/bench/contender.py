@@ -156,7 +156,7 @@ def scale_of(arch: str) -> float | None:
     return float(scale.replace("_", ".")) if family == "PPLCNet" and scale else None
 
 
-def _batches(options: argparse.Namespace):  # noqa: ANN202: its type is Paddle's, imported late
+def _batches(options: argparse.Namespace):
     import paddle
 
     from ppcls_lite.bench.train import Batches
@@ -179,7 +179,7 @@ def _images(options: argparse.Namespace) -> list[str]:
     return sorted(str(path) for path in Path(options.data).iterdir())
 
 
-def _measured(epoch: Callable[[], None], batches) -> Round:  # noqa: ANN001: as above
+def _measured(epoch: Callable[[], None], batches) -> Round:
     def one() -> tuple[int, float, float]:
         epoch()
         return batches.images, batches.cost.wall, batches.cost.cpu
