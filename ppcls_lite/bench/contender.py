@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 READY, ANSWER = "ready:", "seconds:"  # a library's messages may stand between these lines
 CLASSES = 1000
@@ -156,7 +157,7 @@ def scale_of(arch: str) -> float | None:
     return float(scale.replace("_", ".")) if family == "PPLCNet" and scale else None
 
 
-def _batches(options: argparse.Namespace):
+def _batches(options: argparse.Namespace) -> Any:
     import paddle
 
     from ppcls_lite.bench.train import Batches
@@ -179,7 +180,7 @@ def _images(options: argparse.Namespace) -> list[str]:
     return sorted(str(path) for path in Path(options.data).iterdir())
 
 
-def _measured(epoch: Callable[[], None], batches) -> Round:
+def _measured(epoch: Callable[[], None], batches: Any) -> Round:
     def one() -> tuple[int, float, float]:
         epoch()
         return batches.images, batches.cost.wall, batches.cost.cpu
