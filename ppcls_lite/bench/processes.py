@@ -1,7 +1,7 @@
 """How much faster several processes train on a CPU than one: `benchmark.py train --processes 1 2`.
 
 Each contender is a number of processes that train the same network with the toolkit's own loop, on
-batches in memory, and average their gradients over gloo in every step. One process runs as a user
+batches in memory, with its CPU kernels, and average their gradients over gloo in every step. One process runs as a user
 starts it; several keep to their own cores with one thread each, as `paddle.distributed.launch
 tools/train.py` makes them. All processes are started first and wait; then the contenders take
 turns, so that other work on the machine meets both. Where it is busy all the time, the ratio by
@@ -157,7 +157,7 @@ def _work(argv: list[str]) -> None:
     paddle.set_device("cpu")
     world = connect()
     batches = Batches(options.steps, options.batch_size, options.image_size)
-    epoch = toolkit_loop(options.arch, batches, options.run_dir, options.rounds + 1, world)
+    epoch = toolkit_loop(options.arch, batches, options.run_dir, options.rounds + 1, world, "auto")
     print(ANSWER, 0.0, 0.0, flush=True)
     for _ in sys.stdin:
         log.setup(Path(options.run_dir), world.rank)
