@@ -1,9 +1,9 @@
 """How much faster several processes train on a CPU than one: `benchmark.py train --processes 1 2`.
 
-Each contender is a number of processes that train the same network with the toolkit's own loop, on
-batches in memory, with its CPU kernels, and average their gradients over gloo in every step. One process runs as a user
-starts it; several keep to their own cores with one thread each, as `paddle.distributed.launch
-tools/train.py` makes them. All processes are started first and wait; then the contenders take
+Each contender is a number of processes that train the same network with the toolkit's own loop and
+CPU kernels, on batches in memory, and average their gradients over gloo in every step. One process
+runs as a user starts it; several keep to their own cores with one thread each, as
+`paddle.distributed.launch tools/train.py` makes them. All are started first; then they take
 turns, so that other work on the machine meets both. Where it is busy all the time, the ratio by
 processor time says what is left of it: how fast they were if each process had a core to itself.
 Read before: train.py, engine/cores.py.

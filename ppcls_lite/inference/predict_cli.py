@@ -20,11 +20,7 @@ from tqdm import tqdm
 
 from ppcls_lite.inference.engines.cpu import MAX_DEFAULT_THREADS, usable_cores
 from ppcls_lite.inference.inputs import find_images
-from ppcls_lite.inference.options import (
-    add_engine_options,
-    engine_arguments,
-    positive,
-)
+from ppcls_lite.inference.options import add_engine_options, engine_arguments, positive
 from ppcls_lite.inference.output import ResultFile, table_head, table_lines
 from ppcls_lite.inference.resume import Kept, keep
 
