@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import io
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ppcls_lite.engine import cores
+from ppcls_lite.engine import cores, ranks
 from ppcls_lite.errors import UserError
 
 ANSWER = "seconds:"  # before a worker's measurement, which a library's messages may surround
@@ -71,7 +70,7 @@ def compare(options: argparse.Namespace) -> int:
 def _team(count: int, options: argparse.Namespace, folder: Path) -> Iterator[list]:
     """`count` processes that are ready to train."""
     folder.mkdir()
-    ports = free_ports(count + 1)
+    ports = ranks.free_ports(count + 1)
     endpoints = [f"127.0.0.1:{port}" for port in ports[1:]]
     shared = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
     shared |= {"GLOG_minloglevel": "2", "PYTHONWARNINGS": "ignore"}
@@ -81,7 +80,7 @@ def _team(count: int, options: argparse.Namespace, folder: Path) -> Iterator[lis
         command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     try:
         for rank in range(count):
-            own = {} if count == 1 else place(rank, ports[0], endpoints)
+            own = {} if count == 1 else ranks.place(rank, ports[0], endpoints)
             team.append(
                 subprocess.Popen(
                     command,
@@ -97,30 +96,6 @@ def _team(count: int, options: argparse.Namespace, folder: Path) -> Iterator[lis
         for process in team:
             process.kill()
             process.wait()
-
-
-def place(rank: int, port: int, endpoints: list[str]) -> dict[str, str]:
-    """The environment that `paddle.distributed.launch` gives to a rank on a CPU."""
-    count = str(len(endpoints))
-    return {
-        "PADDLE_MASTER": f"127.0.0.1:{port}",
-        "PADDLE_DISTRI_BACKEND": "gloo",
-        "PADDLE_TRAINERS_NUM": count,
-        "PADDLE_LOCAL_SIZE": count,
-        "PADDLE_TRAINER_ID": str(rank),
-        "PADDLE_LOCAL_RANK": str(rank),
-        "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
-        "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
-    }
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _epoch(team: list[subprocess.Popen]) -> tuple[float, float]:

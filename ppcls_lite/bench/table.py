@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_lite.bench.contender import ANSWER, READY, scale_of
-from ppcls_lite.bench.processes import free_ports, place
+from ppcls_lite.engine.ranks import free_ports, place
 from ppcls_lite.errors import UserError
 
 PARTS = ("train", "eval", "data")

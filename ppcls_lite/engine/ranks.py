@@ -69,7 +69,7 @@ def run(processes: int, command: Sequence[str]) -> int:
     It is that of rank 0, unless another one fails first. SIGINT, SIGTERM and SIGUSR1 go to all
     ranks, which save and end together (130, 143, 75).
     """
-    ports = _free_ports(processes + 1)
+    ports = free_ports(processes + 1)
     ends = [f"127.0.0.1:{port}" for port in ports[1:]]
     team: list[subprocess.Popen] = []
 
@@ -81,7 +81,7 @@ def run(processes: int, command: Sequence[str]) -> int:
     previous = {watched: signal.signal(watched, hand_on) for watched in WATCHED}
     try:
         for rank in range(processes):
-            environment = {**os.environ, **_place(rank, ports[0], ends)}
+            environment = {**os.environ, **place(rank, ports[0], ends)}
             team.append(
                 subprocess.Popen(
                     command,
@@ -127,7 +127,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)
 
 
-def _place(rank: int, port: int, ends: Sequence[str]) -> dict[str, str]:
+def place(rank: int, port: int, ends: Sequence[str]) -> dict[str, str]:
     """The environment that `paddle.distributed.launch` gives to a rank on a CPU."""
     count = str(len(ends))
     return {
@@ -142,7 +142,8 @@ def _place(rank: int, port: int, ends: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
