@@ -226,8 +226,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", default="dataset/cifar10", metavar="DIR", help="default: dataset/cifar10")
     add("--output", default="output/prove_ssld", metavar="DIR", help="default: output/prove_ssld")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
-    add("--epochs", type=int, default=12, metavar="N", help="of the students; default: 12")
-    add("--teacher-epochs", type=int, default=6, metavar="N", help="default: 6")
+    add("--epochs", type=int, default=16, metavar="N", help="of the students; default: 16")
+    add("--teacher-epochs", type=int, default=12, metavar="N", help="default: 12")
     add("--labeled", type=int, default=1000, metavar="N", help="the few labels; default: 1000")
     add(
         *("--processes",),
