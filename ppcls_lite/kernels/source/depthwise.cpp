@@ -69,8 +69,8 @@ void fill(const Plan& p, const float* __restrict plane, float* __restrict grid) 
                 int64_t shift = b - s.pad_w;
                 if (s.stride_w == 1) {
                     if (cols.last > cols.first)
-                        std::memcpy(to + cols.first, from + cols.first + shift,
-                                    (cols.last - cols.first) * sizeof(float));
+                        copy_row(from + cols.first + shift, to + cols.first,
+                                 cols.last - cols.first);
                 } else if (s.stride_w == 2) {
                     take_every_second(from + (2 * cols.first + shift), to + cols.first,
                                       cols.last - cols.first);
@@ -166,8 +166,7 @@ void scatter(const Plan& p, int a, int b, const float* __restrict phase, float* 
         int64_t shift = b - s.pad_w;
         if (s.stride_w == 1) {
             if (cols.last > cols.first)
-                std::memcpy(to + cols.first + shift, from + cols.first,
-                            (cols.last - cols.first) * sizeof(float));
+                copy_row(from + cols.first, to + cols.first + shift, cols.last - cols.first);
         } else {
             for (int64_t j = cols.first; j < cols.last; ++j) to[s.stride_w * j + shift] = from[j];
         }
@@ -183,7 +182,7 @@ void scatter_pair(const Plan& p, int a, const float* even, const float* odd, flo
     for (int64_t r = rows.first; r < rows.last; ++r) {
         interleave(even + r * p.cols, odd + r * p.cols, row, p.cols);
         float* to = plane + (r * s.stride_h + a - s.pad_h) * s.w;
-        if (count) std::memcpy(to, row + s.pad_w, count * sizeof(float));
+        copy_row(row + s.pad_w, to, count);
     }
 }
 
@@ -205,7 +204,7 @@ void depthwise_forward(const float* x, const float* weights, float* y, const Sha
                           p.taps(), sums.data(), p.length);
             float* to = y + plane * s.out_h * s.out_w;
             for (int64_t r = 0; r < s.out_h; ++r)
-                std::memcpy(to + r * s.out_w, sums.data() + r * p.cols, s.out_w * sizeof(float));
+                copy_row(sums.data() + r * p.cols, to + r * s.out_w, s.out_w);
         }
     }
 }
@@ -236,8 +235,7 @@ void depthwise_backward(const float* x, const float* weights, const float* dy, f
                 const int64_t plane = n * s.c + channel;
                 const float* from = dy + plane * s.out_h * s.out_w;
                 for (int64_t r = 0; r < s.out_h; ++r)
-                    std::memcpy(gradient.data() + p.front + r * p.cols, from + r * s.out_w,
-                                s.out_w * sizeof(float));
+                    copy_row(from + r * s.out_w, gradient.data() + p.front + r * p.cols, s.out_w);
                 fill(p, x + plane * s.h * s.w, grid.data());
                 correlate(grid.data(), p.offsets.data(), taps, gradient.data() + p.front,
                           sums.data(), p.length);
