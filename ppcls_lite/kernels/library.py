@@ -58,4 +58,5 @@ def load(path: Path) -> ctypes.CDLL:
         function.restype = None
         function.argtypes = [*[c_void_p] * pointers, POINTER(struct)]
     library.use_threads.restype, library.use_threads.argtypes = None, [c_int]
+    library.keep_memory.restype, library.keep_memory.argtypes = c_int, []
     return library

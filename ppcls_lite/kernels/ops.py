@@ -50,6 +50,11 @@ def dense_conv(x: Tensor, weight: Tensor, window: Window, library: ctypes.CDLL) 
     return _Dense.apply(x, weight, window, library)
 
 
+def linear(x: Tensor, weight: Tensor, library: ctypes.CDLL) -> Tensor:
+    """x (N, C), weight (C, D) -> (N, D): a 1x1 convolution of the weights by the rows of x."""
+    return _Linear.apply(x, weight, library)
+
+
 def norm_act(
     x: Tensor,
     scale: Tensor,
@@ -103,6 +108,29 @@ class _Dense(PyLayer):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         return _conv_gradients(ctx, dy, ctx.rest[1].dense_backward)
+
+
+class _Linear(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, library: Any) -> Tensor:
+        wanted = _wanted(x, weight)
+        x, weight = _dense_memory(x), _dense_memory(weight)
+        n, (inputs, outputs) = x.shape[0], weight.shape
+        shape = DenseShape(1, inputs, 1, outputs, n, 1, outputs, 1, 1, 1, 0)
+        y = _new([n, outputs])
+        library.dense_forward(*_addresses(weight, x, y), shape)
+        ctx.save_for_backward(x, weight)
+        ctx.rest = shape, library, wanted
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        shape, library, wanted = ctx.rest
+        x, weight = ctx.saved_tensor()
+        dy, dx = _dense_memory(dy), _new(x.shape)
+        dweight = _new(weight.shape) if wanted[1] else None
+        library.dense_backward(*_addresses(weight, x, dy, dweight, dx), shape)
+        return _chosen(wanted, dx, dweight)
 
 
 class _NormAct(PyLayer):

@@ -17,7 +17,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_lite.kernels import library
-from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, norm_act
+from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, linear, norm_act
 
 TOLERANCE = 1e-4  # of the largest value of a tensor
 STOCK_ACTIVATIONS = {None: lambda z: z, "relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish}
@@ -92,6 +92,12 @@ def run(kernels: ctypes.CDLL) -> list[str]:
             ),
             [*([] if fixed else [image]), array(d, c, k, k)],
         )
+    compare(
+        "linear layer",
+        lambda x, weight: linear(x, weight, kernels),
+        paddle.matmul,
+        [array(7, 40), array(40, 70)],
+    )
     for act in ACTIVATIONS:
         _compare_norm(kernels, act, array, compare, failures)
     failures += _lost_nan(kernels)

@@ -13,7 +13,7 @@ import ctypes
 import paddle
 from paddle import Tensor, nn
 
-from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, norm_act
+from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, linear, norm_act
 from ppcls_lite.models.layers import ConvBN, NamedConvBN
 
 IMAGE_CHANNELS = 4  # a layer with no more inputs reads images, whose gradient nobody wants
@@ -56,6 +56,17 @@ class NativeDense(nn.Conv2D, _Native):
             y = dense_conv(x, self.weight, self._kernels.window, self._kernels.library)
             return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
         return nn.Conv2D.forward(self, x)
+
+
+class NativeLinear(nn.Linear, _Native):
+    """The classifier."""
+
+    @paddle.jit.not_to_static
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.ndim == 2 and _is_plain(x):
+            y = linear(x, self.weight, self._kernels.library)
+            return y if self.bias is None else y + self.bias
+        return nn.Linear.forward(self, x)
 
 
 class NativeConvBN(ConvBN, _Native):
@@ -105,6 +116,8 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
         if layer._groups == 1 and _is_dense(layer, window):
             return NativeDense, window
         return None, None
+    if type(layer) is nn.Linear:
+        return NativeLinear, None
     for stock, native in ((ConvBN, NativeConvBN), (NamedConvBN, NativeNamedConvBN)):
         if type(layer) is stock:
             return native, None

@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from ppcls_lite import kernels
 from ppcls_lite.data.samplers import DistributedBatchSampler
 from ppcls_lite.engine.distributed import World, connect
 from ppcls_lite.engine.evaluate import Evaluator
@@ -67,6 +68,7 @@ def frozen_network(world: World) -> nn.Layer:
 def run(world: World, run_dir: Path, update_freq: int = 1) -> None:
     """Train for two epochs; leaves the weights and, in result.json, every number of the run."""
     model = frozen_network(world)
+    kernels.prepare(model, "auto", "cpu")
     task = Supervised(model, CombinedLoss([CELoss(epsilon=0.1)]))
     # 33 images: in the last step of an evaluation in two processes, one of them has none
     evaluator = Evaluator(

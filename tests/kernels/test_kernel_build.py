@@ -158,7 +158,7 @@ def test_the_self_test_notices_wrong_results_and_crashes(
     own = tmp_path / "source"
     own.mkdir()
     for body in ("", "*(volatile int*)0 = 1;"):
-        code = 'extern "C" {\nvoid use_threads(int) {}\n'
+        code = 'extern "C" {\nvoid use_threads(int) {}\nint keep_memory() { return 0; }\n'
         for name in ("depthwise_forward", "depthwise_backward", "dense_forward"):
             code += f"void {name}() {{ {body} }}\n"
         for name in ("dense_backward", "norm_forward", "norm_backward"):

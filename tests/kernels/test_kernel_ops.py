@@ -12,7 +12,7 @@ import pytest
 from paddle import Tensor, nn
 
 from ppcls_lite.kernels import swap
-from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, norm_act
+from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, linear, norm_act
 from ppcls_lite.kernels.selftest import EPSILON, MOMENTUM, STOCK_ACTIVATIONS, TOLERANCE, difference
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.layers import ConvBN, NamedConvBN
@@ -29,17 +29,22 @@ class Shapes:
     def __init__(self) -> None:
         self.depthwise: set[tuple[int, int, Window]] = set()
         self.dense: set[tuple[int, int, int, int, Window]] = set()
+        self.linears: set[tuple[int, int]] = set()
         self.norms: set[tuple[int, int, str | None]] = set()
 
     def watch(self, model: nn.Layer, size: tuple[int, int]) -> None:
         for layer in model.sublayers():
-            if isinstance(layer, (nn.Conv2D, ConvBN, NamedConvBN)):
+            if isinstance(layer, (nn.Conv2D, nn.Linear, ConvBN, NamedConvBN)):
                 layer.register_forward_post_hook(self._note)
         model.eval()
         with paddle.no_grad():
             model(paddle.zeros([1, 3, *size]))
 
     def _note(self, layer: nn.Layer, inputs: tuple[Tensor], output: Tensor) -> None:
+        if isinstance(layer, nn.Linear):
+            assert swap._kind(layer)[0] is swap.NativeLinear
+            self.linears.add(tuple(layer.weight.shape))
+            return
         _, channels, height, width = inputs[0].shape
         if isinstance(layer, nn.Conv2D):
             kind, window = swap._kind(layer)
@@ -97,6 +102,18 @@ def test_1x1_convolutions_and_first_layers_of_the_zoo(shapes: Shapes, native: ct
         assert worst <= TOLERANCE, (channels, outputs, height, width, window)
 
 
+def test_linear_layers_of_the_zoo(shapes: Shapes, native: ctypes.CDLL) -> None:
+    assert len(shapes.linears) > 4
+    for inputs, outputs in [*shapes.linears, (1280, 1000), (3, 1)]:
+        for count in (1, 9):
+            worst = difference(
+                lambda x, weight: linear(x, weight, native),
+                paddle.matmul,
+                [array(count, inputs), array(inputs, outputs)],
+            )
+            assert worst <= TOLERANCE, (inputs, outputs, count)
+
+
 def test_normalisations_of_the_zoo(shapes: Shapes, native: ctypes.CDLL) -> None:
     acts = {act for *_, act in shapes.norms}
     assert acts == set(ACTIVATIONS)
@@ -142,6 +159,7 @@ def bits(native: ctypes.CDLL, threads: int) -> list[bytes]:
             [array(11, 12, 15, 15), array(12, 1, 5, 5)],
         ),
         (lambda x, w: dense_conv(x, w, SAME, native), [array(11, 40, 9, 9), array(70, 40, 1, 1)]),
+        (lambda x, w: linear(x, w, native), [array(33, 90), array(90, 600)]),
         (
             lambda x, w, b: norm_act(
                 *(x, w, b, (paddle.zeros([13]), paddle.ones([13]))),
@@ -174,6 +192,9 @@ def test_values_that_are_not_finite_come_through(value: float, native: ctypes.CD
     calls = {
         "depthwise": lambda t: depthwise_conv(t, paddle.ones([3, 1, 3, 3]), same, native),
         "dense": lambda t: dense_conv(t, paddle.ones([4, 3, 1, 1]), SAME, native),
+        "linear": lambda t: linear(
+            t.reshape([2, 3 * 64]), paddle.ones([3 * 64, 3 * 64]), native
+        ).reshape([2, 3, 8, 8]),
     }
     for act in ACTIVATIONS:
         calls[f"norm {act}"] = lambda t, act=act: norm_act(

@@ -152,8 +152,7 @@ void multiply(const std::vector<float>& weights, int64_t rows, int64_t depth, co
                     const int64_t piece = std::min(count - done, left);
                     float* to = const_cast<float*>(output.at(first + done)) + r * size;
                     for (int64_t q = 0; q < present; ++q)
-                        for (int64_t i = 0; i < piece; ++i)
-                            to[q * size + i] = result[q * PANEL + done + i];
+                        copy_row(result.data() + q * PANEL + done, to + q * size, piece);
                     done += piece;
                 }
             }
@@ -163,6 +162,7 @@ void multiply(const std::vector<float>& weights, int64_t rows, int64_t depth, co
 
 constexpr int DOT_ROWS = MANY_REGISTERS ? 4 : 3;
 constexpr int DOT_COLS = MANY_REGISTERS ? 6 : 3;
+constexpr int DOT_BLOCK = 12;
 
 // sums[i * step + j] += dot(a[i], b[j]) over `length` floats, a multiple of LANES.
 template <int R, int C>
@@ -175,7 +175,7 @@ inline void dots(const float* a, int64_t a_stride, const float* b, int64_t b_str
         for (int r = 0; r < R; ++r) left[r] = load(a + r * a_stride + i);
 #pragma GCC unroll 6
         for (int c = 0; c < C; ++c) {
-            Vec right = load(b + c * b_stride + i);
+            Vec right = kept(load(b + c * b_stride + i));
 #pragma GCC unroll 4
             for (int r = 0; r < R; ++r) own[r][c] += left[r] * right;
         }
@@ -184,25 +184,29 @@ inline void dots(const float* a, int64_t a_stride, const float* b, int64_t b_str
         for (int c = 0; c < C; ++c) sums[r * step + c] += total(own[r][c]);
 }
 
+// All of them. Some rows of b stay in the first cache while those of a pass by.
 void all_dots(const float* a, int64_t a_rows, int64_t a_stride, const float* b, int64_t b_rows,
               int64_t b_stride, int64_t length, float* sums) {
-    for (int64_t r = 0; r < a_rows;) {
-        const bool high = r + DOT_ROWS <= a_rows;
-        for (int64_t c = 0; c < b_rows;) {
-            const bool wide = c + DOT_COLS <= b_rows;
-            const float *left = a + r * a_stride, *right = b + c * b_stride;
-            float* to = sums + r * b_rows + c;
-            if (high && wide)
-                dots<DOT_ROWS, DOT_COLS>(left, a_stride, right, b_stride, length, to, b_rows);
-            else if (high)
-                dots<DOT_ROWS, 1>(left, a_stride, right, b_stride, length, to, b_rows);
-            else if (wide)
-                dots<1, DOT_COLS>(left, a_stride, right, b_stride, length, to, b_rows);
-            else
-                dots<1, 1>(left, a_stride, right, b_stride, length, to, b_rows);
-            c += wide ? DOT_COLS : 1;
+    for (int64_t begin = 0; begin < b_rows; begin += DOT_BLOCK) {
+        const int64_t end = std::min(b_rows, begin + DOT_BLOCK);
+        for (int64_t r = 0; r < a_rows;) {
+            const bool high = r + DOT_ROWS <= a_rows;
+            for (int64_t c = begin; c < end;) {
+                const bool wide = c + DOT_COLS <= end;
+                const float *left = a + r * a_stride, *right = b + c * b_stride;
+                float* to = sums + r * b_rows + c;
+                if (high && wide)
+                    dots<DOT_ROWS, DOT_COLS>(left, a_stride, right, b_stride, length, to, b_rows);
+                else if (high)
+                    dots<DOT_ROWS, 1>(left, a_stride, right, b_stride, length, to, b_rows);
+                else if (wide)
+                    dots<1, DOT_COLS>(left, a_stride, right, b_stride, length, to, b_rows);
+                else
+                    dots<1, 1>(left, a_stride, right, b_stride, length, to, b_rows);
+                c += wide ? DOT_COLS : 1;
+            }
+            r += high ? DOT_ROWS : 1;
         }
-        r += high ? DOT_ROWS : 1;
     }
 }
 
@@ -245,10 +249,13 @@ void outer_product(const Columns& dy, int64_t rows, int64_t depth, const Columns
             }
         }
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < rows * depth; ++i) {
-            float sum = 0;
-            for (int64_t group = 0; group < groups; ++group) sum += parts[group * rows * depth + i];
-            dweights[i] = sum;
+        for (int64_t r = 0; r < rows; ++r) {
+            float* __restrict sum = dweights + r * depth;
+            std::fill(sum, sum + depth, 0.0f);
+            for (int64_t group = 0; group < groups; ++group) {
+                const float* __restrict part = parts.data() + (group * rows + r) * depth;
+                for (int64_t k = 0; k < depth; ++k) sum[k] += part[k];
+            }
         }
     }
 }

@@ -29,6 +29,16 @@ static inline void store(float* to, Vec value) { std::memcpy(to, &value, sizeof 
 
 static inline Vec splat(float value) { return value - Vec{}; }
 
+// The value in a register: GCC else may read it from memory again for each of its uses.
+static inline Vec kept(Vec value) {
+#if defined(__x86_64__)
+    asm("" : "+v"(value));
+#elif defined(__aarch64__)
+    asm("" : "+w"(value));
+#endif
+    return value;
+}
+
 // Lanes of two vectors by number: those of the second one count from LANES.
 typedef int Mask __attribute__((vector_size(LANES * 4)));
 #if defined(__clang__)
@@ -45,6 +55,7 @@ typedef int Mask __attribute__((vector_size(LANES * 4)));
 #define EACH_LANE(f) FOUR(f, 0)
 #endif
 #define EVEN_LANE(i) (2 * (i))
+#define LAST_LANE(i) (2 * (i) + (i) * 2 / LANES)
 #define LOW_LANE(i) ((i) / 2 + (i) % 2 * LANES)
 #define HIGH_LANE(i) (LANES / 2 + (i) / 2 + (i) % 2 * LANES)
 #define TURNED_LANE(i) (((i) + K) % LANES)
@@ -61,14 +72,37 @@ static inline float total(Vec value) {
     return folded<1>(folded<2>(value))[0];
 }
 
+// Copy a few floats, as the rows of small planes are: a call of memcpy costs as much as the copy.
+static inline void copy_row(const float* from, float* to, int64_t count) {
+    int64_t i = 0;
+    if (count >= LANES) {
+        for (; i + LANES < count; i += LANES) store(to + i, load(from + i));
+        store(to + count - LANES, load(from + count - LANES));
+    } else if (count >= 8) {
+        std::memcpy(to, from, 32);
+        std::memcpy(to + count - 8, from + count - 8, 32);
+    } else if (count >= 4) {
+        std::memcpy(to, from, 16);
+        std::memcpy(to + count - 4, from + count - 4, 16);
+    } else {
+        for (; i < count; ++i) to[i] = from[i];
+    }
+}
+
 // to[i] = from[2 * i]; nothing is read behind the last of them.
 static inline void take_every_second(const float* from, float* to, int64_t count) {
     int64_t i = 0;
-    for (; i + LANES < count; i += LANES) {
-        Vec a = load(from + 2 * i), b = load(from + 2 * i + LANES);
-        store(to + i, SHUFFLE(a, b, EACH_LANE(EVEN_LANE)));
+    if (count >= LANES) {
+        for (; i + LANES < count; i += LANES) {
+            Vec a = load(from + 2 * i), b = load(from + 2 * i + LANES);
+            store(to + i, SHUFFLE(a, b, EACH_LANE(EVEN_LANE)));
+        }
+        i = count - LANES;  // the last vector overlaps; its second half begins one float earlier
+        Vec a = load(from + 2 * i), b = load(from + 2 * i + LANES - 1);
+        store(to + i, SHUFFLE(a, b, EACH_LANE(LAST_LANE)));
+    } else {
+        for (; i < count; ++i) to[i] = from[2 * i];
     }
-    for (; i < count; ++i) to[i] = from[2 * i];
 }
 
 // to[2 * i] = a[i] and to[2 * i + 1] = b[i], in whole vectors: all three have room for that.
