@@ -1,10 +1,11 @@
 """How much faster several processes train on a CPU than one: `benchmark.py train --processes 1 2`.
 
 Each contender is a number of processes that train the same network with the toolkit's own loop and
-CPU kernels, on batches in memory, and average their gradients over gloo in every step. One process
-runs as a user starts it; several keep to their own cores with one thread each, as
-`paddle.distributed.launch tools/train.py` makes them. All are started first; then they take
-turns, so that other work on the machine meets both. Where it is busy all the time, the ratio by
+CPU kernels (Paddle's with `--cpu-kernels off`), on batches in memory, and average their gradients
+over gloo in every step. One process runs as a user starts it, with kernels on all cores; several
+keep to their own cores with one thread each, as `paddle.distributed.launch tools/train.py` makes
+them. All are started first; then they take turns, so that other work on the machine meets both.
+Where it is busy all the time, the ratio by
 processor time says what is left of it: how fast they were if each process had a core to itself.
 Read before: train.py, engine/cores.py.
 """
@@ -76,7 +77,7 @@ def _team(count: int, options: argparse.Namespace, folder: Path) -> Iterator[lis
     shared |= {"GLOG_minloglevel": "2", "PYTHONWARNINGS": "ignore"}
     team: list[subprocess.Popen] = []
     command = [sys.executable, "-m", __name__, "--arch", options.arch, "--run-dir", str(folder)]
-    for name in ("steps", "batch_size", "image_size", "rounds"):
+    for name in ("steps", "batch_size", "image_size", "rounds", "cpu_kernels"):
         command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     try:
         for rank in range(count):
@@ -132,7 +133,9 @@ def _work(argv: list[str]) -> None:
     paddle.set_device("cpu")
     world = connect()
     batches = Batches(options.steps, options.batch_size, options.image_size)
-    epoch = toolkit_loop(options.arch, batches, options.run_dir, options.rounds + 1, world, "auto")
+    epoch = toolkit_loop(
+        options.arch, batches, options.run_dir, options.rounds + 1, world, options.cpu_kernels
+    )
     print(ANSWER, 0.0, 0.0, flush=True)
     for _ in sys.stdin:
         log.setup(Path(options.run_dir), world.rank)
@@ -147,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-dir", required=True)
     for name in ("--steps", "--batch-size", "--image-size", "--rounds"):
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--cpu-kernels", required=True)
     return parser
 
 

@@ -176,5 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--processes", type=int, nargs="+", help="compare numbers of processes on the CPU, e.g. 1 2"
     )
+    parser.add_argument(
+        "--cpu-kernels", choices=("auto", "off"), default="auto", help="of those processes"
+    )
     parser.add_argument("--at-least", type=float, default=0.0, help="smallest ratio that passes")
     return parser

@@ -107,7 +107,8 @@ def test_errors_of_a_worker_arrive_with_their_place():
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may ignore it
 sys.path.insert(0, {root!r})
 sys.path.insert(0, {tests!r})
 from test_loader_failures import Numbers, loader

@@ -76,5 +76,8 @@ def test_an_evaluation_without_any_label_is_refused():
 class Loader:
     """One batch of images without labels."""
 
+    def __len__(self) -> int:
+        return 1
+
     def epoch(self, epoch: int):
         yield {"image": RIGHT, "label": paddle.full([4], -1, "int64")}
