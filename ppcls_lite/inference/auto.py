@@ -3,7 +3,8 @@
 Each engine and precision that can run the model is loaded, its answers on a few pictures are
 compared with the reference (Paddle fp32 where the folder has Paddle's program), and those that
 pass run in turns within a time budget. The choice is kept in a file per model, CPU, thread number
-and versions, so the next start measures nothing. The engine itself is then made as by hand.
+and versions, so the next start measures nothing. The engine itself is then made as by hand, in a
+process that has loaded no other: `choose_apart` measures in a child process.
 Read next: auto_check.py (what passes), auto_memory.py (the file), engines/.
 """
 
@@ -11,9 +12,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +126,56 @@ def choose(
     memory.write(key, model, choice)
     logger.info("%s", choice)
     return choice
+
+
+def choose_apart(
+    model: Path,
+    spec: InferenceSpec,
+    shape: tuple[int, int, int, int],
+    threads: int | None = None,
+    precision: Precision | None = None,
+    device: str = "cpu",
+) -> Choice:
+    """`choose`, but what has to be measured is measured in a child process.
+
+    So no engine that lost leaves its memory and threads behind. Raises UserError as `choose`.
+    """
+    memory = Memory(cache_folder())
+    used = default_threads() if threads is None else threads
+    if device != "cpu" or memory.read(memory.key(model, shape, used, precision), model):
+        return choose(model, spec, shape, threads, precision, device)
+    call = json.dumps([str(model), shape, threads, precision])
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    child = subprocess.run(
+        [sys.executable, "-c", f"from {__name__} import _answer; _answer()"],
+        input=call,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )
+    if child.returncode:
+        raise UserError(
+            f"{model}: engine auto: the process that measures ended with status "
+            f"{child.returncode}; its message is above. Name an engine: engine paddle"
+        )
+    answer = json.loads(child.stdout.splitlines()[-1])
+    if "error" in answer:
+        raise UserError(answer["error"])
+    choice = Choice(**answer | {"model": Path(answer["model"])})
+    logger.info("%s", choice)
+    return choice
+
+
+def _answer() -> None:
+    """The child of `choose_apart`: the call on standard input, the choice as the last line."""
+    model, shape, threads, precision = json.loads(sys.stdin.read())
+    try:
+        spec = InferenceSpec.read(Path(model))
+        choice = choose(Path(model), spec, tuple(shape), threads, precision)
+        answer = asdict(choice) | {"model": str(choice.model)}
+    except UserError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer), flush=True)
 
 
 Pair = tuple[EngineName, Precision]

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import queue
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from multiprocessing.sharedctypes import RawArray
 from typing import Any, NamedTuple, Protocol
@@ -106,20 +107,21 @@ class EngineProcess:
         """The number of the process."""
         return self._process.pid
 
-    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
-        """Run one batch: (N, C, H, W) float32 to the outputs of the network.
+    def run(self, inputs: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
+        """Run one batch: (N, C, H, W), or N images (C, H, W), to the outputs of the network.
 
         Raises:
             UserError: what the engine raised, or its process died.
         """
-        inputs = np.asarray(inputs, np.float32)
+        shape = (len(inputs), *np.shape(inputs[0]))
         lane = self._free.get()
         try:
-            fits = inputs.size <= len(lane.memory)
+            fits = math.prod(shape) <= len(lane.memory)
             if fits:
-                np.copyto(_view(lane, inputs.shape), inputs)
+                for place, image in zip(_view(lane, shape), inputs):
+                    np.copyto(place, image)
             with contextlib.suppress(BrokenPipeError):  # `_answer` tells why
-                lane.pipe.send(inputs.shape if fits else np.ascontiguousarray(inputs))
+                lane.pipe.send(shape if fits else np.asarray(inputs, np.float32))
             return self._answer(lane)
         finally:
             self._free.put(lane)
@@ -150,7 +152,7 @@ class EngineProcess:
 
 
 def _view(lane: _Lane, shape: tuple[int, ...]) -> np.ndarray:
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     return np.frombuffer(lane.memory, np.float32, size).reshape(shape)
 
 

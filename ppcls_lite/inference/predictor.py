@@ -28,7 +28,7 @@ from ppcls_lite.inference.engine_process import EngineProcess
 from ppcls_lite.inference.engines import Device, Engine, EngineName, Precision, make_engine
 from ppcls_lite.inference.postprocess import Postprocess, Result
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
-from ppcls_lite.inference.stream import batched, classify, decode, overlapped
+from ppcls_lite.inference.stream import batched, classify, decode, overlapped, require_one_shape
 
 if TYPE_CHECKING:
     from ppcls_lite.inference.auto import Choice
@@ -99,9 +99,9 @@ class Predictor:
             self.engine: Engine = _start(make, isolate, shape)
             return
         if engine == "auto":
-            from ppcls_lite.inference.auto import choose  # measures, which others do not need
+            from ppcls_lite.inference.auto import choose_apart
 
-            choice = choose(folder, spec, shape, threads, precision, device)
+            choice = choose_apart(folder, spec, shape, threads, precision, device)
             self.choice = choice
             folder, engine, precision = choice.model, choice.engine, choice.precision
         precision = precision or "fp32"
@@ -212,6 +212,16 @@ class Predictor:
                 f"{array.shape} {array.dtype}; predict() takes pictures"
             )
         return self.engine.run(array)[0]  # (N, classes)
+
+    def predict_images(self, arrays: list[np.ndarray]) -> np.ndarray:
+        """`predict_batch` of images (C, H, W) that `preprocess` gave one by one.
+
+        Raises UserError if they differ in size.
+        """
+        require_one_shape(arrays)
+        if isinstance(self.engine, EngineProcess):  # which saves a copy
+            return self.engine.run(arrays)[0]  # (N, classes)
+        return self.predict_batch(np.stack(arrays))
 
     def answers(self, outputs: np.ndarray) -> list[Result]:
         """Post-process (N, classes); a network exported with logits gets its activation here."""

@@ -79,7 +79,7 @@ def classify(
         observe("preprocess", sum(item.seconds for item in batch), len(batch))
     if arrays:
         start = time.perf_counter()
-        outputs = predictor.predict_batch(stack(arrays))
+        outputs = predictor.predict_images(arrays)
         if observe:
             observe("inference", time.perf_counter() - start, len(arrays))
         answers = iter(predictor.answers(outputs))
@@ -121,16 +121,11 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def stack(arrays: list[np.ndarray]) -> np.ndarray:
-    """Pre-processed images as one batch.
-
-    Raises:
-        UserError: they differ in size.
-    """
+def require_one_shape(arrays: list[np.ndarray]) -> None:
+    """Raise UserError if the pre-processed images of a batch differ in size."""
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
         raise UserError(
             f"images of one batch have different shapes after pre-processing, {sorted(shapes)}; "
             "use batch_size=1 (--batch-size 1) or a fixed size in transform_ops"
         )
-    return np.stack(arrays)  # (N, C, H, W)

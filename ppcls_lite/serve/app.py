@@ -31,7 +31,6 @@ from starlette.routing import Route
 
 from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.inference.predictor import Predictor
-from ppcls_lite.inference.stream import stack
 from ppcls_lite.serve.batcher import Answer, Batcher
 from ppcls_lite.serve.metrics import CONTENT_TYPE, Metrics
 from ppcls_lite.serve.options import ServeOptions
@@ -132,7 +131,7 @@ class Service:
     def _run(self, arrays: list[np.ndarray]) -> list[Answer]:
         self.metrics.batch.observe(len(arrays))
         with self.metrics.inference.time():
-            outputs = self.predictor.predict_batch(stack(arrays))  # (N, classes)
+            outputs = self.predictor.predict_images(arrays)  # (N, classes)
         return self.predictor.answers(outputs)
 
 
