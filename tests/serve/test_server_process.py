@@ -152,3 +152,14 @@ def test_it_listens_on_this_machine_only(start: Any, picture: Any) -> None:
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "deploy" / "server.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_answers_do_not_wait_for_more_to_send() -> None:
+    from ppcls_lite.serve.server import bind
+
+    with bind("127.0.0.1", 0) as bound:
+        bound.listen()
+        with socket.create_connection(bound.getsockname()):
+            accepted, _ = bound.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
