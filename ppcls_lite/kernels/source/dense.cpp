@@ -127,7 +127,7 @@ void multiply(const std::vector<float>& weights, int64_t rows, int64_t depth, co
               const Gather& gathered, float* y, int64_t size, int64_t columns) {
     const int64_t panels = (columns + PANEL - 1) / PANEL;
     const Columns output{y, rows, size};
-#pragma omp parallel num_threads(kernels_threads)
+#pragma omp parallel num_threads(team(rows * depth * columns))
     {
         std::vector<float> scratch(depth * PANEL), result(TILE_ROWS * PANEL);
 #pragma omp for schedule(static)
@@ -219,7 +219,7 @@ void outer_product(const Columns& dy, int64_t rows, int64_t depth, const Columns
     const int64_t groups = std::min<int64_t>(chunks, 32);
     const int64_t blocks = std::min<int64_t>((16 + groups - 1) / groups, (rows + 15) / 16);
     std::vector<float> parts(groups * rows * depth);
-#pragma omp parallel num_threads(kernels_threads)
+#pragma omp parallel num_threads(team(rows * depth * columns))
     {
         std::vector<float> left(rows * chunk), right(depth * chunk);
 #pragma omp for schedule(static)

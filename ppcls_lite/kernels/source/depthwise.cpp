@@ -38,6 +38,7 @@ struct Plan {
                 offsets.push_back(phase_at(a, b) + (a / s.stride_h) * cols + b / s.stride_w);
     }
     int taps() const { return s.kernel_h * s.kernel_w; }
+    int64_t work() const { return 2 * s.n * s.c * length * taps(); }  // twice: memory is slower
     int64_t phase_at(int a, int b) const {
         return ((a % s.stride_h) * s.stride_w + b % s.stride_w) * phase;
     }
@@ -205,7 +206,7 @@ extern "C" {
 void depthwise_forward(const float* x, const float* weights, float* y, const Shape* shape) {
     const Plan p(*shape);
     const Shape& s = p.s;
-#pragma omp parallel num_threads(kernels_threads)
+#pragma omp parallel num_threads(team(p.work()))
     {
         std::vector<float> grid(p.grid_floats()), sums(p.length);
 #pragma omp for schedule(static)
@@ -231,7 +232,7 @@ void depthwise_backward(const float* x, const float* weights, const float* dy, f
     const int64_t groups = std::min<int64_t>(s.n, 8);
     std::vector<float> parts(groups * s.c * taps);
     const bool covered = p.rows * s.stride_h >= s.h + s.pad_h && p.cols * s.stride_w >= s.w + s.pad_w;
-#pragma omp parallel num_threads(kernels_threads)
+#pragma omp parallel num_threads(team(p.work()))
     {
         std::vector<float> grid(p.grid_floats()), gradient(p.gradient_floats());
         const int64_t room = p.input_length() + LANES;

@@ -50,7 +50,7 @@ struct Norm {
 template <int A>
 void normalise(const float* x, float* y, const Norm& s, const float* gamma, const float* beta,
                const float* mean, const float* inverse) {
-#pragma omp parallel for schedule(static) num_threads(kernels_threads)
+#pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
     for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
         const int64_t c = plane % s.c;
         const float m = mean[c], scale = gamma[c] * inverse[c], shift = beta[c];
@@ -67,7 +67,7 @@ void gradients(const float* x, const float* dy, float* dx, const Norm& s, const 
                float* dbeta) {
     std::vector<double> sums(2 * s.n * s.c);
     std::vector<float> mean_of(2 * s.c);
-#pragma omp parallel num_threads(kernels_threads)
+#pragma omp parallel num_threads(team(8 * s.n * s.c * s.size))
     {
 #pragma omp for schedule(static)
         for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
@@ -130,7 +130,7 @@ void norm_forward(const float* x, const float* gamma, const float* beta, float* 
                   const Norm* shape) {
     const Norm& s = *shape;
     std::vector<double> parts(2 * s.n * s.c);  // of each plane: mean, sum of squared distances
-#pragma omp parallel num_threads(kernels_threads)
+#pragma omp parallel num_threads(team(8 * s.n * s.c * s.size))
     {
 #pragma omp for schedule(static)
         for (int64_t plane = 0; plane < s.n * s.c; ++plane) {

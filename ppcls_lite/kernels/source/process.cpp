@@ -1,5 +1,6 @@
 // What the kernels set in the process that loads them.
 
+#include <cstdint>
 #include <cstdlib>
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -7,8 +8,9 @@
 
 extern "C" {
 
-// The number of threads that all kernels use; Python sets it when it loads the library.
+// See vectors.h. Python sets the number of threads when it loads the library.
 int kernels_threads = 1;
+int64_t kernels_worth = 4 << 20;
 
 void use_threads(int count) { kernels_threads = count; }
 
