@@ -37,7 +37,7 @@ def rank_process(launcher: subprocess.Popen, rank: int) -> int:
 
 
 def wait_for(log: Path, text: str, launcher: subprocess.Popen) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 150
     while not (log.exists() and text in log.read_text(encoding="utf-8")):
         assert time.monotonic() < end and launcher.poll() is None, launcher.communicate()[0]
         time.sleep(0.01)
@@ -54,7 +54,7 @@ def whole(home: Path, launch: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     """The folder of an uninterrupted run in two processes, and what the launcher printed."""
     folder = tmp_path_factory.mktemp("whole")
     process = launch(folder / "log", *command("train", home, folder))
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     return folder, printed
 
@@ -79,7 +79,7 @@ def test_evaluation_in_two_processes_equals_that_in_one(
     weights = f"Global.pretrained_model={whole[0]}/PPLCNet_x0_25/best_model"
     process = launch(tmp_path / "log", *command("eval", home, tmp_path / "two", weights))
     assert main(["eval", *command("eval", home, tmp_path / "one", weights)[1:]]) == 0
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     one, two = (
         json.loads((tmp_path / n / "PPLCNet_x0_25" / "eval.json").read_text())
@@ -96,14 +96,14 @@ def test_a_signal_to_one_rank_stops_all_and_a_relaunch_resumes_exactly(
     process = launch(tmp_path / "log", *command("train", home, tmp_path))
     wait_for(tmp_path / "log" / "workerlog.0", "[Epoch 2/6][Iter: 3/6]", process)
     os.kill(rank_process(process, 1), signal.SIGTERM)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=150)
     assert process.returncode == 128 + signal.SIGTERM  # the ranks' own, whichever ends first
     assert "Stopped by SIGTERM in epoch" in printed
     assert "Traceback" not in printed
     run_dir = tmp_path / "PPLCNet_x0_25"
     resume = f"Global.checkpoints={run_dir}/latest"
     process = launch(tmp_path / "log2", *command("train", home, tmp_path, resume))
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     first, second = (safe_pickle.load(d / "latest.pdparams") for d in (folder_of(whole), run_dir))
     assert all(np.array_equal(first[name], second[name]) for name in first)
@@ -116,7 +116,7 @@ def test_a_signal_to_the_launcher_saves_and_another_number_of_ranks_goes_on(
     process = launch(tmp_path / "log", *command("train", home, tmp_path))
     wait_for(tmp_path / "log" / "workerlog.0", "[Epoch 2/6][Iter: 2/6]", process)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=150)
     assert process.returncode == signal.SIGTERM
     run_dir = tmp_path / "PPLCNet_x0_25"
     log = (run_dir / "train.log").read_text(encoding="utf-8")
@@ -147,8 +147,8 @@ def test_a_killed_rank_ends_the_others_within_seconds(
     other = rank_process(process, 0)
     os.kill(rank_process(process, 1), signal.SIGKILL)
     killed = time.monotonic()
-    printed, _ = process.communicate(timeout=60)
-    assert time.monotonic() - killed < 15
+    printed, _ = process.communicate(timeout=150)
+    assert time.monotonic() - killed < 30
     assert process.returncode != 0
     assert "code -9" in printed
     assert not Path(f"/proc/{other}").exists()
@@ -170,7 +170,7 @@ def test_the_error_of_a_rank_is_shown(home: Path, launch: Any, tmp_path: Path) -
     process = launch(
         tmp_path / "log", *command("train", home, tmp_path, *overrides, "Global.max_bad_ratio=0")
     )
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=150)
     assert process.returncode != 0
     assert "bad.png" in printed and "max_bad_ratio" in printed
     assert "Traceback" not in printed
@@ -189,7 +189,7 @@ def test_two_launchers_form_one_run(
         options = ("--nnodes", "2", "--master", master, "--rank", str(node))
         arguments = command("train", home, tmp_path)
         nodes.append(launch(tmp_path / f"log{node}", *arguments, processes=1, options=options))
-    outputs = [node.communicate(timeout=120)[0] for node in nodes]
+    outputs = [node.communicate(timeout=300)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], "".join(outputs)
     run_dir = tmp_path / "PPLCNet_x0_25"
     first, second = (safe_pickle.load(d / "latest.pdparams") for d in (folder_of(whole), run_dir))
