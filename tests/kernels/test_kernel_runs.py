@@ -206,7 +206,8 @@ def test_memory_is_kept_from_step_to_step(native: ctypes.CDLL) -> None:
     before = pages()
     for _ in range(3):
         step()
-    assert pages() - before < 3 * 3 * (64 << 20) // os.sysconf("SC_PAGE_SIZE") // 10
+    # A third, for a long test process with other threads; without, all of them are new.
+    assert pages() - before < 3 * 3 * (64 << 20) // os.sysconf("SC_PAGE_SIZE") // 3
 
 
 def test_kernels_that_must_be_on_are_a_mistake_where_they_cannot_be(
