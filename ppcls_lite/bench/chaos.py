@@ -32,7 +32,9 @@ import numpy as np
 import yaml
 
 from ppcls_lite import safe_pickle
+from ppcls_lite.bench.child import environment
 from ppcls_lite.engine import checkpoint, manifest
+from ppcls_lite.engine.ranks import again
 from ppcls_lite.engine.record import VARYING
 from ppcls_lite.errors import UserError
 
@@ -123,18 +125,17 @@ class Run:
     def start(self) -> subprocess.Popen[str]:
         """The run's process, or its launcher."""
         options = ["-c", str(self.recipe), "-o", f"Global.output_dir={self.run_dir.parent}"]
-        command = [sys.executable, "-u"]
-        if self.processes > 1:
+        command = again(["train", *options])
+        if self.processes > 1:  # the launcher takes a file
             entry = self.recipe.with_name("train.py")
             entry.write_text(ENTRY, encoding="utf-8")
-            command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(self.processes)]
-            command += ["--log_dir", str(self.run_dir.parent / "log"), str(entry)]
-        else:
-            command += ["-c", ENTRY]
-        package = str(Path(__file__).resolve().parents[2])
+            command = [sys.executable, "-m", "paddle.distributed.launch"]
+            command += ["--nproc_per_node", str(self.processes)]
+            command += ["--log_dir", str(self.run_dir.parent / "log")]
+            command += [str(entry), "train", *options]
         return subprocess.Popen(
-            [*command, "train", *options],
-            env=os.environ | {"PYTHONPATH": package},
+            command,
+            env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import random
 import signal
 import subprocess
@@ -20,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import ppcls_lite
 from ppcls_lite.bench import latency_profile
+from ppcls_lite.bench.child import environment
 from ppcls_lite.bench.latency_result import PRIMITIVES, Result, Setting
 from ppcls_lite.errors import UserError
 
@@ -36,14 +35,12 @@ class Process:
     def __init__(self, setting: Setting, cores: Sequence[int], log: Path) -> None:
         profile = setting.engine == PRIMITIVES
         self.setting, self.log, self.profile = setting, log, profile
-        package = Path(ppcls_lite.__file__).resolve().parent.parent
-        environment = dict.fromkeys(_THREAD_VARIABLES, str(setting.threads)) | {
-            "PYTHONPATH": os.pathsep.join([str(package), *filter(None, [_python_path()])]),
+        variables = dict.fromkeys(_THREAD_VARIABLES, str(setting.threads)) | {
             "GLOG_minloglevel": "2",
             "PYTHONWARNINGS": "ignore",
         }
         if profile:
-            environment |= {"ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1"}
+            variables |= {"ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1"}
         asked = {
             "engine": "paddle" if profile else setting.engine,
             "precision": setting.precision,
@@ -54,7 +51,7 @@ class Process:
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ppcls_lite.bench.latency_worker", json.dumps(asked)],
-            env=os.environ | environment,
+            env=environment(**variables),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -95,10 +92,6 @@ class Process:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-
-
-def _python_path() -> str | None:
-    return os.environ.get("PYTHONPATH")
 
 
 def measure(

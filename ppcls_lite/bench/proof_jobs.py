@@ -8,10 +8,8 @@ score, so that the same call goes on where it was stopped. Read before: prove_ss
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +21,12 @@ import numpy as np
 from ppcls_lite.ablation import record
 from ppcls_lite.ablation.plan import Data
 from ppcls_lite.ablation.table import Score
+from ppcls_lite.bench.child import environment
 from ppcls_lite.config import check
 from ppcls_lite.config_file import load_config
+from ppcls_lite.engine.ranks import again
 from ppcls_lite.errors import UserError
 
-ENTRY = "import sys; from ppcls_lite.cli import main; sys.exit(main(sys.argv[1:]))"
 STATUS_SECONDS = 30  # between two lines about what is running
 
 
@@ -185,18 +184,15 @@ def _export(job: Job) -> None:
 
 
 def _command(job: Job, verb: str, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", ENTRY, verb, "-c", job.recipe]
+    command = again([verb, "-c", job.recipe])
     for text in (*job.overrides, *more):
         command += ["-o", text]
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     with (job.folder / "output.txt").open("ab") as output:
         return subprocess.Popen(
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **threads, "PYTHONPATH": paths},
+            env=environment(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1"),
         )
 
 

@@ -26,6 +26,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from ppcls_lite.bench.child import environment
 from ppcls_lite.bench.contender import ANSWER, READY, scale_of
 from ppcls_lite.engine.ranks import free_ports, place
 from ppcls_lite.errors import UserError
@@ -138,9 +139,8 @@ def _team(
     ports = free_ports(row.processes + 1)
     endpoints = [f"127.0.0.1:{port}" for port in ports[1:]]
     shared = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "PPCLS_LITE_T"))}
-    shared |= {"GLOG_minloglevel": "2", "PYTHONWARNINGS": "ignore", "KMP_BLOCKTIME": "1"}
-    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-    shared["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    quiet = {"GLOG_minloglevel": "2", "PYTHONWARNINGS": "ignore", "KMP_BLOCKTIME": "1"}
+    shared = environment(shared, **quiet)
     # The toolkit gives its own kernels all cores, Paddle's operators one; others use OpenMP's.
     math = 1 if row.kind == "toolkit" else row.cores
     shared |= {"OMP_NUM_THREADS": str(math), "MKL_NUM_THREADS": str(math)}

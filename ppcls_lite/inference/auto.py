@@ -4,7 +4,7 @@ Each engine and precision that can run the model is loaded, its answers on a few
 compared with the reference (Paddle fp32 where the folder has Paddle's program), and those that
 pass run in turns within a time budget. The choice is kept in a file per model, CPU, thread number
 and versions, so the next start measures nothing. The engine itself is then made as by hand, in a
-process that has loaded no other: `choose_apart` measures in a child process.
+process that has loaded no other: the predictor has it measured `apart`, in a child process.
 Read next: auto_check.py (what passes), auto_memory.py (the file), engines/.
 """
 
@@ -16,9 +16,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,7 @@ def choose(
     device: str = "cpu",
     budget_s: float = BUDGET_S,
     memory: Memory | None = None,
+    apart: bool = False,
 ) -> Choice:
     """The fastest engine and precision for one model on this machine.
 
@@ -99,6 +101,7 @@ def choose(
         device: "gpu" leaves no choice: Paddle.
         budget_s: about how long loading, checking and measuring may take together.
         memory: where choices are kept; default: the user's cache folder.
+        apart: measure in a child process, so that this one loads no engine that loses.
 
     Raises:
         UserError: nothing that is installed can run the model.
@@ -111,6 +114,11 @@ def choose(
     known = memory.read(key, model)
     if known is not None:
         choice = Choice(**known, remembered=True)
+        logger.info("%s", choice)
+        return choice
+    if apart:
+        call = (str(model), shape, threads, precision, budget_s, str(memory.folder))
+        choice = _measured_apart(call)
         logger.info("%s", choice)
         return choice
     end = time.monotonic() + budget_s
@@ -128,50 +136,38 @@ def choose(
     return choice
 
 
-def choose_apart(
-    model: Path,
-    spec: InferenceSpec,
-    shape: tuple[int, int, int, int],
-    threads: int | None = None,
-    precision: Precision | None = None,
-    device: str = "cpu",
-) -> Choice:
-    """`choose`, but what has to be measured is measured in a child process.
+def _measured_apart(call: Sequence[Any]) -> Choice:
+    """`choose` with these arguments in a child process.
 
     So no engine that lost leaves its memory and threads behind. Raises UserError as `choose`.
     """
-    memory = Memory(cache_folder())
-    used = default_threads() if threads is None else threads
-    if device != "cpu" or memory.read(memory.key(model, shape, used, precision), model):
-        return choose(model, spec, shape, threads, precision, device)
-    call = json.dumps([str(model), shape, threads, precision])
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     child = subprocess.run(
         [sys.executable, "-c", f"from {__name__} import _answer; _answer()"],
-        input=call,
+        input=json.dumps(call),
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
     if child.returncode:
         raise UserError(
-            f"{model}: engine auto: the process that measures ended with status "
+            f"{call[0]}: engine auto: the process that measures ended with status "
             f"{child.returncode}; its message is above. Name an engine: engine paddle"
         )
     answer = json.loads(child.stdout.splitlines()[-1])
     if "error" in answer:
         raise UserError(answer["error"])
-    choice = Choice(**answer | {"model": Path(answer["model"])})
-    logger.info("%s", choice)
-    return choice
+    return Choice(**answer | {"model": Path(answer["model"])})
 
 
 def _answer() -> None:
-    """The child of `choose_apart`: the call on standard input, the choice as the last line."""
-    model, shape, threads, precision = json.loads(sys.stdin.read())
+    """The child of `_measured_apart`: the call on standard input, the choice as the last line."""
+    model, shape, threads, precision, budget_s, folder = json.loads(sys.stdin.read())
     try:
-        spec = InferenceSpec.read(Path(model))
-        choice = choose(Path(model), spec, tuple(shape), threads, precision)
+        spec, memory = InferenceSpec.read(Path(model)), Memory(Path(folder))
+        choice = choose(
+            Path(model), spec, tuple(shape), threads, precision, "cpu", budget_s, memory
+        )
         answer = asdict(choice) | {"model": str(choice.model)}
     except UserError as error:
         answer = {"error": str(error)}

@@ -99,9 +99,9 @@ class Predictor:
             self.engine: Engine = _start(make, isolate, shape)
             return
         if engine == "auto":
-            from ppcls_lite.inference.auto import choose_apart
+            from ppcls_lite.inference.auto import choose
 
-            choice = choose_apart(folder, spec, shape, threads, precision, device)
+            choice = choose(folder, spec, shape, threads, precision, device, apart=True)
             self.choice = choice
             folder, engine, precision = choice.model, choice.engine, choice.precision
         precision = precision or "fp32"
