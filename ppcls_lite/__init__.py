@@ -24,10 +24,10 @@ for _message in ("No ccache found", "When training, we now always track"):
 _HOMES = {
     "create_model": "ppcls_lite.models.create",
     "list_models": "ppcls_lite.models.create",
-    "load_config": "ppcls_lite.config_file",
-    "train": "ppcls_lite.recipe",
-    "evaluate": "ppcls_lite.recipe",
-    "export": "ppcls_lite.recipe",
+    "load_config": "ppcls_lite.config.file",
+    "train": "ppcls_lite.recipe.commands",
+    "evaluate": "ppcls_lite.recipe.commands",
+    "export": "ppcls_lite.recipe.commands",
     "Predictor": "ppcls_lite.inference.predictor",
 }
 __all__ = [

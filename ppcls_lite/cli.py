@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppcls_lite.engine import cores, ranks
+from ppcls_lite.engine import ranks
 from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.system import cores
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
@@ -76,8 +77,8 @@ def parser(name: str, about: str) -> argparse.ArgumentParser:
 
 def _checked(args: argparse.Namespace) -> dict[str, Any]:
     """The recipe as a plain tree, free of mistakes: they show before Paddle is imported."""
-    from ppcls_lite.config import check
-    from ppcls_lite.config_file import load_config
+    from ppcls_lite.config.check import check
+    from ppcls_lite.config.file import load_config
 
     tree = load_config(args.config, args.override)
     check(tree)
@@ -91,14 +92,14 @@ def _train(argv: list[str]) -> int:
     if processes > 1:
         return ranks.run(processes, ranks.again(["train", *argv, "-o", "Global.device=cpu"]))
     cores.claim()
-    from ppcls_lite.recipe import train
+    from ppcls_lite.recipe.commands import train
 
     return train(tree).exit_code
 
 
 def _cpu_processes(tree: dict[str, Any]) -> int:
     """How many processes `Global.cpu_processes` wants this one to start; 1 for none."""
-    from ppcls_lite.config import check
+    from ppcls_lite.config.check import check
 
     settings = check(tree)
     run, data = settings.Global, settings.DataLoader
@@ -114,7 +115,7 @@ def _eval(argv: list[str]) -> None:
     args = parser("eval", "Score weights on the recipe's Eval data.").parse_args(argv)
     cores.claim()
     tree = _checked(args)
-    from ppcls_lite.recipe import evaluate
+    from ppcls_lite.recipe.commands import evaluate
 
     evaluate(tree)
 
@@ -122,7 +123,7 @@ def _eval(argv: list[str]) -> None:
 def _infer(argv: list[str]) -> int:
     args = parser("infer", "Predict the recipe's Infer images without exporting.").parse_args(argv)
     tree = _checked(args)
-    from ppcls_lite.recipe import infer
+    from ppcls_lite.recipe.commands import infer
 
     return infer(tree)
 
@@ -133,37 +134,37 @@ def _export(argv: list[str]) -> None:
     options.add_argument("--format", **formats, help="what to write (paddle)")
     args = options.parse_args(argv)
     tree = _checked(args)
-    from ppcls_lite.recipe import export
+    from ppcls_lite.recipe.commands import export
 
     export(tree, args.format)
 
 
 def _predict(argv: list[str]) -> int:
-    from ppcls_lite.inference.predict_cli import run
+    from ppcls_lite.inference.cli.predict import run
 
     return run(argv)
 
 
 def _benchmark(argv: list[str]) -> int:
-    from ppcls_lite.bench.latency import run
+    from ppcls_lite.benchmark.cli import run
 
     return run(argv)
 
 
 def _serve(argv: list[str]) -> int:
-    from ppcls_lite.serve.serve_cli import run
+    from ppcls_lite.serve.cli import run
 
     return run(argv)
 
 
 def _quantize(argv: list[str]) -> int:
-    from ppcls_lite.inference.quantize_cli import run
+    from ppcls_lite.inference.cli.quantize import run
 
     return run(argv)
 
 
 def _prepare(argv: list[str]) -> int:
-    from ppcls_lite.data.prepare import run
+    from ppcls_lite.data.prepare.cli import run
 
     return run(argv)
 
@@ -176,7 +177,7 @@ def _config(argv: list[str]) -> None:
     options.add_argument("-o", "--override", action="append", default=[], metavar="key=value")
     options.add_argument("--list", nargs="?", const="", metavar="KIND", help="list components")
     args = options.parse_args(argv)
-    from ppcls_lite import show_config
+    from ppcls_lite.config import show as show_config
 
     if args.list is None and args.config is None:
         options.error("one of -c FILE and --list is needed")

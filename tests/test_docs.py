@@ -29,13 +29,14 @@ import numpy as np
 import pytest
 import yaml
 
-from ppcls_lite import Predictor, cli, create_model, registry
-from ppcls_lite.config import build_list, check
-from ppcls_lite.config_file import load_config
+from ppcls_lite import Predictor, cli, create_model
+from ppcls_lite.config import registry
+from ppcls_lite.config.check import build_list, check
+from ppcls_lite.config.file import load_config
+from ppcls_lite.config.settings import GlobalSettings, RecipeSettings
+from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import ConfigError
-from ppcls_lite.models.weights import write_state
-from ppcls_lite.models.zoo import ZOO
-from ppcls_lite.settings import GlobalSettings, RecipeSettings
+from ppcls_lite.models.weights.load import write_state
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = tuple(field.name for field in fields(RecipeSettings))
@@ -47,12 +48,12 @@ NOT_RUN = {  # beginning of the command: why
     "pip install": "installs packages",
     "visualdl": "is a server that does not end",
     "python deploy/server.py": "is a server that does not end; tests/serve runs it",
-    "python tools/chaos.py": "takes minutes; tests/engine/test_chaos.py runs a short form",
+    "python tools/chaos.py": "takes minutes; tests/experiments/test_chaos.py runs a short form",
     "python deploy/benchmark.py --paper": "exports 20 networks; tests/inference runs a short form",
     "python deploy/benchmark.py --latency-budget": "exports 20 networks, like --paper",
-    "python tools/benchmark.py table": "starts many processes; test_bench_table.py runs it",
-    "python tools/prove_ssld.py": "trains for minutes; tests/test_prove_ssld.py runs a short form",
-    "python tools/benchmark.py train --processes": "starts launchers; tests/distributed runs it",
+    "python tools/benchmark.py table": "starts many processes; test_speed_table.py runs it",
+    "python tools/prove_ssld.py": "trains for minutes; test_prove_ssld.py runs a short form",
+    "python tools/benchmark.py train --processes": "test_speed_processes.py runs it",
 }
 NEEDS = {  # part of a command: the optional package without which it is left out
     "--format ": "onnx",
@@ -61,7 +62,7 @@ NEEDS = {  # part of a command: the optional package without which it is left ou
     "deploy/quantize.py": "onnxruntime",
     "--precision int8": "onnxruntime",
 }
-LAUNCH = "python -m paddle.distributed.launch"  # run by tests/distributed; here its recipe
+LAUNCH = "python -m paddle.distributed.launch"  # run by tests/engine/distributed; here its recipe
 PIP = (
     ["-r", "requirements.txt"],
     ["-r", "requirements-gpu.txt"],  # the command before it makes that
@@ -331,7 +332,7 @@ def test_links_and_paths_lead_somewhere(document: Path) -> None:
         assert path.exists(), f"{document.name} links to {target}"
         if anchor:
             assert anchor in anchors(path), f"{document.name} links to {target}"
-    rooms = "tools|deploy|configs|docs|tests|ppcls_lite"
+    rooms = "tools|deploy|configs|docs|tests|ppcls_lite|experiments"
     for path in re.findall(rf"`(?:bash |python )?((?:{rooms})/[^`\s]+)", text):
         assert list(ROOT.glob(path)) or (ROOT / path).exists(), f"{document.name} names {path}"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_lite.ablation.ablate import run
+from experiments.ablation.ablate import run
 from ppcls_lite.cli import guarded
 
 if __name__ == "__main__":

@@ -14,5 +14,5 @@ if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in SUBJECTS:
         print(f"usage: python tools/benchmark.py {'|'.join(SUBJECTS)} [--help]", file=sys.stderr)
         sys.exit(2)
-    bench = importlib.import_module(f"ppcls_lite.bench.{sys.argv[1]}")
+    bench = importlib.import_module(f"experiments.speed.{sys.argv[1]}")
     sys.exit(guarded(bench.run, sys.argv[2:]))

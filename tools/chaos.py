@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_lite.bench import chaos
+from experiments import chaos
 from ppcls_lite.cli import guarded
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_lite.cli import guarded
-from ppcls_lite.data.prepare import run
+from ppcls_lite.data.prepare.cli import run
 
 if __name__ == "__main__":
     sys.exit(guarded(run, sys.argv[1:]))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_lite.bench.prove_ssld import run
+from experiments.ssld.prove import run
 from ppcls_lite.cli import guarded
 
 if __name__ == "__main__":

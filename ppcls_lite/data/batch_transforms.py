@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import PositiveFloat, PositiveInt
 from ppcls_lite.errors import ConfigError, UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import PositiveFloat, PositiveInt
 
 Batch = dict[str, Any]
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, TransformSpec
 from ppcls_lite.data.cache import DecodedCache
 from ppcls_lite.data.image_list import SHOWN, ImageList, read_image_list
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.data.transforms.compose import Compose, Normalizer
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeInt, PositiveInt, TransformSpec
 
 SIZED = ("RandCropImage", "ResizeImage", "CropImage")  # what a multi-scale batch resizes
 

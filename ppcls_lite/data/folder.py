@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, TransformSpec
 from ppcls_lite.data.datasets import ImageDataset
 from ppcls_lite.data.image_list import SHOWN, PathList, read_labels, read_lines, require_folder
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeInt, PositiveInt, TransformSpec
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif")
 

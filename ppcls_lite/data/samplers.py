@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeInt, PositiveInt
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeInt, PositiveInt
 
 
 class SampleKey(NamedTuple):

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, TransformSpec
 from ppcls_lite.data.datasets import ImageDataset, label_problems
 from ppcls_lite.data.folder import IMAGE_SUFFIXES, is_image_name
 from ppcls_lite.data.image_list import PathList, read_image_list, read_lines, require_folder
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeInt, PositiveFloat, PositiveInt, TransformSpec
 
 UNLABELED = -1  # the label of an image without one
 

@@ -26,9 +26,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls_lite import safe_pickle
 from ppcls_lite.engine import manifest
 from ppcls_lite.errors import UserError
+from ppcls_lite.system import safe_pickle
 
 logger = logging.getLogger("ppcls_lite")
 

@@ -16,8 +16,8 @@ import paddle
 from ppcls_lite.engine import rng
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.meters import Meters
+from ppcls_lite.engine.tasks import Batch, Loss, Outputs, Supervised
 from ppcls_lite.errors import UserError
-from ppcls_lite.tasks import Batch, Loss, Outputs, Supervised
 
 
 class Metric(Protocol):

@@ -37,8 +37,8 @@ from ppcls_lite.engine.keeper import Keeper
 from ppcls_lite.engine.meters import Meters, NotFiniteError, Origin
 from ppcls_lite.engine.record import NoRecorder, Recorder
 from ppcls_lite.engine.signals import Reason, StopSignals
+from ppcls_lite.engine.tasks import Batch, Supervised
 from ppcls_lite.errors import UserError
-from ppcls_lite.tasks import Batch, Supervised
 
 logger = logging.getLogger("ppcls_lite")
 

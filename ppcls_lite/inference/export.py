@@ -20,16 +20,16 @@ import paddle
 from paddle import nn
 
 from ppcls_lite import __version__
-from ppcls_lite.config import build
+from ppcls_lite.config.check import build
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines import Engine, available_engines, make_engine
 from ppcls_lite.inference.engines.files import ONNX_NAMES
 from ppcls_lite.inference.engines.installed import require
-from ppcls_lite.inference.in_place import whole_folder
-from ppcls_lite.inference.labels import read_label_file
-from ppcls_lite.inference.onnx_export import ReferenceEngine, write_onnx
+from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.predictor import Image, build_transform
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, checksum
+from ppcls_lite.system.in_place import whole_folder
 
 Format = Literal["paddle", "onnx", "both"]
 TOLERANCE = 1e-3  # largest difference of an output, relative to the largest output of its row

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Ignored, NonNegativeInt, PositiveInt, Probability
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.labels import read_label_file
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Ignored, NonNegativeInt, PositiveInt, Probability
 
 Result = dict[str, Any]
 

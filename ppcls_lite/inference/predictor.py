@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ppcls_lite.config import build, build_list
+from ppcls_lite.config.check import build, build_list
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engine_process import EngineProcess
@@ -31,7 +31,7 @@ from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 from ppcls_lite.inference.stream import batched, classify, decode, overlapped, require_one_shape
 
 if TYPE_CHECKING:
-    from ppcls_lite.inference.auto import Choice
+    from ppcls_lite.inference.auto.choose import Choice
 
 Image = str | os.PathLike[str] | bytes | np.ndarray
 Observer = Callable[[Literal["preprocess", "inference"], float, int], None]
@@ -99,7 +99,7 @@ class Predictor:
             self.engine: Engine = _start(make, isolate, shape)
             return
         if engine == "auto":
-            from ppcls_lite.inference.auto import choose
+            from ppcls_lite.inference.auto.choose import choose
 
             choice = choose(folder, spec, shape, threads, precision, device, apart=True)
             self.choice = choice

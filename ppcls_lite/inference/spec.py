@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.onnx_metadata import read_metadata
+from ppcls_lite.inference.onnx.metadata import read_metadata
 
 FILE_NAME = "inference.yml"
 FORMAT_VERSION = 1

@@ -11,10 +11,10 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeFloat, PositiveInt, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import class_distribution, is_soft, known_ids, logits_of
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeFloat, PositiveInt, Probability
 
 
 @register("loss")

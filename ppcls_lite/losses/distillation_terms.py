@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 from paddle import Tensor, nn
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Ignored, NonNegativeFloat, PositiveFloat, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses import distillation
 from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.losses.multilabel import MultiLabelLoss
 from ppcls_lite.losses.targets import frequency_factor, is_soft, output_of
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Ignored, NonNegativeFloat, PositiveFloat, Probability
 
 Batch = Mapping[str, Tensor]
 

@@ -12,10 +12,10 @@ from typing import Literal
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Ignored, NonNegativeFloat, PositiveInt
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.distillation_terms import PairLoss
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Ignored, NonNegativeFloat, PositiveInt
 
 _DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 

@@ -13,10 +13,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeFloat, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import attributes_of, frequency_factor, logits_of
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeFloat, Probability
 
 
 @register("loss")

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from paddle import Tensor
 
+from ppcls_lite.config.registry import register
 from ppcls_lite.losses.targets import is_soft, logits_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State
-from ppcls_lite.registry import register
 
 
 class ClassScores(NamedTuple):

@@ -13,10 +13,10 @@ import numpy as np
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Probability
 from ppcls_lite.losses.targets import attributes_of, logits_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, ScoringMetric, State
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Probability
 
 
 def _scores_and_labels(

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import paddle
 from paddle import Tensor
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import PositiveInt
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of, output_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State
-from ppcls_lite.registry import register
-from ppcls_lite.schema import PositiveInt
 
 
 @register("metric")

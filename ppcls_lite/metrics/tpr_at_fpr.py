@@ -8,11 +8,11 @@ import numpy as np
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import logits_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Probability
 
 # Thresholds in steps of 1e-4, as PaddleClas scans them: published scores stay comparable, and
 # counts of images between two thresholds are all that has to be kept.

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import paddle
 from paddle import Tensor, nn
 
-from ppcls_lite import registry
+from ppcls_lite.config import registry
+from ppcls_lite.config.schema import DISTILLATION_MODEL
+from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.weights import load_weights, resolve_pretrained
-from ppcls_lite.models.zoo import ZOO
-from ppcls_lite.schema import DISTILLATION_MODEL
+from ppcls_lite.models.weights.load import load_weights, resolve_pretrained
 
 
 class Cost(NamedTuple):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import KaimingNormal
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import ConvBN
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeInt, PositiveFloat
 
 # (output channels at scale 1, stride) of the blocks, stage by stage.
 _STAGES = (

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from paddle import Tensor, nn
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Ignored, NonNegativeInt, PositiveFloat
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import NamedConvBN
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Ignored, NonNegativeInt, PositiveFloat
 
 
 class _Group(NamedTuple):

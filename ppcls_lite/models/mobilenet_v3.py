@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from ppcls_lite.models.backbone import ExpandHeadBackbone
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
 
 
 class _Row(NamedTuple):

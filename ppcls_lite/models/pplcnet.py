@@ -11,17 +11,17 @@ from typing import Literal
 
 from paddle import Tensor, nn
 
-from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import ExpandHeadBackbone
-from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible, stage_strides
-from ppcls_lite.registry import register
-from ppcls_lite.schema import (
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Probability,
 )
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.backbone import ExpandHeadBackbone
+from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible, stage_strides
 
 # Output channels at scale 1 of the blocks in each group; the first block of a group strides.
 _GROUPS = {

@@ -14,11 +14,11 @@ import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Uniform
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Ignored, NonNegativeFloat, NonNegativeInt, PositiveInt
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import ConvBN, stage_strides
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Ignored, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 _DEPTHS = {
     18: (2, 2, 2, 2),

@@ -11,11 +11,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import NamedConvBN
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeInt, PositiveFloat
 
 _STEM_CHANNELS = 24
 _REPEATS = (4, 8, 4)

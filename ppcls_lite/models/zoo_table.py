@@ -12,9 +12,9 @@ import argparse
 import fnmatch
 from dataclasses import dataclass
 
+from ppcls_lite.config.zoo import ZOO, ZooEntry
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import Cost, cost, create_model
-from ppcls_lite.models.zoo import ZOO, ZooEntry
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ppcls_lite import builders
-from ppcls_lite.config import check
+from ppcls_lite.config.check import check
 from ppcls_lite.data import cache
 from ppcls_lite.data.datasets import ImageDataset
 from ppcls_lite.data.image_list import PathList
@@ -22,6 +21,7 @@ from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.erasing import RandomErasing
 from ppcls_lite.data.transforms.normalize import NormalizeImage
 from ppcls_lite.errors import UserError
+from ppcls_lite.recipe import parts as builders
 
 
 @pytest.fixture

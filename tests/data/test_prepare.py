@@ -15,7 +15,7 @@ import pytest
 
 from ppcls_lite.data.datasets import ImageNetDataset
 from ppcls_lite.data.image_list import read_image_list, read_labels
-from ppcls_lite.data.prepare import run, stratified_split
+from ppcls_lite.data.prepare.cli import run, stratified_split
 from ppcls_lite.data.scan import scan
 from ppcls_lite.errors import UserError
 
@@ -110,8 +110,8 @@ def test_folder(pets, capsys):
 
 
 def test_the_command_that_folder_prints_is_a_right_one(pets, tmp_path, capsys):
-    from ppcls_lite.config import check
-    from ppcls_lite.config_file import load_config
+    from ppcls_lite.config.check import check
+    from ppcls_lite.config.file import load_config
 
     run(["folder", str(pets), "--output", str(tmp_path / "lists"), "--val", "0.5"])
     command = capsys.readouterr().out.split("next, for example:\n")[1]

@@ -12,7 +12,7 @@ import pytest
 
 from ppcls_lite.data.datasets import ImageNetDataset, MultiLabelDataset
 from ppcls_lite.data.image_list import read_labels
-from ppcls_lite.data.prepare import run
+from ppcls_lite.data.prepare.cli import run
 from ppcls_lite.data.scan import scan
 from ppcls_lite.errors import UserError
 

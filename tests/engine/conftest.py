@@ -14,8 +14,8 @@ from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.engine.evaluate import Evaluator
 from ppcls_lite.engine.keeper import Keeper
 from ppcls_lite.engine.record import Recorder
+from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import Trainer
-from ppcls_lite.tasks import Supervised
 
 
 class TinyNet(nn.Layer):

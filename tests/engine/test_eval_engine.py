@@ -10,19 +10,19 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_lite.builders import build_forward
-from ppcls_lite.config import check
+from ppcls_lite.config.check import check
 from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference import evaluation
-from ppcls_lite.inference.evaluation import GraphForward
+from ppcls_lite.inference import graph_forward as evaluation
+from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.kernels import build, native
 from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.metrics.topk import TopkAcc
 from ppcls_lite.models.create import create_model
-from ppcls_lite.tasks import Supervised
+from ppcls_lite.recipe.parts import build_forward
 
 
 class Images:

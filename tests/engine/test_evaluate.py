@@ -6,8 +6,8 @@ import pytest
 
 from ppcls_lite.engine import rng
 from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.errors import UserError
-from ppcls_lite.tasks import Supervised
 
 
 def evaluator(tiny, batch_size, metrics=None, loss=None, count=10):

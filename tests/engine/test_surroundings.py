@@ -18,10 +18,10 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_lite import safe_pickle
 from ppcls_lite.engine import device, log, memory, rng, run_folder
 from ppcls_lite.engine.signals import StopSignals
 from ppcls_lite.errors import UserError
+from ppcls_lite.system import safe_pickle
 
 
 @pytest.fixture

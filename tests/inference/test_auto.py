@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference import auto, auto_check
-from ppcls_lite.inference.auto import choose
-from ppcls_lite.inference.auto_memory import Memory
+from ppcls_lite.inference.auto import check as auto_check
+from ppcls_lite.inference.auto import choose as auto
+from ppcls_lite.inference.auto.cache import Memory
+from ppcls_lite.inference.auto.choose import choose
 from ppcls_lite.inference.engines import available_engines
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.spec import InferenceSpec

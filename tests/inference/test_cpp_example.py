@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls_lite.bench import latency_models
+from ppcls_lite.benchmark import models as latency_models
 from ppcls_lite.inference.engines import make_engine
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,11 +21,11 @@ from ppcls_lite.inference.engines import (
     Engine,
     available_engines,
     available_precisions,
-    cpu,
     make_engine,
 )
 from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.system import machine as cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ("paddle", "openvino", "onnxruntime")

@@ -12,13 +12,13 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference import export
 from ppcls_lite.inference.export import export_model
-from ppcls_lite.inference.onnx_metadata import read_metadata
+from ppcls_lite.inference.onnx.metadata import read_metadata
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.spec import InferenceSpec
-from ppcls_lite.models.zoo import ZOO
 
 onnx = pytest.importorskip("onnx", reason="onnx, which writes ONNX files, is not installed")
 FAMILIES = {entry.family: name for name, entry in reversed(ZOO.items())}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppcls_lite import config
+from ppcls_lite.config import check as config
+from ppcls_lite.data import labels
 from ppcls_lite.errors import ConfigError, UserError
-from ppcls_lite.inference import labels
 from ppcls_lite.inference.postprocess import (
     MultiLabelThreshOutput,
     PersonAttribute,

@@ -14,9 +14,9 @@ import pytest
 
 from ppcls_lite.cli import main
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.output import ResultFile, table_lines
+from ppcls_lite.inference.cli.predict import Stopwatch, run
 from ppcls_lite.inference.inputs import find_images
-from ppcls_lite.inference.output import ResultFile, table_lines
-from ppcls_lite.inference.predict_cli import Stopwatch, run
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["a.png", "b.JPG", "more of them/c.jpeg", "ü 1.bmp"]  # sorted

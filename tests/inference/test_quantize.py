@@ -14,11 +14,12 @@ import pytest
 
 from ppcls_lite import cli
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference import quantize, quantize_report
-from ppcls_lite.inference.auto import _require_small_loss
+from ppcls_lite.inference.auto.choose import _require_small_loss
 from ppcls_lite.inference.engines import available_precisions, make_engine
-from ppcls_lite.inference.onnx_metadata import QUANTIZATION_KEY, read_metadata
+from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
 from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.inference.quantize import int8 as quantize
+from ppcls_lite.inference.quantize import report as quantize_report
 from ppcls_lite.inference.spec import InferenceSpec
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

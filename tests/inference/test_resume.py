@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.output import ResultFile
-from ppcls_lite.inference.predict_cli import run
-from ppcls_lite.inference.resume import Kept, keep
+from ppcls_lite.inference.cli.output import ResultFile
+from ppcls_lite.inference.cli.predict import run
+from ppcls_lite.inference.cli.resume import Kept, keep
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = [

@@ -11,12 +11,12 @@ import paddle.nn.functional as F
 import pytest
 from paddle import Tensor, nn
 
+from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.kernels import swap
 from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, linear, norm_act
 from ppcls_lite.kernels.selftest import EPSILON, MOMENTUM, STOCK_ACTIVATIONS, TOLERANCE, difference
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.layers import ConvBN, NamedConvBN
-from ppcls_lite.models.zoo import ZOO
 
 CHANNELS = 5  # enough where every channel is computed by itself
 TEXT_LINES = {"stride_list": [2, [2, 1], [2, 1], [2, 1], [2, 1]]}

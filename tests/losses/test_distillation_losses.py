@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_lite import registry
+from ppcls_lite.config import registry
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss

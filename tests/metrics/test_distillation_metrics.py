@@ -7,10 +7,10 @@ import paddle
 import pytest
 
 from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.errors import UserError
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.metrics.topk import DistillationTopkAcc, TopkAcc
-from ppcls_lite.tasks import Supervised
 
 RIGHT = paddle.eye(4)
 WRONG = paddle.eye(4).roll(1, 1)

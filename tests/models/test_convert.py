@@ -11,10 +11,10 @@ import paddle
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.convert import convert, read_safetensors, run
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation
-from ppcls_lite.models.weights import load_weights, read_state, write_state
+from ppcls_lite.models.weights.convert import convert, read_safetensors, run
+from ppcls_lite.models.weights.load import load_weights, read_state, write_state
 
 NAME = "PPLCNet_x0_25"
 

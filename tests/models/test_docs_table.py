@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ppcls_lite.models.zoo import ZOO
+from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.models.zoo_table import compute, markdown
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.models import pretrained
 from ppcls_lite.models.create import create_model
-from ppcls_lite.models.pretrained import resolve_pretrained
-from ppcls_lite.models.weights import write_state
+from ppcls_lite.models.weights import pretrained
+from ppcls_lite.models.weights.load import write_state
+from ppcls_lite.models.weights.pretrained import resolve_pretrained
 
 FILE = "PPLCNet_x0_5_pretrained.pdparams"
 

@@ -11,10 +11,10 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_lite import safe_pickle
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
-from ppcls_lite.models.weights import load_weights, read_state, write_state
+from ppcls_lite.models.weights.load import load_weights, read_state, write_state
+from ppcls_lite.system import safe_pickle
 
 NAME = "PPLCNet_x0_25"
 

@@ -10,9 +10,9 @@ import numpy as np
 import paddle
 import pytest
 
+from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model, list_models
-from ppcls_lite.models.zoo import ZOO
 
 # The cheapest network of each family, and of each variant with code of its own.
 SMALLEST = [

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import paddle
 import pytest
 
+from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.models import zoo_table
 from ppcls_lite.models.create import cost
-from ppcls_lite.models.zoo import ZOO
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,14 +12,20 @@ from typing import Literal
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Probability,
+    Size,
+)
 from ppcls_lite.data.transforms import augment_ops, policies
 from ppcls_lite.data.transforms.augment_ops import Scale, apply
 from ppcls_lite.data.transforms.geometry import Sample
 from ppcls_lite.data.transforms.orientation import colour
 from ppcls_lite.data.transforms.resize import CV2, RANDOM
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeFloat, NonNegativeInt, PositiveInt, Probability, Size
 
 _MAX = 10.0  # the largest magnitude of every scale but AutoAugment's own, which counts 0 to 9
 _POLICIES = {

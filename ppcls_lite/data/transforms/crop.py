@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Ignored, NonNegativeInt, PositiveFloat, PositiveInt, Size
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.resize import Resizer, width_height
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Ignored, NonNegativeInt, PositiveFloat, PositiveInt, Size
 
 
 def _require_room(sample: Sample, size: tuple[int, int], where: str) -> tuple[int, int]:

@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Ignored
 from ppcls_lite.data.transforms.crop import RandCropImage
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.image_file import array_to_rgb, decode_rgb, jpeg_size, read_file
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Ignored
 
 
 @register("transform")

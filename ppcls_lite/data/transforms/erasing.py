@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from ppcls_lite.data.transforms.geometry import Sample, size_of
 from ppcls_lite.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls_lite.data.transforms.orientation import colour
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
 
 
 @register("transform")

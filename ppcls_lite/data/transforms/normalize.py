@@ -12,10 +12,10 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import PositiveFloat
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import PositiveFloat
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Probability
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Sample
 from ppcls_lite.data.transforms.resize import CV2
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Probability
 
 
 @register("transform")

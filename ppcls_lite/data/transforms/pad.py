@@ -6,13 +6,13 @@ from typing import Literal
 
 import cv2
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Ignored, NonNegativeInt, PositiveInt, Size
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.orientation import colour
 from ppcls_lite.data.transforms.resize import width_height
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Ignored, NonNegativeInt, PositiveInt, Size
 
 _MODES = {
     "constant": cv2.BORDER_CONSTANT,

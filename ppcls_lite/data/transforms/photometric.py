@@ -5,11 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeFloat, PositiveInt, Probability
 from ppcls_lite.data.transforms import pixels
 from ppcls_lite.data.transforms.geometry import Sample
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import NonNegativeFloat, PositiveInt, Probability
 
 
 @register("transform")

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import Ignored, PositiveInt, Size
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.errors import UserError
-from ppcls_lite.registry import register
-from ppcls_lite.schema import Ignored, PositiveInt, Size
 
 CV2: Mapping[str, int] = {
     "nearest": cv2.INTER_NEAREST,

@@ -19,9 +19,9 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines.cpu import MAX_DEFAULT_THREADS, cpu_runs_bf16, default_threads
 from ppcls_lite.inference.engines.files import find_onnx, find_program
 from ppcls_lite.inference.engines.installed import missing
+from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, cpu_runs_bf16, default_threads
 
 Device = Literal["cpu", "gpu"]
 EngineName = Literal["paddle", "openvino", "onnxruntime"]

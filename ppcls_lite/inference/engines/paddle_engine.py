@@ -19,8 +19,8 @@ import paddle
 import paddle.inference
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines.cpu import default_threads
 from ppcls_lite.inference.engines.files import find_program
+from ppcls_lite.system.machine import default_threads
 
 _GPU_POOL_MIB = 256  # to start with; it grows on demand
 _SHAPES_CACHED = 10  # input shapes whose oneDNN primitives are kept

@@ -1,0 +1,1 @@
+"""What proves the documents' claims: ablations, proofs, kills, speeds (not installed)."""

@@ -1,0 +1,1 @@
+"""The proof that distillation helps; run by tools/prove_ssld.py."""

@@ -1,0 +1,239 @@
+"""How long a network takes on this machine: `deploy/benchmark.py`.
+
+Engines x precisions x threads x batch sizes, for an exported model, some networks of the zoo or all
+of it. Each engine setting lives in a process of its own, pinned to as many cores as it has threads;
+the contenders take turns. What the figures mean and why they differ: docs/latency.md. Read next:
+latency_turns.py (the measurement), latency_report.py (what is said about it), latency_paper.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ppcls_lite.benchmark import machine as latency_machine
+from ppcls_lite.benchmark import models as latency_models
+from ppcls_lite.benchmark import paper as latency_paper
+from ppcls_lite.benchmark import turns as latency_turns
+from ppcls_lite.benchmark.report import Report, text
+from ppcls_lite.benchmark.result import PRIMITIVES, Setting
+from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines import available_engines, available_precisions
+from ppcls_lite.inference.engines.files import ONNX_NAMES
+from ppcls_lite.models.create import list_models
+
+TO_COMPARE = ("paddle-default", "paddle-no-mkldnn")
+PLAIN = (*TO_COMPARE, "auto")  # have no precision of their own; auto chooses one
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command line; 0 when everything was measured.
+
+    Raises:
+        UserError: an option does not fit, a network cannot be made, an engine cannot run it.
+    """
+    options = _parser().parse_args(argv)
+    budget = None if options.latency_budget is None else milliseconds(options.latency_budget)
+    machine = latency_machine.describe()
+    cores = _cores(options.cores, machine)
+    threads = options.threads or sorted({1, len(machine.cores)})
+    _require_positive(
+        **{"--threads": threads, "--batch-sizes": options.batch_sizes},
+        **{"--rounds": [options.rounds], "--image-size": [options.image_size]},
+    )
+    print(machine)
+    for warning in machine.warnings(max(threads)):
+        print(f"WARNING: {warning}")
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = Path(options.output) if options.output else Path(temporary)
+        engines, notes = _engines(options.engines, options.model)
+        models, shape = _models(options, kept / "models", engines, budget)
+        settings, more = _settings(engines, options.precisions, threads, options.profile)
+        for note in (notes := notes + more):
+            print(f"note: {note}")
+        results, profiles = latency_turns.measure(
+            models,
+            settings,
+            options.batch_sizes,
+            shape,
+            cores if options.cores or len(cores) >= max(threads) else machine.usable,
+            Path(temporary),
+            options.rounds,
+            options.seconds,
+        )
+        command = shlex.join(["python", "deploy/benchmark.py", *argv])
+        report = Report(machine, command, results, profiles, options.paper, budget, notes)
+        print(f"\n{report.render(text)}")
+        if options.output:
+            for path in report.write(kept):
+                print(f"wrote {path}")
+    return 0
+
+
+def milliseconds(words: str) -> float:
+    """The number in "2ms", "2 ms" or "2".
+
+    Raises:
+        UserError: it is none, or not above zero.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms)?\s*", words)
+    if not match or float(match[1]) <= 0:
+        raise UserError(f"--latency-budget: expected milliseconds as in 2ms, found {words!r}")
+    return float(match[1])
+
+
+def _cores(asked: Sequence[int] | None, machine: latency_machine.Machine) -> Sequence[int]:
+    """The logical processors to pin to, the first ones for few threads."""
+    if not asked:
+        return latency_machine.quietest_first(machine.cores)
+    if wrong := set(asked) - set(machine.usable):
+        usable = ", ".join(map(str, machine.usable))
+        raise UserError(f"--cores: {min(wrong)} is not usable here; these are: {usable}")
+    return asked
+
+
+def _require_positive(**values: Iterable[int]) -> None:
+    for name, numbers in values.items():
+        if wrong := [number for number in numbers if number < 1]:
+            raise UserError(f"{name}: expected whole numbers from 1 on, found {wrong[0]}")
+
+
+def _engines(asked: Sequence[str], models: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The engines to measure, and notes on those that are left out.
+
+    The words `installed` and `all` stand for several: all also has `auto` and the settings that
+    are there to compare with.
+    """
+    installed = [name for name, reason in available_engines().items() if reason is None]
+    words = {"installed": installed, "all": [*installed, *TO_COMPARE, "auto"]}
+    chosen = list(dict.fromkeys(e for name in asked for e in words.get(name, [name])))
+    known = {*installed, *TO_COMPARE, "auto"}
+    if unknown := [name for name in chosen if name not in known]:
+        raise UserError(
+            f"--engines: {unknown[0]} is not installed or not known; here are "
+            f"{', '.join(sorted(known))}, and the words installed and all"
+        )
+    if any(word in words for word in asked):  # a name alone is asked for, and may fail
+        for model in models:
+            lacking = _cannot_run(Path(model)) & (set(chosen) - set(asked))
+            if lacking:
+                chosen = [name for name in chosen if name not in lacking]
+                return chosen, [
+                    f"{', '.join(sorted(lacking))}: left out, no file in {model} for it"
+                ]
+    return chosen, []
+
+
+def _cannot_run(model: Path) -> set[str]:
+    """The engines for which an exported folder has no file."""
+    found = set()
+    if not (model / ONNX_NAMES["fp32"]).is_file():
+        found |= {"openvino", "onnxruntime"}
+    if not list(model.glob("*.pdiparams")):
+        found |= {"paddle", *TO_COMPARE}
+    return found
+
+
+def _settings(
+    engines: Sequence[str], precisions: Sequence[str], threads: Sequence[int], profile: bool
+) -> tuple[list[Setting], list[str]]:
+    """Every combination that exists, and notes on those that do not."""
+    found, notes = [], []
+    for engine in engines:
+        if engine in PLAIN:
+            offered: dict[str, str | None] = {"fp32": None}
+            mine = ["any" if engine == "auto" else "fp32"]
+        else:
+            offered = available_precisions(engine)
+            mine = [p for p in precisions if offered[p] is None]
+        notes += [reason for p in precisions if (reason := offered.get(p)) is not None]
+        found += [Setting(engine, precision, count) for count in threads for precision in mine]
+    if profile:
+        found += [Setting(PRIMITIVES, "fp32", count) for count in threads]
+    if not found:
+        raise UserError(
+            f"no engine of {', '.join(engines)} offers {', '.join(precisions)} on this machine"
+        )
+    return found, list(dict.fromkeys(notes))
+
+
+def _models(
+    options: argparse.Namespace, folder: Path, engines: Sequence[str], budget: float | None
+) -> tuple[dict[str, Path], tuple[int, int, int]]:
+    """Name to exported folder of what is to be measured, and the (C, H, W) of its inputs."""
+    if options.model:
+        if options.paper or options.zoo or options.arch or budget is not None:
+            raise UserError("--model is measured alone; leave out what is about the zoo")
+        paths = [Path(name) for name in options.model]
+        by_name = {path.name: path for path in paths}
+        if len(by_name) < len(paths):  # folders of the same name in different places
+            by_name = {str(path): path for path in paths}
+        shapes = {latency_models.image_shape(path, options.image_size) for path in paths}
+        if len(shapes) > 1:
+            raise UserError(f"--model: the folders take different inputs: {sorted(shapes)}")
+        return by_name, shapes.pop()
+    names: list[str] = list(options.arch or ())
+    if options.zoo is not None:
+        names += list_models(options.zoo)
+    if not names and options.paper:
+        names = latency_paper.names()
+    elif not names and budget is not None:
+        names = [name for name, entry in ZOO.items() if entry.top1 is not None]
+    if not names:
+        raise UserError(
+            "what is to be measured? Give --model FOLDER, --arch NAME, --zoo [PATTERN], --paper "
+            "or --latency-budget 2ms"
+        )
+    if unknown := [name for name in names if name not in ZOO]:
+        raise UserError(f"--arch: {unknown[0]!r} is not in the zoo; python tools/zoo.py lists it")
+    formats = ["paddle"]
+    of_onnx = {"openvino", "onnxruntime"}
+    installed = {name for name, reason in available_engines().items() if reason is None}
+    if of_onnx & set(engines) or ("auto" in engines and of_onnx & installed):
+        formats.append("onnx")
+    names = list(dict.fromkeys(names))
+    models = latency_models.prepare(names, folder, options.image_size, formats)
+    return models, (3, options.image_size, options.image_size)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__.split("\n")[0])
+    what = parser.add_argument_group("what is measured")
+    what.add_argument("--model", nargs="+", metavar="FOLDER", help="exported models", default=())
+    what.add_argument("--arch", nargs="+", metavar="NAME", help="networks of the zoo")
+    what.add_argument(
+        *("--zoo",), nargs="?", const="*", metavar="PATTERN", help="the zoo, or a part of it"
+    )
+    what.add_argument("--paper", action="store_true", help="the published tables and figure 1")
+    what.add_argument(
+        *("--latency-budget",), metavar="2ms", help="list the zoo's networks that are fast enough"
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        *("--engines",),
+        nargs="+",
+        default=["installed"],
+        metavar="ENGINE",
+        help="paddle openvino onnxruntime auto paddle-default paddle-no-mkldnn, or the words "
+        "installed (the default) and all",
+    )
+    how.add_argument("--precisions", nargs="+", default=["fp32"], choices=PRECISIONS)
+    how.add_argument("--threads", nargs="+", type=int, help="default: 1, and one for each core")
+    how.add_argument(
+        "--cores", nargs="+", type=int, help="processors to pin to; default: quiet ones"
+    )
+    how.add_argument("--batch-sizes", nargs="+", type=int, default=[1])
+    how.add_argument("--image-size", type=int, default=224)
+    how.add_argument("--rounds", type=int, default=5, help="turns of each contender (5)")
+    how.add_argument("--seconds", type=float, default=0.5, help="of each contender in all (0.5)")
+    how.add_argument("--profile", action="store_true", help="where Paddle's time goes, by oneDNN")
+    parser.add_argument(
+        *("--output",), metavar="FOLDER", help="for latency.json, latency.md, figure1.png, models"
+    )
+    return parser

@@ -1,0 +1,248 @@
+"""What a latency measurement says, as text, Markdown and JSON. Read next: latency.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ppcls_lite.benchmark import figure as latency_figure
+from ppcls_lite.benchmark import paper as latency_paper
+from ppcls_lite.benchmark.machine import Machine
+from ppcls_lite.benchmark.profile import Profile
+from ppcls_lite.benchmark.result import (
+    PRIMITIVES,
+    UNSTEADY,
+    Result,
+    aims,
+    quantile,
+)
+from ppcls_lite.config.zoo import ZOO
+
+Rows = list[list[str]]
+_WRONG = 1e-3  # relative difference of fp32 outputs between engines
+_HOW = (
+    "A ratio is the median of the rounds (lowest to highest); quiet: of the 10th percentiles of "
+    "all runs, by which unsteady contenders are judged."
+)
+_COLUMNS = (
+    "MiB: growth of the process by this network, after the import of the library; ready: until the "
+    "first answer to the first batch size; new shape: the first run with this batch size; differs: "
+    "from the first engine's outputs, relative to the largest."
+)
+FILES = ("latency.json", "latency.md", "figure1.png")
+
+
+@dataclass
+class Report:
+    """All that one run found; `paper` and `budget_ms` say which parts are wanted."""
+
+    machine: Machine
+    command: str
+    results: list[Result]
+    profiles: Mapping[tuple[str, int, int], Profile] = field(default_factory=dict)
+    paper: bool = False
+    budget_ms: float | None = None
+    notes: Sequence[str] = ()
+
+    @property
+    def timed(self) -> list[Result]:
+        """The results by the clock, without oneDNN's sums."""
+        return [r for r in self.results if r.setting.engine != PRIMITIVES]
+
+    def warnings(self) -> list[str]:
+        """Why the figures may be off."""
+        found = self.machine.warnings(max(r.setting.threads for r in self.results))
+        shaky = [r for r in self.timed if max(r.spread, r.drift) > UNSTEADY]
+        if shaky:
+            worst = max(shaky, key=lambda r: max(r.spread, r.drift))
+            found.append(
+                f"{len(shaky)} of {len(self.timed)} contenders are unsteady (spread or drift above "
+                f"{UNSTEADY:.0%}); the worst, {worst.model} with {worst.setting}: spread "
+                f"{worst.spread:.0%}, drift {worst.drift:.0%}"
+            )
+        disturbed = sum(r.disturbed for r in self.timed)
+        if disturbed:
+            found.append(f"another process had the core during {disturbed} contenders' turns")
+        exact = [r for r in self.timed if r.setting.precision == "fp32" and r.difference]
+        wrong = [r for r in exact if r.difference > _WRONG]
+        found += [
+            f"{r.model} with {r.setting}: outputs differ by {r.difference:.1e} from the first "
+            "engine's; its speed is of no use"
+            for r in wrong
+        ]
+        return found
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write latency.json, latency.md and, with the paper's tables, figure1.png."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / name for name in FILES]
+        text = json.dumps(self.as_dict(), indent=1) + "\n"
+        paths[0].write_text(text, encoding="utf-8")
+        paths[1].write_text(self.render(markdown) + "\n", encoding="utf-8")
+        if not self.paper:
+            return paths[:2]
+        latency_figure.draw(self.timed, paths[2])
+        return paths
+
+    def as_dict(self) -> dict[str, Any]:
+        tree: dict[str, Any] = {
+            "command": self.command,
+            "machine": self.machine.as_dict(),
+            "warnings": self.warnings(),
+            "notes": list(self.notes),
+            "results": [r.as_dict() for r in self.results],
+            "ratios": [aim.as_dict() for aim in aims(self.results)],
+            "profiles": [
+                {"model": model, "threads": threads, "batch_size": size, **profile.as_dict()}
+                for (model, threads, size), profile in self.profiles.items()
+            ],
+        }
+        if self.paper:
+            tree["ordering"] = [pair.as_dict() for pair in latency_paper.ordering(self.timed)]
+        if self.budget_ms is not None:
+            fit, _ = latency_paper.within_budget(self.timed, self.budget_ms)
+            tree["budget"] = {"ms": self.budget_ms, "fit": [r.model for r in fit]}
+        return tree
+
+    def render(self, table: Any) -> str:
+        """The whole report; `table` is `text` or `markdown`."""
+        heading = "### {}".format if table is markdown else "{}".format
+        parts = [f"`{self.command}`" if table is markdown else self.command]
+        parts.append(f"```\n{self.machine}\n```" if table is markdown else str(self.machine))
+        parts += [f"note: {note}" for note in self.notes]
+        if not self.paper and self.budget_ms is None:
+            parts += [heading("Latency"), table(_latency_rows(self.results)), _COLUMNS]
+        if rows := _ratio_rows(self.results):
+            parts += [heading("Ratios"), table(rows), _HOW]
+        if self.paper:
+            for published in latency_paper.TABLES:
+                rows = latency_paper.table_rows(published, self.timed)
+                if len(rows) > 1:
+                    parts += [heading(published.title), table(rows)]
+            pairs = latency_paper.ordering(self.timed)
+            parts += [heading("Does the paper's ordering hold here?"), table(_pair_rows(pairs))]
+            parts.append(_verdict(pairs))
+        if self.budget_ms is not None:
+            parts.append(heading(f"Networks within {self.budget_ms:g} ms"))
+            parts += _budget(self.timed, self.budget_ms, table)
+        for (model, threads, size), profile in sorted(
+            self.profiles.items(), key=lambda item: item[0]
+        ):
+            parts.append(heading(f"Profile of {model}: {threads} thread(s), batch {size}"))
+            parts += _profile(profile, table)
+        parts += [f"WARNING: {warning}" for warning in self.warnings()]
+        return "\n\n".join(parts)
+
+
+def _latency_rows(results: Sequence[Result]) -> Rows:
+    rows = [
+        [
+            *("Model", "Engine", "Threads", "Batch", "median ms", "p10", "p99", "spread"),
+            *("images/s", "MiB", "library MiB", "ready s", "new shape ms", "differs"),
+        ]
+    ]
+    for r in results:
+        sums = r.setting.engine == PRIMITIVES
+        differs = "-" if r.difference is None or sums else f"{r.difference:.0e}"
+        rows.append(
+            [
+                r.model,
+                r.setting.name + (f" ({r.chosen})" if r.setting.engine == "auto" else ""),
+                str(r.setting.threads),
+                str(r.batch_size),
+                f"{r.median:.3f}",
+                f"{quantile(r.times, 0.1):.3f}",
+                f"{quantile(r.times, 0.99):.3f}",
+                f"{r.spread:.0%}",
+                *(["-"] * 5 if sums else _costs(r)),
+                differs,
+            ]
+        )
+    return rows
+
+
+def _costs(result: Result) -> list[str]:
+    rate = 1000 * result.batch_size / result.median
+    memory = [f"{result.memory_mib:.0f}", f"{result.library_mib:.0f}"]
+    return [f"{rate:.0f}", *memory, f"{result.load_s:.2f}", f"{result.first_ms:.1f}"]
+
+
+def _ratio_rows(results: Sequence[Result]) -> Rows:
+    rows = [["Ratio", "Model", "Threads", "Batch", "measured", "aim", ""]]
+    for aim in aims(results):
+        limit = "-" if aim.limit is None else f"<= {aim.limit:g}"
+        met = {None: "", True: "met", False: "missed"}[aim.met]
+        place = [aim.one.model, str(aim.one.setting.threads), str(aim.one.batch_size)]
+        rows.append([aim.text, *place, str(aim.ratio), limit, met])
+    return rows if len(rows) > 1 else []
+
+
+def _pair_rows(pairs: Sequence[latency_paper.Pair]) -> Rows:
+    rows = [["PP-LCNet", "against", "contender", "published ratio", "measured ratio", "ordering"]]
+    for pair in pairs:
+        published = "-" if pair.published is None else f"{pair.published:.2f}"
+        rows.append(
+            [pair.fast, pair.other, pair.where, published, str(pair.measured), pair.verdict]
+        )
+    return rows
+
+
+def _verdict(pairs: Sequence[latency_paper.Pair]) -> str:
+    count = {v: sum(p.verdict == v for p in pairs) for v in ("holds", "equal", "does not hold")}
+    failed = [f"{p.fast} / {p.other} ({p.where})" for p in pairs if p.verdict == "does not hold"]
+    line = (
+        f"The ordering holds in {count['holds']} of {len(pairs)} pairs; {count['equal']} are equal "
+        f"within {latency_paper.TIE:.0%}, {count['does not hold']} are the other way round"
+    )
+    return line + (f": {', '.join(failed)}." if failed else ".")
+
+
+def _budget(results: Sequence[Result], milliseconds: float, table: Any) -> list[str]:
+    fit, slow = latency_paper.within_budget(results, milliseconds)
+    rows = [["Model", "Top-1 (%), published", "ms here", "p99 ms", "fastest as"]]
+    for r in fit:
+        top1 = ZOO[r.model].top1
+        setting = f"{r.setting}, batch {r.batch_size}"
+        times = [f"{r.median:.2f}", f"{quantile(r.times, 0.99):.2f}"]
+        rows.append([r.model, "-" if top1 is None else f"{top1:.2f}", *times, setting])
+    parts = [table(rows)] if fit else ["None of the measured networks fits."]
+    if slow:
+        nearest = min(slow, key=lambda r: r.median)
+        parts.append(
+            f"{len(slow)} of {len(fit) + len(slow)} networks take longer; the next is "
+            f"{nearest.model} with {nearest.median:.2f} ms."
+        )
+    return parts
+
+
+def _profile(profile: Profile, table: Any) -> list[str]:
+    rows = [["oneDNN primitive", "in a run", "ms", "share"]]
+    for kind, count, ms, share in profile.rows():
+        rows.append([kind, str(count), f"{ms:.3f}", f"{share:.0%}"])
+    found = profile.as_dict()
+    total, wall = found["primitives_ms"], found["profiled_run_ms"]
+    rows.append(["sum of the primitives", "", f"{total:.3f}", "100%"])
+    slowest = [["slowest primitive", "implementation", "problem", "ms"]]
+    slowest += [[kind, by, problem, f"{ms:.3f}"] for kind, by, problem, ms in profile.top()]
+    line = (
+        f"The profiled Paddle run took {wall:.3f} ms by the clock; the writing of oneDNN's lines "
+        "is in it, so compare the engines above with the sum, not with this."
+    )
+    return [table(rows), table(slowest), line]
+
+
+def text(rows: Rows) -> str:
+    """Aligned columns for a terminal."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    )
+
+
+def markdown(rows: Rows) -> str:
+    """A Markdown table."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,381 @@
+"""Check a configuration tree against the schema, and build components from it.
+
+`check` walks the whole tree along the annotations of settings.py and of the constructors that the
+tree names, and reports every mistake at once, before Paddle is even imported. What it returns is
+the same tree with values converted and each component as a `Node`, which builds on demand.
+Read before: config_file.py (YAML to tree). Read next: recipe.py (what is built, in which order).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from ppcls_lite.config import registry
+from ppcls_lite.config.registry import REQUIRED, Argument, Entry
+from ppcls_lite.config.schema import DISTILLATION_MODEL, ComponentOf, IgnoredKey, Only, Range
+from ppcls_lite.config.settings import RETRIEVAL, RecipeSettings
+from ppcls_lite.errors import ConfigError, UserError
+
+CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed")  # filled in by the recipe
+DEFAULT_NAME = {"schedule": "ConstLR", "sampler": "DistributedBatchSampler"}
+
+
+@dataclasses.dataclass
+class Node:
+    """A checked component: what to build, from which arguments, and where it stood."""
+
+    entry: Entry
+    arguments: dict[str, Any]
+    path: str
+    extras: Any = None
+
+    def get(self, name: str) -> Any:
+        """An argument's value: from the YAML, the zoo row, or the constructor's default."""
+        if name in self.arguments:
+            return self.arguments[name]
+        if name in self.entry.fixed:
+            return self.entry.fixed[name]
+        return next(a.default for a in self.entry.arguments if a.name == name)
+
+    def build(self, **context: Any) -> Any:
+        """Import the class and call it; `context` fills arguments that the YAML leaves out."""
+        values = dict(self.entry.fixed)
+        for argument in self.entry.arguments:
+            if argument.name in self.arguments:
+                values[argument.name] = _build_all(self.arguments[argument.name], context)
+            elif argument.name in context:
+                values[argument.name] = context[argument.name]
+            elif argument.default is REQUIRED:
+                raise ConfigError(f"{self.path}: {self.entry.name} needs {argument.name!r}")
+        try:
+            return self.entry.load()(**values)
+        except UserError as error:
+            raise type(error)(f"{self.path}: {error}") from error
+
+
+def check(tree: dict[str, Any], notes: list[str] | None = None) -> RecipeSettings:
+    """Check a whole recipe; every mistake goes into one ConfigError.
+
+    `notes` collects what a log should say about keys that are accepted but have no effect.
+    """
+    walker = _Walker()
+    refusal = _refusal(tree)
+    if refusal:  # everything else in such a recipe would be unknown as well
+        raise ConfigError(refusal)
+    settings = walker.dataclass(tree, RecipeSettings, "")
+    if walker.problems:
+        count = len(walker.problems)
+        head = f"{count} mistake{'s' if count > 1 else ''} in the configuration:"
+        raise ConfigError("\n  ".join([head, *walker.problems]))
+    if settings.Arch.entry.name == DISTILLATION_MODEL:
+        walker.notes += _check_distillation(settings)
+    if notes is not None:
+        notes.extend(walker.notes)
+    return settings
+
+
+def build(node: Any, kind: str, **context: Any) -> Any:
+    """Check and build one component from its YAML form, e.g. `{"ResizeImage": {"size": 32}}`."""
+    walker = _Walker()
+    checked = walker.component(node, ComponentOf(kind), kind)
+    if walker.problems:
+        raise ConfigError("\n".join(walker.problems))
+    return checked.build(**context)
+
+
+def build_list(nodes: Iterable[Any], kind: str, **context: Any) -> list[Any]:
+    """`build` for each item of a list such as `transform_ops`."""
+    return [build(node, kind, **context) for node in nodes]
+
+
+def _build_all(value: Any, context: dict[str, Any]) -> Any:
+    if isinstance(value, Node):
+        return value.build(**context)
+    if isinstance(value, list):
+        return [_build_all(item, context) for item in value]
+    return value
+
+
+def type_name(kind: Any) -> str:
+    """A type of the schema in words: `a number between 0 and 1 or null`."""
+    if typing.get_origin(kind) is typing.Annotated:
+        base, mark, *_ = typing.get_args(kind)
+        if isinstance(mark, Range):
+            return f"{type_name(base)} {mark}"
+        return f"a {mark.kind}" if isinstance(mark, ComponentOf) else "anything"
+    if _is_union(kind):
+        return " or ".join(type_name(k) for k in typing.get_args(kind))
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(repr(v) for v in typing.get_args(kind))
+    if typing.get_origin(kind) is list:
+        return f"a list of ({type_name(typing.get_args(kind)[0])})"
+    if typing.get_origin(kind) is dict or dataclasses.is_dataclass(kind):
+        return "a map"
+    words = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+    words |= {list: "a list", dict: "a map", type(None): "null", Any: "anything"}
+    return words[kind]
+
+
+def _refusal(tree: dict[str, Any]) -> str | None:
+    """Why a recipe cannot run at all: one of PaddleClas for retrieval or hashing."""
+    run, arch = (tree.get(section) or {} for section in ("Global", "Arch"))
+    if not (isinstance(run, dict) and isinstance(arch, dict)):
+        return None
+    if run.get("eval_mode") == "retrieval" or arch.get("name") == "RecModel":
+        return f"Arch and Global.eval_mode: {RETRIEVAL}"
+    if arch.get("name") == "InferenceModel":
+        return (
+            "Arch.name: InferenceModel has nothing to train; it can be a frozen teacher among the "
+            "models of a DistillationModel (docs/distillation.md)"
+        )
+    return None
+
+
+def _check_distillation(settings: RecipeSettings) -> list[str]:
+    """Notes on a DistillationModel; raises ConfigError where its keys do not fit together."""
+    arch = settings.Arch
+    description = arch.build()  # its constructor compares the keys
+    first = description.members[0]
+    for section in (settings.Loss, settings.Metric):
+        for split in ("Train", "Eval"):
+            description.require_names(getattr(section, split, None) or [], split == "Eval")
+    if arch.extras.pretrained:
+        raise ConfigError(
+            f"Arch.pretrained: each network of a {DISTILLATION_MODEL} has its own weights: "
+            f"{first.path}.pretrained, for example"
+        )
+    place = f"{first.path}.use_ssld"
+    unused = arch.extras.use_ssld
+    return [f"Arch.use_ssld: accepted, but has no effect here; {place} has"] if unused else []
+
+
+def _is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
+def _suggest(name: object, known: Iterable[str]) -> str:
+    known = list(known)
+    lowered = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {lowered[close[0]]!r}?"
+    return f"; known: {', '.join(known)}" if 0 < len(known) <= 30 else ""
+
+
+class _Walker:
+    """Converts values along their types and collects problems instead of raising."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+
+    def value(self, value: Any, kind: Any, path: str) -> Any:
+        """`value` converted to `kind`, or None after a problem was noted."""
+        origin = typing.get_origin(kind)
+        if origin is typing.Annotated:
+            return self.annotated(value, kind, path)
+        if _is_union(kind):
+            return self.union(value, typing.get_args(kind), path)
+        if dataclasses.is_dataclass(kind):
+            return self.dataclass(value, kind, path)
+        if kind is Any:
+            return value
+        if origin is typing.Literal:
+            options = typing.get_args(kind)
+            if any(value == o and type(value) is type(o) for o in options):
+                return value
+            return self.wrong(value, kind, path, _suggest(value, [str(o) for o in options]))
+        if origin is list and isinstance(value, (list, tuple)):
+            item = typing.get_args(kind)[0]
+            return [self.value(v, item, f"{path}.{i}") for i, v in enumerate(value)]
+        if origin is dict and isinstance(value, dict):
+            item = typing.get_args(kind)[1]
+            return {k: self.value(v, item, f"{path}.{k}") for k, v in value.items()}
+        converted = _scalar(value, kind) if origin is None else None
+        if converted is None and value is not None:
+            return self.wrong(value, kind, path)
+        if value is None and kind is not type(None):
+            return self.wrong(value, kind, path)
+        return converted
+
+    def wrong(self, value: Any, kind: Any, path: str, hint: str = "") -> None:
+        self.problems.append(f"{path}: expected {type_name(kind)}, found {value!r}{hint}")
+
+    def annotated(self, value: Any, kind: Any, path: str) -> Any:
+        base, mark, *_ = typing.get_args(kind)
+        if isinstance(mark, ComponentOf):
+            return self.component(value, mark, path)
+        if isinstance(mark, IgnoredKey):
+            return value
+        if isinstance(mark, Only):
+            if value not in (None, False, mark.value):
+                self.problems.append(
+                    f"{path}: {mark.reason}; found {value!r}, remove the key or set {mark.value!r}"
+                )
+            return mark.value
+        trial = _Walker()
+        converted = trial.value(value, base, path)
+        if trial.problems or (isinstance(mark, Range) and converted not in mark):
+            return self.wrong(value, kind, path)
+        return converted
+
+    def union(self, value: Any, kinds: tuple[Any, ...], path: str) -> Any:
+        if value is None and type(None) in kinds:
+            return None
+        kinds = tuple(k for k in kinds if k is not type(None))
+        for kind in kinds:
+            trial = _Walker()
+            converted = trial.value(value, kind, path)
+            if not trial.problems:
+                self.notes += trial.notes
+                return converted
+        # One candidate, or one that the value's shape points at: its own message says more.
+        shaped = [k for k in kinds if _same_shape(value, k)]
+        if len(kinds) == 1 or len(shaped) == 1:
+            return self.value(value, (shaped or kinds)[0], path)
+        return self.wrong(value, typing.Union[kinds], path)  # noqa: UP007
+
+    def dataclass(self, value: Any, kind: type, path: str) -> Any:
+        value = {} if value is None else value
+        if not isinstance(value, dict):
+            return self.wrong(value, kind, path)
+        fields = _fields(kind)
+        converted = self.arguments(value, fields, path, "" if path else "a recipe")
+        return kind(**converted) if converted is not None else None
+
+    def arguments(
+        self, values: dict[str, Any], arguments: tuple[Argument, ...], path: str, owner: str
+    ) -> dict[str, Any] | None:
+        """The given values converted; None when a required one is missing or any is wrong."""
+        known = {a.name: a for a in arguments}
+        before = len(self.problems)
+        converted = {}
+        for key, value in values.items():
+            place = f"{path}.{key}" if path else str(key)
+            if key not in known:
+                what = "argument" if owner and owner != "a recipe" else "key"
+                owner_text = owner or path.rpartition(".")[2]
+                hint = _suggest(key, known)
+                self.problems.append(f"{place}: {owner_text} has no {what} {key!r}{hint}")
+                continue
+            argument = known[key]
+            converted[key] = self.value(value, argument.type, place)
+            if _is_ignored(argument.type) and value != argument.default and value is not None:
+                self.notes.append(f"{place}: accepted, but has no effect here")
+        for argument in arguments:
+            missing = argument.name not in values and argument.default is REQUIRED
+            if missing and argument.name not in CONTEXT:
+                place = f"{path}.{argument.name}" if path else argument.name
+                kind = type_name(argument.type)
+                self.problems.append(f"{place}: is missing; {owner or path} needs {kind}")
+        return converted if len(self.problems) == before else None
+
+    def component(self, value: Any, mark: ComponentOf, path: str) -> Node | None:
+        kind = mark.kind
+        if isinstance(value, str):
+            name, values = value, {}
+        elif isinstance(value, dict) and "name" in value:
+            name, values = value["name"], {k: v for k, v in value.items() if k != "name"}
+        elif isinstance(value, dict) and kind in DEFAULT_NAME and not _one_key(value, kind):
+            name, values = DEFAULT_NAME[kind], value
+        elif isinstance(value, dict) and len(value) == 1:
+            ((name, values),) = value.items()
+            path, values = f"{path}.{name}", {} if values is None else values
+        else:
+            found = f"the keys {', '.join(map(repr, value))}" if isinstance(value, dict) else value
+            self.problems.append(
+                f"{path}: expected one {kind}, `{{name: X, ...}}` or `X: {{...}}`, found {found}"
+            )
+            return None
+        entry = self.find(name, kind, path)
+        if entry is None:
+            return None
+        if not isinstance(values, dict):
+            self.problems.append(f"{path}: expected the arguments of {name}, found {values!r}")
+            return None
+        extras, fields = None, ()
+        if mark.extras:
+            own = {a.name for a in entry.arguments}
+            fields = tuple(field for field in _fields(mark.extras) if field.name not in own)
+        names = {field.name for field in fields}
+        given = self.arguments(values, (*entry.arguments, *fields), path, entry.name)
+        if given is None:
+            return None
+        if mark.extras:
+            extras = mark.extras(**{k: given.pop(k) for k in names if k in given})
+        return Node(entry, given, path, extras)
+
+    def find(self, name: Any, kind: str, path: str) -> Entry | None:
+        entries = registry.entries()
+        if isinstance(name, str) and (kind, name) in entries:
+            return entries[kind, name]
+        others = [k for k, n in entries if n == name]
+        hint = f"; it is a {others[0]}" if others else _suggest(name, registry.names(kind))
+        self.problems.append(f"{path}: there is no {kind} {name!r}{hint}")
+        return None
+
+
+def _fields(kind: type) -> tuple[Argument, ...]:
+    """A dataclass's fields as arguments."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    found = []
+    for item in dataclasses.fields(kind):
+        default = item.default
+        if item.default_factory is not dataclasses.MISSING:
+            default = item.default_factory()
+        elif default is dataclasses.MISSING:
+            default = REQUIRED
+        found.append(Argument(item.name, hints[item.name], default))
+    return tuple(found)
+
+
+def _one_key(value: dict[str, Any], kind: str) -> bool:
+    """Whether a map is `X: {...}` with a component's name as its only key."""
+    return len(value) == 1 and (kind, next(iter(value))) in registry.entries()
+
+
+def _is_ignored(kind: Any) -> bool:
+    return any(isinstance(mark, IgnoredKey) for mark in typing.get_args(kind))
+
+
+def _same_shape(value: Any, kind: Any) -> bool:
+    """Whether a value is the YAML shape (list, map, number, text) that a type asks for."""
+    if typing.get_origin(kind) is typing.Annotated:
+        base, mark, *_ = typing.get_args(kind)
+        if isinstance(mark, ComponentOf):
+            return isinstance(value, dict)
+        return _same_shape(value, base)
+    if typing.get_origin(kind) is typing.Literal:
+        return any(type(value) is type(option) for option in typing.get_args(kind))
+    wanted = typing.get_origin(kind) or kind
+    if wanted is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is wanted
+
+
+def _scalar(value: Any, kind: Any) -> Any:
+    """`value` as a bool, int, float or str; None if it is not one.
+
+    YAML reads some numbers as text ("1.0/255.0", quoted "1e-4"): they become numbers where the
+    schema asks for a number.
+    """
+    if kind is float and isinstance(value, str):
+        top, slash, bottom = value.partition("/")
+        try:
+            return float(top) / float(bottom) if slash else float(top)
+        except (ValueError, ZeroDivisionError):
+            return None
+    if kind is int and isinstance(value, str):
+        return int(value) if value.strip().lstrip("+-").isdigit() else None
+    if isinstance(value, bool) or kind is bool:
+        return value if isinstance(value, bool) and kind is bool else None
+    if kind is float and isinstance(value, (int, float)):
+        return float(value)
+    if kind is int and isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if kind in (int, str, list, dict) and isinstance(value, kind) else None

@@ -1,0 +1,189 @@
+"""From a YAML file and `-o` overrides to one plain tree of dicts and lists.
+
+Three additions to plain YAML: `_base_` (one file or a list, relative to the file that names them,
+merged key by key, later ones winning), `_replace_: true` in a map (take this map instead of
+merging it into the base's), and numbers such as `1e-4` read as numbers. A key given twice in one
+map is an error. What the tree may hold is the business of config.py, which is to be read next.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppcls_lite.errors import ConfigError
+
+BASE, REPLACE = "_base_", "_replace_"
+_HERE = Path(__file__).resolve().parent.parent
+HOMES = (_HERE / "configs", _HERE.parent / "configs")  # as installed by pip, and in a checkout
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers, and no key twice in one map."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (dict, list)):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a map or list cannot be a key", key_node.start_mark
+                )
+            if key in seen and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a recipe: the file, its bases, then the overrides `path.to.key=value` in order.
+
+    Raises ConfigError for a missing or broken file and for an override that leads nowhere.
+    """
+    tree = _read_with_bases(find_config(path), ())
+    problems = [p for p in (_override(tree, text) for text in overrides) if p]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return tree
+
+
+def find_config(path: str | Path) -> Path:
+    """The file itself, or the one of that name among the recipes that come with the package."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    packaged = _packaged(path)
+    if packaged:
+        return packaged
+    near = path.parent.glob("*.yaml") if path.parent.is_dir() else ()
+    known = [*map(str, near), *(str(f) for home in HOMES for f in home.rglob("*.yaml"))]
+    close = difflib.get_close_matches(path.name, {Path(f).name for f in known}, n=3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    kind = "is a folder, not a YAML file" if path.is_dir() else "no such file"
+    raise ConfigError(f"-c {path}: {kind} (looked in {path.parent.resolve()}){hint}")
+
+
+def _packaged(path: Path) -> Path | None:
+    """The recipe of that name, `configs/NAME` or `NAME`, among those of the package."""
+    parts = path.parts[path.parts.index("configs") + 1 :] if "configs" in path.parts else path.parts
+    places = [home.joinpath(*parts) for home in HOMES if not path.is_absolute()]
+    return next((place for place in places if place.is_file()), None)
+
+
+def parse_value(text: str) -> Any:
+    """One YAML value from a command line: `192`, `1e-4`, `[1, 5]`, `true`, `null`, `a/path`."""
+    return yaml.load(text, _Loader)
+
+
+def dump(tree: dict[str, Any]) -> str:
+    """The tree as YAML text, in its own order."""
+
+    class _Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _read_with_bases(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    resolved = path.resolve()
+    if resolved in below:
+        chain = " -> ".join(str(p) for p in (*below, resolved))
+        raise ConfigError(f"{path}: {BASE} leads in a circle: {chain}")
+    own = _read(path)
+    bases = own.pop(BASE, [])
+    tree: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        base_path = path.parent / str(base)
+        if not base_path.is_file():
+            base_path = _packaged(Path(str(base)))  # a recipe that came with pip
+        if base_path is None:
+            missing = path.parent / str(base)
+            raise ConfigError(f"{path}: {BASE} names {base}, but there is no file {missing}")
+        tree = _merge(tree, _read_with_bases(base_path, (*below, resolved)))
+    return _without_marks(_merge(tree, own))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigError(f"{place}: not valid YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a UTF-8 text file: {error.reason}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if not isinstance(tree, dict):
+        found = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise ConfigError(f"{path}: expected sections such as Global and Arch, found {found}")
+    return tree
+
+
+def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`own` over `base`: maps merge key by key, everything else (lists too) is replaced."""
+    if own.get(REPLACE) is True:
+        return own
+    merged = dict(base)
+    for key, value in own.items():
+        old = merged.get(key)
+        both_maps = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if both_maps else copy.deepcopy(value)
+    return merged
+
+
+def _without_marks(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {k: _without_marks(v) for k, v in tree.items() if (k, v) != (REPLACE, True)}
+    return [_without_marks(v) for v in tree] if isinstance(tree, list) else tree
+
+
+def _override(tree: dict[str, Any], text: str) -> str | None:
+    """Apply `a.b.0.c=value` in place; the problem as a text if it leads nowhere."""
+    path, equals, value_text = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        return f"-o {text}: expected path.to.key=value, e.g. -o Global.epochs=10"
+    try:
+        value = parse_value(value_text)
+    except yaml.YAMLError as error:
+        return f"-o {text}: the value is not valid YAML: {getattr(error, 'problem', error)}"
+    place: Any = tree
+    for depth, key in enumerate(keys):
+        here = ".".join(keys[:depth])
+        slot: Any = key
+        if isinstance(place, list):
+            if not key.isdigit() or int(key) >= len(place):
+                last = f"0 to {len(place) - 1}" if place else "none: the list is empty"
+                return f"-o {text}: {here} is a list; expected an index ({last}), found {key!r}"
+            slot = int(key)
+        elif not isinstance(place, dict):
+            return f"-o {text}: {here} is {place!r}, which has nothing below it"
+        if depth == len(keys) - 1:
+            place[slot] = value
+            return None
+        below = place[slot] if isinstance(place, list) else place.get(slot)
+        if below is None:
+            below = place[slot] = {}
+        elif isinstance(below, str) and keys[depth + 1] == below and isinstance(place, list):
+            below = place[slot] = {below: {}}  # `- ToCHWImage` written without arguments
+        place = below
+    return None

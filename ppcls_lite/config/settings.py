@@ -1,0 +1,202 @@
+"""The run settings: every section and key of the YAML that is not a component's argument.
+
+Keys keep PaddleClas's spelling; the comments say what a key does where the name does not. These
+dataclasses are the schema of a recipe: `config.check` walks a YAML along their annotations.
+Read next: config.py (the check), recipe.py (what is built from it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from ppcls_lite.config.schema import (
+    BatchTransformSpec,
+    ComponentOf,
+    Ignored,
+    LossSpec,
+    MetricSpec,
+    NetworkExtras,
+    NonNegativeInt,
+    Only,
+    OptimizerSpec,
+    PositiveFloat,
+    PositiveInt,
+    PostprocessSpec,
+    Probability,
+    SamplerSpec,
+    TransformSpec,
+)
+
+RETRIEVAL = "retrieval and hashing are outside this toolkit, which trains classifiers"
+
+
+@dataclass
+class GlobalSettings:
+    """`Global`: the run as a whole."""
+
+    epochs: PositiveInt = 20
+    output_dir: str = "./output/"  # the run folder is <output_dir>/<Arch.name>
+    device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU if this Paddle sees one
+    # Train on a CPU with the native kernels; for YAML, on and off are true and false.
+    cpu_kernels: Literal["auto", "on", "off"] | bool = "auto"
+    cpu_processes: PositiveInt | Literal["auto"] = 1  # that share the Train batch on a CPU
+    seed: NonNegativeInt | Literal[False] = 42  # order, augmentation, initial weights, dropout
+
+    checkpoints: str | None = None  # prefix to resume from: <run folder>/latest; auto: the newest
+    pretrained_model: str | None = None  # weights to start from, with or without .pdparams
+    replace_head: bool = False  # keep a random classifier where the class count differs
+
+    save_interval: PositiveInt = 1  # epochs between two kept epoch_N checkpoints
+    save_steps: PositiveInt | None = None  # updates between two writes of latest within an epoch
+    save_minutes: PositiveFloat | None = None  # the same by the clock
+    keep_last: PositiveInt | None = None  # how many epoch_N stay; null: all
+    keep_best: PositiveInt | None = None  # keep the epoch_N of that many best scores as well
+    early_stop: PositiveInt | None = None  # evaluations without a better score that end the run
+    max_minutes: PositiveFloat | None = None  # then the run is saved and ends with status 75
+    eval_during_train: bool = True
+    eval_interval: PositiveInt = 1
+    eval_engine: Literal["auto", "dygraph", "inference"] = "auto"  # see docs/performance.md
+    start_eval_epoch: NonNegativeInt = 0
+    print_batch_step: PositiveInt = 10
+    use_visualdl: bool = False
+    update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
+    total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
+    teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept
+    teacher_cache_views: PositiveInt = 1  # augmentations of each image that the epochs repeat
+
+    max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
+    eval_skip_bad: bool = False  # leave unreadable images out of an evaluation
+
+    image_shape: list[PositiveInt] = field(default_factory=lambda: [3, 224, 224])
+    save_inference_dir: str = "./inference"
+
+    class_num: NonNegativeInt | None = None  # older place of Arch.class_num
+    to_static: Ignored = False
+    use_multilabel: Ignored = False  # the data set and the loss say it already
+    use_sync_bn: Ignored = False  # Arch.use_sync_bn does it
+    log_ranks: Ignored = "0"
+    print_mem_info: Ignored = False  # memory is always logged
+    uniform_output_enabled: Ignored = False
+    export_for_fd: Ignored = False  # inference.yml is always written
+    pdx_model_name: Ignored = None
+    hpi_config_path: Ignored = None
+    use_dali: Annotated[bool, Only(False, "NVIDIA DALI pipelines are not supported")] = False
+    eval_mode: Annotated[str, Only("classification", RETRIEVAL)] = "classification"
+    feature_normalize: Annotated[Any, Only(None, RETRIEVAL)] = None
+    re_ranking: Annotated[Any, Only(None, RETRIEVAL)] = None
+    retrieval_feature_from: Annotated[Any, Only(None, RETRIEVAL)] = None
+    train_mode: Annotated[
+        str | None, Only(None, "semi-supervised and other special loops are not supported")
+    ] = None
+    iter_per_epoch: Annotated[
+        int | None, Only(None, "an epoch is always the whole training list")
+    ] = None
+
+
+@dataclass
+class AMPSettings:
+    """`AMP`: mixed precision."""
+
+    use_amp: bool = True  # as in PaddleClas: the section's presence turns it on
+    level: Literal["O1", "O2"] = "O1"
+    dtype: Literal["float16", "bfloat16"] = "float16"
+    scale_loss: PositiveFloat = 1.0  # the first scale; bfloat16 needs none
+    use_dynamic_loss_scaling: bool = False
+    use_fp16_test: bool = False  # evaluate in `dtype` too; always so with O2
+    use_promote: bool = False
+    max_skipped: PositiveInt = 50  # skipped updates in a row that stop the run
+
+
+@dataclass
+class EMASettings:
+    """`EMA`: exponential moving average of the weights; the section's presence turns it on."""
+
+    decay: Probability = 0.9999
+    use_warmup: bool = False  # let the decay grow from 0.1, for short runs
+
+
+@dataclass
+class ArchExtras(NetworkExtras):
+    """Keys of `Arch` beside the network's own arguments."""
+
+    infer_add_softmax: bool = True
+    infer_model_name: Ignored = None
+    infer_output_key: Ignored = None
+
+
+@dataclass
+class DatasetExtras:
+    """Keys of a data set beside its own arguments."""
+
+    batch_transform_ops: list[BatchTransformSpec] | None = None
+    cache: Literal["ram", "disk"] | None = None  # keep decoded images for later epochs
+    cache_dir: str = "./cache"  # of cache: disk
+
+
+@dataclass
+class LoaderSettings:
+    """`DataLoader.<split>.loader`: worker processes."""
+
+    num_workers: NonNegativeInt = 4
+    use_shared_memory: bool = True
+
+
+@dataclass
+class SplitSettings:
+    """`DataLoader.Train` or `DataLoader.Eval`."""
+
+    dataset: Annotated[object, ComponentOf("dataset", DatasetExtras)]
+    sampler: SamplerSpec
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
+
+
+@dataclass
+class DataLoaderSettings:
+    """`DataLoader`."""
+
+    Train: SplitSettings | None = None
+    Eval: SplitSettings | None = None
+
+
+@dataclass
+class LossSettings:
+    """`Loss`: weighted terms for training and for evaluation."""
+
+    Train: list[LossSpec]
+    Eval: list[LossSpec] | None = None
+
+
+@dataclass
+class MetricSettings:
+    """`Metric`."""
+
+    Train: list[MetricSpec] | None = None
+    Eval: list[MetricSpec] | None = None
+
+
+@dataclass
+class InferSettings:
+    """`Infer`: one prediction run; its transforms and post-processing go into the export."""
+
+    transforms: list[TransformSpec]
+    PostProcess: PostprocessSpec
+    infer_imgs: str | None = None  # a file, a folder
+    infer_list: str | None = None  # a text file with one path a line
+    batch_size: PositiveInt = 1
+    save_dir: str | None = None  # results as JSON lines
+
+
+@dataclass
+class RecipeSettings:
+    """The top level of a YAML file."""
+
+    Arch: Annotated[object, ComponentOf("model", ArchExtras)]
+    Global: GlobalSettings = field(default_factory=GlobalSettings)
+    AMP: AMPSettings | None = None
+    EMA: EMASettings | None = None
+    Loss: LossSettings | None = None
+    Optimizer: OptimizerSpec | None = None
+    DataLoader: DataLoaderSettings | None = None
+    Metric: MetricSettings | None = None
+    Infer: InferSettings | None = None

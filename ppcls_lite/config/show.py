@@ -1,0 +1,40 @@
+"""What a user can look up: a recipe with its bases and overrides resolved, and all components."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppcls_lite.config import registry
+from ppcls_lite.config.check import check, type_name
+from ppcls_lite.config.file import dump, load_config
+from ppcls_lite.config.registry import REQUIRED
+from ppcls_lite.errors import ConfigError
+
+
+def resolved(path: str | Path, overrides: Sequence[str]) -> str:
+    """The checked recipe as YAML, its notes as comments on top."""
+    tree = load_config(path, overrides)
+    notes: list[str] = []
+    check(tree, notes)
+    return "".join(f"# {note}\n" for note in notes) + dump(tree)
+
+
+def components(kind: str = "") -> str:
+    """Every component of a kind (or of all kinds): arguments, types, defaults."""
+    kinds = sorted({k for k, _ in registry.entries()})
+    if kind and kind not in kinds:
+        close = difflib.get_close_matches(kind, kinds, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"--list {kind}: there is no such kind; kinds: {', '.join(kinds)}{hint}")
+    blocks = []
+    for (entry_kind, name), entry in sorted(registry.entries().items()):
+        if kind and entry_kind != kind:
+            continue
+        lines = [f"{entry_kind} {name}: {entry.summary}".rstrip(": ")]
+        for argument in entry.arguments:
+            default = "required" if argument.default is REQUIRED else repr(argument.default)
+            lines.append(f"    {argument.name}: {type_name(argument.type)} [{default}]")
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)

@@ -1,0 +1,1 @@
+"""Teachers, the cache of their logits, and the choice of unlabelled images."""

@@ -1,0 +1,146 @@
+"""The command that chooses unlabelled images: tools/select_unlabeled.py.
+
+    python tools/select_unlabeled.py TEACHER POOL --val LIST --top 4000 --output DIR
+
+A second run with the same arguments goes on where the first one stopped; with another `--top` it
+chooses again from the scores that are there. Read next: data/select_unlabeled.py (what happens),
+models/inference_model.py (the teacher).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ppcls_lite.config.file import load_config
+from ppcls_lite.distill.inference_model import InferenceModel
+from ppcls_lite.distill.near_duplicates import BITS, DISTANCE, require_imagehash
+from ppcls_lite.distill.select_unlabeled import (
+    BAD,
+    DUPLICATES,
+    list_path,
+    pool_at,
+    score_pool,
+    select,
+)
+from ppcls_lite.engine import device, log
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.predictor import build_transform
+from ppcls_lite.inference.spec import InferenceSpec
+
+IMAGENET_EVALUATION = (
+    {"DecodeImage": {}},
+    {"ResizeImage": {"resize_short": 256}},
+    {"CropImage": {"size": 224}},
+    {"NormalizeImage": {"order": ""}},
+)
+
+
+class Teacher:
+    """Scores images with an exported folder or an ONNX file.
+
+    Args:
+        path: of the folder or the file.
+        config: a recipe whose `Infer.transforms` an ONNX file wants; None: ImageNet's evaluation.
+        threads: of one run; None: the usable cores, at most 4.
+    """
+
+    def __init__(self, path: str, config: str | None = None, threads: int | None = None) -> None:
+        is_onnx = Path(path).suffix.lower() == ".onnx"
+        if config and not is_onnx:
+            raise UserError(f"--config: {path} has its own pre-processing; leave the option out")
+        ops: Sequence[Any] = IMAGENET_EVALUATION
+        if config:
+            ops = (load_config(config).get("Infer") or {}).get("transforms") or ()
+            if not ops:
+                raise UserError(f"{config}: has no Infer.transforms, which say what the file wants")
+        if not is_onnx:
+            ops = InferenceSpec.read(Path(path)).transform_ops
+        self._transform = build_transform(ops)
+        self._model = InferenceModel(path, threads=threads)
+        self.identity = f"{self._model.checksum()} {ops}"
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB to the network's input (C, H, W) float32."""
+        return self._transform({"image": image}, None)["image"]
+
+    def probabilities(self, batch: np.ndarray) -> np.ndarray:
+        """(N, C, H, W) float32 to (N, classes)."""
+        logits = self._model(paddle.to_tensor(batch))
+        return paddle.nn.functional.softmax(logits).numpy()
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command line; returns the exit status.
+
+    Raises:
+        UserError: something that was given cannot be used, or the list exists already.
+    """
+    options = _parser().parse_args(argv)
+    require_imagehash()
+    output = Path(options.output)
+    list_path(output, options.top)  # before hours of scoring
+    device.select(options.device)
+    pool = pool_at(options.pool, options.root)
+    validation = pool_at(options.val, options.val_root) if options.val else None
+    teacher = Teacher(options.teacher, options.config, options.threads)
+    score_pool(
+        pool,
+        teacher,
+        output,
+        validation,
+        options.distance,
+        options.batch_size,
+        options.workers,
+        log.bar,
+    )
+    target, counts = select(output, options.top, options.distance, options.keep_twins)
+    print(
+        f"{counts['images']:,} images: {counts['near_duplicates']:,} near-duplicates of the "
+        f"validation set ({output / DUPLICATES}), {counts['bad']:,} unreadable ({output / BAD}), "
+        f"{counts['twins']:,} twins within a class\n"
+        f"{counts['selected']:,} images of {counts['classes']:,} classes: {target}\n"
+        f"use: DataLoader.Train.dataset: {{name: UnlabeledDataset, unlabeled_root: {pool.root}, "
+        f"unlabeled_list: {target}}}"
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="select_unlabeled.py", description="Choose images without labels to distil on."
+    )
+    parser.add_argument("teacher", metavar="TEACHER", help="an exported folder, or an ONNX file")
+    parser.add_argument("pool", metavar="POOL", help="a folder of images, or a list of paths")
+    parser.add_argument("--root", metavar="DIR", help="of a POOL list's paths; default: its folder")
+    parser.add_argument("--val", metavar="POOL", help="images whose near-duplicates are left out")
+    parser.add_argument("--val-root", metavar="DIR", help="of its paths; default: its folder")
+    parser.add_argument("--output", required=True, metavar="DIR", help="for the scores and lists")
+    parser.add_argument("--top", type=_count, default=4000, metavar="K", help="per class (4000)")
+    parser.add_argument(
+        "--distance",
+        type=int,
+        default=DISTANCE,
+        metavar="N",
+        help=f"of {BITS} bits that may differ between near-duplicates ({DISTANCE})",
+    )
+    parser.add_argument(
+        "--keep-twins", action="store_true", help="keep near-duplicates within the pool"
+    )
+    parser.add_argument("-c", "--config", metavar="YAML", help="Infer.transforms of an ONNX file")
+    parser.add_argument("--batch-size", type=_count, default=32, metavar="N")
+    parser.add_argument("--workers", type=_count, default=2, metavar="N", help="threads that read")
+    parser.add_argument("--threads", type=_count, metavar="N", help="of the teacher on a CPU")
+    parser.add_argument("--device", default="auto", help="auto, cpu, gpu")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)

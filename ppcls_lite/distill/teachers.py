@@ -1,0 +1,142 @@
+"""Frozen teachers meet the training's data: their normalisation, and the cache of their logits.
+
+Read before: networks.py (how they are built). Read next: teacher_cache.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from paddle import nn
+
+from ppcls_lite.config.check import Node
+from ppcls_lite.config.settings import RecipeSettings
+from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
+from ppcls_lite.distill.inference_model import InferenceModel
+from ppcls_lite.distill.teacher_cache import TeacherCache, open_cache
+from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.tasks import Distilled
+from ppcls_lite.errors import ConfigError, UserError
+
+logger = logging.getLogger("ppcls_lite")
+
+
+def fix_views(settings: RecipeSettings, dataset: Any) -> None:
+    """With `Global.teacher_cache`, let the epochs take turns among its views.
+
+    To be called before the loader is made. Raises ConfigError where what a teacher sees is not a
+    function of image and view.
+    """
+    run, section = settings.Global, settings.DataLoader.Train
+    if not run.teacher_cache:
+        return
+    where = "Global.teacher_cache: "
+    if settings.Arch.entry.name != "DistillationModel":
+        raise ConfigError(f"{where}there is no teacher; Arch.name is {settings.Arch.entry.name}")
+    if section.dataset.extras.batch_transform_ops:
+        raise ConfigError(
+            f"{where}DataLoader.Train.dataset.batch_transform_ops mix each image with others, so "
+            "its logits cannot be kept: remove one of the two"
+        )
+    if section.sampler.entry.name == "MultiScaleSampler":
+        raise ConfigError(
+            f"{where}MultiScaleSampler shows an image in changing sizes, so its logits cannot be "
+            "kept: use DistributedBatchSampler, or remove teacher_cache"
+        )
+    dataset.fix_views(run.teacher_cache_views)
+
+
+def prepare_teachers(
+    settings: RecipeSettings, task: Any, dataset: Any, world: World
+) -> TeacherCache | None:
+    """Tell teachers from files how images are normalised; give the task its cache, if it has one.
+
+    The caller flushes the cache that is returned when the training ends.
+    """
+    if not isinstance(task, Distilled):
+        return None
+    for network in task.frozen.values():
+        if isinstance(network, InferenceModel):
+            own = task.model.class_num
+            if network.class_num != own:
+                raise UserError(
+                    f"{network.path}: gives {network.class_num} classes, the student {own}; a "
+                    "teacher has to know the student's classes"
+                )
+            logger.info(network.expect(normalizer_of(dataset)))
+    run = settings.Global
+    if not run.teacher_cache:
+        return None
+    if not task.frozen:
+        raise ConfigError(
+            "Global.teacher_cache: no network is frozen (Arch.freeze_params_list), so the logits "
+            "change in every step: remove teacher_cache"
+        )
+    hosts = set(world.gather(socket.gethostname()))
+    if len(hosts) > 1:
+        raise UserError(
+            f"Global.teacher_cache: the processes of one machine can share a cache, but this run "
+            f"has {len(hosts)} ({', '.join(sorted(hosts))}): remove teacher_cache"
+        )
+    parts = world.from_main(lambda: _parts(settings, task, dataset))
+    classes = {name: network.class_num for name, network in task.frozen.items()}
+    sizes = (run.teacher_cache_views, len(dataset.paths), classes, parts)
+    world.from_main(lambda: open_cache(Path(run.teacher_cache), *sizes).share)  # makes the files
+    cache = open_cache(Path(run.teacher_cache), *sizes)
+    logger.info(
+        f"teacher cache {run.teacher_cache}: {cache.share:.1%} filled; epochs take turns among "
+        f"{run.teacher_cache_views} augmentations of each image"
+    )
+    task.teacher_outputs = lambda batch: cache.outputs(batch, task.run_teachers)
+    return cache
+
+
+def normalizer_of(dataset: Any) -> Normalizer | None:
+    """How the images of a data set are normalised, wherever in its transforms that happens."""
+    ops = [op for op in dataset.transforms.ops if isinstance(op, NormalizeImage)]
+    return ops[-1].normalizer if ops else None
+
+
+def weights_checksum(network: nn.Layer) -> str:
+    """SHA-256 of a network's weights and statistics, or of the file that it runs."""
+    if isinstance(network, InferenceModel):
+        return network.checksum()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        array = np.ascontiguousarray(tensor.astype("float32").numpy())
+        digest.update(f"{name} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _parts(settings: RecipeSettings, task: Distilled, dataset: Any) -> dict[str, str]:
+    """What the logits of a view depend on. An image that changes under its name goes unnoticed."""
+    images = hashlib.sha256()
+    for path in dataset.paths:
+        images.update(path.encode("utf-8", "surrogateescape") + b"\n")
+    chain = _plain(settings.DataLoader.Train.dataset.arguments.get("transform_ops"))
+    text = json.dumps(chain, sort_keys=True)
+    amp = settings.AMP
+    precision = f"{amp.level} {amp.dtype}" if amp and amp.use_amp else "float32"
+    weights = {f"weights of {name}": weights_checksum(n) for name, n in task.frozen.items()}
+    return weights | {
+        "list of images": images.hexdigest(),
+        "transforms": hashlib.sha256(text.encode()).hexdigest(),
+        "seed": str(dataset.seed),
+        "precision": precision,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Checked components as lists and maps."""
+    if isinstance(value, Node):
+        return {value.entry.name: _plain(value.arguments)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,105 @@
+"""The choices of engine="auto", one small JSON file each, in the user's folder.
+
+They lie in `engines/` of the folder that the variable PPCLS_LITE_HOME names, `~/.ppcls_lite` by
+default, beside downloaded weights. Deleting them is safe: the next start measures again.
+Read before: auto.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppcls_lite import __version__
+from ppcls_lite.inference.engines import PRECISIONS
+from ppcls_lite.system.machine import cpu_model, usable_cores
+
+if TYPE_CHECKING:
+    from ppcls_lite.inference.auto.choose import Choice
+
+_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "openvino", "onnxruntime", "onnx")
+_SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".onnx")
+
+logger = logging.getLogger("ppcls_lite")
+
+
+def cache_folder() -> Path:
+    """Where the user's choices are kept."""
+    return Path(os.environ.get("PPCLS_LITE_HOME", "~/.ppcls_lite")).expanduser() / "engines"
+
+
+class Memory:
+    """Reads and writes choices in `folder`; a folder that cannot be written costs only time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def key(self, model: Path, shape: Sequence[int], threads: int, precision: str | None) -> str:
+        """What a choice depends on, as 24 hexadecimal digits: model, machine and versions."""
+        files = [model] if model.is_file() else sorted(model.iterdir())
+        hashes = [
+            [file.name, hashlib.sha256(file.read_bytes()).hexdigest()]
+            for file in files
+            if file.suffix in _SUFFIXES
+        ]
+        parts = [hashes, list(shape), threads, precision, cpu_model(), usable_cores(), _versions()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+    def read(self, key: str, model: Path) -> dict[str, Any] | None:
+        """The arguments of the `Choice` of that key, or `None`."""
+        path = self.folder / f"{key}.json"
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            name, precision = known["engine"], known["precision"]
+            source = self.folder / known["converted"] if known["converted"] else model
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("auto: %s cannot be read (%s); measuring again", path, error)
+            return None
+        if name not in PRECISIONS or precision not in PRECISIONS[name] or not source.exists():
+            return None
+        return {
+            "engine": name,
+            "precision": precision,
+            "model": source,
+            "milliseconds": dict(known["milliseconds"]),
+            "left_out": dict(known["left_out"]),
+        }
+
+    def write(self, key: str, model: Path, choice: Choice) -> None:
+        """Keep the choice, as a whole or not at all."""
+        content = {
+            "engine": choice.engine,
+            "precision": choice.precision,
+            "converted": choice.model.name if choice.model != model else None,
+            "milliseconds": choice.milliseconds,
+            "left_out": choice.left_out,
+            "model": str(model.resolve()),
+            "cpu": cpu_model(),
+            "versions": _versions(),
+        }
+        path = self.folder / f"{key}.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{key}.{os.getpid()}")
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            logger.warning("auto: %s cannot be written (%s): not remembered", path, error.strerror)
+
+
+def _versions() -> dict[str, str]:
+    found = {"ppcls_lite": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,319 @@
+"""engine="auto": measure what is installed, once, and remember the fastest that is right.
+
+Each engine and precision that can run the model is loaded, its answers on a few pictures are
+compared with the reference (Paddle fp32 where the folder has Paddle's program), and those that
+pass run in turns within a time budget. The choice is kept in a file per model, CPU, thread number
+and versions, so the next start measures nothing. The engine itself is then made as by hand, in a
+process that has loaded no other: the predictor has it measured `apart`, in a child process.
+Read next: auto_check.py (what passes), auto_memory.py (the file), engines/.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.auto.cache import Memory, cache_folder
+from ppcls_lite.inference.auto.check import difference, pictures
+from ppcls_lite.inference.engines import (
+    PRECISIONS,
+    Engine,
+    EngineName,
+    Precision,
+    available_precisions,
+    default_threads,
+    find_onnx,
+    find_program,
+    make_engine,
+)
+from ppcls_lite.inference.engines.installed import missing
+from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
+from ppcls_lite.inference.spec import InferenceSpec
+from ppcls_lite.system.processes import environment
+
+BUDGET_S = 10.0
+_TURN, _DROPPED = 12, 3  # runs of a contender at a time; the first ones warm it up again
+_SAME = 1.03  # medians closer than this are equal: the one with more precision wins
+_INT8_LOSS = 0.01  # of top-1, on the evaluation images of deploy/quantize.py
+_HOPELESS = 1.5  # times the fastest after two rounds: measured no further
+
+logger = logging.getLogger("ppcls_lite")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen and why.
+
+    Attributes:
+        engine, precision: for `make_engine`, and `model`, its folder or ONNX file.
+        milliseconds: median per contender, as "openvino fp32".
+        left_out: the reason for each engine and precision that was not measured.
+        remembered: whether it comes from the cache.
+    """
+
+    engine: EngineName
+    precision: Precision
+    model: Path
+    milliseconds: dict[str, float]
+    left_out: dict[str, str]
+    remembered: bool = False
+
+    def __str__(self) -> str:
+        times = ", ".join(f"{name} {ms:.2f}" for name, ms in self.milliseconds.items())
+        out = "; ".join(f"{name}: {reason}" for name, reason in self.left_out.items())
+        return (
+            f"auto: {self.engine} {self.precision}"
+            + (f", the fastest that is right (ms: {times})" if times else "")
+            + (f"; left out: {out}" if out else "")
+            + ("; as measured before" if self.remembered else "")
+        )
+
+
+def choose(
+    model: Path,
+    spec: InferenceSpec,
+    shape: tuple[int, int, int, int],
+    threads: int | None = None,
+    precision: Precision | None = None,
+    device: str = "cpu",
+    budget_s: float = BUDGET_S,
+    memory: Memory | None = None,
+    apart: bool = False,
+) -> Choice:
+    """The fastest engine and precision for one model on this machine.
+
+    Args:
+        model: an exported folder, or an ONNX file.
+        spec: its `inference.yml`.
+        shape: (N, C, H, W) that is measured.
+        threads: of one run; `None`: the usable cores, at most 4.
+        precision: choose among the engines of this precision only.
+        device: "gpu" leaves no choice: Paddle.
+        budget_s: about how long loading, checking and measuring may take together.
+        memory: where choices are kept; default: the user's cache folder.
+        apart: measure in a child process, so that this one loads no engine that loses.
+
+    Raises:
+        UserError: nothing that is installed can run the model.
+    """
+    if device != "cpu":
+        return Choice("paddle", "fp32", model, {}, {})
+    threads = default_threads() if threads is None else threads
+    memory = memory or Memory(cache_folder())
+    key = memory.key(model, shape, threads, precision)
+    known = memory.read(key, model)
+    if known is not None:
+        choice = Choice(**known, remembered=True)
+        logger.info("%s", choice)
+        return choice
+    if apart:
+        call = (str(model), shape, threads, precision, budget_s, str(memory.folder))
+        choice = _measured_apart(call)
+        logger.info("%s", choice)
+        return choice
+    end = time.monotonic() + budget_s
+    left_out: dict[str, str] = {}
+    sources = _sources(model, spec, memory, key, precision, left_out)
+    engines = _checked(sources, spec, shape, threads, left_out, end)
+    if not engines:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise UserError(f"{model}: engine auto: nothing here can run it: {reasons}")
+    times = _measure({_label(*pair): engine for pair, engine in engines.items()}, shape, end)
+    name, kind = _fastest(times, list(engines))
+    choice = Choice(name, kind, sources[name, kind], times, left_out)
+    memory.write(key, model, choice)
+    logger.info("%s", choice)
+    return choice
+
+
+def _measured_apart(call: Sequence[Any]) -> Choice:
+    """`choose` with these arguments in a child process.
+
+    So no engine that lost leaves its memory and threads behind. Raises UserError as `choose`.
+    """
+    child = subprocess.run(
+        [sys.executable, "-c", f"from {__name__} import _answer; _answer()"],
+        input=json.dumps(call),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    if child.returncode:
+        raise UserError(
+            f"{call[0]}: engine auto: the process that measures ended with status "
+            f"{child.returncode}; its message is above. Name an engine: engine paddle"
+        )
+    answer = json.loads(child.stdout.splitlines()[-1])
+    if "error" in answer:
+        raise UserError(answer["error"])
+    return Choice(**answer | {"model": Path(answer["model"])})
+
+
+def _answer() -> None:
+    """The child of `_measured_apart`: the call on standard input, the choice as the last line."""
+    model, shape, threads, precision, budget_s, folder = json.loads(sys.stdin.read())
+    try:
+        spec, memory = InferenceSpec.read(Path(model)), Memory(Path(folder))
+        choice = choose(
+            Path(model), spec, tuple(shape), threads, precision, "cpu", budget_s, memory
+        )
+        answer = asdict(choice) | {"model": str(choice.model)}
+    except UserError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer), flush=True)
+
+
+Pair = tuple[EngineName, Precision]
+
+
+def _label(engine: EngineName, precision: Precision) -> str:
+    return f"{engine} {precision}"
+
+
+def _sources(
+    model: Path,
+    spec: InferenceSpec,
+    memory: Memory,
+    key: str,
+    wanted: Precision | None,
+    left_out: dict[str, str],
+) -> dict[Pair, Path]:
+    """What each engine would run; the reference comes first. Converts Paddle's program once."""
+    found: dict[Pair, Path] = {}
+    for pair in _pairs():
+        name, precision = pair
+        reason = available_precisions(name)[precision]
+        if wanted not in (None, precision):
+            continue
+        try:
+            if reason is not None:
+                raise UserError(reason)
+            if name == "paddle":
+                find_program(model)
+                found[pair] = model
+            elif precision == "int8":
+                _require_small_loss(find_onnx(model, "int8"), name)
+                found[pair] = model
+            else:
+                found[pair] = _onnx_source(model, spec, memory, key)
+        except UserError as error:
+            left_out[_label(*pair)] = str(error)
+    return found
+
+
+def _pairs() -> Iterator[Pair]:
+    for precision in ("fp32", "bf16", "int8"):
+        for name, known in PRECISIONS.items():
+            if precision in known:
+                yield name, precision
+
+
+def _onnx_source(model: Path, spec: InferenceSpec, memory: Memory, key: str) -> Path:
+    try:
+        find_onnx(model)
+        return model
+    except UserError:
+        reason = missing("onnx")
+        if reason is not None:
+            raise UserError(
+                f"the folder has no inference.onnx, and to convert its program: {reason}"
+            ) from None
+    converted = memory.folder / f"{key}.onnx"
+    if not converted.is_file():
+        from ppcls_lite.inference.onnx.export import write_onnx
+
+        converted.parent.mkdir(parents=True, exist_ok=True)
+        write_onnx(model, converted, spec.text(), spec.model_name)
+        logger.info("auto: converted the program to %s", converted)
+    return converted
+
+
+def _require_small_loss(path: Path, engine: EngineName) -> None:
+    """Refuse an int8 network that deploy/quantize.py measured to be worse, or did not measure."""
+    text = read_metadata(path).get(QUANTIZATION_KEY)
+    if text is None:
+        raise UserError(f"{path.name} does not say what it costs; deploy/quantize.py measures it")
+    for item in json.loads(text)["engines"]:
+        loss = item["top1_before"] - item["top1_after"]
+        if item["engine"] == engine and loss > _INT8_LOSS:
+            raise UserError(
+                f"it loses {100 * loss:.1f} points of top-1 on its evaluation images (allowed "
+                f"{100 * _INT8_LOSS:.1f})"
+            )
+
+
+def _checked(
+    sources: dict[Pair, Path],
+    spec: InferenceSpec,
+    shape: tuple[int, int, int, int],
+    threads: int,
+    left_out: dict[str, str],
+    end: float,
+) -> dict[Pair, Engine]:
+    """The engines whose answers are right, loaded, in the order of `sources`."""
+    batch = pictures(shape)
+    engines: dict[Pair, Engine] = {}
+    reference: np.ndarray | None = None
+    for (name, precision), source in sources.items():
+        label = _label(name, precision)
+        if engines and time.monotonic() > end:
+            left_out[label] = "the time budget was used up before it was loaded"
+            continue
+        try:
+            engine = make_engine(source, name, precision, threads, "cpu", shape)
+            outputs = np.concatenate([engine.run(picture)[0] for picture in batch])
+        except UserError as error:
+            left_out[label] = str(error)
+            continue
+        if reference is None:
+            reference = outputs
+        reason = difference(reference, outputs, precision, spec.output)
+        if reason is None:
+            engines[name, precision] = engine
+        else:
+            left_out[label] = reason
+    return engines
+
+
+def _measure(
+    engines: dict[str, Engine], shape: tuple[int, int, int, int], end: float
+) -> dict[str, float]:
+    """Median milliseconds of each engine, in turns until `end`, at least two rounds."""
+    batch = np.random.default_rng(0).standard_normal(shape, np.float32)
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    racing = list(engines)
+    rounds = 0
+    while rounds < 2 or (time.monotonic() < end and rounds < 40 and len(racing) > 1):
+        for name in racing:
+            for index in range(_TURN):
+                start = time.perf_counter()
+                engines[name].run(batch)
+                if index >= _DROPPED:
+                    seconds[name].append(time.perf_counter() - start)
+        rounds += 1
+        medians = {name: float(np.median(values)) for name, values in seconds.items()}
+        if rounds >= 2:
+            limit = _HOPELESS * min(medians.values())
+            racing = [name for name in racing if medians[name] <= limit]
+    return {name: value * 1e3 for name, value in medians.items()}
+
+
+def _fastest(times: dict[str, float], pairs: list[Pair]) -> Pair:
+    """The quickest; among equals the first, since `pairs` begin with the most precise."""
+    limit = min(times.values()) * _SAME
+    equals = [pair for pair in pairs if times[_label(*pair)] <= limit]
+    best_precision = equals[0][1]
+    return min(
+        (pair for pair in equals if pair[1] == best_precision),
+        key=lambda pair: times[_label(*pair)],
+    )

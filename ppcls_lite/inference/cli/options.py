@@ -1,0 +1,44 @@
+"""The options that every command with a Predictor has: which engine, how precise, how many threads.
+
+Read next: predict_cli.py, ppcls_lite/serve/cli.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """`--model`, `--topk`, and how the network runs."""
+    add = parser.add_argument
+    add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
+    add("--topk", type=positive, metavar="K", help="classes per image (as exported)")
+    engines = ("paddle", "openvino", "onnxruntime", "auto")
+    add("--engine", choices=engines, default="paddle", help="what runs the network (paddle)")
+    precisions = ("fp32", "bf16", "int8")
+    add("--precision", choices=precisions, help="(fp32; with auto: the fastest that is right)")
+    add("--device", choices=("cpu", "gpu"), default="cpu", help="(cpu)")
+    add("--threads", type=positive, metavar="N", help="CPU threads (usable cores, at most 4)")
+    add("--no-mkldnn", action="store_true", help="run without oneDNN (MKLDNN): slower, to compare")
+
+
+def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """The parsed options as arguments of `Predictor`, `model_dir` included."""
+    return {
+        "model_dir": args.model,
+        "device": args.device,
+        "mkldnn": not args.no_mkldnn,
+        "threads": args.threads,
+        "topk": args.topk,
+        "engine": args.engine,
+        "precision": args.precision,
+    }
+
+
+def positive(text: str) -> int:
+    """An argument that must be a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)

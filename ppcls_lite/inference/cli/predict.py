@@ -1,0 +1,170 @@
+"""`ppcls-lite predict`: classify images with an exported folder, from the command line.
+
+The inputs are found before the network is loaded, and nothing is written before that. Each bad
+image becomes an entry of its own and makes the exit status 1 when all others are done. Many images
+are decoded while others run (stream.py). `--resume` goes on with an interrupted run (resume.py).
+Read next: predictor.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
+from ppcls_lite.inference.cli.output import ResultFile, table_head, table_lines
+from ppcls_lite.inference.cli.resume import Kept, keep
+from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, usable_cores
+
+if TYPE_CHECKING:
+    from ppcls_lite.inference.predictor import Predictor
+
+TABLE_LIMIT = 20  # images shown when all results go to a file anyway
+BAD_LIMIT = 50  # unreadable files listed at the end
+MANY = 64  # images that are worth starting threads and a process for
+# With a file for the results, a bar on a terminal; without one, the table shows how far it is.
+_BAR: dict[bool, dict[str, Any]] = {True: {"disable": None}, False: {"disable": True}}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command; returns 0, or 1 if an image could not be read.
+
+    Raises:
+        UserError: a wrong argument, no input, or a folder that is not an exported model.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.resume and not args.output:
+        parser.error("--resume needs --output, the file to go on with")
+    images = find_images(args.input)
+    kept = keep(Path(args.output)) if args.resume else Kept()
+    left = kept.others(images)
+    _divide_cores(args, len(left))
+    bad = kept.bad
+    with contextlib.ExitStack() as stack:
+        predictor = stack.enter_context(_load(args))
+        if predictor.choice is not None:
+            print(f"{predictor.choice}\n")
+        file = None
+        if args.output:
+            file = stack.enter_context(ResultFile(args.output, append=args.resume))
+        done = len(images) - len(left)
+        bar = tqdm(total=len(images), initial=done, unit="image", **_BAR[bool(file)])
+        stack.enter_context(bar)
+        watch = Stopwatch()
+        tqdm.write(table_head())
+        stream = predictor.stream(left, args.batch_size, True, watch, args.decode_threads)
+        for count, result in enumerate(stream, start=1):
+            if "error" in result:
+                bad.append((result["file"], result["error"]))
+            if file:
+                file.write(result)
+            if not file or count <= TABLE_LIMIT:
+                tqdm.write("\n".join(table_lines(result)))
+            elif count == TABLE_LIMIT + 1:
+                tqdm.write(f"... the other {len(left) - TABLE_LIMIT} only go to {file.path}")
+            bar.update()
+    print(f"\n{len(images)} images, {len(bad)} unreadable")
+    if args.resume:
+        print(f"{done} of them were in {args.output} already")
+    for line in (*watch.summary(_conditions(predictor, args)), *_bad_files(bad)):
+        print(line)
+    if file:
+        print(f"results: {file.path}")
+    return 1 if bad else 0
+
+
+class Stopwatch:
+    """Collects how long pre-processing and inference took, per image; any thread may call it."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, list[float]] = {"preprocess": [], "inference": []}
+        self._start = time.perf_counter()
+        self._images = 0
+
+    def __call__(self, stage: str, seconds: float, images: int) -> None:
+        self._seconds[stage].append(seconds / images)
+        self._images += images if stage == "preprocess" else 0
+
+    def summary(self, conditions: str) -> list[str]:
+        """Lines with median, 10th and 90th percentile in ms per image; empty without a run."""
+        if not self._seconds["inference"]:
+            return []
+        lines = [f"ms per image, median (10 % to 90 %), {conditions}:"]
+        for stage, seconds in self._seconds.items():
+            low, middle, high = np.percentile(np.array(seconds) * 1e3, [10, 50, 90])
+            name = "pre-processing" if stage == "preprocess" else stage
+            lines.append(f"  {name:<14} {middle:8.2f}  ({low:.2f} to {high:.2f})")
+        rate = self._images / (time.perf_counter() - self._start)
+        return [*lines, f"  all together   {rate:8.1f}  images/s"]
+
+
+def _load(args: argparse.Namespace) -> Predictor:
+    from ppcls_lite.inference.predictor import Predictor  # Paddle: a second that --help can spare
+
+    # Paddle holds Python's lock while it runs, so decoding ahead needs it outside.
+    isolate = args.batch_size if args.decode_threads and args.engine in ("paddle", "auto") else 0
+    return Predictor(isolate=isolate, **engine_arguments(args))
+
+
+def _divide_cores(args: argparse.Namespace, images: int) -> None:
+    """Fill in the numbers of threads: many images are decoded ahead, with a share of the cores."""
+    if args.decode_threads is None:
+        args.decode_threads = max(1, usable_cores() // 2) if images >= MANY else 0
+    if args.threads is None and args.decode_threads:
+        args.threads = min(max(1, usable_cores() - args.decode_threads), MAX_DEFAULT_THREADS)
+
+
+def _bad_files(bad: list[tuple[str, str]]) -> list[str]:
+    lines = [f"unreadable: {file}: {error}" for file, error in bad[:BAD_LIMIT]]
+    if len(bad) > BAD_LIMIT:
+        lines.append(f"... and {len(bad) - BAD_LIMIT} more, with `error` in the results")
+    return lines
+
+
+def _conditions(predictor: Predictor, args: argparse.Namespace) -> str:
+    engine = predictor.engine
+    ahead = f", {args.decode_threads} decoding ahead" if args.decode_threads else ""
+    if engine.device == "gpu":
+        return f"batch {args.batch_size}, gpu{ahead}"
+    without = "" if getattr(engine, "mkldnn", True) else " without oneDNN"
+    plural = "" if engine.threads == 1 else "s"
+    what = f"{engine.name} {engine.precision}{without}"
+    return f"batch {args.batch_size}, {engine.threads} thread{plural}, {what}{ahead}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ppcls-lite predict", description="Classify images with an exported network."
+    )
+    add_engine_options(parser)
+    add = parser.add_argument
+    add(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="images, folders (searched recursively), or text files with one path per line",
+    )
+    add("--output", metavar="FILE", help="write all results to this .jsonl or .csv file")
+    add("--resume", action="store_true", help="keep what --output holds and do only the rest")
+    add("--batch-size", type=positive, default=1, metavar="N", help="images at once (1)")
+    add(
+        "--decode-threads",
+        type=_count,
+        metavar="N",
+        help=f"decode ahead of inference; 0: in turn (half of the cores from {MANY} images on)",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else positive(text)

@@ -1,0 +1,120 @@
+"""`ppcls-lite quantize`: int8 for an exported network, and what that costs, from the command line.
+
+Read next: quantize.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.inputs import find_images, read_labelled
+
+if TYPE_CHECKING:
+    from ppcls_lite.inference.predictor import Predictor
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command; returns 0.
+
+    Raises:
+        UserError: a wrong argument, missing files or packages, an int8 file that is there already.
+    """
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from ppcls_lite.inference.engines import default_threads, find_onnx
+    from ppcls_lite.inference.engines.files import ONNX_NAMES
+    from ppcls_lite.inference.predictor import Predictor
+    from ppcls_lite.inference.quantize import int8 as quantize
+    from ppcls_lite.inference.quantize import report as quantize_report
+    from ppcls_lite.inference.spec import InferenceSpec
+
+    quantize.refuse_existing(args.model)
+    spec = InferenceSpec.read(args.model)
+    spec.check_files(args.model)
+    predictor = Predictor.of(spec, None)
+    calibration = _spread(find_images(args.calibration, "--calibration"), args.images)
+    evaluation = read_labelled(args.evaluate, "--evaluate")
+    shared = {path.resolve() for path in calibration} & {p.resolve() for p, _ in evaluation}
+    if shared:
+        raise UserError(
+            f"--calibration and --evaluate share {len(shared)} images, e.g. {min(shared)}; top-1 "
+            "must be measured on images that calibration has not seen"
+        )
+    images = [predictor.preprocess(path) for path in calibration]
+    tried = quantize.quantize(args.model, spec, images, args.keep_float)
+    with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as room:
+        report = quantize_report.measure(
+            quantize.float_model(args.model, spec, Path(room)),
+            args.model / ONNX_NAMES["int8"],
+            _Preprocessed(predictor, [path for path, _ in evaluation]),
+            [label for _, label in evaluation],
+            tried[0].name,
+            len(tried[0].layers),
+            len(images),
+            args.threads or default_threads(),
+        )
+    quantize.note_report(args.model, spec, report)
+    print(*report.lines(), sep="\n")
+    print(f"written: {find_onnx(args.model, 'int8')}")
+    return 0
+
+
+class _Preprocessed(Sequence[np.ndarray]):
+    """The evaluation images, decoded when they are asked for: memory stays flat."""
+
+    def __init__(self, predictor: Predictor, paths: Sequence[Path]) -> None:
+        self._predictor = predictor
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._predictor.preprocess(self._paths[index])
+
+
+def _spread(paths: list[Path], count: int) -> list[Path]:
+    """`count` of the paths, evenly spread, so that lists sorted by class give all classes."""
+    if len(paths) <= count:
+        return paths
+    return [paths[index] for index in np.linspace(0, len(paths) - 1, count).astype(int)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ppcls-lite quantize",
+        description="Add inference_int8.onnx to an exported folder and say what it costs.",
+    )
+    add = parser.add_argument
+    add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
+    add(
+        "--calibration",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="real images like those of later use, from training: files, folders or lists",
+    )
+    add(
+        "--evaluate",
+        required=True,
+        type=Path,
+        metavar="LIST",
+        help="a text file of `path class_id` lines; top-1 is measured on these images",
+    )
+    add("--images", type=int, default=256, metavar="N", help="calibration images (256)")
+    add(
+        "--keep-float",
+        choices=("auto", "none", "ends", "se", "ends+se"),
+        default="auto",
+        help="layers that stay in float: none, first and last, squeeze-and-excitation (auto)",
+    )
+    add("--threads", type=int, metavar="N", help="of the latency (usable cores, at most 4)")
+    return parser

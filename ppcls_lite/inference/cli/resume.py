@@ -1,0 +1,130 @@
+"""What an interrupted `predict` has already written, so that it can go on from there.
+
+A run that was killed may leave a torn end: half a line of JSON, or some of the rows of an image in
+CSV. It is removed, and that image is done again. Read next: output.py, predict_cli.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.output import CSV_COLUMNS
+
+
+@dataclass
+class Kept:
+    """The images in a result file.
+
+    Attributes:
+        files: how often each file has a result.
+        bad: (file, error) of those that could not be read.
+    """
+
+    files: Counter[str] = field(default_factory=Counter)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, file: str, error: str | None) -> None:
+        """Count one result."""
+        self.files[file] += 1
+        if error:
+            self.bad.append((file, error))
+
+    def others(self, images: Iterable[Path]) -> list[Path]:
+        """The images that have no result yet, in order."""
+        left = self.files.copy()
+        rest = []
+        for image in images:
+            if left[os.fspath(image)] > 0:
+                left[os.fspath(image)] -= 1
+            else:
+                rest.append(image)
+        return rest
+
+
+def keep(path: Path) -> Kept:
+    """Read a `.jsonl` or `.csv` of results and cut off a torn end; a missing file holds nothing.
+
+    Raises:
+        UserError: the file cannot be read or holds something else than results.
+    """
+    if not path.exists():
+        return Kept()
+    try:
+        return _keep_rows(path) if path.suffix.lower() == ".csv" else _keep_lines(path)
+    except OSError as error:
+        raise UserError(f"--output {path}: cannot be read: {error.strerror}") from error
+
+
+def _keep_lines(path: Path) -> Kept:
+    kept, end, torn = Kept(), 0, ""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if torn:
+                raise _foreign(path, torn)
+            found = _parse(line)
+            if found is None:  # allowed at the very end only
+                torn = f"line {number}"
+                continue
+            kept.add(found["file"], found.get("error"))
+            end += len(line)
+    if torn and end == 0:
+        raise _foreign(path, torn)  # rather not empty a file that has nothing to do with us
+    if torn:
+        os.truncate(path, end)
+    return kept
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("file"), str) else None
+
+
+def _keep_rows(path: Path) -> Kept:
+    """The last image's rows may be incomplete, so they go; the others are written anew."""
+    kept = Kept()
+    part = path.with_name(path.name + ".part")
+    with (
+        path.open(encoding="utf-8", errors="replace", newline="") as old,
+        part.open("w", encoding="utf-8", newline="") as new,
+    ):
+        reader = csv.reader(old)
+        header = next(reader, list(CSV_COLUMNS))
+        if header != list(CSV_COLUMNS):
+            part.unlink()
+            raise _foreign(path, "line 1")
+        writer = csv.writer(new)
+        writer.writerow(header)
+        for rows in _whole(reader):
+            writer.writerows(rows)
+            kept.add(rows[0][0], rows[0][-1])
+    part.replace(path)
+    return kept
+
+
+def _whole(reader: Iterable[list[str]]) -> Iterator[list[list[str]]]:
+    """The rows of each image but the last."""
+    rows: list[list[str]] = []
+    for row in reader:
+        first = len(row) == len(CSV_COLUMNS) and row[1] in ("", "1")  # shorter: torn
+        if first and rows:
+            yield rows
+            rows = []
+        rows.append(row)
+
+
+def _foreign(path: Path, where: str) -> UserError:
+    return UserError(
+        f"--output {path}: {where} is no result of this command; name another file, or leave "
+        "--resume out to overwrite this one"
+    )

@@ -1,0 +1,1 @@
+"""ONNX files written from the network's program."""

@@ -1,0 +1,1 @@
+"""int8 files and their price."""

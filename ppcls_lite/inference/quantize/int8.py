@@ -1,0 +1,262 @@
+"""Post-training quantisation: `inference_int8.onnx` beside an exported network, with its price.
+
+Weights become int8 per channel and activations uint8 with ranges seen on calibration images, as
+quantise-dequantise nodes (QDQ) that ONNX Runtime and OpenVINO both read, made by ONNX Runtime's
+`quantize_static`. Which layers stay in float is measured on the calibration images, so that the
+evaluation images stay unseen: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+Read next: quantize_report.py (what it costs), quantize_cli.py (the command).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines import find_onnx, make_engine
+from ppcls_lite.inference.engines.files import ONNX_NAMES
+from ppcls_lite.inference.engines.installed import missing, require
+from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY
+from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, checksum
+from ppcls_lite.system.machine import cpu_flags
+
+if TYPE_CHECKING:
+    import onnx
+
+_QUANTISED = ["Conv", "Gemm"]
+_VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+_LOST = 0.005  # a smaller loss of agreement is not worth a layer in float
+
+logger = logging.getLogger("ppcls_lite")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to quantise: which layers stay in float, and how it did on calibration images.
+
+    Attributes:
+        name: "none", "ends" (first and last layer), "se" (squeeze-and-excitation), "ends+se".
+        layers: names of the nodes that stay in float.
+        agreement: share of the calibration images with the best class of the float network.
+        distance: mean over them of the largest difference of an output.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    agreement: float
+    distance: float
+
+
+def quantize(
+    model_dir: Path,
+    spec: InferenceSpec,
+    images: Sequence[np.ndarray],
+    keep_float: str = "auto",
+) -> list[Variant]:
+    """Write `inference_int8.onnx` into an exported folder.
+
+    Args:
+        model_dir: the folder; one that has no `inference.onnx` gets it converted for the purpose.
+        spec: its `inference.yml`, which gets the new file's check sum.
+        images: pre-processed calibration images, (C, H, W) float32 each.
+        keep_float: "auto" measures; else "none", "ends", "se" or "ends+se".
+
+    Returns:
+        The variants that were tried, the chosen one first.
+
+    Raises:
+        UserError: the file is there already, packages are missing, or the network has no layer
+            to quantise.
+    """
+    require("onnx")
+    require("onnxruntime")
+    target = refuse_existing(model_dir)
+    with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as room:
+        source = float_model(model_dir, spec, Path(room))
+        reference = _outputs(source, images)
+        tried: list[Variant] = []
+        for name, layers in _choices(source, keep_float):
+            path = Path(room) / f"{name}.onnx"
+            _quantize(source, path, images, layers)
+            variant = _compare(name, layers, reference, _outputs(path, images))
+            tried.append(variant)
+            logger.info(
+                "int8 with %s in float: best class as before on %.2f %% of the calibration images",
+                _words(name),
+                100 * variant.agreement,
+            )
+        best = max(variant.agreement for variant in tried)
+        chosen = next(v for v in tried if v.agreement >= best - _LOST)  # the least float first
+        content = (Path(room) / f"{chosen.name}.onnx").read_bytes()
+    temporary = target.with_name(f".{target.name}.part")
+    temporary.write_bytes(content)
+    temporary.replace(target)
+    _note_checksum(model_dir, spec, target)
+    return [chosen, *(variant for variant in tried if variant is not chosen)]
+
+
+def refuse_existing(model_dir: Path) -> Path:
+    """The file to write; UserError if there is one already."""
+    target = model_dir / ONNX_NAMES["int8"]
+    if target.exists():
+        raise UserError(f"{target}: exists already and is not overwritten; delete or move it first")
+    return target
+
+
+def float_model(model_dir: Path, spec: InferenceSpec, room: Path) -> Path:
+    """`inference.onnx` of the folder, or the program converted into `room`."""
+    if (model_dir / ONNX_NAMES["fp32"]).is_file():
+        return find_onnx(model_dir)
+    from ppcls_lite.inference.onnx.export import write_onnx
+
+    write_onnx(model_dir, room / "converted.onnx", spec.text(), spec.model_name)
+    return room / "converted.onnx"
+
+
+def _outputs(path: Path, images: Sequence[np.ndarray]) -> np.ndarray:
+    engine = make_engine(path, "openvino" if missing("openvino") is None else "onnxruntime")
+    return np.concatenate([engine.run(image[None])[0] for image in images])  # (images, classes)
+
+
+def _compare(name: str, layers: Sequence[str], reference: np.ndarray, found: np.ndarray) -> Variant:
+    agreement = float((reference.argmax(axis=1) == found.argmax(axis=1)).mean())
+    distance = float(np.abs(reference - found).max(axis=1).mean())
+    return Variant(name, tuple(layers), agreement, distance)
+
+
+def _choices(source: Path, keep_float: str) -> Iterator[tuple[str, list[str]]]:
+    """What may stay in float, the least first."""
+    import onnx
+
+    graph = onnx.load(source).graph
+    layers = [node.name for node in graph.node if node.op_type in _QUANTISED]
+    if not layers:
+        raise UserError(f"{source}: has no convolution or matrix product to quantise")
+    ends, attention = [layers[0], layers[-1]], _attention_layers(graph)
+    choices = {"none": [], "ends": ends}
+    if attention:
+        choices |= {"se": attention, "ends+se": [*ends, *attention]}
+    if keep_float != "auto":
+        if keep_float not in choices:
+            raise UserError(
+                f"keep_float: expected auto or one of {', '.join(choices)} for this network, "
+                f"found {keep_float!r}"
+            )
+        choices = {keep_float: choices[keep_float]}
+    yield from choices.items()
+
+
+def _attention_layers(graph: onnx.GraphProto) -> list[str]:
+    """The 1x1 convolutions between a global pooling and a gate: they see one value a channel."""
+    makers = {name: node for node in graph.node for name in node.output}
+    found = []
+    for node in graph.node:
+        before: onnx.NodeProto | None = node
+        if node.op_type != "Conv":
+            continue
+        while before is not None and before.op_type in ("Conv", "Relu", "Sigmoid", "HardSigmoid"):
+            before = makers.get(before.input[0])
+        if before is not None and before.op_type == "GlobalAveragePool" and _gates(graph, node):
+            found.append(node.name)
+    return found
+
+
+def _gates(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+    """Whether the chain after `node` ends in a product."""
+    name = node.output[0]
+    while True:
+        readers = [reader for reader in graph.node if name in reader.input]
+        if len(readers) != 1:
+            return False
+        (reader,) = readers
+        if reader.op_type == "Mul":
+            return True
+        if reader.op_type not in ("Conv", "Relu", "Sigmoid", "HardSigmoid"):
+            return False
+        name = reader.output[0]
+
+
+def _quantize(source: Path, path: Path, images: Sequence[np.ndarray], keep: list[str]) -> None:
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    model = onnx.load(source)
+    root = logging.getLogger()
+    root.addFilter(_no_advice)
+    try:
+        quantize_static(
+            model,
+            str(path),
+            _Reader(model.graph.input[0].name, images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_QUANTISED,
+            per_channel=True,
+            # Without VNNI two products are added in 16 bits, which may overflow: 7 bits are kept.
+            reduce_range=not cpu_flags() & _VNNI,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=keep,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+    finally:
+        root.removeFilter(_no_advice)
+
+
+def _no_advice(record: logging.LogRecord) -> bool:
+    """ONNX Runtime's advice to fuse batch normalisation first, which the export has done."""
+    return "pre-processing before quantization" not in record.getMessage()
+
+
+class _Reader:
+    """Hands the calibration images to ONNX Runtime one by one, then `None`."""
+
+    def __init__(self, name: str, images: Sequence[np.ndarray]) -> None:
+        self._batches = iter([{name: image[None]} for image in images])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._batches, None)
+
+
+def note_report(model_dir: Path, spec: InferenceSpec, report: Any) -> None:
+    """Put the measured report into the metadata of `inference_int8.onnx`."""
+    import onnx
+
+    path = model_dir / ONNX_NAMES["int8"]
+    model = onnx.load(path)
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**known, QUANTIZATION_KEY: json.dumps(asdict(report))})
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(model.SerializeToString())
+    temporary.replace(path)
+    _note_checksum(model_dir, spec, path)
+
+
+def _note_checksum(model_dir: Path, spec: InferenceSpec, path: Path) -> None:
+    """Name the file in `inference.yml`, if that has check sums at all (PaddleClas's has none)."""
+    if not spec.checksums:
+        return
+    spec.checksums[path.name] = checksum(path)
+    temporary = model_dir / f".{FILE_NAME}.part"
+    temporary.write_text(spec.text(), encoding="utf-8")
+    temporary.replace(model_dir / FILE_NAME)
+
+
+def _words(name: str) -> str:
+    return {
+        "none": "nothing",
+        "ends": "the first and last layer",
+        "se": "squeeze-and-excitation",
+        "ends+se": "first, last and squeeze-and-excitation layers",
+    }[name]

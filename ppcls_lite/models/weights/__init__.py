@@ -1,0 +1,1 @@
+"""Weights from files: read strictly, fetched, converted."""

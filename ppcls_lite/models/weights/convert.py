@@ -1,0 +1,76 @@
+"""Weights between `.pdparams` and other formats: safetensors both ways, ONNX of a PP-LCNet in.
+
+Keys and layouts stay Paddle's (linear weights are stored (in, out)); safetensors files need no
+unpickler at all and can be read by other frameworks. Read next: onnx_import.py, weights.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.weights.load import find_weights, read_state, write_state
+from ppcls_lite.system.safe_pickle import atomic_file
+
+
+def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Key -> array of a safetensors file. `UserError` when it is missing or not of that format."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        raise UserError(f"{path} could not be read as safetensors: {error}") from None
+
+
+def write_safetensors(path: str | Path, state: dict[str, np.ndarray]) -> None:
+    """Write arrays as a safetensors file, whole or not at all."""
+    data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in state.items()})
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def convert(source: str | Path, target: str | Path, arch: str | None = None) -> int:
+    """Convert a file of weights; the suffixes name the formats. Returns the number of arrays.
+
+    source: `.pdparams` (may be left out), `.safetensors` or `.onnx`; the last needs `arch`, the
+    zoo name of the PP-LCNet it was exported from. target: `.pdparams` or `.safetensors`.
+    Raises `UserError` for other suffixes and for whatever reading or writing finds.
+    """
+    source, target = Path(source), Path(target)
+    if target.suffix not in (".pdparams", ".safetensors"):
+        raise UserError(f"{target}: the result is .pdparams or .safetensors, not {target.suffix!r}")
+    if source.suffix == ".onnx":
+        from ppcls_lite.models.weights.onnx_import import read_onnx
+
+        if arch is None:
+            raise UserError(f"{source}: --arch is needed, for example --arch PPLCNet_x1_0")
+        state = read_onnx(source, arch)
+    elif source.suffix == ".safetensors":
+        state = read_safetensors(source)
+    else:
+        state = read_state(find_weights(source))
+    if target.suffix == ".safetensors":
+        write_safetensors(target, state)
+    else:
+        write_state(target, state)
+    return len(state)
+
+
+def run(argv: list[str]) -> None:
+    """The command behind tools/convert_weights.py."""
+    options = argparse.ArgumentParser(
+        prog="convert_weights.py", description="Convert weights; the suffixes name the formats."
+    )
+    options.add_argument("source", help=".pdparams, .safetensors or .onnx")
+    options.add_argument("target", help=".pdparams or .safetensors")
+    options.add_argument("--arch", help="zoo name of the network, needed for .onnx")
+    args = options.parse_args(argv)
+    count = convert(args.source, args.target, args.arch)
+    print(f"{args.target}: {count} arrays from {args.source}")

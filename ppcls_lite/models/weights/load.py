@@ -1,0 +1,184 @@
+"""Weights in and out: safe reading, strict loading with a report, official files.
+
+A `.pdparams` file is a pickle of `{state-dict key: array}`; it is read by safe_pickle.py, which
+calls nothing that the file asks for. Loading is strict: every number of the network comes from
+the file or the caller hears about it. Read next: convert.py (safetensors, ONNX).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.weights.pretrained import resolve_pretrained as resolve_pretrained
+from ppcls_lite.system import safe_pickle
+
+logger = logging.getLogger("ppcls_lite")
+
+_NAMES = "StructuredToParameterName@@"  # paddle.save: key -> internal parameter name
+_CHUNKS = "UnpackBigParamInfor@@"  # paddle.save, protocol 2 and 3: arrays too big for one pickle
+
+
+@dataclass
+class LoadReport:
+    """What `load_weights` did. `mismatched`: key -> (shape in the file, shape in the network)."""
+
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.matched)} matched"]
+        if self.missing:
+            parts.append(f"{len(self.missing)} missing in the file ({_few(self.missing)})")
+        if self.unexpected:
+            parts.append(f"{len(self.unexpected)} not in the network ({_few(self.unexpected)})")
+        if self.mismatched:
+            shapes = [f"{k}: file {f}, network {n}" for k, (f, n) in self.mismatched.items()]
+            parts.append(f"{len(shapes)} of another shape ({_few(shapes)})")
+        return "; ".join(parts)
+
+
+def read_state(path: str | Path) -> dict[str, np.ndarray]:
+    """Read a file of weights, given with or without `.pdparams`.
+
+    Returns state-dict key -> array. Understands what `paddle.save` writes for a state dict,
+    split arrays included. Raises `UserError` when there is no such file, when it is not a file of
+    weights, or when it wants to call anything (see safe_pickle.py).
+    """
+    path = find_weights(path)
+    state = safe_pickle.load(path)
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, not a dict of named arrays")
+    state.pop(_NAMES, None)
+    for key, info in state.pop(_CHUNKS, {}).items():
+        parts = [state.pop(name) for name in info["slices"]]
+        state[key] = np.concatenate(parts).reshape(info["OriginShape"])
+    for key, value in state.items():
+        if isinstance(value, tuple) and len(value) == 2:  # a Tensor, saved as (name, array)
+            state[key] = value = value[1]
+        if not isinstance(key, str) or not isinstance(value, np.ndarray):
+            raise UserError(
+                f"{path} is no file of weights: {key!r} is a {type(value).__name__}, not an array"
+                + (
+                    ". A .pdstate file is resumed with Global.checkpoints"
+                    if "model" in state
+                    else ""
+                )
+            )
+    return state
+
+
+def find_weights(path: str | Path) -> Path:
+    """The file that `path` names, with or without `.pdparams`; `UserError` if there is none."""
+    path = Path(path).expanduser()
+    candidates = [path, path.with_name(path.name + ".pdparams")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if path.parent.is_dir():
+        others = sorted(p.name for p in path.parent.glob("*.pdparams"))
+        detail = f"that folder has {_few(others)}" if others else "that folder has no .pdparams"
+    else:
+        detail = f"there is no folder {path.parent}"
+    raise UserError(f"no weights at {candidates[0]} or {candidates[1].name}: {detail}")
+
+
+def write_state(path: str | Path, state: Mapping[str, Any]) -> Path:
+    """Write a state dict (arrays or Tensors) so that Paddle and PaddleClas can load it.
+
+    The suffix `.pdparams` is added when `path` has none. The file appears whole or not at all.
+    Returns the path written. Raises `UserError` when it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".pdparams":
+        path = path.with_name(path.name + ".pdparams")
+    arrays = {key: _array(value) for key, value in state.items()}
+    safe_pickle.dump_atomic({**arrays, _NAMES: {key: key for key in arrays}}, path)
+    return path
+
+
+def load_weights(
+    model: Backbone, path: str | Path, replace_head: bool = False, member: str = "Student"
+) -> LoadReport:
+    """Fill `model` from a file of weights; every key has to fit.
+
+    replace_head: accept a file whose classifier differs (another class count, a wider or missing
+    last layer); the network keeps its random classifier there, and the log says so. A trunk
+    (`class_num=0`) never needs the classifier of the file.
+    member: which network of a file with several (PaddleClas writes those of a distillation
+    together, each under its name).
+    Returns the report. Raises `UserError` with counts and the first names for any other
+    difference; the network is then unchanged.
+    """
+    path = find_weights(path)
+    state, source = read_state(path), str(path)
+    own = {k.removeprefix(f"{member}."): v for k, v in state.items() if k.startswith(f"{member}.")}
+    if own and not any(key in state for key in model.state_dict()):
+        state, source = own, f"{path} ({member})"
+    return apply_state(model, state, source, replace_head)
+
+
+def apply_state(
+    model: Backbone, state: Mapping[str, np.ndarray], source: str, replace_head: bool = False
+) -> LoadReport:
+    """`load_weights` for arrays already read; `source` names them in messages."""
+    own = model.state_dict()
+    report = LoadReport(
+        missing=[key for key in own if key not in state],
+        unexpected=[key for key in state if key not in own],
+    )
+    for key, value in own.items():
+        if key in state:
+            shapes = list(state[key].shape), list(value.shape)
+            if shapes[0] == shapes[1]:
+                report.matched.append(key)
+            else:
+                report.mismatched[key] = shapes
+    problems = [*report.missing, *report.unexpected, *report.mismatched]
+    head = [key for key in problems if key.split(".")[0] in model.head_layers]
+    if len(head) < len(problems) or not report.matched:
+        raise UserError(
+            f"{source} does not fit {type(model).__name__}: {report}. "
+            "Give the weights of the same architecture, with the same arguments."
+        )
+    if head and model.class_num and not replace_head:
+        raise UserError(
+            f"{source} has another classifier than the network: {report}. Set class_num to the "
+            "file's, or start a training from it with Arch.pretrained, which replaces the head."
+        )
+    floats = {key: _floats(state[key], key, source) for key in report.matched}
+    for key, value in floats.items():
+        own[key].set_value(paddle.to_tensor(value, dtype=own[key].dtype))
+    if head and model.class_num:
+        logger.warning("%s: classifier not loaded, starts random: %s", source, report)
+    else:
+        logger.info("%s: %s", source, report)
+    return report
+
+
+def _floats(value: np.ndarray, key: str, source: str) -> np.ndarray:
+    if value.dtype == np.uint16:  # how paddle.save writes bfloat16: the upper half of a float32
+        value = (value.astype(np.uint32) << 16).view(np.float32)
+    if not np.issubdtype(value.dtype, np.floating):
+        raise UserError(f"{source}: {key} holds {value.dtype}, not floating-point numbers")
+    return value
+
+
+def _array(value: Any) -> np.ndarray:
+    return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _few(names: list[str], count: int = 3) -> str:
+    more = f", and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

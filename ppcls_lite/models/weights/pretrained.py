@@ -1,0 +1,118 @@
+"""Official ImageNet weights: the file a name stands for, where it is looked for, its download.
+
+`$PPCLS_LITE_HOME/weights` (default `~/.ppcls_lite/weights`) holds the files under their official
+names, so a machine without network is served by copying them there. Read next: weights.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.errors import UserError
+from ppcls_lite.system.safe_pickle import atomic_file
+
+logger = logging.getLogger("ppcls_lite")
+
+OFFICIAL = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/"
+_TIMEOUT_S = 20
+_BLOCK = 1 << 16
+_PICKLE = b"\x80"  # how every pickle of protocol 2 and later begins
+
+
+def weights_folder() -> Path:
+    """Where downloaded and hand-placed official weights lie."""
+    home = os.environ.get("PPCLS_LITE_HOME")
+    return (Path(home) if home else Path.home() / ".ppcls_lite") / "weights"
+
+
+def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL) -> Path:
+    """The official weights of a zoo name: a local file, downloaded when it is not there yet.
+
+    use_ssld: the weights distilled with SSLD, where they are published.
+    Raises `UserError` when no such weights are published or the download fails; the message names
+    the file, the address and the folder to put it in.
+    """
+    if name not in ZOO:
+        raise UserError(f"pretrained: True needs a name of the zoo, not {name!r}; give a path")
+    entry = ZOO[name]
+    file = f"{name}{'_ssld' if use_ssld else ''}_pretrained.pdparams"
+    path = weights_folder() / file
+    if path.is_file():
+        return path
+    if use_ssld and not entry.ssld:
+        some = ", ".join(n for n, e in ZOO.items() if e.ssld)
+        raise UserError(f"no SSLD weights are published for {name}, only for {some}")
+    address = f"{server}{entry.folder}{file}"
+    logger.info("downloading %s to %s", address, path)
+    try:
+        _download(address, path)
+    except (OSError, HTTPException, _Interrupted) as error:  # URLError and timeouts are OSErrors
+        reason = getattr(error, "reason", None) or error
+        raise UserError(
+            f"the official weights {file} are not in {path.parent} and could not be downloaded "
+            f"({reason}). Download {address} elsewhere and put it there, or set "
+            "PPCLS_LITE_HOME to the folder that has weights/"
+        ) from None
+    return path
+
+
+def fetch_weights(address: str) -> Path:
+    """The weights at an http(s) address, kept in `weights_folder()`; raises `UserError`."""
+    path = weights_folder() / address.rsplit("/", 1)[1]
+    if path.suffix != ".pdparams":
+        raise UserError(f"{address}: expected the address of a .pdparams file")
+    if path.is_file():
+        logger.info("%s: already in %s", address, path.parent)
+        return path
+    logger.info("downloading %s to %s", address, path)
+    try:
+        _download(address, path)
+    except (OSError, HTTPException, _Interrupted) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(
+            f"{address} could not be downloaded ({reason}). Download it elsewhere and give the "
+            f"file's path, or put it into {path.parent}"
+        ) from None
+    return path
+
+
+class _Interrupted(Exception):
+    """The transfer ended early."""
+
+
+def _download(address: str, path: Path) -> None:
+    """Stream `address` into `path`, which appears only when all announced bytes have come."""
+    with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as response:
+        size = int(response.headers.get("Content-Length") or 0)
+        hidden = not sys.stderr.isatty()
+        with (
+            atomic_file(path) as file,
+            tqdm(total=size or None, unit="B", unit_scale=True, disable=hidden) as bar,
+        ):
+            for block in _blocks(response, size):
+                file.write(block)
+                bar.update(len(block))
+
+
+def _blocks(response: HTTPResponse, size: int) -> Iterator[bytes]:
+    """The body in pieces; network errors get a name of their own, apart from those of the disk."""
+    received = 0
+    try:
+        while block := response.read(_BLOCK):
+            if not received and not block.startswith(_PICKLE):
+                raise _Interrupted("what came is no file of weights; is a proxy in between?")
+            received += len(block)
+            yield block
+    except (OSError, HTTPException) as error:
+        raise _Interrupted(f"it broke off after {received} bytes: {error}") from error
+    if size and received != size:
+        raise _Interrupted(f"it broke off after {received} of {size} bytes")

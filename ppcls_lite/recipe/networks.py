@@ -1,0 +1,156 @@
+"""The networks of a recipe with their weights: one from `Arch`, or those of a DistillationModel.
+
+Training a DistillationModel builds all its networks and couples them (`build_task`); evaluation,
+prediction and export build the student alone. Read before: recipe.py. Read next: tasks.py,
+models/distillation_model.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+from ppcls_lite.config.schema import DISTILLATION_MODEL
+from ppcls_lite.config.settings import RecipeSettings
+from ppcls_lite.distill.distillation_model import DistillationModel, Member
+from ppcls_lite.engine import checkpoint
+from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.tasks import Distilled, Supervised
+from ppcls_lite.errors import UserError
+from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.weights.load import load_weights
+from ppcls_lite.models.weights.pretrained import fetch_weights, resolve_pretrained
+
+logger = logging.getLogger("ppcls_lite")
+
+
+def distillation_of(settings: RecipeSettings) -> DistillationModel | None:
+    """The description of the networks, if the recipe has several."""
+    return settings.Arch.build() if settings.Arch.entry.name == DISTILLATION_MODEL else None
+
+
+def shipped(settings: RecipeSettings) -> Member:
+    """The network that is saved, evaluated and exported: `Arch`, or a distillation's student."""
+    distillation = distillation_of(settings)
+    if distillation:
+        return distillation.student
+    arch = settings.Arch
+    return Member(arch.entry.name, arch, "Arch", False, arch.extras.pretrained)
+
+
+def build_model(settings: RecipeSettings, training: bool = False) -> Backbone:
+    """The network that ships, with its weights: `Global.pretrained_model`, `pretrained`, or random.
+
+    A training from `pretrained` may have other classes: a classifier that differs is left random,
+    and the log says so. `Global.pretrained_model` has to fit unless `Global.replace_head` is set.
+    With `Global.checkpoints` the trainer loads the state later.
+    """
+    member = shipped(settings)
+    model = member.node.build()
+    if not training:
+        model.clear_taps()  # its features are for training
+    own = settings.Global.pretrained_model
+    if own:
+        replace = training and settings.Global.replace_head
+        load_weights(model, own, replace_head=replace, member=member.name)
+    else:
+        _load_pretrained(settings, model, member, replace_head=training)
+    return model
+
+
+def build_task(settings: RecipeSettings, loss: CombinedLoss, world: World) -> Supervised:
+    """What is trained: the network, or student and teachers, alike on all ranks."""
+    distillation = distillation_of(settings)
+    model = _synchronized(settings, build_model(settings, training=True), shipped(settings), world)
+    if distillation is None:
+        task = Supervised(model, loss)
+    else:
+        networks = {}
+        for member in distillation.members:
+            own = member.name == distillation.student.name
+            networks[member.name] = model if own else _other_network(settings, member, world)
+        frozen = [member.name for member in distillation.members if member.frozen]
+        task = Distilled(networks, loss, distillation.student.name, frozen)
+        logger.info(_summary(distillation, networks))
+    world.share(task.trained)
+    return task
+
+
+def task_to_score(settings: RecipeSettings) -> Supervised:
+    """What is evaluated without training: the network that ships."""
+    model = build_model(settings)
+    if distillation_of(settings) is None:
+        return Supervised(model, None)
+    student = shipped(settings).name
+    return Distilled({student: model}, None, student)
+
+
+def _other_network(settings: RecipeSettings, member: Member, world: World) -> nn.Layer:
+    """A teacher, or a network that learns together with the student."""
+    network = member.node.build()
+    parameters = network.parameters()
+    if not member.frozen:
+        if not parameters:
+            raise UserError(
+                f"{member.path}: {member.node.entry.name} has nothing to train; set its entry in "
+                "Arch.freeze_params_list to true"
+            )
+        _load_pretrained(settings, network, member, replace_head=True)
+        return _synchronized(settings, network, member, world)
+    if parameters and not member.pretrained:
+        raise UserError(
+            f"{member.path}: this teacher is frozen and has no weights, so it would teach noise. "
+            f"Give them with -o {member.path}.pretrained=PATH (true: the official ImageNet weights)"
+        )
+    if parameters:
+        load_weights(network, _weights_of(member), member=member.name)
+    network.eval()
+    return network
+
+
+def _load_pretrained(
+    settings: RecipeSettings, model: nn.Layer, member: Member, replace_head: bool
+) -> None:
+    resumed = settings.Global.checkpoints not in (None, "", checkpoint.AUTO)
+    if member.pretrained and not resumed:
+        load_weights(model, _weights_of(member), replace_head=replace_head, member=member.name)
+
+
+def _weights_of(member: Member) -> str | Path:
+    """The file that `pretrained` names: official, at an address, or a path."""
+    if member.pretrained is True:
+        try:
+            return resolve_pretrained(member.node.entry.name, member.node.extras.use_ssld)
+        except UserError as error:
+            raise UserError(f"{member.path}.pretrained: {error}") from None
+    given = str(member.pretrained)
+    return fetch_weights(given) if given.startswith(("http://", "https://")) else given
+
+
+def _synchronized(
+    settings: RecipeSettings, model: nn.Layer, member: Member, world: World
+) -> nn.Layer:
+    """`model` with batch normalisation over all ranks' images, where `use_sync_bn` asks so."""
+    wanted = settings.Arch.extras.use_sync_bn or member.node.extras.use_sync_bn
+    if not wanted or world.size == 1:
+        return model
+    if not paddle.get_device().startswith("gpu"):
+        logger.info(
+            "Arch.use_sync_bn: Paddle has no SyncBatchNorm for CPUs, so each process normalises "
+            "with the statistics of its own images (the running statistics are averaged)"
+        )
+        return model
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def _summary(distillation: DistillationModel, networks: dict[str, nn.Layer]) -> str:
+    parts = [
+        f"{member.name} {member.node.entry.name} ({'frozen' if member.frozen else 'trained'}"
+        f"{', ships' if member is distillation.student else ''})"
+        for member in distillation.members
+    ]
+    return f"networks: {', '.join(parts)}"

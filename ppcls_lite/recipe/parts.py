@@ -1,0 +1,271 @@
+"""From the sections of a checked configuration to the objects of a run.
+
+One function per object, each given the settings and what it depends on. Read before: recipe.py,
+which puts them together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ppcls_lite.config.check import Node
+from ppcls_lite.config.settings import RecipeSettings, SplitSettings
+from ppcls_lite.data import cache
+from ppcls_lite.data.labels import read_label_file
+from ppcls_lite.data.loader import Loader
+from ppcls_lite.distill.teachers import fix_views
+from ppcls_lite.engine import amp, ranks
+from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.ema import ExponentialAverage
+from ppcls_lite.engine.evaluate import Evaluator, Forward, by_network
+from ppcls_lite.engine.keeper import Keeper
+from ppcls_lite.engine.record import NoRecorder, Recorder
+from ppcls_lite.engine.tasks import Supervised
+from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.inference.graph_forward import GraphForward
+from ppcls_lite.kernels.native import threads
+from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.metrics.confusion import ConfusionMatrix
+from ppcls_lite.metrics.of_network import OfNetwork
+from ppcls_lite.metrics.topk import TopkAcc
+from ppcls_lite.recipe.networks import shipped
+
+logger = logging.getLogger("ppcls_lite")
+
+
+def run_dir_of(settings: RecipeSettings) -> Path:
+    """Where a recipe's run lies."""
+    return Path(settings.Global.output_dir) / settings.Arch.entry.name
+
+
+def class_num_of(settings: RecipeSettings) -> int:
+    """The class count of the network, which data and metrics follow."""
+    return shipped(settings).node.get("class_num")
+
+
+def build_loss(nodes: Sequence[Node]) -> CombinedLoss:
+    """The weighted terms of `Loss.Train` or `Loss.Eval`."""
+    return CombinedLoss([node.build() for node in nodes])
+
+
+def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
+    """The metrics of `Metric.Train` or `Metric.Eval`."""
+    nodes = getattr(settings.Metric, split, None) if settings.Metric else None
+    return [node.build(class_num=class_num_of(settings)) for node in nodes or ()]
+
+
+def teacher_metrics(settings: RecipeSettings, task: Supervised) -> list[Any]:
+    """The accuracy of a distillation's other networks in training, where the student's is shown."""
+    nodes = (settings.Metric.Train if settings.Metric else None) or ()
+    shown = [node for node in nodes if node.entry.name in ("TopkAcc", "DistillationTopkAcc")]
+    return [OfNetwork(TopkAcc(node.get("topk")), n) for node in shown[:1] for n in task.others]
+
+
+def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str, Any]:
+    """The data sets of the given splits; reads their lists, but no image yet."""
+    datasets = {}
+    for split in splits:
+        section = getattr(settings.DataLoader, split)
+        if section is None:
+            hint = " or set Global.eval_during_train: false" if split == "Eval" else ""
+            raise ConfigError(f"DataLoader.{split}: is missing; add it{hint}")
+        context = {"class_num": class_num_of(settings), "seed": seed_of(settings)}
+        datasets[split] = section.dataset.build(**context)
+    _cache_decoded(settings, datasets)
+    if "Train" in datasets:
+        fix_views(settings, datasets["Train"])
+    return datasets
+
+
+def _cache_decoded(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
+    """Give the data sets the caches that `dataset.cache` asks for."""
+    taken, processes = 0, int(os.environ.get("PADDLE_LOCAL_SIZE") or 1)
+    for split, dataset in datasets.items():
+        extras = getattr(settings.DataLoader, split).dataset.extras
+        if extras.cache is None:
+            continue
+        decoder = dataset.decoder()
+        if extras.cache == "ram":
+            dataset.keep_decoded(cache.in_memory(dataset.paths, taken, processes))
+            taken += cache.size_of(dataset.paths) * processes
+        else:
+            kept = cache.on_disk(dataset.paths, extras.cache_dir, split.lower(), decoder.backend)
+            dataset.keep_decoded(kept)
+
+
+def share_batch(settings: RecipeSettings, world: World) -> None:
+    """With `Global.cpu_processes`, let the ranks share the batch and the data workers."""
+    wanted = settings.Global.cpu_processes
+    if wanted == 1 or world.size == 1:
+        return
+    if wanted not in ("auto", world.size):
+        raise ConfigError(
+            f"Global.cpu_processes: is {wanted}, but {world.size} processes were started; leave "
+            "it out under paddle.distributed.launch"
+        )
+    sampler = settings.DataLoader.Train.sampler
+    key = ranks.size_key(sampler.entry.arguments)
+    part = ranks.batch_of(world.size, sampler.get(key))
+    arguments = sampler.arguments | {key: part}
+    settings.DataLoader.Train.sampler = dataclasses.replace(sampler, arguments=arguments)
+    for section in (settings.DataLoader.Train, settings.DataLoader.Eval):
+        if section is not None:
+            section.loader.num_workers = -(-section.loader.num_workers // world.size)
+    logger.info(
+        f"{world.size} processes train on {part} images each: the batch stays as it is, batch "
+        "normalisation sees the images of its process"
+    )
+
+
+def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: World) -> Loader:
+    """Sampler, batch transforms and worker processes around a data set."""
+    section: SplitSettings = getattr(settings.DataLoader, split)
+    training = split == "Train"
+    sampler = section.sampler.build(seed=seed_of(settings))
+    sampler.bind(len(dataset), world.size, world.rank, evaluation=not training)
+    mixers = section.dataset.extras.batch_transform_ops or ()
+    return Loader(
+        dataset,
+        sampler,
+        [mixer.build(class_num=class_num_of(settings)) for mixer in mixers],
+        section.loader.num_workers,
+        section.loader.use_shared_memory,
+        training=training,
+        skip_bad=settings.Global.eval_skip_bad,
+        max_bad_ratio=settings.Global.max_bad_ratio,
+    )
+
+
+def build_evaluator(
+    settings: RecipeSettings, task: Supervised, dataset: Any, world: World
+) -> Evaluator:
+    """The evaluation on `DataLoader.Eval`, with a confusion matrix for one label per image."""
+    metrics = build_metrics(settings, "Eval")
+    single_label = dataset.labels is not None and np.ndim(dataset.labels) == 1
+    if single_label and not any(isinstance(metric, ConfusionMatrix) for metric in metrics):
+        metrics.append(ConfusionMatrix())
+    loss = build_loss(settings.Loss.Eval) if settings.Loss and settings.Loss.Eval else None
+    loader = build_loader(settings, "Eval", dataset, world)
+    return Evaluator(task, loader, metrics, loss, world, build_forward(settings, task))
+
+
+def build_forward(settings: RecipeSettings, task: Supervised) -> Forward:
+    """How an evaluation runs the network: `Global.eval_engine`.
+
+    Mixed precision and tasks whose prediction is more than one network's stay as they are.
+    """
+    mode, amp_on = settings.Global.eval_engine, settings.AMP is not None and settings.AMP.use_amp
+    if mode == "dygraph" or amp_on or type(task).predict is not Supervised.predict:
+        return by_network
+    return GraphForward(mode, threads())
+
+
+def build_recorder(settings: RecipeSettings, run_dir: Path, dataset: Any, world: World) -> Recorder:
+    """metrics.jsonl and VisualDL, with what is needed to show images and compare runs."""
+    if not world.is_main:
+        return NoRecorder()
+    _, normalizer = dataset.split_tail()
+    lr = settings.Optimizer.arguments.get("lr")
+    compared = {"Arch": settings.Arch.entry.name, "Optimizer": settings.Optimizer.entry.name}
+    compared |= {"epochs": settings.Global.epochs, "seed": seed_of(settings)}
+    if lr is not None:
+        compared |= {f"lr.{k}": v for k, v in lr.arguments.items() if isinstance(v, (int, float))}
+    return Recorder(
+        run_dir,
+        settings.Global.use_visualdl,
+        None if normalizer is None else tuple(normalizer.mean.tolist()),
+        None if normalizer is None else tuple(normalizer.std.tolist()),
+        compared,
+    )
+
+
+def build_keeper(settings: RecipeSettings, run_dir: Path) -> Keeper:
+    """What is saved when."""
+    run = settings.Global
+    names = ("save_interval", "save_steps", "save_minutes", "keep_last", "keep_best")
+    return Keeper(run_dir, **{name: getattr(run, name) for name in names})
+
+
+def build_precision(
+    settings: RecipeSettings, model: nn.Layer, optimizer: paddle.optimizer.Optimizer
+) -> amp.Precision:
+    """Mixed precision, if the section `AMP` asks for it; level O2 changes model and optimizer."""
+    if settings.AMP is None or not settings.AMP.use_amp:
+        return amp.Precision()
+    options = dataclasses.asdict(settings.AMP)
+    del options["use_amp"]
+    return amp.mixed(model, optimizer, **options)
+
+
+def build_ema(settings: RecipeSettings, model: nn.Layer) -> ExponentialAverage | None:
+    """The averaged weights, if there is a section `EMA`."""
+    if settings.EMA is None:
+        return None
+    logger.info(
+        f"EMA with decay {settings.EMA.decay}: both networks are evaluated; the averaged one "
+        "decides about best_model and is in every .pdparams, the other one in *_raw.pdparams"
+    )
+    return ExponentialAverage(model, settings.EMA.decay, settings.EMA.use_warmup)
+
+
+def seed_of(settings: RecipeSettings) -> int:
+    """`Global.seed`; `_start` has replaced `false` by a random one."""
+    return int(settings.Global.seed)
+
+
+def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | None:
+    """The class names of `Infer.PostProcess.class_id_map_file`, None if the key is not there.
+
+    For tables and pictures a list that is missing or of another class count is left out; with
+    `required` it is a UserError, because a wrong name on a prediction would mislead.
+    """
+    node = settings.Infer.PostProcess if settings.Infer else None
+    file = node.arguments.get("class_id_map_file") if node else None
+    if not file:
+        return None
+    try:
+        names = read_label_file(file, node.arguments.get("delimiter"))
+        if len(names) != class_num_of(settings):
+            raise UserError(
+                f"Infer.PostProcess.class_id_map_file: {file} names {len(names)} classes, but "
+                f"Arch.class_num is {class_num_of(settings)}; give the list that fits the weights"
+            )
+    except UserError as error:
+        if required:
+            raise
+        logger.info(f"classes are shown by number: {error}")
+        return None
+    return names
+
+
+def scale_rate(settings: RecipeSettings, schedule: Any, batch_size: int, world: World) -> None:
+    """Multiply the rates by total batch / `Optimizer.lr.base_batch_size`, if the recipe has one.
+
+    Without it, a total batch other than the one that the recipe states is worth a warning.
+    """
+    run = settings.Global
+    total = batch_size * world.size * run.update_freq
+    cards = f"{batch_size} images x {world.size} processes"
+    found = f"{total} images ({cards}{f' x update_freq {run.update_freq}' * (run.update_freq > 1)})"
+    base, meant = settings.Optimizer.arguments["lr"].extras.base_batch_size, run.total_batch_size
+    if base:
+        schedule.scale = total / base
+        logger.info(
+            f"an update takes {found}: the learning rate of base_batch_size {base} is multiplied "
+            f"by {schedule.scale:g}"
+        )
+    elif meant and meant != total:
+        logger.warning(
+            f"an update takes {found}, but this recipe's learning rate is meant for "
+            f"{meant}. To scale the rate: -o Optimizer.lr.base_batch_size={meant}; to keep it and "
+            f"this message away: -o Global.total_batch_size={total}"
+        )

@@ -1,0 +1,86 @@
+"""`ppcls-lite serve`: classify images over HTTP with an exported folder. Read next: app.py."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from collections.abc import Sequence
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
+from ppcls_lite.serve.options import ServeOptions
+from ppcls_lite.system.machine import usable_cores
+
+_PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
+_LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command until a signal ends it; returns 0, or 1 if the engine died.
+
+    Raises:
+        UserError: a wrong argument, a folder that is not an exported model, or an address that
+            cannot be used.
+    """
+    args = _parser().parse_args(argv)
+    options = ServeOptions(
+        max_batch=args.max_batch,
+        max_wait=args.max_wait_ms / 1000,
+        queue=args.queue,
+        max_bytes=int(args.max_megabytes * 1e6),
+        max_pixels=int(args.max_megapixels * 1e6),
+        read_timeout=args.read_timeout,
+        timeout=args.timeout,
+        decode_threads=args.decode_threads,
+    )
+    absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if absent:
+        raise UserError(f"not installed: {', '.join(absent)}; run pip install '.[serve]'")
+    # OpenCV reads it at its import: a second limit, should its parser and Pillow's ever disagree.
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(options.max_pixels))
+
+    from ppcls_lite.inference.predictor import Predictor
+    from ppcls_lite.serve.app import Service
+    from ppcls_lite.serve.server import bind, serve
+
+    bound = bind(args.host, args.port)
+    with (
+        bound,
+        Predictor(isolate=args.max_batch, **engine_arguments(args)) as predictor,
+    ):
+        host, port = bound.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"{predictor.spec.model_name} on http://{shown}:{port}", flush=True)
+        if args.host not in _LOCAL:
+            print("reachable from other machines: put a proxy with access control before it")
+        status = serve(Service(predictor, options), bound)
+    print("ended" if status == 0 else "error: the engine's process died", flush=True)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ppcls-lite serve", description="Classify images over HTTP with an exported network."
+    )
+    add_engine_options(parser)
+    add = parser.add_argument
+    default = ServeOptions()
+    megabytes, megapixels = default.max_bytes / 1e6, default.max_pixels / 1e6
+    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    add("--port", type=_port, default=8080, help="(8080; 0: any free one)")
+    add("--max-batch", type=positive, default=default.max_batch, metavar="N", help="(%(default)s)")
+    add("--max-wait-ms", type=float, default=default.max_wait * 1000, help="(%(default)s)")
+    add("--queue", type=positive, default=default.queue, metavar="N", help="requests (%(default)s)")
+    add("--max-megabytes", type=float, default=megabytes, help="of an upload (%(default)s)")
+    add("--max-megapixels", type=float, default=megapixels, help="of an image (%(default)s)")
+    add("--timeout", type=float, default=default.timeout, help="s for an answer (%(default)s)")
+    add("--read-timeout", type=float, default=default.read_timeout, help="s (%(default)s)")
+    add("--decode-threads", type=positive, default=usable_cores(), metavar="N", help="(the cores)")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, found {text!r}")
+    return int(text)

@@ -1,0 +1,1 @@
+"""The machine: home folder, files, processes, processor. Knows nothing of networks."""

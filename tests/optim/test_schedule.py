@@ -1,0 +1,276 @@
+"""Rates against PaddleClas's golden ones, Paddle's own schedulers and hand-computed points."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.optim import schedule, schedule_cyclic
+
+GOLDEN = json.loads(
+    (Path(__file__).parents[1] / "fixtures/classification/lr_schedules.json").read_text()
+)
+RUN = {"epochs": 6, "step_each_epoch": 7}
+
+
+def rates(made, count: int = 42) -> list[float]:
+    return [made(step) for step in range(count)]
+
+
+def identity(entry: dict) -> str:
+    extra = [k for k in entry["args"] if k not in ("epochs", "step_each_epoch", "learning_rate")]
+    return "-".join([entry["name"], *extra])
+
+
+def is_recursive(entry: dict) -> bool:
+    """The one golden entry that holds something else; see the test of the unwarmed cosine."""
+    return entry["name"] == "Cosine" and "warmup_epoch" not in entry["args"]
+
+
+@pytest.mark.parametrize("entry", [e for e in GOLDEN if not is_recursive(e)], ids=identity)
+def test_equals_golden(entry):
+    made = getattr(schedule, entry["name"])(**entry["args"])
+    unit = 7 if entry["by_epoch"] else 1
+    found = [made(k * unit) for k in range(len(entry["lr"]))]
+    assert found == pytest.approx(entry["lr"], rel=1e-9, abs=1e-15)
+
+
+def test_unwarmed_cosine_is_the_rate_paddle_trains_with():
+    """Without warm-up the golden list is not what PaddleClas's optimizer used.
+
+    It was read with `get_lr()` after `step()`. Paddle's CosineAnnealingDecay computes a rate from
+    the one before, so that second reading applies the recursion once too often: it gives
+    f(k)^2 / f(k - 1), while the optimizer was given f(k). Both are shown here.
+    """
+    import paddle
+
+    (entry,) = [e for e in GOLDEN if is_recursive(e)]
+    found = rates(schedule.Cosine(**entry["args"]))
+    repeated = [found[0], *(b * b / a for a, b in pairwise(found))]
+    assert repeated == pytest.approx(entry["lr"], rel=1e-9)
+
+    scheduler = paddle.optimizer.lr.CosineAnnealingDecay(0.1, T_max=42)
+    weight = paddle.create_parameter([1], "float32")
+    weight.set_value(paddle.zeros([1]))
+    sgd = paddle.optimizer.SGD(scheduler, parameters=[weight])
+    for rate in found:
+        before = weight.item()
+        weight.sum().backward()  # a gradient of 1: the weight moves by the rate
+        sgd.step()
+        sgd.clear_grad()
+        scheduler.step()
+        assert before - weight.item() == pytest.approx(rate, rel=1e-3, abs=2e-7)
+
+
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize("name", ["Cosine", "Linear", "Step", "ConstLR"])
+def test_by_epoch_changes_only_between_epochs(name, by_epoch):
+    extra = {"step_size": 1} if name == "Step" else {}
+    made = getattr(schedule, name)(
+        learning_rate=0.1, warmup_epoch=2, by_epoch=by_epoch, **RUN, **extra
+    )
+    first_epoch = set(rates(made, 7))
+    assert len(first_epoch) == (1 if by_epoch else 7)
+    assert made(14) == 0.1
+
+
+def test_warmup_of_part_of_an_epoch():
+    made = schedule.ConstLR(learning_rate=0.2, warmup_epoch=0.5, **{**RUN, "step_each_epoch": 8})
+    assert rates(made, 6) == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.2])
+
+
+def test_warmup_longer_than_the_run_is_cut_and_logged(caplog):
+    with caplog.at_level(logging.INFO, "ppcls_lite"):
+        made = schedule.Cosine(learning_rate=0.8, warmup_epoch=5.0, epochs=1, step_each_epoch=4)
+    assert rates(made, 5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    assert [r.message for r in caplog.records] == [
+        "warmup_epoch 5 is cut to the 1 epochs of this run"
+    ]
+
+
+def test_cosine_and_linear_stay_at_their_end():
+    assert schedule.Cosine(learning_rate=1.0, eta_min=0.25, **RUN)(50) == 0.25
+    assert schedule.Linear(learning_rate=1.0, end_lr=0.5, **RUN)(50) == 0.5
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_linear_cycle_equals_paddle(power):
+    from paddle.optimizer import lr
+
+    made = schedule.Linear(learning_rate=0.3, power=power, cycle=True, **RUN)
+    oracle = lr.PolynomialDecay(0.3, decay_steps=42, end_lr=0.0, power=power, cycle=True)
+    for step in range(100):
+        assert made(step) == pytest.approx(oracle(), rel=1e-9, abs=1e-15)
+        oracle.step()
+
+
+def test_step_of_part_of_an_epoch():
+    made = schedule.Step(learning_rate=1.0, step_size=0.5, gamma=0.5, epochs=2, step_each_epoch=4)
+    assert rates(made, 8) == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+    tiny = schedule.Step(learning_rate=1.0, step_size=0.1, gamma=0.5, epochs=1, step_each_epoch=4)
+    assert rates(tiny, 3) == [1, 0.5, 0.25]
+
+
+# --- Piecewise ------------------------------------------------------------------------------
+
+OFFICIAL = {"decay_epochs": [30, 60, 90], "values": [0.1, 0.01, 0.001, 0.0001]}
+
+
+def test_piecewise_of_the_official_mobilenet_recipe():
+    """It gives learning_rate as well as the values, in agreement."""
+    made = schedule.Piecewise(120, 1, learning_rate=0.1, **OFFICIAL)
+    assert [made(e) for e in (0, 29, 30, 60, 90, 119)] == [0.1, 0.1, 0.01, 0.001, 0.0001, 0.0001]
+    alone = schedule.Piecewise(120, 1, learning_rate=0.1)
+    assert rates(alone, 120) == pytest.approx(rates(made, 120))
+    assert rates(schedule.Piecewise(5, 1, learning_rate=0.1), 5) == [0.1] * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (OFFICIAL | {"learning_rate": 0.2}, "contradict"),
+        ({"decay_epochs": [30], "values": [0.1]}, "one more than the 1 decay_epochs, found 1"),
+        ({"decay_epochs": [30]}, "both decay_epochs and values"),
+        ({}, "learning_rate alone"),
+        ({"decay_epochs": [30, 20], "values": [0.1, 0.2, 0.3]}, "increasing"),
+    ],
+)
+def test_piecewise_refuses(arguments, message):
+    with pytest.raises(UserError, match=message):
+        schedule.Piecewise(120, 1, **arguments)
+
+
+def test_multistep_refuses_unordered_milestones():
+    with pytest.raises(UserError, match="milestones: expected increasing"):
+        schedule.MultiStepDecay(learning_rate=0.1, milestones=[4, 2], **RUN)
+
+
+# --- Cyclic and OneCycleLR ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "gamma"), [("triangular", 1.0), ("triangular2", 1.0), ("exp_range", 0.9)]
+)
+@pytest.mark.parametrize("down", [None, 3])
+def test_cyclic_equals_paddle(mode, gamma, down):
+    from paddle.optimizer import lr
+
+    made = schedule_cyclic.Cyclic(6, 7, 0.1, 0.5, 5, down, mode, gamma)
+    oracle = lr.CyclicLR(0.1, 0.5, 5, down, mode, gamma)
+    for step in range(42):
+        assert made(step) == pytest.approx(oracle(), rel=1e-9)
+        oracle.step()
+
+
+def test_cyclic_after_warmup():
+    made = schedule_cyclic.Cyclic(6, 7, 0.1, 0.5, 5, warmup_epoch=1)
+    assert made(0) == 0
+    assert made(7) == pytest.approx(0.1)
+    assert made(12) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+@pytest.mark.parametrize("three_phase", [False, True])
+def test_one_cycle_equals_paddle(strategy, three_phase):
+    from paddle.optimizer import lr
+
+    made = schedule_cyclic.OneCycleLR(
+        6, 7, 0.5, anneal_strategy=strategy, three_phase=three_phase, phase_pct=0.3
+    )
+    oracle = lr.OneCycleLR(0.5, 42, 25.0, 1e-10, 0.3, strategy, three_phase)
+    for step in range(42):
+        assert made(step) == pytest.approx(oracle(), rel=1e-9, abs=1e-15)
+        oracle.step()
+
+
+@pytest.mark.parametrize("phase_pct", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_one_cycle_of_a_few_updates_is_defined(epochs, phase_pct):
+    made = schedule_cyclic.OneCycleLR(epochs, 1, 0.5, phase_pct=phase_pct)
+    assert all(0 <= rate <= 0.5 + 1e-12 for rate in rates(made, epochs + 1))
+
+
+def test_one_cycle_refuses_a_rise_and_fall_longer_than_the_run():
+    with pytest.raises(UserError, match="three_phase"):
+        schedule_cyclic.OneCycleLR(6, 7, 0.5, phase_pct=0.5, three_phase=True)
+
+
+# --- ReduceOnPlateau ------------------------------------------------------------------------
+
+SCORES = [0.1, 0.3, 0.3, 0.29, 0.3, 0.5, 0.5, 0.5, 0.5, 0.5, 0.6, 0.5, 0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
+@pytest.mark.parametrize("cooldown", [0, 2])
+def test_plateau_equals_paddle(mode, threshold_mode, cooldown):
+    from paddle.optimizer import lr
+
+    options = {
+        "mode": mode,
+        "factor": 0.5,
+        "patience": 1,
+        "threshold": 0.05,
+        "threshold_mode": threshold_mode,
+        "cooldown": cooldown,
+        "min_lr": 0.02,
+    }
+    made = schedule.ReduceOnPlateau(learning_rate=0.1, **RUN, **options)
+    oracle = lr.ReduceOnPlateau(0.1, **options)
+    seen = set()
+    for score in SCORES:
+        made.observe(score)
+        oracle.step(score)
+        assert made(20) == pytest.approx(oracle(), rel=1e-12)
+        seen.add(made(20))
+    assert len(seen) > 1
+
+
+def test_plateau_keeps_its_history_and_warms_up():
+    options = {"learning_rate": 0.1, "patience": 0, "warmup_epoch": 1, **RUN}
+    first, resumed = (schedule.ReduceOnPlateau(**options) for _ in range(2))
+    for score in (0.5, 0.4):
+        first.observe(score)
+    resumed.load_state(json.loads(json.dumps(first.state())))
+    for made in (first, resumed):
+        made.observe(0.3)
+        assert made(7) == pytest.approx(0.001)
+        assert made(0) == 0.0
+    with pytest.raises(UserError, match="factor"):
+        schedule.ReduceOnPlateau(learning_rate=0.1, factor=1.0, **RUN)
+
+
+# --- the paper's recipe, and the registry ---------------------------------------------------
+
+
+def test_the_papers_schedule():
+    made = schedule.Cosine(360, 626, 0.8, warmup_epoch=5)
+    assert made(0) == 0
+    assert made(5 * 626) == 0.8
+    assert made(5 * 626 + 355 * 313) == pytest.approx(0.4)
+    assert made(360 * 626 - 1) == pytest.approx(0.4 * (1 + math.cos(math.pi * (1 - 1 / 222230))))
+
+
+def test_schedules_are_registered_and_need_no_paddle():
+    code = (
+        "import sys; from ppcls_lite.config import check, registry;"
+        "made = check.build({'learning_rate': '1e-1'}, 'schedule', epochs=2, step_each_epoch=3);"
+        "import ppcls_lite.optim.schedule_cyclic, ppcls_lite.optim.optimizers;"
+        "print(made(0), 'paddle' in sys.modules, *registry.names('schedule'))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == [
+        *("0.1", "False", "ConstLR", "Constant", "Cosine", "Cyclic", "Linear", "MultiStepDecay"),
+        *("OneCycleLR", "Piecewise", "ReduceOnPlateau", "Step"),
+    ]
