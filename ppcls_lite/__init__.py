@@ -25,9 +25,9 @@ _HOMES = {
     "create_model": "ppcls_lite.models.create",
     "list_models": "ppcls_lite.models.create",
     "load_config": "ppcls_lite.config.file",
-    "train": "ppcls_lite.recipe.commands",
-    "evaluate": "ppcls_lite.recipe.commands",
-    "export": "ppcls_lite.recipe.commands",
+    "train": "ppcls_lite.recipe.train",
+    "evaluate": "ppcls_lite.recipe.evaluate",
+    "export": "ppcls_lite.recipe.export",
     "Predictor": "ppcls_lite.inference.predictor",
 }
 __all__ = [

@@ -92,7 +92,7 @@ def _train(argv: list[str]) -> int:
     if processes > 1:
         return ranks.run(processes, ranks.again(["train", *argv, "-o", "Global.device=cpu"]))
     cores.claim()
-    from ppcls_lite.recipe.commands import train
+    from ppcls_lite.recipe.train import train
 
     return train(tree).exit_code
 
@@ -115,7 +115,7 @@ def _eval(argv: list[str]) -> None:
     args = parser("eval", "Score weights on the recipe's Eval data.").parse_args(argv)
     cores.claim()
     tree = _checked(args)
-    from ppcls_lite.recipe.commands import evaluate
+    from ppcls_lite.recipe.evaluate import evaluate
 
     evaluate(tree)
 
@@ -123,7 +123,7 @@ def _eval(argv: list[str]) -> None:
 def _infer(argv: list[str]) -> int:
     args = parser("infer", "Predict the recipe's Infer images without exporting.").parse_args(argv)
     tree = _checked(args)
-    from ppcls_lite.recipe.commands import infer
+    from ppcls_lite.recipe.infer import infer
 
     return infer(tree)
 
@@ -134,7 +134,7 @@ def _export(argv: list[str]) -> None:
     options.add_argument("--format", **formats, help="what to write (paddle)")
     args = options.parse_args(argv)
     tree = _checked(args)
-    from ppcls_lite.recipe.commands import export
+    from ppcls_lite.recipe.export import export
 
     export(tree, args.format)
 

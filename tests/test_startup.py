@@ -58,7 +58,7 @@ def test_help_and_mistakes_need_nothing_heavy(arguments: list[str], text: str) -
 
 
 def test_a_training_begins_without_what_only_its_end_needs() -> None:
-    code = "import ppcls_lite.recipe.commands, ppcls_lite.engine.trainer"
+    code = "import ppcls_lite.recipe.train, ppcls_lite.engine.trainer"
     assert imported(code)[0] == {"paddle", "cv2", "PIL"}
 
 

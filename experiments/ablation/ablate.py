@@ -107,7 +107,7 @@ def networks(runs: Sequence[Run]) -> dict[str, Row]:
 
 def train_missing(runs: Sequence[Run], scores: Found, report: Report) -> int:
     """Train what has no score yet and add it to `scores`; a signal stops it. Exit status."""
-    from ppcls_lite.recipe import commands as recipe
+    from ppcls_lite.recipe.train import train
 
     for number, item in enumerate(runs, 1):
         title = f"[{number}/{len(runs)}] {item.row}, seed {item.seed}"
@@ -121,7 +121,7 @@ def train_missing(runs: Sequence[Run], scores: Found, report: Report) -> int:
         print(f"{title}: {'goes on' if 'checkpoints' in tree['Global'] else 'starts'}", flush=True)
         record.write(item.folder, item.settings, None)
         try:
-            result = recipe.train(tree)
+            result = train(tree)
         except UserError as error:
             raise UserError(f"{title}: {error}") from error
         if result.exit_code:

@@ -105,7 +105,8 @@ class Side:
         text = re.sub(r"^\[\d{4}/\d\d/\d\d [\d:]+\] ", "", text, flags=re.M)
         text = re.sub(_VARYING + r": [^,\n]+", r"\1: *", text)
         text = re.sub(r"^(  (pre-processing|inference|all together) ).*", r"\1*", text, flags=re.M)
-        lines = [line for line in text.splitlines() if "compiling with" not in line]
+        once = ("compiling with", "generated new fontManager")  # said once per machine
+        lines = [line for line in text.splitlines() if not any(word in line for word in once)]
         return "\n".join(sorted(lines, key=lambda line: ": Saved " in line)) + "\n"
 
     def train(self, recipe: str, *overrides: str) -> Path:

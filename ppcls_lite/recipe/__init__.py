@@ -1,1 +1,1 @@
-"""A checked recipe becomes a run. Read first: commands.py."""
+"""A checked recipe becomes a run. Read first: start.py."""

@@ -15,7 +15,11 @@ from ppcls_lite.engine import checkpoint, plots
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights.load import read_state, write_state
-from ppcls_lite.recipe import commands as recipe
+from ppcls_lite.recipe import networks
+from ppcls_lite.recipe.evaluate import evaluate
+from ppcls_lite.recipe.export import export
+from ppcls_lite.recipe.infer import infer
+from ppcls_lite.recipe.train import train
 
 FEATURES = {"return_patterns": ["blocks4"]}
 SMALL = {"name": "PPLCNet_x0_25", "class_num": 2, "stride_list": [2, 1, 2, 2, 2]}
@@ -141,7 +145,7 @@ def run_dir(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("curves", "confusion_matrix"):
             patch.setattr(plots, name, lambda *_: None)
-        return recipe.train(frozen(home, tmp_path_factory.mktemp("run"))).run_dir
+        return train(frozen(home, tmp_path_factory.mktemp("run"))).run_dir
 
 
 def test_a_run_records_student_teacher_and_each_term(run_dir: Path):
@@ -178,21 +182,21 @@ def test_the_student_alone_is_the_model(run_dir: Path, home: Path, tmp_path: Pat
     tree["Global"]["pretrained_model"] = str(run_dir / "latest")
     tree["Arch"]["models"][0]["Teacher"]["pretrained"] = "is not needed any more"
     last = records(run_dir, "eval")[-1]
-    scores = recipe.evaluate(tree)
+    scores = evaluate(tree)
     assert scores["CELoss"] == pytest.approx(last["CELoss_ema"], rel=1e-5)
-    report = recipe.export(tree)
+    report = export(tree)
     assert report.class_num == 2
     tree["Infer"]["infer_imgs"] = str(home / "0.png")
-    assert recipe.infer(tree) == 0
+    assert infer(tree) == 0
     assert "PPLCNet_x0_25" in (report.folder / "inference.yml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("make", [frozen, mutual])
 def test_a_resumed_run_ends_like_one_in_one_go(make: Any, home: Path, tmp_path: Path):
-    whole = recipe.train(make(home, tmp_path / "whole")).run_dir
+    whole = train(make(home, tmp_path / "whole")).run_dir
     tree = make(home, tmp_path / "resumed")
     tree["Global"]["checkpoints"] = str(whole / "epoch_1")
-    resumed = recipe.train(tree).run_dir
+    resumed = train(tree).run_dir
     states = [checkpoint.load(folder / "latest") for folder in (whole, resumed)]
     first = checkpoint.load(whole / "epoch_1")
     for part in ("model", "companions", "ema", "optimizer"):
@@ -210,20 +214,22 @@ def test_a_checkpoint_of_other_networks_is_refused(run_dir: Path, home: Path, tm
     tree = mutual(home, tmp_path)
     tree["Global"]["checkpoints"] = str(run_dir / "latest")
     with pytest.raises(UserError, match="was written with loss learning beside the network"):
-        recipe.train(tree)
+        train(tree)
     tree = frozen(home, tmp_path)
     tree["Global"]["checkpoints"] = str(run_dir / "latest")
     del tree["Loss"]["Train"][1]
     with pytest.raises(UserError, match="this run has nothing"):
-        recipe.train(tree)
+        train(tree)
 
 
 def test_the_teacher_of_a_run_is_the_file_it_was(home: Path, tmp_path: Path, monkeypatch: Any):
     """Bit by bit, after training with EMA and evaluations in between."""
     tasks = []
-    build = recipe.build_task
-    monkeypatch.setattr(recipe, "build_task", lambda *a: tasks.append(build(*a)) or tasks[0])
-    recipe.train(frozen(home, tmp_path))
+    build = networks.build_task
+    monkeypatch.setattr(
+        "ppcls_lite.recipe.train.build_task", lambda *a: tasks.append(build(*a)) or tasks[0]
+    )
+    train(frozen(home, tmp_path))
     (teacher,) = tasks[0].frozen.values()
     assert differences(read_state(home / "teacher"), checkpoint.arrays(teacher)) == []
 
@@ -234,7 +240,7 @@ def test_images_without_labels_train_and_are_not_scored(home: Path, tmp_path: Pa
     tree["Global"]["eval_during_train"] = False
     dataset = tree["DataLoader"]["Train"]["dataset"]
     dataset |= {"name": "UnlabeledDataset", "unlabeled_root": str(home)}
-    steps = records(recipe.train(copy.deepcopy(tree)).run_dir, "step")
+    steps = records(train(copy.deepcopy(tree)).run_dir, "step")
     assert len(steps) == 5  # 8 labelled and all 12 as unlabelled, 4 an update
     assert all(np.isfinite(step["loss"]) for step in steps)
     labelled = steps[-1]["Teacher_top1"] * 8  # of 8 images, not of 20

@@ -24,7 +24,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.export import export_model
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights.load import load_weights, read_state, write_state
-from ppcls_lite.recipe.commands import train
+from ppcls_lite.recipe.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 

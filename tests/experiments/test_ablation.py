@@ -25,7 +25,6 @@ from ppcls_lite.config.check import check
 from ppcls_lite.config.file import load_config
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.models.create import Cost, cost
-from ppcls_lite.recipe import commands as recipe
 from ppcls_lite.system import safe_pickle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +70,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(tree: object) -> None:
         raise AssertionError("a finished row was trained again")
 
-    monkeypatch.setattr(recipe, "train", train)
+    monkeypatch.setattr("ppcls_lite.recipe.train.train", train)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)

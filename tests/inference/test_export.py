@@ -18,7 +18,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.export import TOLERANCE, export_model
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.create import create_model
-from ppcls_lite.recipe.commands import _some_real_images
+from ppcls_lite.recipe.export import _some_real_images
 
 OPS = [
     {"ResizeImage": {"size": [16, 16]}},

@@ -31,8 +31,9 @@ from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights.load import read_state, write_state
-from ppcls_lite.recipe import commands as recipe
 from ppcls_lite.recipe import networks
+from ppcls_lite.recipe.export import export
+from ppcls_lite.recipe.train import train
 
 TESTS = Path(__file__).resolve().parents[1]
 CONFIGS, OFFICIAL = TESTS.parent / "configs", TESTS / "fixtures" / "official"
@@ -222,7 +223,7 @@ def components(value: Any) -> set[tuple[str, str]]:
 
 def trained(tree: dict[str, Any]) -> tuple[Path, dict[str, float]]:
     """The folder of a run, and the scores of its evaluation."""
-    run_dir = recipe.train(tree).run_dir
+    run_dir = train(tree).run_dir
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     steps = [record for record in records if record["kind"] == "step"]
@@ -242,7 +243,7 @@ def test_a_recipe_trains_evaluates_exports_and_predicts(
     run_dir, scores = trained(tree)
     assert MAIN_SCORE[next(iter(tree["Metric"]["Eval"][0]))] in scores
     tree["Global"]["pretrained_model"] = str(run_dir / "best_model")
-    report = recipe.export(tree)
+    report = export(tree)
     assert report.class_num == tree["Arch"]["class_num"]
     (answer,) = Predictor(report.folder).predict(str(photos / "0.jpg"))
     assert {"class_ids", "scores", "label_names"} <= set(answer) or "attributes" in answer

@@ -1,0 +1,56 @@
+"""`export`: the network becomes an inference model. Read next: inference/export.py."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ppcls_lite.config.settings import RecipeSettings
+from ppcls_lite.engine import log
+from ppcls_lite.inference.export import ExportReport, Format, export_model
+from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.recipe.networks import build_model, shipped
+from ppcls_lite.recipe.parts import (
+    labels_of,
+)
+from ppcls_lite.recipe.start import (
+    Tree,
+    require_weights,
+    start_alone,
+)
+
+logger = logging.getLogger("ppcls_lite")
+_CHECKED = 8  # images of Infer.infer_imgs that an export is compared on
+
+
+def export(tree: Tree, format: Format = "paddle") -> ExportReport:
+    """Write the network as an inference model to `Global.save_inference_dir`, checked.
+
+    `format`: "paddle", "onnx" or "both".
+    """
+    settings = start_alone(tree, ("Infer",))
+    require_weights(settings, "export")
+    log.setup()
+    report = export_model(
+        build_model(settings),
+        settings.Global.save_inference_dir,
+        image_shape=settings.Global.image_shape,
+        transforms=tree["Infer"]["transforms"],
+        postprocess=tree["Infer"]["PostProcess"],
+        labels=labels_of(settings, required=True),
+        model_name=shipped(settings).node.entry.name,
+        add_softmax=settings.Arch.extras.infer_add_softmax,
+        sample_images=_some_real_images(settings),
+        format=format,
+    )
+    logger.info(str(report))
+    return report
+
+
+def _some_real_images(settings: RecipeSettings) -> list[str] | None:
+    """Up to eight of `Infer.infer_imgs` to check an export on, if they are there."""
+    source = settings.Infer.infer_imgs
+    if not source or not Path(source).exists():
+        return None
+    files = find_images([source], "Infer.infer_imgs")
+    return [str(file) for file in files[:: max(1, len(files) // _CHECKED)][:_CHECKED]]

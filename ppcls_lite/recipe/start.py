@@ -1,0 +1,108 @@
+"""What every command of a recipe begins with: check, device, ranks, seeds, log, the data's scan.
+
+Read next: train.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from ppcls_lite.config.check import check
+from ppcls_lite.config.settings import RecipeSettings
+from ppcls_lite.data.loader import Loader
+from ppcls_lite.data.scan import scan
+from ppcls_lite.engine import device, log, rng
+from ppcls_lite.engine.distributed import World, connect, ranks_wanted
+from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.recipe.networks import shipped
+from ppcls_lite.recipe.parts import (
+    run_dir_of,
+    seed_of,
+)
+
+logger = logging.getLogger("ppcls_lite")
+Tree = dict[str, Any]
+
+
+def start(
+    tree: Tree, sections: Sequence[str], notes: list[str] | None = None
+) -> tuple[RecipeSettings, World]:
+    """Check the tree (see `check` for `notes`), choose the device, join the other processes of
+    the run if there are any, and seed all generators.
+    """
+    settings = check(tree, notes)
+    missing = [name for name in sections if getattr(settings, name) is None]
+    if missing:
+        raise ConfigError(f"{', '.join(missing)}: is missing; this command needs the section")
+    if settings.Arch.arguments.get("class_num") is None and settings.Global.class_num is not None:
+        settings.Arch.arguments["class_num"] = settings.Global.class_num
+    device.select(settings.Global.device)
+    world = connect()
+    if settings.Global.seed is False:
+        settings.Global.seed = world.from_main(rng.random_seed)
+    rng.seed(seed_of(settings))
+    return settings, world
+
+
+def start_alone(tree: Tree, sections: Sequence[str]) -> RecipeSettings:
+    if ranks_wanted() > 1:
+        raise UserError(
+            f"paddle.distributed.launch started {ranks_wanted()} processes, but this command "
+            "works in one: start it without launch"
+        )
+    return start(tree, sections)[0]
+
+
+@contextlib.contextmanager
+def logged(run_dir: Path, settings: RecipeSettings, world: World) -> Iterator[None]:
+    """Log to the run folder's train.log as well, mistakes included, and tell the other ranks."""
+    log.setup(run_dir, world.rank)
+    logger.info(
+        f"device {paddle.get_device()}, processes {world.size}, seed {seed_of(settings)}, "
+        f"run folder {run_dir}"
+    )
+    try:
+        with world.telling_failures():
+            yield
+    except UserError as error:
+        logger.error(f"stopped: {error}", extra=log.FILE_ONLY)  # the command line prints it
+        raise
+
+
+def scan_data(datasets: dict[str, Any], world: World) -> None:
+    report = world.from_main(lambda: scan(datasets))
+    for warning in report.warnings:
+        logger.warning(warning)
+    report.raise_errors()
+    counts = ", ".join(f"{split} {len(dataset):,}" for split, dataset in datasets.items())
+    logger.info(f"images: {counts}")
+
+
+def require_weights(settings: RecipeSettings, verb: str) -> None:
+    if not settings.Global.pretrained_model and not shipped(settings).pretrained:
+        raise ConfigError(
+            f"Global.pretrained_model: there are no weights to {verb}; give them with "
+            f"-o Global.pretrained_model={run_dir_of(settings) / 'best_model'}"
+        )
+
+
+def finish_loaders(loaders: dict[str, Loader], stem: Path, world: World) -> None:
+    """End the worker processes; leave the unreadable images in `<stem>.txt`, and say how many.
+
+    Other ranks than 0 leave theirs in `<stem>_rankN.txt`: this also works when one has failed.
+    """
+    lines = []
+    for split, loader in loaders.items():
+        loader.close()
+        lines += [f"{split}\t{file}\t{reason}\n" for file, reason in loader.bad_files.items()]
+    path = stem.with_name(f"{stem.name}{'' if world.is_main else f'_rank{world.rank}'}.txt")
+    path.unlink(missing_ok=True)  # of an earlier run
+    if lines:
+        path.write_text("".join(sorted(lines)), encoding="utf-8")
+        logger.warning(f"{len(lines)} unreadable images, listed in {path}")

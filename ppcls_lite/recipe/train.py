@@ -1,0 +1,109 @@
+"""`train`: a checked recipe becomes data, a network, a task and a Trainer, in this order.
+
+Read before: start.py. Read next: parts.py (each object), engine/trainer.py (the loop).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import paddle
+
+from ppcls_lite import kernels
+from ppcls_lite.config.file import dump
+from ppcls_lite.distill.teachers import prepare_teachers
+from ppcls_lite.engine import rng, run_folder
+from ppcls_lite.engine.trainer import FitResult, Trainer, steps_per_epoch
+from ppcls_lite.recipe.networks import build_task
+from ppcls_lite.recipe.parts import (
+    build_datasets,
+    build_ema,
+    build_evaluator,
+    build_keeper,
+    build_loader,
+    build_loss,
+    build_metrics,
+    build_precision,
+    build_recorder,
+    labels_of,
+    run_dir_of,
+    scale_rate,
+    seed_of,
+    share_batch,
+    teacher_metrics,
+)
+from ppcls_lite.recipe.start import (
+    Tree,
+    finish_loaders,
+    logged,
+    scan_data,
+    start,
+)
+
+logger = logging.getLogger("ppcls_lite")
+
+
+def train(tree: Tree) -> FitResult:
+    """Train the recipe's network in `<Global.output_dir>/<Arch.name>`, from start or resumed.
+
+    Raises UserError for mistakes in the configuration, the data or the environment, all of them
+    before the first step, and for a loss that is not finite.
+    """
+    notes: list[str] = []
+    settings, world = start(tree, ("Loss", "Optimizer", "DataLoader"), notes)
+    run = settings.Global
+    datasets = build_datasets(settings, ("Train", "Eval") if run.eval_during_train else ("Train",))
+    run_dir = run_folder.prepare(run_dir_of(settings))
+    with logged(run_dir, settings, world):
+        if world.is_main:
+            run_folder.write_config(run_dir, dump(tree))
+            run_folder.write_versions(run_dir)
+        for note in notes:
+            logger.info(note)
+        scan_data(datasets, world)
+        share_batch(settings, world)
+        loader = build_loader(settings, "Train", datasets["Train"], world)
+        steps = steps_per_epoch(len(loader), run.update_freq)
+        task = build_task(settings, build_loss(settings.Loss.Train), world)
+        cache = prepare_teachers(settings, task, datasets["Train"], world)
+        kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())
+        description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
+        scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)
+        optimizer = description.build(task.trained)
+        precision = build_precision(settings, task.trained, optimizer)
+        loaders, evaluator = {"Train": loader}, None
+        if "Eval" in datasets:
+            evaluator = build_evaluator(settings, task, datasets["Eval"], world)
+            loaders["Eval"] = evaluator.loader
+        trainer = Trainer(
+            task,
+            optimizer,
+            description.lr,
+            loader,
+            run_dir,
+            epochs=run.epochs,
+            metrics=build_metrics(settings, "Train") + teacher_metrics(settings, task),
+            evaluator=evaluator,
+            recorder=build_recorder(settings, run_dir, datasets["Train"], world),
+            labels=labels_of(settings),
+            update_freq=run.update_freq,
+            print_batch_step=run.print_batch_step,
+            eval_interval=run.eval_interval,
+            start_eval_epoch=run.start_eval_epoch,
+            keeper=build_keeper(settings, run_dir),
+            precision=precision,
+            ema=build_ema(settings, task.model),
+            early_stop=run.early_stop,
+            max_minutes=run.max_minutes,
+            world=world,
+        )
+        if not world.is_main:  # the initial weights are alike, dropout must not be
+            rng.seed(seed_of(settings), world.rank)
+        if run.checkpoints:
+            trainer.resume(run.checkpoints)
+        try:
+            return trainer.fit()
+        finally:
+            if cache:
+                cache.flush()
+            finish_loaders(loaders, run_dir / "bad_files", world)
