@@ -1,7 +1,7 @@
-"""Pictures of a run: the first batch, the curves, the confusion matrix.
+"""Pictures of a run: the first batch, the curves.
 
-Curves and matrices are drawn with matplotlib, without a display; it is imported by the first of
-them, after an epoch, so that no start of a run waits for it. Read next: record.py, trainer.py.
+Curves are drawn with matplotlib, without a display; it is imported by the first of them, after an
+epoch, so that no start of a run waits for it. Read next: record.py, trainer.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 COLOURS = {"train": "tab:blue", "eval": "tab:orange"}
 GRID_IMAGES = 64
-NAMED_CLASSES = 30  # more would not be legible on the axes
 
 
 def image_grid(
@@ -99,44 +98,6 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     _write(figure, path)
-
-
-def confusion_matrix(matrix: np.ndarray, path: Path, labels: Sequence[str] | None = None) -> None:
-    """`matrix` (C, C) of counts, rows true and columns predicted, coloured by the row's share."""
-    from matplotlib.figure import Figure
-
-    count = len(matrix)
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (C, C)
-    side = min(12.0, 4.0 + 0.3 * count)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.add_subplot()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if count <= NAMED_CLASSES:
-        names = _legible(labels or [], count)
-        axes.set_xticks(range(count), names, rotation=90 if labels is not None else 0)
-        axes.set_yticks(range(count), names)
-        for row, column in np.argwhere(matrix > 0):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            text = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
-            axes.text(column, row, str(matrix[row, column]), **text)
-    right = np.trace(matrix) / max(matrix.sum(), 1)
-    axes.set_title(f"{int(matrix.sum())} images, {right:.2%} right")
-    _write(figure, path)
-
-
-def _legible(labels: Sequence[str], count: int) -> list[str]:
-    """The labels; a number for a class without one, or with characters that the font lacks."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    font = get_font(findfont(FontProperties()))
-    names = [str(i) for i in range(count)]
-    for i, label in enumerate(labels[:count]):
-        if all(font.get_char_index(ord(character)) for character in label):
-            names[i] = label
-    return names
 
 
 def _write(figure: Figure, path: Path) -> None:

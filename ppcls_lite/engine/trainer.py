@@ -29,6 +29,7 @@ from ppcls_lite.engine import (
     run_folder,
     training_state,
 )
+from ppcls_lite.engine.accumulate import shares
 from ppcls_lite.engine.amp import Precision
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.ema import ExponentialAverage
@@ -137,7 +138,7 @@ class Trainer:
         self.meters = Meters(pass_over=self.precision.scaler is not None)
         self.watch, self.stop = log.Stopwatch(), StopSignals(max_minutes)
         self.stopping = self.saving = False  # what some rank wants after this step: on all the same
-        self.best: dict[str, Any] = {}  # epoch, scores, confusion
+        self.best: dict[str, Any] = {}  # epoch, scores, what the metrics keep for their reports
         self.history: list[dict[str, Any]] = []
         self.kept_lines = 0  # of metrics.jsonl, which are from before a resume
 
@@ -177,13 +178,13 @@ class Trainer:
         lr = self.schedule(self.updates)
         self.optimizer.set_lr(lr)
         sizes = [batch["image"].shape[0] for batch in batches]
-        for batch, size in zip(batches, sizes):
+        parts = shares(self.task.loss, batches, self.world)
+        for batch, size, share in zip(batches, sizes, parts):
             with self.precision.cast():
                 losses, outputs = self.task.losses(batch)
-            loss = losses["loss"]
-            self.precision.backward(loss if len(batches) == 1 else loss * (size / sum(sizes)))
+            self.precision.backward(share.of(losses))
             origin = Origin(self.epoch, self.step_in_epoch + 1, lr, batch.get("index"))
-            self.meters.add(losses, size, origin)
+            self.meters.add(losses, size, losses.denominators, origin)
             for metric in self.metrics:
                 metric.update(outputs, batch)
         due = self.world.is_main and self.keeper.is_due(self.updates + 1)
@@ -292,8 +293,7 @@ class Trainer:
             return None
         main = next(iter(scores))
         if evaluator.improves(scores[main], self.best.get("scores", {}).get(main)):
-            confusion = evaluator.confusion()
-            self.best = {"epoch": self.epoch, "scores": scores, "confusion": confusion}
+            self.best = {"epoch": self.epoch, "scores": scores, "metrics": evaluator.kept()}
         best = self.best.get("scores", scores)[main]
         logger.info(f"[Eval][Epoch {self.epoch}][Avg]{log.numbers(scores)}")
         logger.info(f"[Eval][Epoch {self.epoch}][best metric: {best:.5f}]")
@@ -374,9 +374,8 @@ class Trainer:
     def _draw(self) -> None:
         if self.history:
             plots.curves(self.history, self.run_dir / "curves.png")
-        if self.best.get("confusion") is not None:
-            path = self.run_dir / "confusion_matrix.png"
-            plots.confusion_matrix(self.best["confusion"], path, self.labels)
+        if self.evaluator:
+            self.evaluator.report(self.run_dir, self.labels, self.best.get("metrics", {}))
 
     @property
     def _place(self) -> str:

@@ -22,7 +22,6 @@ from ppcls_lite.recipe.parts import (
     build_keeper,
     build_loader,
     build_loss,
-    build_metrics,
     build_precision,
     build_recorder,
     labels_of,
@@ -30,7 +29,7 @@ from ppcls_lite.recipe.parts import (
     scale_rate,
     seed_of,
     share_batch,
-    teacher_metrics,
+    training_metrics,
 )
 from ppcls_lite.recipe.start import (
     Tree,
@@ -64,7 +63,7 @@ def train(tree: Tree) -> FitResult:
         share_batch(settings, world)
         loader = build_loader(settings, "Train", datasets["Train"], world)
         steps = steps_per_epoch(len(loader), run.update_freq)
-        task = build_task(settings, build_loss(settings.Loss.Train), world)
+        task = build_task(settings, build_loss(settings.Loss.Train, datasets["Train"]), world)
         cache = prepare_teachers(settings, task, datasets["Train"], world)
         kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())
         description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
@@ -82,7 +81,7 @@ def train(tree: Tree) -> FitResult:
             loader,
             run_dir,
             epochs=run.epochs,
-            metrics=build_metrics(settings, "Train") + teacher_metrics(settings, task),
+            metrics=training_metrics(settings, task),
             evaluator=evaluator,
             recorder=build_recorder(settings, run_dir, datasets["Train"], world),
             labels=labels_of(settings),

@@ -130,7 +130,7 @@ def test_epochs_are_recorded_saved_and_logged(tiny, tmp_path, lines):
     prefixes = ("latest", "best_model", "epoch_2", "epoch_4")
     assert {f"{p}.{s}" for p in prefixes for s in ("pdparams", "pdstate")} <= names
     assert not any(name.startswith(("epoch_1.", "epoch_3.", ".")) for name in names)
-    assert {"curves.png", "confusion_matrix.png", "first_batch.png", "metrics.jsonl"} <= names
+    assert {"curves.png", "trace.txt", "first_batch.png", "metrics.jsonl"} <= names
     kinds = [record["kind"] for record in records(tmp_path)]
     assert kinds == ["step"] * 4 + ["train", "eval"] + (["step"] * 3 + ["train", "eval"]) * 3
     scores = [r["top1"] for r in records(tmp_path) if r["kind"] == "eval"]
