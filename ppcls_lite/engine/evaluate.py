@@ -24,12 +24,11 @@ State = Mapping[str, np.ndarray]
 
 
 class Metric(Protocol):
-    """Counts over batches. `result()` lists the main value first, which is called `main`.
+    """Counts over batches. `result()` lists the main value first.
 
     `reports`: whether `report` writes tables or pictures of what `state()` holds.
     """
 
-    main: str
     higher_is_better: bool
     reports: bool
 
@@ -98,7 +97,6 @@ class Evaluator:
         self.loss = loss
         self.world = world or World()
         self.forward = forward
-        self.main = self.metrics[0].main if self.metrics else "loss"
         self.higher_is_better = bool(self.metrics) and self.metrics[0].higher_is_better
 
     def run(
@@ -170,7 +168,7 @@ class Evaluator:
 
     def kept(self) -> dict[str, State]:
         """What `report` needs of the last run: the states of the metrics that report something."""
-        return {metric.main: metric.state() for metric in self.metrics if metric.reports}
+        return {type(m).__name__: m.state() for m in self.metrics if m.reports}
 
     def report(
         self, folder: Path, names: Sequence[str] | None, kept: Mapping[str, State]
@@ -181,8 +179,9 @@ class Evaluator:
         """
         files = []
         for metric in self.metrics:
-            if kept.get(metric.main):
-                metric.load_state(kept[metric.main])
+            state = kept.get(type(metric).__name__)
+            if state:
+                metric.load_state(state)
                 files += metric.report(folder, names)
         return files
 

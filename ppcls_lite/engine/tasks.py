@@ -136,11 +136,10 @@ class Distilled(Supervised):
     @property
     def references(self) -> dict[str, Supervised]:
         """A task of each teacher of the student's classes, which answers as the student does."""
-        classes = getattr(self.model, "class_num", None)
         return {
             name: Distilled({self.student: network}, None, self.student)
             for name, network in self.frozen.items()
-            if getattr(network, "class_num", None) == classes
+            if network.class_num == self.model.class_num
         }
 
     @paddle.no_grad()

@@ -21,13 +21,12 @@ Outputs = Tensor | Mapping[str, Any]  # logits (N, C), or a dict with them under
 
 
 class Metric(ABC):
-    """One or several named scores; the first of them, called `main`, is the main one.
+    """One or several named scores; the first of them is the main one.
 
     higher_is_better: which of two main scores is the better one.
     reports: whether `report` writes anything.
     """
 
-    main: str
     higher_is_better: bool = True
     reports: bool = False
 

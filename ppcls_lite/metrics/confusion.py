@@ -37,7 +37,6 @@ class ConfusionMatrix(CountingMetric):
     each class, and confusion_matrix.png.
     """
 
-    main = "macro_precision"
     reports = True
 
     def __init__(self) -> None:

@@ -35,8 +35,6 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 class AccuracyScore(CountingMetric):
     """Share of right attributes (base "label"), or of images with all of them right ("sample")."""
 
-    main = "AccuracyScore"
-
     def __init__(self, base: Literal["label", "sample"] = "label") -> None:
         super().__init__()
         self.base = base
@@ -57,7 +55,6 @@ class AccuracyScore(CountingMetric):
 class HammingDistance(CountingMetric):
     """Share of wrong attributes: 0 is best."""
 
-    main = "HammingDistance"
     higher_is_better = False
 
     def __init__(self) -> None:
@@ -82,8 +79,6 @@ class ATTRMetric(CountingMetric):
     the harmonic mean of the first two. PaddleClas computes label_f1 from each attribute's
     precision and the mean recall; here it takes each attribute's own recall.
     """
-
-    main = "mA"
 
     def __init__(self, threshold: Probability = 0.5) -> None:
         super().__init__()
@@ -136,8 +131,6 @@ class MultiLabelMAP(ScoringMetric):
     precision at that recall or above (Pascal VOC 2007). Equal scores count as one step, so that
     the order of the images does not matter.
     """
-
-    main = "MultiLabelMAP"
 
     def __init__(self, map_type: Literal["integral", "11point"] = "integral") -> None:
         super().__init__()

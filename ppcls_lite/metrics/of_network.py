@@ -20,7 +20,7 @@ class OfNetwork(Metric):
         super().__init__()
         self.metric = metric
         self.network = network
-        self.main, self.higher_is_better = f"{network}_{metric.main}", metric.higher_is_better
+        self.higher_is_better = metric.higher_is_better
 
     def reset(self) -> None:
         self.metric.reset()

@@ -29,7 +29,6 @@ class TopkAcc(CountingMetric):
         self.topk = [topk] if isinstance(topk, int) else list(topk)
         if not self.topk:
             raise UserError("topk: expected a number or a list of numbers, found an empty list")
-        self.main = f"top{self.topk[0]}"
 
     def of_network(self, network: str) -> Metric:
         return OfNetwork(TopkAcc(self.topk), network)

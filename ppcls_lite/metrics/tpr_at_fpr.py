@@ -27,8 +27,6 @@ class TprAtFpr(CountingMetric):
     with the `threshold` that reaches it (the lowest, scores above it are positive) and its `fpr`.
     """
 
-    main = "tpr"
-
     def __init__(self, max_fpr: Probability = 0.001) -> None:
         super().__init__()
         self.max_fpr = max_fpr

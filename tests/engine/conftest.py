@@ -92,7 +92,7 @@ class MemoryLoader:
 
 
 class Accuracy:
-    main, higher_is_better, reports = "top1", True, False
+    higher_is_better, reports = True, False
 
     def __init__(self):
         self.reset()
@@ -117,7 +117,7 @@ class Accuracy:
 class Trace(Accuracy):
     """Reports its score."""
 
-    main, reports = "trace", True
+    reports = True
 
     def result(self):
         return {"trace": float(self.right)}

@@ -80,7 +80,7 @@ def test_the_metrics_report_a_run_that_was_kept(tiny, tmp_path):
     scores = evaluator(tiny, 4, metrics=[tiny.Accuracy(), tiny.Trace()])
     before = scores.run()
     kept = scores.kept()
-    assert list(kept) == ["trace"]  # what reports nothing keeps nothing
+    assert list(kept) == ["Trace"]  # what reports nothing keeps nothing
     scores.task.model.fc.bias.set_value(paddle.to_tensor([9.0, 0.0, 0.0]))
     assert scores.run()["trace"] != before["trace"]
     (file,) = scores.report(tmp_path, ["a", "b", "c"], kept)

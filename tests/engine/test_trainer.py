@@ -14,6 +14,8 @@ from ppcls_lite.engine.meters import NotFiniteError
 from ppcls_lite.engine.record import VARYING
 from ppcls_lite.engine.trainer import steps_per_epoch
 from ppcls_lite.errors import UserError
+from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.cross_entropy import CELoss
 
 
 @pytest.fixture(autouse=True)
@@ -176,16 +178,19 @@ def test_evaluation_does_not_change_training(tiny, tmp_path):
     assert_same_state(often["model"], once["model"])
 
 
-def test_accumulated_batches_equal_one_large_batch(tiny, tmp_path):
+@pytest.mark.parametrize("weights", [None, [1.0, 9.0, 0.3]])
+def test_accumulated_batches_equal_one_large_batch(tiny, tmp_path, weights):
     """Two batches of 4 are one of 8, and at the end 4 and 2 are one of 6."""
-    net = tiny.LinearNet
-    small = tiny.build(tmp_path / "a", net=net, loader=tiny.Loader(22, 4), update_freq=2)
-    large = tiny.build(tmp_path / "b", net=net, loader=tiny.Loader(22, 8))
+    options = {"net": tiny.LinearNet, "loss": CombinedLoss([CELoss(class_weight=weights)])}
+    small = tiny.build(tmp_path / "a", loader=tiny.Loader(22, 4), update_freq=2, **options)
+    large = tiny.build(tmp_path / "b", loader=tiny.Loader(22, 8), **options)
     assert small.steps == large.steps == steps_per_epoch(6, 2) == 3
     small.fit()
     large.fit()
     for name, weight in small.task.model.state_dict().items():
         np.testing.assert_allclose(weight, large.task.model.state_dict()[name], atol=2e-6)
+    losses = [[entry["train"]["loss"] for entry in run.history] for run in (small, large)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_accumulation_resumes_in_the_middle_of_an_epoch(tiny, tmp_path):

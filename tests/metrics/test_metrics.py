@@ -86,7 +86,6 @@ def test_every_metric_depends_on_neither_batches_nor_ranks_nor_a_restart(make, e
 
     resumed.reset()
     assert resumed.result() == {}
-    assert next(iter(whole)) == make().main
 
 
 def test_metrics_keep_no_gradient(classes):

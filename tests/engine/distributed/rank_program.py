@@ -97,7 +97,7 @@ def run(world: World, run_dir: Path, update_freq: int = 1) -> None:
     result = {
         "history": trainer.history,
         "first": evaluator.run(),
-        "matrix": evaluator.kept()["macro_precision"]["matrix"].tolist(),
+        "matrix": evaluator.kept()["ConfusionMatrix"]["matrix"].tolist(),
         "everywhere": world.gather(sum(float(p.abs().sum()) for p in model.parameters())),
         "from_main": world.gather(world.from_main(lambda: f"made by rank {world.rank}")),
     }
