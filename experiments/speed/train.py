@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,7 @@ from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.metrics.topk import TopkAcc
 from ppcls_lite.models.create import create_model
 from ppcls_lite.optim.schedule import Cosine
+from ppcls_lite.system.timing import in_turns
 
 CLASSES = 1000
 RATE = 0.01
@@ -146,13 +148,14 @@ def run(argv: list[str]) -> int:
             "bare": bare_loop(options.arch, batches),
             "toolkit": toolkit_loop(options.arch, batches, run_dir, options.rounds + 1),
         }
-        costs: dict[str, list[Cost]] = {name: [] for name in contenders}
-        for round_number in range(options.rounds + 1):
-            for name, epoch in contenders.items():
-                with contextlib.redirect_stdout(io.StringIO()):
-                    epoch()
-                if round_number > 0:  # the first one warms up
-                    costs[name].append(batches.cost)
+
+        def turn(epoch: Callable[[], None]) -> Cost:
+            with contextlib.redirect_stdout(io.StringIO()):
+                epoch()
+            return batches.cost
+
+        turns = {name: partial(turn, epoch) for name, epoch in contenders.items()}
+        costs = in_turns(turns, options.rounds)
     for name, measured in costs.items():
         speed = images / statistics.median(cost.wall for cost in measured)
         cpu = statistics.median(cost.cpu for cost in measured) / images

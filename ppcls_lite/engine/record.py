@@ -20,7 +20,7 @@ import numpy as np
 from ppcls_lite.engine import plots
 from ppcls_lite.engine.visual import VisualLog
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.safe_pickle import atomic_file
+from ppcls_lite.system.files import atomic_file
 
 Value = float | int | str | bool
 VARYING = ("batch_cost", "reader_cost", "ips", "peak_rss_mb", "peak_gpu_mb")  # in no two runs alike
