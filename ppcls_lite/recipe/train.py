@@ -13,19 +13,19 @@ from ppcls_lite import kernels
 from ppcls_lite.config.file import dump
 from ppcls_lite.distill.teachers import prepare_teachers
 from ppcls_lite.engine import rng, run_folder
-from ppcls_lite.engine.trainer import FitResult, Trainer, steps_per_epoch
+from ppcls_lite.engine.trainer import FitResult, Trainer
+from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.recipe.networks import build_task
 from ppcls_lite.recipe.parts import (
     build_datasets,
     build_ema,
     build_evaluator,
-    build_keeper,
     build_loader,
     build_loss,
     build_metrics,
+    build_plan,
     build_precision,
-    build_recorder,
-    labels_of,
+    build_writer,
     run_dir_of,
     scale_rate,
     seed_of,
@@ -63,7 +63,8 @@ def train(tree: Tree) -> FitResult:
         scan_data(datasets, world)
         share_batch(settings, world)
         loader = build_loader(settings, "Train", datasets["Train"], world)
-        steps = steps_per_epoch(len(loader), run.update_freq)
+        plan = build_plan(settings)
+        steps = plan.steps(len(loader))
         task = build_task(settings, build_loss(settings.Loss.Train), world)
         cache = prepare_teachers(settings, task, datasets["Train"], world)
         kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())
@@ -75,28 +76,18 @@ def train(tree: Tree) -> FitResult:
         if "Eval" in datasets:
             evaluator = build_evaluator(settings, task, datasets["Eval"], world)
             loaders["Eval"] = evaluator.loader
-        trainer = Trainer(
+        writer = build_writer(settings, run_dir, datasets["Train"], world)
+        state = TrainingState(
             task,
             optimizer,
             description.lr,
-            loader,
-            run_dir,
-            epochs=run.epochs,
+            steps=steps,
             metrics=build_metrics(settings, "Train") + teacher_metrics(settings, task),
-            evaluator=evaluator,
-            recorder=build_recorder(settings, run_dir, datasets["Train"], world),
-            labels=labels_of(settings),
-            update_freq=run.update_freq,
-            print_batch_step=run.print_batch_step,
-            eval_interval=run.eval_interval,
-            start_eval_epoch=run.start_eval_epoch,
-            keeper=build_keeper(settings, run_dir),
             precision=precision,
             ema=build_ema(settings, task.model),
-            early_stop=run.early_stop,
-            max_minutes=run.max_minutes,
             world=world,
         )
+        trainer = Trainer(state, loader, plan, writer, evaluator)
         if not world.is_main:  # the initial weights are alike, dropout must not be
             rng.seed(seed_of(settings), world.rank)
         if run.checkpoints:
