@@ -118,7 +118,7 @@ def test_the_scale_and_the_counts_are_resumed(tiny, tmp_path):
 
     def interrupted(batches):
         step(batches)
-        if part.updates == 7:
+        if part.state.updates == 7:
             os.kill(os.getpid(), signal.SIGINT)
 
     part.step = interrupted
