@@ -53,6 +53,8 @@ class Cost:
 class Batches:
     """`steps` batches an epoch, made beforehand; measures from the first to after the last."""
 
+    paths = ()
+
     def __init__(self, steps: int, batch_size: int, image_size: int) -> None:
         paddle.seed(0)
         self._batches = [

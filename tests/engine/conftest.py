@@ -56,7 +56,7 @@ class MemoryLoader:
         self.images = rng.standard_normal((count, 3, 8, 8)).astype(np.float32)
         self.labels = rng.integers(0, 3, count)
         self.batch_size, self.shuffle = batch_size, shuffle
-        self.dataset = SimpleNamespace(paths=[f"photo {i}.jpg" for i in range(count)])
+        self.paths = [f"photo {i}.jpg" for i in range(count)]
         self.served = []
 
     def __len__(self):

@@ -38,6 +38,8 @@ TOTAL_BATCH = 32
 class Images:
     """Random images in memory, in batches as the samplers of the ranks cut them."""
 
+    paths = ()
+
     def __init__(self, count: int, world: World, evaluation: bool = False) -> None:
         rng = np.random.default_rng(count)
         self.images = rng.standard_normal((count, 3, 32, 32)).astype(np.float32)
