@@ -36,8 +36,11 @@ class Schedule(ABC):
 
     Positions are updates, or epochs with `by_epoch`: `unit` of them make an epoch and `total` the
     run, of which `warmup` belong to the warm-up. All rates are multiplied by `scale`, which the
-    recipe sets where `base_batch_size` asks for it.
+    recipe sets where `base_batch_size` asks for it. One that `follows_score` has `observe`, `state`
+    and `load_state` too.
     """
+
+    follows_score = False
 
     def __init__(
         self,
@@ -282,6 +285,8 @@ class ReduceOnPlateau(Schedule):
         cooldown: evaluations to wait after a reduction.
         epsilon: a reduction by less than this is not made.
     """
+
+    follows_score = True
 
     def __init__(
         self,
