@@ -29,7 +29,7 @@ from ppcls_lite.inference.engines.installed import require
 from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.predictor import Image, build_transform
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, checksum
-from ppcls_lite.system.in_place import whole_folder
+from ppcls_lite.system.files import whole_folder
 
 Format = Literal["paddle", "onnx", "both"]
 TOLERANCE = 1e-3  # largest difference of an output, relative to the largest output of its row
