@@ -22,12 +22,14 @@ class Backbone(nn.Layer):
     strides: their strides against the input; a pair (h, w) where the two differ.
     stage_names: the sublayers that PaddleClas calls stages (`return_stages`).
     head_layers: the sublayers that belong to the classifier and are absent with `class_num=0`.
+    outputs: the names of what an export gives, those of `deployed`.
     """
 
     channels: tuple[int, ...] = ()
     strides: tuple[int | tuple[int, int], ...] = (4, 8, 16, 32)
     stage_names: tuple[str, ...] = ()
     head_layers: tuple[str, ...] = ("fc",)
+    outputs: tuple[str, ...] = ("logits",)
 
     def __init__(self, class_num: int) -> None:
         super().__init__()
@@ -54,6 +56,11 @@ class Backbone(nn.Layer):
             return output
         tapped, self._tapped = self._tapped, {}
         return {"logits": output, **tapped}
+
+    def deployed(self, x: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) -> a tensor (N, ...) for each name of `outputs`: what is exported."""
+        output = self(x)
+        return [output["logits"] if self._taps else output]
 
     def reparameterize(self) -> int:
         """Merge parallel branches into single convolutions for inference, in place.

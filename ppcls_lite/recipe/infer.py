@@ -12,10 +12,10 @@ import paddle
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.inference.cli.output import ResultFile, table_head, table_lines
+from ppcls_lite.inference.export import Shipped
 from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.spec import InferenceSpec
-from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.recipe.networks import build_model, shipped
 from ppcls_lite.recipe.start import (
     Tree,
@@ -41,7 +41,7 @@ def infer(tree: Tree) -> int:
         raise ConfigError("Infer.infer_imgs: expected a file or folder: -o Infer.infer_imgs=PATH")
     files = find_images([source], f"Infer.{option}:")
     log.setup()
-    model = build_model(settings)
+    model = Shipped(build_model(settings), None)
     model.eval()
     predictor = Predictor.of(
         InferenceSpec(
@@ -50,6 +50,7 @@ def infer(tree: Tree) -> int:
             postprocess=_one_key(tree["Infer"]["PostProcess"]),
             image_shape=None,
             output="logits",
+            outputs=model.outputs,
             versions={},
         ),
         _DygraphEngine(model),
@@ -58,11 +59,12 @@ def infer(tree: Tree) -> int:
     with contextlib.ExitStack() as stack:
         keep = None
         if wanted.save_dir:
-            keep = stack.enter_context(ResultFile(Path(wanted.save_dir) / "infer.jsonl"))
-        print(table_head())
+            path = Path(wanted.save_dir) / "infer.jsonl"
+            keep = stack.enter_context(ResultFile(path, predictor.postprocess))
+        print(table_head(predictor.postprocess))
         for result in predictor.stream(files, wanted.batch_size, keep_going=True):
             failed += "error" in result
-            print(*table_lines(result), sep="\n")
+            print(*table_lines(result, predictor.postprocess), sep="\n")
             if keep:
                 keep.write(result)
     return 1 if failed else 0
@@ -71,12 +73,12 @@ def infer(tree: Tree) -> int:
 class _DygraphEngine:
     """Runs a network as a Predictor wants it."""
 
-    def __init__(self, model: Backbone) -> None:
+    def __init__(self, model: Shipped) -> None:
         self.model = model
 
     def run(self, array: np.ndarray) -> list[np.ndarray]:
         with paddle.no_grad():
-            return [self.model(paddle.to_tensor(array)).numpy()]
+            return [output.numpy() for output in self.model(paddle.to_tensor(array))]
 
 
 def _one_key(node: Tree) -> Tree:
