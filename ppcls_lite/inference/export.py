@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import nn
 
 from ppcls_lite import __version__
 from ppcls_lite.data.labels import read_label_file
@@ -30,11 +30,11 @@ from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
 from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts
-from ppcls_lite.inference.spec import FILE_NAME, LOGITS, InferenceSpec, Outputs, checksum
-from ppcls_lite.system.in_place import whole_folder
+from ppcls_lite.inference.shipped import STEM, Shipped, save_program
+from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
+from ppcls_lite.system.files import whole_folder
 
 Format = Literal["paddle", "onnx", "both"]
-STEM = "inference"
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
 _OWN_FILES = {FILE_NAME, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
 _CHECK_IMAGES, _FREE_EDGE = 4, 224
@@ -162,49 +162,6 @@ def export_model(
         max_difference=max(agreement.largest for agreement in compared),
         changed=max(agreement.changed() for agreement in compared),
     )
-
-
-class Shipped(nn.Layer):
-    """The network as it is exported: what it deploys, as its post-processing wants to see it.
-
-    A network that does not say what it deploys is a classifier, whose logits are.
-
-    Args:
-        model: the network.
-        activation: what turns its class scores into that; `None` leaves them.
-
-    Attributes:
-        outputs: the names of what it gives.
-    """
-
-    def __init__(self, model: nn.Layer, activation: Callable[[Tensor], Tensor] | None) -> None:
-        super().__init__()
-        self.model = model
-        self.activation = activation
-        self.outputs: tuple[str, ...] = tuple(getattr(model, "outputs", LOGITS))
-        self._deployed = getattr(model, "deployed", self._logits)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        outputs = self._deployed(image)
-        return outputs if self.activation is None else [self.activation(o) for o in outputs]
-
-    def _logits(self, image: Tensor) -> list[Tensor]:
-        outputs = self.model(image)
-        return [outputs["logits"] if isinstance(outputs, dict) else outputs]  # (N, classes)
-
-    def reparameterize(self) -> int:
-        """Merge the network's branches, if it has any; returns how many."""
-        merge = getattr(self.model, "reparameterize", None)
-        return int(merge() or 0) if merge else 0
-
-
-def save_program(shipped: Shipped, folder: Path, shape: Sequence[int]) -> None:
-    """Write `inference.json` and `inference.pdiparams` for images of `shape` (C, H, W)."""
-    free = [None if edge == -1 else edge for edge in shape]
-    inputs = [paddle.static.InputSpec([None, *free], "float32", name="image")]
-    program = paddle.jit.to_static(shipped, input_spec=inputs, full_graph=True)
-    paddle.jit.save(program, str(folder / STEM))
-    (folder / f"{STEM}.pdiparams.info").unlink(missing_ok=True)  # names, only for training on
 
 
 def _checked_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:

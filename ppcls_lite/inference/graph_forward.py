@@ -31,7 +31,7 @@ from paddle import Tensor, nn
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import TOLERANCE, mismatch, relative_difference
 from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
-from ppcls_lite.inference.export import STEM, Shipped, save_program
+from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import LOGITS
 from ppcls_lite.system.machine import usable_cores
 

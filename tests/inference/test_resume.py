@@ -18,6 +18,7 @@ from ppcls_lite.inference.cli.output import ResultFile, csv_columns
 from ppcls_lite.inference.cli.predict import run
 from ppcls_lite.inference.cli.resume import Kept, keep
 from ppcls_lite.inference.postprocess.classify import Topk
+from ppcls_lite.system import files
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = csv_columns(Topk())
@@ -54,7 +55,7 @@ def test_a_file_cut_anywhere_is_completed(tmp_path: Path, suffix: str) -> None:
             for result in RESULTS[done:]:
                 file.write(result)
         assert path.read_bytes() == whole
-        assert not path.with_name(path.name + ".part").exists()
+        assert not list(path.parent.glob(files.TEMPORARY))
 
 
 def test_whole_lines_are_kept(tmp_path: Path) -> None:

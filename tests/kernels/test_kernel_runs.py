@@ -81,7 +81,7 @@ def run(recipe: Path, kernels_home: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
     ) -> tuple[dict, list[dict]]:
         def stopping(trainer: Trainer, batches: list) -> None:
             step(trainer, batches)
-            if trainer.updates == stop_at:
+            if trainer.state.updates == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(Trainer, "step", stopping)

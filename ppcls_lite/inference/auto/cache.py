@@ -1,24 +1,24 @@
 """The choices of engine="auto", one small JSON file each, in the user's folder.
 
-They lie in `engines/` of the folder that the variable PPCLS_LITE_HOME names, `~/.ppcls_lite` by
-default, beside downloaded weights. Deleting them is safe: the next start measures again.
-Read before: choose.py.
+They lie in `engines/` of that folder (system/home.py), beside downloaded weights. Deleting them is
+safe: the next start measures again. Read before: choose.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ppcls_lite import __version__
+from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines import PRECISIONS, EngineName, Precision
-from ppcls_lite.system.machine import cpu_model, usable_cores
+from ppcls_lite.system.files import write_text
+from ppcls_lite.system.home import home_folder
+from ppcls_lite.system.machine import cpu_model, installed_versions, usable_cores
 
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "openvino", "onnxruntime", "onnx")
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".onnx")
@@ -57,7 +57,7 @@ class Choice:
 
 def cache_folder() -> Path:
     """Where the user's choices are kept."""
-    return Path(os.environ.get("PPCLS_LITE_HOME", "~/.ppcls_lite")).expanduser() / "engines"
+    return home_folder() / "engines"
 
 
 class ChoiceCache:
@@ -108,19 +108,10 @@ class ChoiceCache:
         }
         path = self.folder / f"{key}.json"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{key}.{os.getpid()}")
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            logger.warning("auto: %s cannot be written (%s): not remembered", path, error.strerror)
+            write_text(path, json.dumps(content, indent=1))
+        except UserError as error:
+            logger.warning("auto: the choice is not remembered: %s", error)
 
 
 def _versions() -> dict[str, str]:
-    found = {"ppcls_lite": __version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"ppcls_lite": __version__} | installed_versions(_PACKAGES)

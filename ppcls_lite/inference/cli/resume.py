@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.files import atomic_text
 
 
 @dataclass
@@ -96,22 +97,19 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def _keep_rows(path: Path, columns: Sequence[str]) -> Kept:
     """The last image's rows may be incomplete, so they go; the others are written anew."""
     kept = Kept()
-    part = path.with_name(path.name + ".part")
     with (
         path.open(encoding="utf-8", errors="replace", newline="") as old,
-        part.open("w", encoding="utf-8", newline="") as new,
+        atomic_text(path, newline="") as new,
     ):
         reader = csv.reader(old)
         header = next(reader, list(columns))
         if header != list(columns):
-            part.unlink()
             raise _foreign(path, "line 1")
         writer = csv.writer(new)
         writer.writerow(header)
         for rows in _whole(reader, len(columns)):
             writer.writerows(rows)
             kept.add(rows[0][0], rows[0][-1])
-    part.replace(path)
     return kept
 
 

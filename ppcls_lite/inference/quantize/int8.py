@@ -27,6 +27,7 @@ from ppcls_lite.inference.engines.installed import missing, require
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
+from ppcls_lite.system.files import write_bytes, write_text
 from ppcls_lite.system.machine import cpu_flags
 
 if TYPE_CHECKING:
@@ -97,9 +98,7 @@ def quantize(
         best = max(variant.agreement for variant in tried)
         chosen = next(v for v in tried if v.agreement >= best - _LOST)  # the least float first
         content = (Path(room) / f"{chosen.name}.onnx").read_bytes()
-    temporary = target.with_name(f".{target.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(target)
+    write_bytes(target, content)
     _note_checksum(model_dir, spec, target)
     return [chosen, *(variant for variant in tried if variant is not chosen)]
 
@@ -233,9 +232,7 @@ def note_report(model_dir: Path, spec: InferenceSpec, report: Any) -> None:
     model = onnx.load(path)
     known = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**known, QUANTIZATION_KEY: json.dumps(asdict(report))})
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(model.SerializeToString())
-    temporary.replace(path)
+    write_bytes(path, model.SerializeToString())
     _note_checksum(model_dir, spec, path)
 
 
@@ -244,9 +241,7 @@ def _note_checksum(model_dir: Path, spec: InferenceSpec, path: Path) -> None:
     if not spec.checksums:
         return
     spec.checksums[path.name] = checksum(path)
-    temporary = model_dir / f".{FILE_NAME}.part"
-    temporary.write_text(spec.text(), encoding="utf-8")
-    temporary.replace(model_dir / FILE_NAME)
+    write_text(model_dir / FILE_NAME, spec.text())
 
 
 def _words(name: str) -> str:
