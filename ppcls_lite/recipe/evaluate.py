@@ -7,20 +7,8 @@ import logging
 
 from ppcls_lite.engine import log, run_folder
 from ppcls_lite.recipe.networks import task_to_score
-from ppcls_lite.recipe.parts import (
-    build_datasets,
-    build_evaluator,
-    labels_of,
-    run_dir_of,
-)
-from ppcls_lite.recipe.start import (
-    Tree,
-    finish_loaders,
-    logged,
-    require_weights,
-    scan_data,
-    start,
-)
+from ppcls_lite.recipe.parts import build_datasets, build_evaluator, labels_of, run_dir_of
+from ppcls_lite.recipe.start import Tree, finish_loaders, logged, require_weights, scan_data, start
 
 logger = logging.getLogger("ppcls_lite")
 
