@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ppcls_lite.config.settings import RETRIEVAL, RecipeSettings
 from ppcls_lite.errors import ConfigError, UserError
 
 CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed")  # filled in by the recipe
+Inside = Callable[["Node", Any], None]
 DEFAULT_NAME = {"schedule": "ConstLR", "sampler": "DistributedBatchSampler"}
 
 
@@ -43,12 +44,16 @@ class Node:
             return self.entry.fixed[name]
         return next(a.default for a in self.entry.arguments if a.name == name)
 
-    def build(self, **context: Any) -> Any:
-        """Import the class and call it; `context` fills arguments that the YAML leaves out."""
+    def build(self, inside: Inside | None = None, **context: Any) -> Any:
+        """Import the class and call it; `context` fills arguments that the YAML leaves out.
+
+        Components among the arguments are built before, and handed to `inside` with their nodes.
+        """
         values = dict(self.entry.fixed)
         for argument in self.entry.arguments:
             if argument.name in self.arguments:
-                values[argument.name] = _build_all(self.arguments[argument.name], context)
+                value = self.arguments[argument.name]
+                values[argument.name] = _build_all(value, inside, context)
             elif argument.name in context:
                 values[argument.name] = context[argument.name]
             elif argument.default is REQUIRED:
@@ -106,11 +111,14 @@ def build_list(
     return [build(node, kind, plugins, **context) for node in nodes]
 
 
-def _build_all(value: Any, context: dict[str, Any]) -> Any:
+def _build_all(value: Any, inside: Inside | None, context: dict[str, Any]) -> Any:
     if isinstance(value, Node):
-        return value.build(**context)
+        built = value.build(inside, **context)
+        if inside is not None:
+            inside(value, built)
+        return built
     if isinstance(value, list):
-        return [_build_all(item, context) for item in value]
+        return [_build_all(item, inside, context) for item in value]
     return value
 
 
@@ -309,6 +317,7 @@ class _Walker:
         entry = self.find(name, kind, path)
         if entry is None:
             return None
+        entry = entry.fix(dict(mark.fixed)) if mark.fixed else entry
         if not isinstance(values, dict):
             self.problems.append(f"{path}: expected the arguments of {name}, found {values!r}")
             return None

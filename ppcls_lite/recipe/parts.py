@@ -39,7 +39,7 @@ from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.metrics.of_network import OfNetwork
 from ppcls_lite.metrics.topk import TopkAcc
-from ppcls_lite.recipe.networks import shipped
+from ppcls_lite.recipe.networks import load_inside, shipped
 from ppcls_lite.report.pictures import RunPictures
 
 logger = logging.getLogger("ppcls_lite")
@@ -57,7 +57,7 @@ def class_num_of(settings: RecipeSettings) -> int:
 
 def build_loss(nodes: Sequence[Node]) -> CombinedLoss:
     """The weighted terms of `Loss.Train` or `Loss.Eval`."""
-    return CombinedLoss([node.build() for node in nodes])
+    return CombinedLoss([node.build(load_inside) for node in nodes])
 
 
 def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
