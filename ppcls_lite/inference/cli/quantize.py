@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.options import add_plugins
 from ppcls_lite.inference.inputs import find_images, read_labelled
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def run(argv: Sequence[str]) -> int:
     from ppcls_lite.inference.spec import InferenceSpec
 
     quantize.refuse_existing(args.model)
-    spec = InferenceSpec.read(args.model)
+    spec = InferenceSpec.read(args.model, args.plugins)
     spec.check_files(args.model)
-    prepare = Preprocessor(spec.transform_ops, spec.image_shape)
+    prepare = Preprocessor.of(spec)
     calibration = _spread(find_images(args.calibration, "--calibration"), args.images)
     evaluation = read_labelled(args.evaluate, "--evaluate")
     shared = {path.resolve() for path in calibration} & {p.resolve() for p, _ in evaluation}
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LIST",
         help="a text file of `path class_id` lines; top-1 is measured on these images",
     )
+    add_plugins(parser)
     add("--images", type=int, default=256, metavar="N", help="calibration images (256)")
     add(
         "--keep-float",
