@@ -161,8 +161,9 @@ def _serve(argv: list[str]) -> int:
 
 def _quantize(argv: list[str]) -> int:
     from ppcls_lite.inference.cli.quantize import run
+    from ppcls_lite.recipe import score
 
-    return run(argv)
+    return run(argv, score.by_list, score.by_recipe)
 
 
 def _prepare(argv: list[str]) -> int:
