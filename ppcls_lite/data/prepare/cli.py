@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ppcls_lite.data.folder import class_folders, images_in, is_image_name
+from ppcls_lite.data.files import class_folders, images_in, is_image_name, walk_files
 from ppcls_lite.data.image_list import require_folder
 from ppcls_lite.data.prepare.cifar10 import prepare_cifar10
 from ppcls_lite.data.prepare.imagenet import prepare_imagenet
@@ -124,7 +124,7 @@ def prepare_folder(folder: str, output: str | None, val: float, seed: int, check
     names, labels, others = [], [], 0
     for label, name in enumerate(classes):
         images = images_in(folder, name)
-        others += sum(1 for f in Path(folder, name).rglob("*") if f.is_file()) - len(images)
+        others += sum(1 for _ in walk_files(Path(folder, name), hidden=True)) - len(images)
         names += [f"{name}/{image}" for image in images]
         labels += [label] * len(images)
     if len(set(labels)) < 2:
