@@ -17,6 +17,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import PositiveFloat, PositiveInt
 from ppcls_lite.data.transforms.decode import DecodeImage
@@ -190,7 +191,7 @@ def _normalizer_of(spec: InferenceSpec, folder: Path) -> Normalizer:
     Raises:
         UserError: it makes BGR images, or does not normalise.
     """
-    arguments = {name: values for op in spec.transform_ops for name, values in _named(op).items()}
+    arguments = dict(map(take_apart, spec.transform_ops))
     if not DecodeImage(**arguments.get("DecodeImage", {})).to_rgb:
         raise UserError(f"{folder / FILE_NAME}: takes BGR images (to_rgb: false), expected RGB")
     if "NormalizeImage" not in arguments:
@@ -199,12 +200,3 @@ def _normalizer_of(spec: InferenceSpec, folder: Path) -> Normalizer:
             "unknown; say mean, std and scale"
         )
     return NormalizeImage(**arguments["NormalizeImage"]).normalizer
-
-
-def _named(op: Any) -> dict[str, dict[str, Any]]:
-    """`{name: arguments}` of a transform in any of its YAML forms."""
-    if isinstance(op, str):
-        return {op: {}}
-    if "name" in op:
-        return {op["name"]: {key: value for key, value in op.items() if key != "name"}}
-    return {name: arguments or {} for name, arguments in op.items()}

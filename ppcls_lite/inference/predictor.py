@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ppcls_lite.config.check import build, build_list
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engine_process import EngineProcess
@@ -248,13 +249,14 @@ def _start(make: Callable[[], Engine], isolate: int, shape: tuple[int, ...]) -> 
 
 def build_transform(ops: Sequence[Any]) -> Compose:
     """The chain of `transform_ops`; one that does not begin with DecodeImage gets it."""
-    named = (op.get("name", next(iter(op), "")) if isinstance(op, dict) else op for op in ops)
-    decode = () if "DecodeImage" in named else ({"DecodeImage": {}},)
-    return Compose(build_list([*decode, *ops], "transform"))
+    chain = build_list(ops, "transform")
+    if "DecodeImage" not in [take_apart(op)[0] for op in ops]:
+        chain = [*build_list(["DecodeImage"], "transform"), *chain]
+    return Compose(chain)
 
 
 def _build_postprocess(node: dict[str, Any], topk: int | None) -> Postprocess:
-    ((name, arguments),) = node.items()
+    name, arguments = take_apart(node)
     if topk is not None:
         if name not in ("Topk", "DistillationPostProcess"):
             raise UserError(f"topk: the post-processing is {name}, which has no such number")

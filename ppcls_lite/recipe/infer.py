@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.inference.cli.output import ResultFile, table_head, table_lines
@@ -47,7 +48,7 @@ def infer(tree: Tree) -> int:
         InferenceSpec(
             model_name=shipped(settings).node.entry.name,
             transform_ops=tree["Infer"]["transforms"],
-            postprocess=_one_key(tree["Infer"]["PostProcess"]),
+            postprocess=dict([take_apart(tree["Infer"]["PostProcess"])]),
             image_shape=None,
             output="logits",
             versions={},
@@ -77,10 +78,3 @@ class _DygraphEngine:
     def run(self, array: np.ndarray) -> list[np.ndarray]:
         with paddle.no_grad():
             return [self.model(paddle.to_tensor(array)).numpy()]
-
-
-def _one_key(node: Tree) -> Tree:
-    """`{name: X, ...}` as `{X: {...}}`."""
-    if "name" not in node:
-        return node
-    return {node["name"]: {k: v for k, v in node.items() if k != "name"}}
