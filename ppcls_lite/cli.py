@@ -178,13 +178,16 @@ def _config(argv: list[str]) -> None:
     options.add_argument("-c", "--config", metavar="FILE", help="the recipe (YAML)")
     options.add_argument("-o", "--override", action="append", default=[], metavar="key=value")
     options.add_argument("--list", nargs="?", const="", metavar="KIND", help="list components")
+    text = "with --list: files with components of one's own, beside those of the recipe"
+    options.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help=text)
     args = options.parse_args(argv)
     from ppcls_lite.config import show as show_config
 
     if args.list is None and args.config is None:
         options.error("one of -c FILE and --list is needed")
     if args.list is not None:
-        print(show_config.components(args.list))
+        own = show_config.plugins(args.config, args.override) if args.config else []
+        print(show_config.components(args.list, [*own, *args.plugins]))
     else:
         print(show_config.resolved(args.config, args.override), end="")
 

@@ -28,8 +28,11 @@ from experiments.speed import processes
 from ppcls_lite import kernels
 from ppcls_lite.engine import device, log, memory
 from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import Trainer
+from ppcls_lite.engine.training_state import TrainingState
+from ppcls_lite.engine.writer import Writer
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.metrics.topk import TopkAcc
@@ -51,6 +54,8 @@ class Cost:
 
 class Batches:
     """`steps` batches an epoch, made beforehand; measures from the first to after the last."""
+
+    paths = ()
 
     def __init__(self, steps: int, batch_size: int, image_size: int) -> None:
         paddle.seed(0)
@@ -111,20 +116,18 @@ def toolkit_loop(
     model = create_model(arch, class_num=CLASSES)
     kernels.prepare(model, cpu_kernels, paddle.get_device())
     optimizer = paddle.optimizer.Momentum(RATE, 0.9, model.parameters(), weight_decay=3e-5)
-    trainer = Trainer(
+    state = TrainingState(
         Supervised(model, CombinedLoss([CELoss()])),
         optimizer,
         Cosine(epochs=rounds, step_each_epoch=len(batches), learning_rate=RATE),
-        batches,
-        run_dir,
-        epochs=0,
+        steps=len(batches),
         metrics=[TopkAcc([1, 5])],
         world=world,
     )
+    writer = Writer(run_dir, active=state.world.is_main)
 
     def epoch() -> None:
-        trainer.epochs += 1
-        trainer.fit()
+        Trainer(state, batches, Plan(epochs=state.epoch), writer).fit()
 
     return epoch
 

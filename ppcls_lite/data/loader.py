@@ -82,6 +82,7 @@ class Loader:
                 "leave the key out (batch_transform_ops: null)"
             )
         self.dataset = dataset
+        self.paths: Sequence[str] = dataset.paths
         self.batch_sampler = batch_sampler
         self.num_workers = usable_workers(num_workers)
         self.use_shared_memory = use_shared_memory

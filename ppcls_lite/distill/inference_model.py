@@ -17,13 +17,13 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import PositiveFloat, PositiveInt
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines import Engine, find_program, make_engine
+from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 
 logger = logging.getLogger("ppcls_lite")
@@ -191,12 +191,13 @@ def _normalizer_of(spec: InferenceSpec, folder: Path) -> Normalizer:
     Raises:
         UserError: it makes BGR images, or does not normalise.
     """
-    arguments = dict(map(take_apart, spec.transform_ops))
-    if not DecodeImage(**arguments.get("DecodeImage", {})).to_rgb:
+    ops = Preprocessor(spec.transform_ops).transform.ops
+    if not all(op.to_rgb for op in ops if isinstance(op, DecodeImage)):
         raise UserError(f"{folder / FILE_NAME}: takes BGR images (to_rgb: false), expected RGB")
-    if "NormalizeImage" not in arguments:
+    normalizing = [op for op in ops if isinstance(op, NormalizeImage)]
+    if not normalizing:
         raise UserError(
             f"{folder / FILE_NAME}: has no NormalizeImage, so how the network wants its images is "
             "unknown; say mean, std and scale"
         )
-    return NormalizeImage(**arguments["NormalizeImage"]).normalizer
+    return normalizing[-1].normalizer

@@ -8,7 +8,8 @@ All files are complete on the disk before the first takes its place: after a cra
 disk the previous ones are still whole. The prefixes in a run folder are `latest`, `previous` (what
 `latest` was before), `best_model` and `epoch_N`. Optimizer state is stored
 under the parameters' names in the state dict, because Paddle's own names (conv2d_0.w_0) count
-the layers made in the process. Read next: keeper.py, which decides when; trainer.py.
+the layers made in the process. Read next: training_state.py, which makes the state, and
+checkpoint_manager.py, which decides when it is written.
 """
 
 from __future__ import annotations
