@@ -1,4 +1,4 @@
-"""The command line: `ppcls-lite train|eval|infer|export|predict|config`, and the thin scripts.
+"""The command line, `ppcls-lite COMMAND`, and behind it the scripts of tools/ and deploy/.
 
 Nothing heavy is imported before the arguments and the configuration are found to be right. A
 user's mistake ends with one message and a non-zero exit status, without a traceback.
@@ -7,11 +7,12 @@ user's mistake ends with one message and a non-zero exit status, without a trace
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ppcls_lite.engine import ranks
 from ppcls_lite.errors import ConfigError, UserError
@@ -20,6 +21,56 @@ from ppcls_lite.system.machine import usable_cores
 from ppcls_lite.system.processes import toolkit_command
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
+
+
+class Command(NamedTuple):
+    """One subcommand: `module:function(argv)`, its arguments in short, and what it does."""
+
+    run: str
+    usage: str
+    about: str
+
+
+_RECIPE = "-c FILE [-o key=value ...]"
+COMMANDS = {
+    "train": Command("cli:_train", _RECIPE, "train the network of a recipe"),
+    "eval": Command("cli:_eval", _RECIPE, "score weights on the recipe's Eval data"),
+    "infer": Command("cli:_infer", _RECIPE, "predict the recipe's Infer images"),
+    "export": Command("cli:_export", _RECIPE, "write an inference model and check it"),
+    "config": Command(
+        "cli:_config", "-c FILE | --list [KIND]", "print a resolved recipe, or every component"
+    ),
+    "predict": Command(
+        "inference.cli.predict:run", "--model DIR --input PATH", "run an exported model"
+    ),
+    "serve": Command(
+        "serve.cli:run", "--model DIR", "answer images over HTTP (extra: pip install .[serve])"
+    ),
+    "quantize": Command(
+        "inference.cli.quantize:run",
+        "--model DIR --calibration ...",
+        "add an int8 network to an exported model",
+    ),
+    "benchmark": Command(
+        "benchmark.cli:run", "--model DIR | --arch NAME", "measure latencies on this machine"
+    ),
+    "prepare": Command(
+        "data.prepare.cli:run", "digits | folder DIR | ...", "write the lists that training reads"
+    ),
+    "select": Command(
+        "distill.selection:run",
+        "TEACHER POOL --output DIR",
+        "choose images without labels to distil on (extra: .[select])",
+    ),
+    "convert": Command(
+        "models.weights.convert:run",
+        "SOURCE TARGET",
+        "convert weights to and from safetensors (extra: .[convert])",
+    ),
+    "zoo": Command(
+        "models.zoo_table:run", "['PPLCNet*'] [--check]", "list the networks and their costs"
+    ),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"error: there is no command {command!r}\n\n{_overview()}", file=sys.stderr)
         return 2
-    return guarded(COMMANDS[command], rest)
+    return guarded(lambda rest: _function(COMMANDS[command].run)(rest), rest)
+
+
+def _function(place: str) -> Callable[[list[str]], int | None]:
+    """What `module:function` names; imported only now, because most of them are heavy."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), name)
 
 
 def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
@@ -141,36 +198,6 @@ def _export(argv: list[str]) -> None:
     export(tree, args.format)
 
 
-def _predict(argv: list[str]) -> int:
-    from ppcls_lite.inference.cli.predict import run
-
-    return run(argv)
-
-
-def _benchmark(argv: list[str]) -> int:
-    from ppcls_lite.benchmark.cli import run
-
-    return run(argv)
-
-
-def _serve(argv: list[str]) -> int:
-    from ppcls_lite.serve.cli import run
-
-    return run(argv)
-
-
-def _quantize(argv: list[str]) -> int:
-    from ppcls_lite.inference.cli.quantize import run
-
-    return run(argv)
-
-
-def _prepare(argv: list[str]) -> int:
-    from ppcls_lite.data.prepare.cli import run
-
-    return run(argv)
-
-
 def _config(argv: list[str]) -> None:
     options = argparse.ArgumentParser(
         prog="ppcls-lite config", description="Print a resolved recipe, or every component."
@@ -192,32 +219,12 @@ def _config(argv: list[str]) -> None:
         print(show_config.resolved(args.config, args.override), end="")
 
 
-COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
-    "train": _train,
-    "eval": _eval,
-    "infer": _infer,
-    "export": _export,
-    "predict": _predict,
-    "benchmark": _benchmark,
-    "serve": _serve,
-    "quantize": _quantize,
-    "prepare": _prepare,
-    "config": _config,
-}
-
-
 def _overview() -> str:
-    return f"""usage: ppcls-lite COMMAND [options]
-
-  train    -c FILE [-o key=value ...]     train the network of a recipe
-  eval     -c FILE [-o key=value ...]     score weights on the recipe's Eval data
-  infer    -c FILE [-o key=value ...]     predict the recipe's Infer images
-  export   -c FILE [-o key=value ...]     write an inference model and check it
-  predict  --model DIR --input PATH       run an exported model with Paddle Inference
-  benchmark --model DIR | --arch NAME     measure latencies on this machine
-  serve    --model DIR                    answer images over HTTP (extra: pip install .[serve])
-  quantize --model DIR --calibration ...  add an int8 network to an exported model
-  prepare  digits | folder DIR | ...      write the lists that training reads
-  config   -c FILE | --list [KIND]        print a resolved recipe, or every component
-
-`ppcls-lite COMMAND --help` says more. Recipes: {Path("configs")}/*.yaml"""
+    lines = [f"  {name:10}{c.usage:32}{c.about}" for name, c in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ppcls-lite COMMAND [options]\n",
+            *lines,
+            f"\n`ppcls-lite COMMAND --help` says more. Recipes: {Path('configs')}/*.yaml",
+        ]
+    )

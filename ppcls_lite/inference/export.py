@@ -26,7 +26,6 @@ from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.agreement import Agreement, joined, mismatch
 from ppcls_lite.inference.engines import Engine, available_engines, make_engine
 from ppcls_lite.inference.engines.files import ONNX_NAMES
-from ppcls_lite.inference.engines.installed import require
 from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
@@ -34,6 +33,7 @@ from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accep
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.system.files import whole_folder
+from ppcls_lite.system.installed import require
 
 Format = Literal["paddle", "onnx", "both"]
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")

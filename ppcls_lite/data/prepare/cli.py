@@ -1,10 +1,10 @@
-"""Writes the list files that training reads: `tools/prepare_data.py digits|folder|imagenet`.
+"""`ppcls-lite prepare digits|folder|imagenet|...`: writes the list files that training reads.
 
 These commands write `train_list.txt` and `val_list.txt` (`path label` lines, paths relative to
 the image folder) and, where the classes have names of their own, `labels.txt` (`id name` lines).
 `cifar10` does so with test_list.txt; `relabel` makes lists for other questions from such lists.
 Running a command again writes the same files again.
-Read next: datasets.py, prepare_relabel.py, prepare_cifar10.py, prepare_imagenet.py.
+Read next: relabel.py, cifar10.py, imagenet.py, ppcls_lite/data/datasets.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
         UserError: what the user gave cannot be prepared.
     """
     options = argparse.ArgumentParser(
-        prog="prepare_data.py", description="Write the list files that training reads."
+        prog="ppcls-lite prepare", description="Write the list files that training reads."
     )
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
     digits = commands.add_parser("digits", help="1,797 handwritten digits, offline")

@@ -37,10 +37,10 @@ from ppcls_lite.inference.engines import (
     find_program,
     make_engine,
 )
-from ppcls_lite.inference.engines.installed import missing
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.spec import InferenceSpec, Outputs
+from ppcls_lite.system.installed import missing
 from ppcls_lite.system.processes import environment
 
 BUDGET_S = 10.0

@@ -25,7 +25,7 @@ from ppcls_lite.inference.engines.choice import (
     refusal,
 )
 from ppcls_lite.inference.engines.files import find_onnx, find_program
-from ppcls_lite.inference.engines.installed import missing
+from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, default_threads
 
 __all__ = [
