@@ -8,7 +8,7 @@ Contenders, one after another in every round so that a busy machine slows all of
 
 Aim: streamed >= 85 % of the slower of the two. That can be met only where each has cores of its
 own: decode threads + inference threads <= cores. `--soak N` then streams N images and prints the
-memory of both processes at every tenth. Read next: inference/stream.py.
+memory of both processes at every tenth. Read next: inference/pipeline.py.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import numpy as np
 from experiments.speed.data import generate
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
 from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.inference.pipeline import ahead, batched
 from ppcls_lite.inference.predictor import Predictor
-from ppcls_lite.inference.stream import ahead, batched, decode
 from ppcls_lite.system.machine import usable_cores
 from ppcls_lite.system.timing import in_turns
 
@@ -112,7 +112,7 @@ def _compare(
 
 
 def _decoded(predictor: Predictor, paths: list[Path], threads: int) -> Iterator[object]:
-    return ahead(partial(decode, predictor, False), paths, threads, 4 * threads)
+    return ahead(predictor.preprocess, paths, threads, 4 * threads)
 
 
 def soak(predictor: Predictor, images: Iterator[Path], args: argparse.Namespace) -> None:

@@ -31,24 +31,27 @@ def infer(tree: Tree) -> int:
     wanted = settings.Infer
     files = _images(wanted)
     log.setup()
+    engine = NetworkEngine(build_model(settings))
     spec = InferenceSpec(
         model_name=shipped(settings).node.entry.name,
         transform_ops=tree["Infer"]["transforms"],
         postprocess=_one_key(tree["Infer"]["PostProcess"]),
         image_shape=None,
         output="logits",
+        outputs=engine.outputs,
         versions={},
     )
-    predictor = Predictor.of(spec, NetworkEngine(build_model(settings)))
+    predictor = Predictor.of(spec, engine)
     failed = 0
     with contextlib.ExitStack() as stack:
         kept = None
         if wanted.save_dir:
-            kept = stack.enter_context(ResultFile(Path(wanted.save_dir) / "infer.jsonl"))
-        print(table_head())
+            path = Path(wanted.save_dir) / "infer.jsonl"
+            kept = stack.enter_context(ResultFile(path, predictor.postprocess))
+        print(table_head(predictor.postprocess))
         for result in predictor.stream(files, wanted.batch_size, keep_going=True):
             failed += "error" in result
-            print(*table_lines(result), sep="\n")
+            print(*table_lines(result, predictor.postprocess), sep="\n")
             if kept:
                 kept.write(result)
     return 1 if failed else 0

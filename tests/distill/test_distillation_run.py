@@ -186,7 +186,7 @@ def test_the_student_alone_is_the_model(run_dir: Path, home: Path, tmp_path: Pat
     scores = evaluate(tree)
     assert scores["CELoss"] == pytest.approx(last["CELoss_ema"], rel=1e-5)
     report = export(tree)
-    assert report.class_num == 2
+    assert report.what == "probabilities of 2 classes"
     tree["Infer"]["infer_imgs"] = str(home / "0.png")
     assert infer(tree) == 0
     assert "PPLCNet_x0_25" in (report.folder / "inference.yml").read_text(encoding="utf-8")

@@ -9,15 +9,18 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppcls_lite.inference.shipped import Shipped
+
 
 class NetworkEngine:
-    """Runs `network`, whose only output are logits, in evaluation mode."""
+    """Runs `network` in evaluation mode; `outputs` are the names of what it gives."""
 
     def __init__(self, network: nn.Layer) -> None:
-        network.eval()
-        self._network = network
+        self._network = Shipped(network, None)
+        self._network.eval()
+        self.outputs = self._network.outputs
 
     @paddle.no_grad()
     def run(self, inputs: np.ndarray) -> list[np.ndarray]:
-        """(N, C, H, W) float32 to logits (N, class_num)."""
-        return [self._network(paddle.to_tensor(inputs)).numpy()]
+        """(N, C, H, W) float32 to what the network deploys, (N, ...) each."""
+        return [output.numpy() for output in self._network(paddle.to_tensor(inputs))]
