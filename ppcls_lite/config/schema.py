@@ -42,6 +42,22 @@ Probability = Annotated[float, Range(0, 1)]
 Size = PositiveInt | list[PositiveInt]
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """Marks lengths in an image's pixels, which `Global.image_size` scales.
+
+    exact: an image has this size afterwards, whatever it had before.
+    """
+
+    exact: bool = False
+
+
+ImageSize = Annotated[Size, Pixels(exact=True)]
+ScaledSize = Annotated[Size, Pixels()]
+ScaledInt = Annotated[PositiveInt, Pixels()]
+ScaledSizes = Annotated[list[PositiveInt] | list[list[PositiveInt]], Pixels()]
+
+
 class IgnoredKey:
     """Marks a key of the reference toolkit that is accepted, has no effect and is logged."""
 
@@ -69,14 +85,14 @@ class ComponentOf:
     extras: type | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class ScheduleExtras:
     """Keys of `Optimizer.lr` beside the schedule's own arguments."""
 
     base_batch_size: PositiveInt | None = None  # multiply all rates by total batch / this
 
 
-@dataclass
+@dataclass(frozen=True)
 class NetworkExtras:
     """Keys beside a network's own arguments, in `Arch` and in `Arch.models`."""
 

@@ -107,7 +107,7 @@ def _other_network(settings: RecipeSettings, member: Member, world: World) -> nn
             f"Give them with -o {member.path}.pretrained=PATH (true: the official ImageNet weights)"
         )
     if parameters:
-        load_weights(network, _weights_of(member), member=member.name)
+        load_weights(network, weights_of(member), member=member.name)
     network.eval()
     return network
 
@@ -117,10 +117,10 @@ def _load_pretrained(
 ) -> None:
     resumed = settings.Global.checkpoints not in (None, "", checkpoint.AUTO)
     if member.pretrained and not resumed:
-        load_weights(model, _weights_of(member), replace_head=replace_head, member=member.name)
+        load_weights(model, weights_of(member), replace_head=replace_head, member=member.name)
 
 
-def _weights_of(member: Member) -> str | Path:
+def weights_of(member: Member) -> str | Path:
     """The file that `pretrained` names: official, at an address, or a path."""
     if member.pretrained is True:
         try:

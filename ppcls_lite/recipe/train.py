@@ -10,10 +10,12 @@ import logging
 import paddle
 
 from ppcls_lite import kernels
+from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump
 from ppcls_lite.distill.teachers import prepare_teachers
 from ppcls_lite.engine import rng, run_folder
 from ppcls_lite.engine.trainer import FitResult, Trainer, steps_per_epoch
+from ppcls_lite.recipe.classes import count_classes_in_data
 from ppcls_lite.recipe.networks import build_task
 from ppcls_lite.recipe.parts import (
     build_datasets,
@@ -38,30 +40,33 @@ from ppcls_lite.recipe.start import (
     logged,
     scan_data,
     start,
+    warn,
 )
 
 logger = logging.getLogger("ppcls_lite")
 
 
-def train(tree: Tree) -> FitResult:
+def train(tree: Tree | Recipe) -> FitResult:
     """Train the recipe's network in `<Global.output_dir>/<Arch.name>`, from start or resumed.
 
     Raises UserError for mistakes in the configuration, the data or the environment, all of them
     before the first step, and for a loss that is not finite.
     """
-    notes: list[str] = []
-    settings, world = start(tree, ("Loss", "Optimizer", "DataLoader"), notes)
+    recipe, world = start(tree, ("Loss", "Optimizer", "DataLoader"))
+    recipe = count_classes_in_data(recipe)
+    settings = recipe.settings
     run = settings.Global
     datasets = build_datasets(settings, ("Train", "Eval") if run.eval_during_train else ("Train",))
     run_dir = run_folder.prepare(run_dir_of(settings))
     with logged(run_dir, settings, world):
         if world.is_main:
-            run_folder.write_config(run_dir, dump(tree))
+            run_folder.write_config(run_dir, dump(recipe.tree))
             run_folder.write_versions(run_dir)
-        for note in notes:
+        for note in recipe.notes:
             logger.info(note)
+        warn(recipe)
         scan_data(datasets, world)
-        share_batch(settings, world)
+        settings = share_batch(settings, world)
         loader = build_loader(settings, "Train", datasets["Train"], world)
         steps = steps_per_epoch(len(loader), run.update_freq)
         task = build_task(settings, build_loss(settings.Loss.Train), world)
