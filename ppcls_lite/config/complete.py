@@ -104,5 +104,5 @@ def _difference(evaluation: Sequence[Node], infer: Sequence[Node]) -> str | None
                 continue
             where, what = (f"{op.path}.{name}" for op in (own, other))
             what = f"is {own.get(name)!r}, but {what} is {other.get(name)!r}"
-        return f"{where}: {what}; without Infer.transforms, images are prepared as in DataLoader.Eval"
+        return f"{where}: {what}; leave Infer.transforms out to have DataLoader.Eval's"
     return None
