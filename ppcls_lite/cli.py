@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from ppcls_lite.engine import ranks
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.system import cores
+from ppcls_lite.system.machine import usable_cores
+from ppcls_lite.system.processes import toolkit_command
 
 if TYPE_CHECKING:
     from ppcls_lite.config.complete import Recipe
@@ -91,7 +93,7 @@ def _train(argv: list[str]) -> int:
     recipe = _checked(args)
     processes = _cpu_processes(recipe)
     if processes > 1:
-        return ranks.run(processes, ranks.again(["train", *argv, "-o", "Global.device=cpu"]))
+        return ranks.run(processes, toolkit_command(["train", *argv, "-o", "Global.device=cpu"]))
     cores.claim()
     from ppcls_lite.recipe.train import train
 
@@ -106,7 +108,7 @@ def _cpu_processes(recipe: Recipe) -> int:
     if run.device == "gpu":
         raise ConfigError("Global.cpu_processes: is for a CPU, but Global.device is gpu")
     total = data.Train.sampler.get(ranks.size_key(data.Train.sampler.entry.arguments))
-    return ranks.resolve(run.cpu_processes, total, cores.usable())
+    return ranks.resolve(run.cpu_processes, total, usable_cores())
 
 
 def _eval(argv: list[str]) -> None:
@@ -174,13 +176,16 @@ def _config(argv: list[str]) -> None:
     options.add_argument("-c", "--config", metavar="FILE", help="the recipe (YAML)")
     options.add_argument("-o", "--override", action="append", default=[], metavar="key=value")
     options.add_argument("--list", nargs="?", const="", metavar="KIND", help="list components")
+    text = "with --list: files with components of one's own, beside those of the recipe"
+    options.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help=text)
     args = options.parse_args(argv)
     from ppcls_lite.config import show as show_config
 
     if args.list is None and args.config is None:
         options.error("one of -c FILE and --list is needed")
     if args.list is not None:
-        print(show_config.components(args.list))
+        own = show_config.plugins(args.config, args.override) if args.config else []
+        print(show_config.components(args.list, [*own, *args.plugins]))
     else:
         print(show_config.resolved(args.config, args.override), end="")
 

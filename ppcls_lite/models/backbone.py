@@ -1,8 +1,9 @@
-"""The contract of every network: stages on request, a head that can be left out, flat state keys.
+"""The contract of the zoo: stages on request, a head that can be left out, flat state keys.
 
 `forward(x)` is `forward_head(forward_stages(x)[-1])`. Trunk and classifier live in one Layer, so
 that the state dict keeps the official names; `class_num=0` builds the trunk alone for detection
-and segmentation heads. Read next: pplcnet.py.
+and segmentation heads, which take `forward_stages` and read `channels` and `strides`.
+Read before: network.py. Read next: pplcnet.py.
 """
 
 from __future__ import annotations
@@ -13,21 +14,24 @@ from paddle import Tensor, nn
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.layers import activation
+from ppcls_lite.models.network import Network
 
 
-class Backbone(nn.Layer):
+class Backbone(Network):
     """Base class of the zoo.
 
     channels: output channels of the four stages.
     strides: their strides against the input; a pair (h, w) where the two differ.
     stage_names: the sublayers that PaddleClas calls stages (`return_stages`).
     head_layers: the sublayers that belong to the classifier and are absent with `class_num=0`.
+    outputs: the names of what an export gives, those of `deployed`.
     """
 
     channels: tuple[int, ...] = ()
     strides: tuple[int | tuple[int, int], ...] = (4, 8, 16, 32)
     stage_names: tuple[str, ...] = ()
     head_layers: tuple[str, ...] = ("fc",)
+    outputs: tuple[str, ...] = ("logits",)
 
     def __init__(self, class_num: int) -> None:
         super().__init__()
@@ -55,12 +59,9 @@ class Backbone(nn.Layer):
         tapped, self._tapped = self._tapped, {}
         return {"logits": output, **tapped}
 
-    def reparameterize(self) -> int:
-        """Merge parallel branches into single convolutions for inference, in place.
-
-        Returns how many places were merged: 0 for a network without such branches.
-        """
-        return 0
+    def deployed(self, x: Tensor) -> list[Tensor]:
+        output = self(x)
+        return [output["logits"] if self._taps else output]
 
     def tap(
         self, patterns: list[str] | None = None, stages: bool | list[int] | None = None

@@ -6,16 +6,11 @@ import json
 import logging
 
 from ppcls_lite.config.complete import Recipe
-from ppcls_lite.engine import log, plots, run_folder
+from ppcls_lite.engine import log, run_folder
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import task_to_score
-from ppcls_lite.recipe.parts import (
-    build_datasets,
-    build_evaluator,
-    labels_of,
-    run_dir_of,
-)
+from ppcls_lite.recipe.parts import build_datasets, build_evaluator, labels_of, run_dir_of
 from ppcls_lite.recipe.start import (
     Tree,
     finish_loaders,
@@ -25,6 +20,7 @@ from ppcls_lite.recipe.start import (
     start,
     warn,
 )
+from ppcls_lite.report import pictures
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -52,7 +48,7 @@ def evaluate(tree: Tree | Recipe) -> dict[str, float]:
             if isinstance(metric, ConfusionMatrix):
                 path = run_dir / "per_class.txt"
                 path.write_text(metric.table(names) + "\n", encoding="utf-8")
-                plots.confusion_matrix(metric.matrix, run_dir / "confusion_matrix.png", names)
+                pictures.confusion_matrix(metric.matrix, run_dir / "confusion_matrix.png", names)
                 logger.info(f"scores of each class: {path}, {run_dir / 'confusion_matrix.png'}")
         finish_loaders({"Eval": evaluator.loader}, run_dir / "eval_bad_files", world)
         if world.is_main:

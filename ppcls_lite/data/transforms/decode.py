@@ -14,7 +14,7 @@ import numpy as np
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Ignored
 from ppcls_lite.data.transforms.crop import RandCropImage
-from ppcls_lite.data.transforms.geometry import Rng, Sample
+from ppcls_lite.data.transforms.geometry import Meta, Rng, Sample
 from ppcls_lite.data.transforms.image_file import array_to_rgb, decode_rgb, jpeg_size, read_file
 from ppcls_lite.errors import UserError
 
@@ -91,6 +91,8 @@ class DecodeImage:
         if self.channel_first:
             image = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
         sample["image"] = image
+        if "meta" in sample:
+            sample["meta"] = Meta(*image.shape[:2])
         return sample
 
     def _decode(self, data: bytes, name: str, sample: Sample, rng: Rng) -> np.ndarray:

@@ -9,6 +9,7 @@ left the image has no area. Read next: crop.py, resize.py, orientation.py, pad.p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -17,6 +18,21 @@ import numpy as np
 MASK_FILL = 255  # the label of mask pixels that come from outside the image: ignored by losses
 Sample = dict[str, Any]
 Rng = np.random.Generator | None  # `None` only where nothing is drawn
+
+
+@dataclass
+class Meta:
+    """What a chain of transforms did to an image.
+
+    Attributes:
+        height, width: of the image as it was decoded, in pixels.
+        source: (2, 3) float64, the affine map that sends a point (x, y) of the result to its place
+            in the decoded image.
+    """
+
+    height: int = 0
+    width: int = 0
+    source: np.ndarray = field(default_factory=lambda: np.eye(2, 3))
 
 
 def size_of(sample: Sample) -> tuple[int, int]:
