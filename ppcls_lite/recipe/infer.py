@@ -43,7 +43,7 @@ def infer(tree: Tree | Recipe) -> int:
         image_shape=None,
         output="logits",
         outputs=engine.outputs,
-        versions={},
+        plugins=tuple(settings.Global.plugins),
     )
     predictor = Predictor.of(spec, engine)
     failed = 0
