@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,7 @@ from ppcls_lite.system.installed import require
 Format = Literal["paddle", "onnx", "both"]
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
 _OWN_FILES = {FILE_NAME, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
-_CHECK_IMAGES, _FREE_EDGE = 4, 224
-_ACTIVATIONS = {"softmax": nn.functional.softmax, "sigmoid": nn.functional.sigmoid, "none": None}
+_ACTIVATIONS = {"softmax": nn.functional.softmax, "sigmoid": nn.functional.sigmoid}
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def export_model(
     add_softmax: bool = True,
     sample_images: Sequence[Image] | np.ndarray | None = None,
     format: Format = "paddle",
+    plugins: Sequence[str | Path] = (),
 ) -> ExportReport:
     """Export `model`, which is not changed, and check the result on a CPU.
 
@@ -110,6 +111,7 @@ def export_model(
         sample_images: paths or (H, W, 3) uint8 RGB arrays to compare on; default: four
             synthetic pictures.
         format: "paddle" writes Paddle's program, "onnx" `inference.onnx`, "both" both.
+        plugins: files with components of one's own; `inference.yml` names those that it needs.
 
     Raises:
         UserError: pre-processing, post-processing, labels or shapes do not fit together;
@@ -122,22 +124,25 @@ def export_model(
         require("onnx")
     shape = _checked_shape(image_shape)
     name, arguments = _postprocess_with_labels(postprocess, labels)
-    answers = build_postprocess({name: arguments})
-    activation = answers.activation
-    if activation == "softmax" and not add_softmax:
-        activation = "none"
     with _on_cpu():
-        shipped = Shipped(copy.deepcopy(model).to("cpu"), _ACTIVATIONS[activation])
+        shipped = Shipped(copy.deepcopy(model).to("cpu"))
     spec = InferenceSpec(
         model_name=model_name or type(model).__name__,
         transform_ops=_plain(transforms),
         postprocess={name: arguments},
         image_shape=shape,
-        output="logits" if activation == "none" else "probabilities",
         outputs=shipped.outputs,
         versions={"paddle": paddle.__version__, "ppcls_lite": __version__},
+        plugins=tuple(map(str, plugins)),
     )
-    prepared = _check_inputs(spec, sample_images)
+    answers = build_postprocess(spec)
+    if answers.activation != "none" and (add_softmax or answers.activation != "softmax"):
+        shipped.activation = _ACTIVATIONS[answers.activation]
+    else:
+        spec.output = "logits"
+    prepare = Preprocessor(spec.transform_ops, plugins=spec.plugins)
+    prepared = _prepared(prepare, shape, sample_images)
+    spec.plugins = _needed(spec.plugins, [answers, *prepare.transform.ops])
     inputs = np.stack([item.array for item in prepared])  # (N, C, H, W)
     with whole_folder(Path(out_dir), _OWN_FILES) as folder, _on_cpu():
         shipped.eval()
@@ -198,18 +203,25 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _check_inputs(
-    spec: InferenceSpec, sample_images: Sequence[Image] | np.ndarray | None
+def _needed(plugins: Sequence[str], parts: Sequence[object]) -> tuple[str, ...]:
+    """The files that some of `parts` come from."""
+    homes = {Path(inspect.getfile(type(part))) for part in parts}
+    return tuple(file for file in plugins if Path(file).expanduser().absolute() in homes)
+
+
+def _prepared(
+    prepare: Preprocessor,
+    shape: tuple[int, int, int],
+    sample_images: Sequence[Image] | np.ndarray | None,
 ) -> list[Prepared]:
     """The images to compare on, pre-processed and of one size."""
     images = _synthetic_pictures() if sample_images is None else sample_images
-    prepare = Preprocessor(spec.transform_ops)
     prepared = [prepare(image) for image in images]
     for array, _ in prepared:
-        if not accepts(spec.image_shape, array.shape):
+        if not accepts(shape, array.shape):
             raise UserError(
                 f"Infer.transforms give images of the shape {array.shape}, but Global.image_shape "
-                f"is {list(spec.image_shape)}; make the two agree"
+                f"is {list(shape)}; make the two agree"
             )
     # They differ only where the size is free.
     height, width = np.min([item.array.shape[1:] for item in prepared], axis=0)

@@ -43,6 +43,8 @@ class InferenceSpec:
         outputs: the names of what the program gives, in its order.
         versions: the versions of paddle and ppcls_lite that wrote the folder.
         checksums: SHA-256 of the program and weight files that belong to this file.
+        plugins: the plug-in files whose transforms or post-processing are among these; the file
+            holds their names only, and the reader says where they are.
     """
 
     model_name: str
@@ -53,6 +55,7 @@ class InferenceSpec:
     outputs: tuple[str, ...] = LOGITS
     versions: dict[str, str] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
 
     @property
     def labels(self) -> list[str] | None:
@@ -83,6 +86,7 @@ class InferenceSpec:
                 "output": self.output,
                 # Left out of a classifier's file, which stays as it was before there were names.
                 **({} if self.outputs == LOGITS else {"outputs": list(self.outputs)}),
+                **({"plugins": [Path(f).name for f in self.plugins]} if self.plugins else {}),
                 "versions": self.versions,
                 "sha256": self.checksums,
             },
@@ -92,20 +96,23 @@ class InferenceSpec:
         return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
     @classmethod
-    def read(cls, model: Path) -> InferenceSpec:
+    def read(cls, model: Path, plugins: Sequence[str | Path] = ()) -> InferenceSpec:
         """Read the `inference.yml` of an exported folder, or of an ONNX file's metadata.
 
         Raises:
             UserError: the folder or file is missing, is not YAML, lacks a section or has a value
-                of the wrong type, or was written by another version of the format.
+                of the wrong type, was written by another version of the format, or needs a
+                plug-in that is not among `plugins`.
         """
         if model.suffix == ".onnx" and model.is_file():
-            return cls._parse(_metadata_text(model), model, model.stem)
+            return cls._parse(_metadata_text(model), model, model.stem, plugins)
         path = model / FILE_NAME
-        return cls._parse(_file_text(model, path), path, model.name)
+        return cls._parse(_file_text(model, path), path, model.name, plugins)
 
     @classmethod
-    def _parse(cls, text: str, path: Path, default_name: str) -> InferenceSpec:
+    def _parse(
+        cls, text: str, path: Path, default_name: str, plugins: Sequence[str | Path]
+    ) -> InferenceSpec:
         tree = _read_yaml(text, path)
         about = _section(tree, "Global", dict, path, {})
         version = about.get("format_version")
@@ -114,6 +121,12 @@ class InferenceSpec:
                 f"{path}: has format version {version!r}; this version of ppcls_lite reads "
                 f"{FORMAT_VERSION}; export the network again, or use the version that wrote it "
                 f"({about.get('versions')})"
+            )
+        missing = {*_section(about, "plugins", list, path, [])} - {Path(f).name for f in plugins}
+        if missing:
+            raise UserError(
+                f"{path}: was made with the plug-in {', '.join(sorted(map(str, missing)))}; say "
+                "where it is: plugins=[FILE] or --plugins FILE"
             )
         ops = _section(tree, "PreProcess.transform_ops", list, path)
         name, arguments = _component(tree, path)
@@ -134,6 +147,7 @@ class InferenceSpec:
             outputs=_names(_section(about, "outputs", list, path, list(LOGITS)), path),
             versions=_section(about, "versions", dict, path, {}),
             checksums=_section(about, "sha256", dict, path, {}),
+            plugins=tuple(map(str, plugins)),
         )
 
     def check_files(self, folder: Path) -> None:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.options import add_plugins
 from ppcls_lite.inference.inputs import find_images, read_labelled
+from ppcls_lite.system.machine import default_threads
 
 if TYPE_CHECKING:
     from ppcls_lite.inference.preprocess import Preprocessor
@@ -29,17 +31,16 @@ def run(argv: Sequence[str]) -> int:
     """
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from ppcls_lite.inference.engines import default_threads, find_onnx
-    from ppcls_lite.inference.engines.files import ONNX_NAMES
+    from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx
     from ppcls_lite.inference.preprocess import Preprocessor
     from ppcls_lite.inference.quantize import int8 as quantize
     from ppcls_lite.inference.quantize import report as quantize_report
     from ppcls_lite.inference.spec import InferenceSpec
 
     quantize.refuse_existing(args.model)
-    spec = InferenceSpec.read(args.model)
+    spec = InferenceSpec.read(args.model, args.plugins)
     spec.check_files(args.model)
-    prepare = Preprocessor(spec.transform_ops, spec.image_shape)
+    prepare = Preprocessor.of(spec)
     calibration = _spread(find_images(args.calibration, "--calibration"), args.images)
     evaluation = read_labelled(args.evaluate, "--evaluate")
     shared = {path.resolve() for path in calibration} & {p.resolve() for p, _ in evaluation}
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LIST",
         help="a text file of `path class_id` lines; top-1 is measured on these images",
     )
+    add_plugins(parser)
     add("--images", type=int, default=256, metavar="N", help="calibration images (256)")
     add(
         "--keep-float",
