@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import paddle
@@ -23,6 +24,7 @@ from paddle import nn
 
 from ppcls_lite import register
 from ppcls_lite.config.schema import PositiveInt, TrunkSpec
+from ppcls_lite.losses.base import Loss
 from ppcls_lite.models.network import Network
 
 
@@ -41,7 +43,7 @@ class TwoHeads(Network):
 
 
 @register("loss")
-class Perceptual(nn.Layer):
+class Perceptual(Loss):
     def __init__(self, network: TrunkSpec) -> None:
         super().__init__()
         self.network = network
