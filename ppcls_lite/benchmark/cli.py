@@ -3,7 +3,7 @@
 Engines x precisions x threads x batch sizes, for an exported model, some networks of the zoo or all
 of it. Each engine setting lives in a process of its own, pinned to as many cores as it has threads;
 the contenders take turns. What the figures mean and why they differ: docs/latency.md. Read next:
-latency_turns.py (the measurement), latency_report.py (what is said about it), latency_paper.py.
+turns.py (the measurement), report.py (what is said about it), paper.py.
 """
 
 from __future__ import annotations
@@ -203,7 +203,9 @@ def _models(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="ppcls-lite benchmark", description=__doc__.split("\n")[0]
+    )
     what = parser.add_argument_group("what is measured")
     what.add_argument("--model", nargs="+", metavar="FOLDER", help="exported models", default=())
     what.add_argument("--arch", nargs="+", metavar="NAME", help="networks of the zoo")

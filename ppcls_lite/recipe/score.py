@@ -16,7 +16,6 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ppcls_lite.config.check import check
 from ppcls_lite.config.file import load_config
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.evaluate import Evaluator, Loader, Metric
@@ -24,9 +23,11 @@ from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.preprocess import Preprocessor
+from ppcls_lite.inference.quantize.report import Labelled
 from ppcls_lite.inference.spec import InferenceSpec, Outputs
 from ppcls_lite.metrics.topk import TopkAcc
 from ppcls_lite.recipe.parts import build_datasets, build_loader, build_metrics
+from ppcls_lite.recipe.start import scan_data, start_alone
 
 SMALLEST = np.finfo(np.float32).tiny
 ONE_BY_ONE = ("DataLoader.Eval.sampler.batch_size=1", "DataLoader.Eval.loader.num_workers=0")
@@ -67,7 +68,7 @@ class EngineEvaluation:
 class LabelledImages:
     """The images of a list with class ids, one a batch, decoded when they are asked for."""
 
-    def __init__(self, prepare: Preprocessor, labelled: Sequence[tuple[Path, int]]) -> None:
+    def __init__(self, prepare: Preprocessor, labelled: Labelled) -> None:
         self._prepare, self._labels = prepare, [label for _, label in labelled]
         self.paths = [str(path) for path, _ in labelled]
 
@@ -81,7 +82,7 @@ class LabelledImages:
             yield {"image": image, "label": paddle.to_tensor([label])}
 
 
-def by_list(spec: InferenceSpec, labelled: Sequence[tuple[Path, int]]) -> EngineEvaluation:
+def by_list(spec: InferenceSpec, labelled: Labelled) -> EngineEvaluation:
     """Top-1 on the images of a list with class ids."""
     return EngineEvaluation(spec, LabelledImages(Preprocessor.of(spec), labelled), [TopkAcc(1)])
 
@@ -91,9 +92,11 @@ def by_recipe(spec: InferenceSpec, config: str) -> EngineEvaluation:
 
     Raises UserError for mistakes in the recipe and its data.
     """
-    settings = check(load_config(config, ONE_BY_ONE))
+    settings = start_alone(load_config(config, ONE_BY_ONE), ("DataLoader",)).settings
     metrics = build_metrics(settings, "Eval")
     if not metrics:
         raise ConfigError(f"{config}: Metric.Eval is missing: there is nothing to score by")
-    dataset = build_datasets(settings, ("Eval",))["Eval"]
-    return EngineEvaluation(spec, build_loader(settings, "Eval", dataset, World()), metrics)
+    datasets = build_datasets(settings, ("Eval",))
+    scan_data(datasets, World())
+    loader = build_loader(settings, "Eval", datasets["Eval"], World())
+    return EngineEvaluation(spec, loader, metrics)

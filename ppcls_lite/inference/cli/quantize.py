@@ -17,26 +17,24 @@ import numpy as np
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import add_plugins
 from ppcls_lite.inference.inputs import find_images, read_labelled
+from ppcls_lite.system.machine import default_threads
 
 if TYPE_CHECKING:
-    from ppcls_lite.inference.quantize.report import Evaluation
+    from ppcls_lite.inference.quantize.report import Evaluation, Labelled
     from ppcls_lite.inference.spec import InferenceSpec
 
 
 def run(
-    argv: Sequence[str],
-    by_list: Callable[[InferenceSpec, list[tuple[Path, int]]], Evaluation],
-    by_recipe: Callable[[InferenceSpec, str], Evaluation],
+    argv: Sequence[str], evaluation_of: Callable[[InferenceSpec, Labelled | str], Evaluation]
 ) -> int:
-    """Run the command, scoring by a list of images or by a recipe; returns 0.
+    """Run the command; returns 0. `evaluation_of` scores by labelled images, or by a recipe's file.
 
     Raises:
         UserError: a wrong argument, missing files or packages, an int8 file that is there already.
     """
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from ppcls_lite.inference.engines import default_threads, find_onnx
-    from ppcls_lite.inference.engines.files import ONNX_NAMES
+    from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx
     from ppcls_lite.inference.preprocess import Preprocessor
     from ppcls_lite.inference.quantize import int8 as quantize
     from ppcls_lite.inference.quantize import report as quantize_report
@@ -47,10 +45,8 @@ def run(
     spec.check_files(args.model)
     prepare = Preprocessor.of(spec)
     calibration = _spread(find_images(args.calibration, "--calibration"), args.images)
-    if args.config:
-        evaluation = by_recipe(spec, args.config)
-    else:
-        evaluation = by_list(spec, read_labelled(args.evaluate, "--evaluate"))
+    source = args.config or read_labelled(args.evaluate, "--evaluate")
+    evaluation = evaluation_of(spec, source)
     shared = {path.resolve() for path in calibration} & {p.resolve() for p in evaluation.paths}
     if shared:
         raise UserError(

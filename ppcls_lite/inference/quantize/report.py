@@ -27,6 +27,7 @@ from ppcls_lite.system.timing import in_turns, seconds
 
 _ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
 _ROUNDS, _RUNS, _DROPPED = 15, 8, 2
+Labelled = Sequence[tuple[Path, int]]  # images with their class ids
 
 
 class Evaluation(Protocol):
