@@ -24,6 +24,7 @@ from ppcls_lite.config.check import check
 from ppcls_lite.config.file import find_config, load_config
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.image_list import read_image_list, read_labels
+from ppcls_lite.data.transforms.shape import shape_of
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.system.machine import usable_cores
 
@@ -165,6 +166,9 @@ def pairs_for(path: Path, data: Data, options: Options) -> Pairs:
     pairs |= _budget(recipe, wanted, settings, options)
     if options.image_size is not None:
         pairs |= _image_size(wanted, settings, options.image_size)
+    elif settings.Global.image_shape is None:  # stated, because tables and costs name it
+        ops = settings.DataLoader.Eval.dataset.get("transform_ops")
+        pairs["Global.image_shape"] = list(shape_of([op.build() for op in ops]))
     return pairs
 
 
@@ -241,7 +245,7 @@ def _texts(pairs: Pairs) -> list[str]:
 
 
 def _checked(tree: Tree, path: Path) -> RecipeSettings:
-    """The recipe's settings, once it is right and trains something whose top-1 is measured."""
+    """The recipe's settings, once it is right and trains something that is scored."""
     try:
         settings = check(tree)
     except ConfigError as error:
@@ -251,13 +255,10 @@ def _checked(tree: Tree, path: Path) -> RecipeSettings:
         raise ConfigError(f"{path}: a row needs Loss, Optimizer, DataLoader.Train and .Eval")
     if _at(tree, "DataLoader.Train.sampler.batch_size") is None:
         raise ConfigError(f"{path}: a row needs DataLoader.Train.sampler.batch_size")
-    metrics = (settings.Metric and settings.Metric.Eval) or []
-    topk = [metric.get("topk") for metric in metrics if metric.entry.name == "TopkAcc"]
-    has_top1 = any(k == 1 if isinstance(k, int) else 1 in k for k in topk)
-    if not settings.Global.eval_during_train or not has_top1:
+    if not (settings.Global.eval_during_train and settings.Metric and settings.Metric.Eval):
         raise ConfigError(
-            f"{path}: rows are compared by top-1: keep Global.eval_during_train, and TopkAcc with "
-            "k = 1 in Metric.Eval"
+            f"{path}: rows are compared by the first score of Metric.Eval: keep it, and "
+            "Global.eval_during_train"
         )
     return settings
 

@@ -37,11 +37,13 @@ class ImageDataset:
         problems: mistakes in the list; scan.py reports them and the loader refuses to start.
         source: the list file or folder, for messages.
         batch_keys: what of a sample goes into a batch.
+        default_metrics: what an evaluation computes beside the recipe's metrics.
         views: None, or of how many augmentations of each image the epochs take turns: epoch e
             sees what epoch e % views saw, and a batch has `view` (N,) int64 as well.
     """
 
     batch_keys: tuple[str, ...] = ("image", "label")
+    default_metrics: tuple[str, ...] = ()
     views: int | None = None
 
     def __init__(
@@ -153,6 +155,8 @@ class ImageNetDataset(ImageDataset):
         class_num: number of classes; null: as many as the list has.
         seed: of the augmentations.
     """
+
+    default_metrics = ("ConfusionMatrix",)
 
     def __init__(
         self,

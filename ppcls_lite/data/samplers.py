@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveInt
+from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, ScaledSizes
 from ppcls_lite.errors import UserError
 
 
@@ -40,6 +40,7 @@ class BatchSampler:
     """What the samplers share; a subclass draws the sizes of an epoch's steps (`_draw`)."""
 
     batch_size: int  # images a step on one rank; the first scale's, where they differ
+    changes_size = False  # whether an image is seen in several sizes
 
     def __init__(self, seed: int, shuffle: bool, drop_last: bool) -> None:
         self.seed = seed
@@ -151,9 +152,11 @@ class MultiScaleSampler(BatchSampler):
         seed: the order and the sizes depend on it.
     """
 
+    changes_size = True
+
     def __init__(
         self,
-        scales: list[PositiveInt] | list[list[PositiveInt]],
+        scales: ScaledSizes,
         first_bs: PositiveInt,
         divided_factor: PositiveInt = 32,
         is_training: bool = True,

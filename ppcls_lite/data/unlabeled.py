@@ -64,6 +64,8 @@ class UnlabeledDataset(ImageDataset):
         UserError: a file or folder is missing, or `ratio` asks for more than the pool has.
     """
 
+    default_metrics = ("ConfusionMatrix",)
+
     def __init__(
         self,
         transform_ops: list[TransformSpec],

@@ -24,14 +24,12 @@ class Backbone(Network):
     strides: their strides against the input; a pair (h, w) where the two differ.
     stage_names: the sublayers that PaddleClas calls stages (`return_stages`).
     head_layers: the sublayers that belong to the classifier and are absent with `class_num=0`.
-    outputs: the names of what an export gives, those of `deployed`.
     """
 
     channels: tuple[int, ...] = ()
     strides: tuple[int | tuple[int, int], ...] = (4, 8, 16, 32)
     stage_names: tuple[str, ...] = ()
     head_layers: tuple[str, ...] = ("fc",)
-    outputs: tuple[str, ...] = ("logits",)
 
     def __init__(self, class_num: int) -> None:
         super().__init__()
