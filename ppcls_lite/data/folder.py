@@ -12,14 +12,14 @@ import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, TransformSpec
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.datasets import LabeledDataset
 from ppcls_lite.data.image_list import SHOWN, PathList, read_labels, read_lines, require_folder
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif")
 
 
 @register("dataset")
-class FolderDataset(ImageDataset):
+class FolderDataset(LabeledDataset):
     """`root/<class>/<image>`; the classes are numbered in the order of their names.
 
     Args:

@@ -40,6 +40,7 @@ class BatchSampler:
     """What the samplers share; a subclass draws the sizes of an epoch's steps (`_draw`)."""
 
     batch_size: int  # images a step on one rank; the first scale's, where they differ
+    changes_size: bool = False  # whether the keys have a `size` that differs from step to step
 
     def __init__(self, seed: int, shuffle: bool, drop_last: bool) -> None:
         self.seed = seed
@@ -150,6 +151,8 @@ class MultiScaleSampler(BatchSampler):
         drop_last: leave out the last batch where it is smaller than its size allows.
         seed: the order and the sizes depend on it.
     """
+
+    changes_size = True
 
     def __init__(
         self,

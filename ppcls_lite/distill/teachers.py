@@ -44,10 +44,10 @@ def fix_views(settings: RecipeSettings, dataset: Any) -> None:
             f"{where}DataLoader.Train.dataset.batch_transform_ops mix each image with others, so "
             "its logits cannot be kept: remove one of the two"
         )
-    if section.sampler.entry.name == "MultiScaleSampler":
+    if section.sampler.entry.load().changes_size:
         raise ConfigError(
-            f"{where}MultiScaleSampler shows an image in changing sizes, so its logits cannot be "
-            "kept: use DistributedBatchSampler, or remove teacher_cache"
+            f"{where}{section.sampler.entry.name} shows an image in changing sizes, so its logits "
+            "cannot be kept: use DistributedBatchSampler, or remove teacher_cache"
         )
     dataset.fix_views(run.teacher_cache_views)
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle import nn
 
@@ -150,8 +149,9 @@ def build_evaluator(
 ) -> Evaluator:
     """The evaluation on `DataLoader.Eval`, with a confusion matrix for one label per image."""
     metrics = build_metrics(settings, "Eval")
-    single_label = dataset.labels is not None and np.ndim(dataset.labels) == 1
-    if single_label and not any(isinstance(metric, ConfusionMatrix) for metric in metrics):
+    if dataset.one_class_each and not any(
+        isinstance(metric, ConfusionMatrix) for metric in metrics
+    ):
         metrics.append(ConfusionMatrix())
     loss = build_loss(settings.Loss.Eval) if settings.Loss and settings.Loss.Eval else None
     loader = build_loader(settings, "Eval", dataset, world)
