@@ -32,11 +32,10 @@ import numpy as np
 import yaml
 
 from ppcls_lite.engine import checkpoint, manifest
-from ppcls_lite.engine.ranks import again
 from ppcls_lite.engine.record import VARYING
 from ppcls_lite.errors import UserError
 from ppcls_lite.system import safe_pickle
-from ppcls_lite.system.processes import environment
+from ppcls_lite.system.processes import environment, toolkit_command
 
 WAYS = ("SIGKILL", "SIGTERM", "write", "SIGUSR1", "SIGINT")
 WAYS_OF_RANKS = ("rank", "SIGTERM", "write", "SIGUSR1", "SIGKILL")
@@ -125,7 +124,7 @@ class Run:
     def start(self) -> subprocess.Popen[str]:
         """The run's process, or its launcher."""
         options = ["-c", str(self.recipe), "-o", f"Global.output_dir={self.run_dir.parent}"]
-        command = again(["train", *options])
+        command = toolkit_command(["train", *options])
         if self.processes > 1:  # the launcher takes a file
             entry = self.recipe.with_name("train.py")
             entry.write_text(ENTRY, encoding="utf-8")

@@ -7,6 +7,8 @@ The stable Python API; everything is imported on first use, so `import ppcls_lit
     config = ppcls_lite.load_config("configs/PPLCNet_x0_5.yaml", ["Global.epochs=1"])
     ppcls_lite.train(config); ppcls_lite.evaluate(config); ppcls_lite.export(config)
     results = ppcls_lite.Predictor("inference").predict(["a.jpg", "b.jpg"])
+
+`register` marks components of one's own (docs/extending.md).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ _HOMES = {
     "evaluate": "ppcls_lite.recipe.evaluate",
     "export": "ppcls_lite.recipe.export",
     "Predictor": "ppcls_lite.inference.predictor",
+    "register": "ppcls_lite.config.registry",
 }
 __all__ = [
     "Predictor",
@@ -38,6 +41,7 @@ __all__ = [
     "export",
     "list_models",
     "load_config",
+    "register",
     "train",
 ]
 

@@ -16,6 +16,8 @@ from typing import Any
 from ppcls_lite.engine import ranks
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.system import cores
+from ppcls_lite.system.machine import usable_cores
+from ppcls_lite.system.processes import toolkit_command
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
@@ -90,7 +92,7 @@ def _train(argv: list[str]) -> int:
     tree = _checked(args)
     processes = _cpu_processes(tree)
     if processes > 1:
-        return ranks.run(processes, ranks.again(["train", *argv, "-o", "Global.device=cpu"]))
+        return ranks.run(processes, toolkit_command(["train", *argv, "-o", "Global.device=cpu"]))
     cores.claim()
     from ppcls_lite.recipe.train import train
 
@@ -108,7 +110,7 @@ def _cpu_processes(tree: dict[str, Any]) -> int:
     if run.device == "gpu":
         raise ConfigError("Global.cpu_processes: is for a CPU, but Global.device is gpu")
     total = data.Train.sampler.get(ranks.size_key(data.Train.sampler.entry.arguments))
-    return ranks.resolve(run.cpu_processes, total, cores.usable())
+    return ranks.resolve(run.cpu_processes, total, usable_cores())
 
 
 def _eval(argv: list[str]) -> None:
@@ -176,13 +178,16 @@ def _config(argv: list[str]) -> None:
     options.add_argument("-c", "--config", metavar="FILE", help="the recipe (YAML)")
     options.add_argument("-o", "--override", action="append", default=[], metavar="key=value")
     options.add_argument("--list", nargs="?", const="", metavar="KIND", help="list components")
+    text = "with --list: files with components of one's own, beside those of the recipe"
+    options.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help=text)
     args = options.parse_args(argv)
     from ppcls_lite.config import show as show_config
 
     if args.list is None and args.config is None:
         options.error("one of -c FILE and --list is needed")
     if args.list is not None:
-        print(show_config.components(args.list))
+        own = show_config.plugins(args.config, args.override) if args.config else []
+        print(show_config.components(args.list, [*own, *args.plugins]))
     else:
         print(show_config.resolved(args.config, args.override), end="")
 

@@ -64,16 +64,19 @@ def test_a_training_begins_without_what_only_its_end_needs() -> None:
 
 def test_a_picture_of_the_first_batch_needs_no_matplotlib(tmp_path: Path) -> None:
     code = (
-        "import numpy as np; from ppcls_lite.engine.record import Recorder; "
-        f"r = Recorder({str(tmp_path)!r}); r.open(); "
-        "r.first_batch(np.random.rand(4, 3, 8, 8)); r.write('step', 1, 1, {'loss': 1.0})"
+        "from pathlib import Path; import numpy as np; "
+        "from ppcls_lite.engine.record import Recorder; "
+        "from ppcls_lite.report.pictures import RunPictures; "
+        f"folder = Path({str(tmp_path)!r}); r = Recorder(folder); r.open(); "
+        "r.first_batch(RunPictures(folder).first_batch(np.random.rand(4, 3, 8, 8))); "
+        "r.write('step', 1, 1, {'loss': 1.0})"
     )
     found, output = imported(code)
     assert not found & {"matplotlib", "visualdl"}, output
     assert (tmp_path / "first_batch.png").stat().st_size > 0
     curves = (
-        "from pathlib import Path; from ppcls_lite.engine import plots; "
+        "from pathlib import Path; from ppcls_lite.report import pictures; "
         "entry = {'epoch': 1, 'lr': 0.1, 'train': {'loss': 1.0}, 'eval': None}; "
-        f"plots.curves([entry], Path({str(tmp_path)!r}, 'curves.png'))"
+        f"pictures.curves([entry], Path({str(tmp_path)!r}, 'curves.png'))"
     )
     assert "matplotlib" in imported(curves)[0]  # what the test above would notice

@@ -13,7 +13,6 @@ Loads no Paddle. Read next: record.py (what a run leaves), ablate.py (the runs).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from ppcls_lite.config.file import find_config, load_config
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.image_list import read_image_list, read_labels
 from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.system.machine import usable_cores
 
 Tree = dict[str, Any]
 Pairs = dict[str, Any]  # dotted key -> value
@@ -159,7 +159,7 @@ def pairs_for(path: Path, data: Data, options: Options) -> Pairs:
         pairs[f"{section}.dataset.image_root"] = str(data.folder)
         pairs[f"{section}.dataset.cls_label_path"] = str(file)
         workers = getattr(settings.DataLoader, split).loader.num_workers
-        pairs[f"{section}.loader.num_workers"] = min(workers, os.cpu_count() or 1)
+        pairs[f"{section}.loader.num_workers"] = min(workers, usable_cores())
     if data.label_file and _at(wanted, "Infer.PostProcess"):
         pairs["Infer.PostProcess.class_id_map_file"] = str(data.label_file)
     pairs |= _budget(recipe, wanted, settings, options)

@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.ablation.table import Score
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.safe_pickle import atomic_file
+from ppcls_lite.system.files import write_text
 
 FILE = "row.json"
 Settings = dict[str, Any]  # flat: dotted key -> plain value
@@ -57,12 +57,6 @@ def write(folder: Path, settings: Mapping[str, Any], score: Score | None) -> Non
     """Keep the settings, and the score once there is one."""
     found = {"score": score and dataclasses.asdict(score), "settings": dict(settings)}
     write_text(folder / FILE, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file that is never half there."""
-    with atomic_file(path) as file:
-        file.write(text.encode("utf-8"))
 
 
 def settings_of(tree: dict[str, Any]) -> Settings:

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.ablation import record, table
+from experiments.ablation import table
 from experiments.ablation.plan import Run
 from experiments.ablation.table import PUBLISHED, Row, Score
 from ppcls_lite.data.image_list import read_lines
+from ppcls_lite.system.files import write_text
 
 Scores = Mapping[tuple[str, int], Score]  # by row and seed
 
@@ -42,7 +43,7 @@ class Report:
     def write(self, scores: Scores) -> None:
         """Write both files; runs without a score are `-` there."""
         text = f"# Ablation\n\n```bash\n{self.command}\n```\n\n{self.markdown(scores)}\n"
-        record.write_text(self.folder / "ablation.md", text)
+        write_text(self.folder / "ablation.md", text)
         first = self.runs[0].settings
         content = {
             "command": self.command,
@@ -55,7 +56,7 @@ class Report:
             "rows": [self._entry(row) for row in self._rows(scores).values()],
         }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        record.write_text(self.folder / "ablation.json", text)
+        write_text(self.folder / "ablation.json", text)
 
     def _rows(self, scores: Scores) -> dict[str, Row]:
         found: dict[str, list[Score]] = {name: [] for name in self.networks}

@@ -15,10 +15,9 @@ Read next: data/loader.py.
 from __future__ import annotations
 
 import argparse
-import os
+import itertools
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,6 +36,8 @@ from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
 from ppcls_lite.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD, NormalizeImage
 from ppcls_lite.data.transforms.orientation import RandFlipImage
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.machine import usable_cores
+from ppcls_lite.system.timing import in_turns, median_ratio, seconds
 
 AIM = 0.75  # of decoding alone
 TIMES = 1.6  # of the naive chain
@@ -54,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
     options.add_argument("--images", type=int, default=128, help="images a round (128)")
     options.add_argument("--batch-size", type=int, default=64)
     options.add_argument("--rounds", type=int, default=11)
-    options.add_argument("--workers", type=int, nargs="*", default=[len(os.sched_getaffinity(0))])
+    options.add_argument("--workers", type=int, nargs="*", default=[usable_cores()])
     args = options.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         if args.data:
@@ -85,27 +86,26 @@ def _compare(paths: list[str], batch_size: int, rounds: int, workers: list[int])
         name = f"{count} worker{'s' if count > 1 else ''}"
         contenders[name] = epochs(dataset, batch_size, count)
         cores[name] = count
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
-        for name, contender in contenders.items():
-            start = time.perf_counter()
-            contender(number)
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    # The ratio within a round is steadier than that of medians on a machine that others use too.
+    measured = in_turns({name: _timed(one) for name, one in contenders.items()}, rounds)
     print(f"{'':12}{'images/s':>10}{'per core':>10}{'of decode':>11}")
     ratios = {}
-    for name, times in seconds.items():
+    for name, times in measured.items():
         rate = len(paths) / statistics.median(times)
-        ratios[name] = statistics.median(d / t for d, t in zip(seconds["decode"], times))
+        ratios[name] = median_ratio(measured["decode"], times)
         share = ratios[name] / cores[name]
         print(f"{name:12}{rate:10.0f}{rate / cores[name]:10.0f}{share:11.1%}")
-    times = statistics.median(n / t for n, t in zip(seconds["naive"], seconds["toolkit"]))
+    times = median_ratio(measured["naive"], measured["toolkit"])
     aims = ratios["toolkit"] >= AIM, times >= TIMES
     verdicts = ["met" if met else "missed" for met in aims]
     print(f"toolkit against decode: {ratios['toolkit']:.1%}, aim {AIM:.0%}: {verdicts[0]}")
     print(f"toolkit against naive: {times:.2f}x, aim {TIMES:g}x: {verdicts[1]}")
     return 0 if all(aims) else 1
+
+
+def _timed(contender: Callable[[int], None]) -> Callable[[], float]:
+    """A call that returns the seconds of the contender's next epoch."""
+    numbers = itertools.count()
+    return lambda: seconds(lambda: contender(next(numbers)))[0]
 
 
 def training_set(paths: list[str], **decode: bool) -> LabeledDataset:

@@ -3,13 +3,14 @@
 One student learns from one teacher on the same batches in memory, in three ways: the teacher runs
 in every step; it runs and fills a new cache; its logits come from the cache. The three alternate
 within one run, so that the ratios hold on a busy machine too. Reading and augmenting images costs
-the same in all three and is left out: `benchmark.py data` measures it. Read next:
-../teacher_cache.py.
+the same in all three and is left out: `benchmark.py data` measures it.
+Read next: ppcls_lite/distill/teacher_cache.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -24,6 +25,7 @@ from ppcls_lite.engine import device
 from ppcls_lite.engine.tasks import Distilled
 from ppcls_lite.losses.distillation import dml_loss
 from ppcls_lite.models.create import create_model
+from ppcls_lite.system.timing import in_turns, median_ratio
 
 CLASSES = 1000
 RATE = 0.01
@@ -84,31 +86,33 @@ def run(argv: list[str]) -> int:
     images = options.steps * options.batch_size
     task = make_task(options.teacher, options.student)
     epoch = epoch_of(task, batches)
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     print(
         f"{options.student} from {options.teacher} on {used}: {options.rounds} rounds of "
         f"{options.steps} steps of {options.batch_size} images of "
         f"{options.image_size}x{options.image_size}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(options.rounds + 1):
-            place = Path(folder) / str(number)
-            cache = open_cache(place, 1, images, {"Teacher": CLASSES}, {})
-            for way in WAYS:
-                task.teacher_outputs = task.run_teachers
-                if way != "teacher":
-                    task.teacher_outputs = lambda b, c=cache: c.outputs(b, task.run_teachers)
-                spent = epoch()
-                if way == "filling":
-                    cache.flush()
-                if number > 0:  # the first one warms up
-                    seconds[way].append(spent)
+        caches = (
+            open_cache(Path(folder) / str(number), 1, images, {"Teacher": CLASSES}, {})
+            for number in itertools.count()
+        )
+
+        def running() -> float:
+            task.teacher_outputs = task.run_teachers
+            return epoch()
+
+        def filling() -> float:
+            cache = next(caches)
+            task.teacher_outputs = lambda batch: cache.outputs(batch, task.run_teachers)
+            spent = epoch()
+            cache.flush()
+            return spent
+
+        # the last one reads what the one before it has written
+        seconds = in_turns(dict(zip(WAYS, (running, filling, epoch))), options.rounds)
     for way, spent in seconds.items():
         print(f"{way:8} {images / statistics.median(spent):9.1f} images/s")
-    ratios = {
-        way: statistics.median(a / b for a, b in zip(seconds["teacher"], seconds[way]))
-        for way in WAYS[1:]
-    }
+    ratios = {way: median_ratio(seconds["teacher"], seconds[way]) for way in WAYS[1:]}
     print(
         f"against the running teacher: filling {ratios['filling']:.2f} times, cache "
         f"{ratios['cache']:.2f} times as fast (medians)"

@@ -8,7 +8,7 @@ Contenders, one after another in every round so that a busy machine slows all of
 
 Aim: streamed >= 85 % of the slower of the two. That can be met only where each has cores of its
 own: decode threads + inference threads <= cores. `--soak N` then streams N images and prints the
-memory of both processes at every tenth. Read next: inference/stream.py.
+memory of both processes at every tenth. Read next: inference/pipeline.py.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ import numpy as np
 from experiments.speed.data import generate
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
 from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.inference.pipeline import ahead, batched
 from ppcls_lite.inference.predictor import Predictor
-from ppcls_lite.inference.stream import ahead, batched, decode
+from ppcls_lite.system.machine import usable_cores
+from ppcls_lite.system.timing import in_turns
 
 AIM = 0.85
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -86,24 +88,23 @@ def _compare(
     }
     print(
         f"{len(paths)} images, batches of {args.batch_size}, {args.decode_threads} decode and "
-        f"{args.threads} inference threads on {os.cpu_count()} cores; {args.rounds} rounds, medians"
+        f"{args.threads} inference threads on {usable_cores()} cores; {args.rounds} rounds, medians"
     )
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    costs: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(args.rounds + 1):
-        for name, contender in contenders.items():
-            start, used = time.perf_counter(), _processor_time(isolated.engine.pid)
-            images = contender()
-            if number:  # the first round warms up
-                rates[name].append(images / (time.perf_counter() - start))
-                costs[name].append(1e3 * (_processor_time(isolated.engine.pid) - used) / images)
-    for name, values in rates.items():
-        cost = statistics.median(costs[name])
-        rate = statistics.median(values)
+
+    def turn(contender: Callable[[], int]) -> tuple[float, float]:
+        """Images a second, and milliseconds of processor an image."""
+        start, used = time.perf_counter(), _processor_time(isolated.engine.pid)
+        images = contender()
+        passed, spent = time.perf_counter() - start, _processor_time(isolated.engine.pid) - used
+        return images / passed, 1e3 * spent / images
+
+    found = in_turns({name: partial(turn, c) for name, c in contenders.items()}, args.rounds)
+    for name, values in found.items():
+        rate, cost = map(statistics.median, zip(*values))
         print(f"{name:10}{rate:9.1f} images/s {cost:8.2f} ms of processor time per image")
     ratio = statistics.median(
         streamed / min(decoding, running)
-        for decoding, running, streamed in zip(*rates.values(), strict=True)
+        for (decoding, _), (running, _), (streamed, _) in zip(*found.values(), strict=True)
     )
     verdict = "met" if ratio >= AIM else "missed"
     print(f"streamed against the slower of the two: {ratio:.1%}, aim {AIM:.0%}: {verdict}")
@@ -111,7 +112,7 @@ def _compare(
 
 
 def _decoded(predictor: Predictor, paths: list[Path], threads: int) -> Iterator[object]:
-    return ahead(partial(decode, predictor, False), paths, threads, 4 * threads)
+    return ahead(predictor.preprocess, paths, threads, 4 * threads)
 
 
 def soak(predictor: Predictor, images: Iterator[Path], args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ keep to their own cores with one thread each, as `paddle.distributed.launch tool
 them. All are started first; then they take turns, so that other work on the machine meets both.
 Where it is busy all the time, the ratio by
 processor time says what is left of it: how fast they were if each process had a core to itself.
-Read before: train.py, engine/cores.py.
+Read before: train.py, ppcls_lite/system/cores.py.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from ppcls_lite.engine import ranks
 from ppcls_lite.errors import UserError
 from ppcls_lite.system import cores
+from ppcls_lite.system.machine import usable_cores
+from ppcls_lite.system.processes import environment, free_ports
+from ppcls_lite.system.timing import in_turns
 
 ANSWER = "seconds:"  # before a worker's measurement, which a library's messages may surround
 
@@ -38,16 +42,12 @@ def compare(options: argparse.Namespace) -> int:
     print(
         f"{options.arch} on the CPU: {options.rounds} rounds of {options.steps} steps of "
         f"{options.batch_size} images of {options.image_size}x{options.image_size} per process; "
-        f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before the start"
+        f"{usable_cores()} cores, load {os.getloadavg()[0]:.1f} before the start"
     )
-    costs: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         teams = {n: stack.enter_context(_team(n, options, Path(folder, str(n)))) for n in counts}
-        for round_number in range(options.rounds + 1):
-            for count, team in teams.items():
-                cost = _epoch(team)
-                if round_number > 0:  # the first one warms up
-                    costs[count].append(cost)
+        turns = {count: partial(_epoch, team) for count, team in teams.items()}
+        costs = in_turns(turns, options.rounds)
     images = options.steps * options.batch_size
     for count, measured in costs.items():
         speeds = [count * images / wall for wall, _ in measured]
@@ -72,10 +72,10 @@ def compare(options: argparse.Namespace) -> int:
 def _team(count: int, options: argparse.Namespace, folder: Path) -> Iterator[list]:
     """`count` processes that are ready to train."""
     folder.mkdir()
-    ports = ranks.free_ports(count + 1)
+    ports = free_ports(count + 1)
     endpoints = [f"127.0.0.1:{port}" for port in ports[1:]]
     shared = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
-    shared |= {"GLOG_minloglevel": "2", "PYTHONWARNINGS": "ignore"}
+    shared = environment(shared, GLOG_minloglevel="2", PYTHONWARNINGS="ignore")
     team: list[subprocess.Popen] = []
     command = [sys.executable, "-m", __name__, "--arch", options.arch, "--run-dir", str(folder)]
     for name in ("steps", "batch_size", "image_size", "rounds", "cpu_kernels"):

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,14 +21,17 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata, util
+from functools import partial
+from importlib import util
 from pathlib import Path
 from typing import Any
 
 from experiments.speed.contender import ANSWER, READY, scale_of
-from ppcls_lite.engine.ranks import free_ports, place
+from ppcls_lite.engine.ranks import place
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.processes import environment
+from ppcls_lite.system.machine import cpu_model, installed_versions, usable_processors
+from ppcls_lite.system.processes import environment, free_ports
+from ppcls_lite.system.timing import in_turns, median_ratio
 
 PARTS = ("train", "eval", "data")
 
@@ -78,8 +80,7 @@ def rows(parts: Sequence[str], cores: int, torch: bool) -> list[Row]:
 def run(argv: Sequence[str]) -> int:
     """The command line; exit status 1 if `--strict` and an aim is missed."""
     options = _parser().parse_args(argv)
-    everything = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    cores = everything or list(range(os.cpu_count() or 1))
+    cores = usable_processors()
     python = options.torch_python or sys.executable
     torch = scale_of(options.arch) is not None and not options.no_torch
     torch = torch and (options.torch_python is not None or util.find_spec("torch") is not None)
@@ -107,8 +108,7 @@ def run(argv: Sequence[str]) -> int:
 def ratio(found: dict[Row, Measured], row: Row) -> float:
     """How many times as fast a contender is as the first one of its part, round by round."""
     first = next(other for other in found if other.part == row.part)
-    pairs = zip(found[row].speeds, found[first].speeds)
-    return statistics.median(own / base for own, base in pairs)
+    return median_ratio(found[row].speeds, found[first].speeds)
 
 
 def table(found: dict[Row, Measured]) -> list[str]:
@@ -168,19 +168,19 @@ def _team(
 
 
 def _take_turns(teams: dict[Row, list[subprocess.Popen[str]]], rounds: int) -> dict[Row, Measured]:
-    found = {row: Measured([], []) for row in teams}
-    for number in range(rounds + 1):
-        for row, team in teams.items():
-            for process in team:
-                with contextlib.suppress(BrokenPipeError):  # its end is noticed below
-                    process.stdin.write("go\n")
-                    process.stdin.flush()
-            answers = [tuple(map(float, words)) for words in _lines(row, team, ANSWER)]
-            images, wall, cpu = (list(values) for values in zip(*answers))
-            if number > 0:  # the first round warms up
-                found[row].speeds.append(sum(images) / max(wall))
-                found[row].cpu.append(sum(cpu) / sum(images))
-    return found
+    found = in_turns({row: partial(_turn, row, team) for row, team in teams.items()}, rounds)
+    return {row: Measured(*map(list, zip(*turns))) for row, turns in found.items()}
+
+
+def _turn(row: Row, team: list[subprocess.Popen[str]]) -> tuple[float, float]:
+    """Images a second, and seconds of processor an image, in one round of a team."""
+    for process in team:
+        with contextlib.suppress(BrokenPipeError):  # its end is noticed below
+            process.stdin.write("go\n")
+            process.stdin.flush()
+    answers = [tuple(map(float, words)) for words in _lines(row, team, ANSWER)]
+    images, wall, cpu = (list(values) for values in zip(*answers))
+    return sum(images) / max(wall), sum(cpu) / sum(images)
 
 
 def _lines(row: Row, team: list[subprocess.Popen[str]], mark: str) -> list[list[str]]:
@@ -219,22 +219,11 @@ def _images(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def _about(options: argparse.Namespace, cores: int) -> dict[str, Any]:
-    names = {"paddle": "paddlepaddle", "numpy": "numpy"}
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                cpu = line.split(":", 1)[1].strip()
-                break
-    versions = {}
-    for name, package in names.items():
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(package)
     return {
-        "cpu": cpu,
+        "cpu": cpu_model(),
         "cores": cores,
         "load_before": os.getloadavg()[0],
-        "versions": versions,
+        "versions": installed_versions(("paddlepaddle", "numpy")),
         "options": {key: value for key, value in vars(options).items() if value is not None},
     }
 

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -27,13 +28,17 @@ from experiments.speed import processes
 from ppcls_lite import kernels
 from ppcls_lite.engine import device, log, memory
 from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import Trainer
+from ppcls_lite.engine.training_state import TrainingState
+from ppcls_lite.engine.writer import Writer
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.metrics.topk import TopkAcc
 from ppcls_lite.models.create import create_model
 from ppcls_lite.optim.schedule import Cosine
+from ppcls_lite.system.timing import in_turns
 
 CLASSES = 1000
 RATE = 0.01
@@ -49,6 +54,8 @@ class Cost:
 
 class Batches:
     """`steps` batches an epoch, made beforehand; measures from the first to after the last."""
+
+    paths = ()
 
     def __init__(self, steps: int, batch_size: int, image_size: int) -> None:
         paddle.seed(0)
@@ -109,20 +116,18 @@ def toolkit_loop(
     model = create_model(arch, class_num=CLASSES)
     kernels.prepare(model, cpu_kernels, paddle.get_device())
     optimizer = paddle.optimizer.Momentum(RATE, 0.9, model.parameters(), weight_decay=3e-5)
-    trainer = Trainer(
+    state = TrainingState(
         Supervised(model, CombinedLoss([CELoss()])),
         optimizer,
         Cosine(epochs=rounds, step_each_epoch=len(batches), learning_rate=RATE),
-        batches,
-        run_dir,
-        epochs=0,
+        steps=len(batches),
         metrics=[TopkAcc([1, 5])],
         world=world,
     )
+    writer = Writer(run_dir, active=state.world.is_main)
 
     def epoch() -> None:
-        trainer.epochs += 1
-        trainer.fit()
+        Trainer(state, batches, Plan(epochs=state.epoch), writer).fit()
 
     return epoch
 
@@ -146,13 +151,14 @@ def run(argv: list[str]) -> int:
             "bare": bare_loop(options.arch, batches),
             "toolkit": toolkit_loop(options.arch, batches, run_dir, options.rounds + 1),
         }
-        costs: dict[str, list[Cost]] = {name: [] for name in contenders}
-        for round_number in range(options.rounds + 1):
-            for name, epoch in contenders.items():
-                with contextlib.redirect_stdout(io.StringIO()):
-                    epoch()
-                if round_number > 0:  # the first one warms up
-                    costs[name].append(batches.cost)
+
+        def turn(epoch: Callable[[], None]) -> Cost:
+            with contextlib.redirect_stdout(io.StringIO()):
+                epoch()
+            return batches.cost
+
+        turns = {name: partial(turn, epoch) for name, epoch in contenders.items()}
+        costs = in_turns(turns, options.rounds)
     for name, measured in costs.items():
         speed = images / statistics.median(cost.wall for cost in measured)
         cpu = statistics.median(cost.cpu for cost in measured) / images

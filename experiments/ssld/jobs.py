@@ -23,9 +23,9 @@ from experiments.ablation.plan import Data
 from experiments.ablation.table import Score
 from ppcls_lite.config.check import check
 from ppcls_lite.config.file import load_config
-from ppcls_lite.engine.ranks import again
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.processes import environment
+from ppcls_lite.system.files import write_text
+from ppcls_lite.system.processes import environment, toolkit_command
 
 STATUS_SECONDS = 30  # between two lines about what is running
 
@@ -84,7 +84,7 @@ def split_labels(data: Data, count: int, limit: int | None, folder: Path) -> Map
         "eval": evaluation,
     }
     for name, lines in lists.items():
-        record.write_text(folder / f"{name}_list.txt", "\n".join(lines) + "\n")
+        write_text(folder / f"{name}_list.txt", "\n".join(lines) + "\n")
     return {name: folder / f"{name}_list.txt" for name in lists}
 
 
@@ -184,7 +184,7 @@ def _export(job: Job) -> None:
 
 
 def _command(job: Job, verb: str, *more: str) -> subprocess.Popen:
-    command = again([verb, "-c", job.recipe])
+    command = toolkit_command([verb, "-c", job.recipe])
     for text in (*job.overrides, *more):
         command += ["-o", text]
     with (job.folder / "output.txt").open("ab") as output:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import resource
 import shlex
 import statistics
@@ -28,11 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.ablation.plan import Data, find_data
-from experiments.ablation.record import write_text
 from experiments.ablation.table import spread_note
 from experiments.ssld.jobs import Job, finished, split_labels, train
 from ppcls_lite.cli import INTERRUPTED
 from ppcls_lite.config.file import find_config
+from ppcls_lite.system.files import write_text
+from ppcls_lite.system.machine import usable_cores
 
 TEACHER_SEED = 0  # one teacher for all students of a row
 ROWS = {
@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         *("--processes",),
         type=int,
-        default=os.cpu_count() or 1,
+        default=usable_cores(),
         metavar="N",
         help="trainings at a time, one thread each; default: the cores",
     )

@@ -6,14 +6,20 @@ latency.py.
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import platform
 import re
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ppcls_lite.system.machine import (
+    cpu_flags,
+    cpu_model,
+    cpu_quota,
+    installed_versions,
+    usable_processors,
+)
 
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "openvino", "onnxruntime", "numpy")
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
@@ -86,13 +92,12 @@ class Machine:
 
 def describe(root: Path = Path("/"), usable: tuple[int, ...] | None = None) -> Machine:
     """Read the machine from the files below `root`; `usable` are this process's processors."""
-    usable = tuple(_usable() if usable is None else usable)
-    information = _read(root / "proc/cpuinfo")
-    flags = set(_after(r"^flags\s*:(.*)$", information, "").split())
+    usable = tuple(usable_processors() if usable is None else usable)
+    flags = cpu_flags(root)
     groups = sorted({_siblings(root, cpu) for cpu in usable})
     load = _read(root / "proc/loadavg").split()
     return Machine(
-        cpu=_after(r"^model name\s*:(.*)$", information, platform.processor() or "unknown"),
+        cpu=cpu_model(root),
         instructions=tuple(name for name in _ISA if name in flags),
         usable=usable,
         cores=tuple(min(set(group) & set(usable)) for group in groups),
@@ -100,10 +105,10 @@ def describe(root: Path = Path("/"), usable: tuple[int, ...] | None = None) -> M
         governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
         or None,
         hypervisor="hypervisor" in flags,
-        quota=_quota(_read(root / "sys/fs/cgroup/cpu.max")),
+        quota=cpu_quota(root),
         load=float(load[0]) if load else None,
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        versions=_versions(),
+        versions=installed_versions(_PACKAGES),
     )
 
 
@@ -127,12 +132,6 @@ def _busy() -> dict[int, int]:
     return found
 
 
-def _usable() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def _siblings(root: Path, cpu: int) -> tuple[int, ...]:
     path = root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
     found: list[int] = []
@@ -141,28 +140,6 @@ def _siblings(root: Path, cpu: int) -> tuple[int, ...]:
             first, _, last = part.partition("-")
             found += range(int(first), int(last or first) + 1)
     return tuple(sorted(found)) or (cpu,)
-
-
-def _quota(text: str) -> float | None:
-    words = text.split()
-    if len(words) != 2 or words[0] == "max":
-        return None
-    return int(words[0]) / int(words[1])
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # not installed: not part of what is measured
-    return found
-
-
-def _after(pattern: str, text: str, default: str) -> str:
-    match = re.search(pattern, text, re.M)
-    return match[1].strip() if match else default
 
 
 def _read(path: Path) -> str:

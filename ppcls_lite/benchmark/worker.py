@@ -8,11 +8,9 @@ end), latency_profile.py.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -20,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.processes import end_with_parent
 
 MARK, END = "ppcls_lite: run", "ppcls_lite: end"  # a line before each run, and after a turn
 _WARM = 2  # runs at the beginning of each turn that are not counted
-_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 Run = Callable[[Any], Any]
 
@@ -168,15 +166,9 @@ class Worker:
         return self._inputs[key]
 
 
-def _end_with_parent() -> None:
-    """Have Linux end this process with its parent, even while it is stopped."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main(argv: list[str]) -> int:
     """The life of the process: argv[0] is its setting as JSON."""
-    _end_with_parent()
+    end_with_parent()
     setting = json.loads(argv[0])
     if setting["cores"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, setting["cores"])

@@ -12,7 +12,8 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ppcls_lite.config import registry
@@ -22,6 +23,7 @@ from ppcls_lite.config.settings import RETRIEVAL, RecipeSettings
 from ppcls_lite.errors import ConfigError, UserError
 
 CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed")  # filled in by the recipe
+Inside = Callable[["Node", Any], None]
 DEFAULT_NAME = {"schedule": "ConstLR", "sampler": "DistributedBatchSampler"}
 
 
@@ -42,12 +44,16 @@ class Node:
             return self.entry.fixed[name]
         return next(a.default for a in self.entry.arguments if a.name == name)
 
-    def build(self, **context: Any) -> Any:
-        """Import the class and call it; `context` fills arguments that the YAML leaves out."""
+    def build(self, inside: Inside | None = None, **context: Any) -> Any:
+        """Import the class and call it; `context` fills arguments that the YAML leaves out.
+
+        Components among the arguments are built before, and handed to `inside` with their nodes.
+        """
         values = dict(self.entry.fixed)
         for argument in self.entry.arguments:
             if argument.name in self.arguments:
-                values[argument.name] = _build_all(self.arguments[argument.name], context)
+                value = self.arguments[argument.name]
+                values[argument.name] = _build_all(value, inside, context)
             elif argument.name in context:
                 values[argument.name] = context[argument.name]
             elif argument.default is REQUIRED:
@@ -63,10 +69,10 @@ def check(tree: dict[str, Any], notes: list[str] | None = None) -> RecipeSetting
 
     `notes` collects what a log should say about keys that are accepted but have no effect.
     """
-    walker = _Walker()
     refusal = _refusal(tree)
     if refusal:  # everything else in such a recipe would be unknown as well
         raise ConfigError(refusal)
+    walker = _Walker(registry.entries(plugins_of(tree)))
     settings = walker.dataclass(tree, RecipeSettings, "")
     if walker.problems:
         count = len(walker.problems)
@@ -79,25 +85,40 @@ def check(tree: dict[str, Any], notes: list[str] | None = None) -> RecipeSetting
     return settings
 
 
-def build(node: Any, kind: str, **context: Any) -> Any:
-    """Check and build one component from its YAML form, e.g. `{"ResizeImage": {"size": 32}}`."""
-    walker = _Walker()
+def plugins_of(tree: dict[str, Any]) -> list[str]:
+    """The files that `Global.plugins` names, as far as it is a list of texts."""
+    run = tree.get("Global")
+    files = run.get("plugins") if isinstance(run, dict) else None
+    return [file for file in files if isinstance(file, str)] if isinstance(files, list) else []
+
+
+def build(node: Any, kind: str, plugins: Sequence[str | Path] = (), **context: Any) -> Any:
+    """Check and build one component from its YAML form, e.g. `{"ResizeImage": {"size": 32}}`.
+
+    It may come from one of the files `plugins`.
+    """
+    walker = _Walker(registry.entries(plugins))
     checked = walker.component(node, ComponentOf(kind), kind)
     if walker.problems:
         raise ConfigError("\n".join(walker.problems))
     return checked.build(**context)
 
 
-def build_list(nodes: Iterable[Any], kind: str, **context: Any) -> list[Any]:
+def build_list(
+    nodes: Iterable[Any], kind: str, plugins: Sequence[str | Path] = (), **context: Any
+) -> list[Any]:
     """`build` for each item of a list such as `transform_ops`."""
-    return [build(node, kind, **context) for node in nodes]
+    return [build(node, kind, plugins, **context) for node in nodes]
 
 
-def _build_all(value: Any, context: dict[str, Any]) -> Any:
+def _build_all(value: Any, inside: Inside | None, context: dict[str, Any]) -> Any:
     if isinstance(value, Node):
-        return value.build(**context)
+        built = value.build(inside, **context)
+        if inside is not None:
+            inside(value, built)
+        return built
     if isinstance(value, list):
-        return [_build_all(item, context) for item in value]
+        return [_build_all(item, inside, context) for item in value]
     return value
 
 
@@ -170,7 +191,8 @@ def _suggest(name: object, known: Iterable[str]) -> str:
 class _Walker:
     """Converts values along their types and collects problems instead of raising."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: registry.Table) -> None:
+        self.table = table
         self.problems: list[str] = []
         self.notes: list[str] = []
 
@@ -218,7 +240,7 @@ class _Walker:
                     f"{path}: {mark.reason}; found {value!r}, remove the key or set {mark.value!r}"
                 )
             return mark.value
-        trial = _Walker()
+        trial = _Walker(self.table)
         converted = trial.value(value, base, path)
         if trial.problems or (isinstance(mark, Range) and converted not in mark):
             return self.wrong(value, kind, path)
@@ -229,7 +251,7 @@ class _Walker:
             return None
         kinds = tuple(k for k in kinds if k is not type(None))
         for kind in kinds:
-            trial = _Walker()
+            trial = _Walker(self.table)
             converted = trial.value(value, kind, path)
             if not trial.problems:
                 self.notes += trial.notes
@@ -281,7 +303,7 @@ class _Walker:
             name, values = value, {}
         elif isinstance(value, dict) and "name" in value:
             name, values = value["name"], {k: v for k, v in value.items() if k != "name"}
-        elif isinstance(value, dict) and kind in DEFAULT_NAME and not _one_key(value, kind):
+        elif isinstance(value, dict) and kind in DEFAULT_NAME and not self.one_key(value, kind):
             name, values = DEFAULT_NAME[kind], value
         elif isinstance(value, dict) and len(value) == 1:
             ((name, values),) = value.items()
@@ -295,6 +317,7 @@ class _Walker:
         entry = self.find(name, kind, path)
         if entry is None:
             return None
+        entry = entry.fix(dict(mark.fixed)) if mark.fixed else entry
         if not isinstance(values, dict):
             self.problems.append(f"{path}: expected the arguments of {name}, found {values!r}")
             return None
@@ -310,12 +333,16 @@ class _Walker:
             extras = mark.extras(**{k: given.pop(k) for k in names if k in given})
         return Node(entry, given, path, extras)
 
+    def one_key(self, value: dict[str, Any], kind: str) -> bool:
+        """Whether a map is `X: {...}` with a component's name as its only key."""
+        return len(value) == 1 and (kind, next(iter(value))) in self.table
+
     def find(self, name: Any, kind: str, path: str) -> Entry | None:
-        entries = registry.entries()
-        if isinstance(name, str) and (kind, name) in entries:
-            return entries[kind, name]
-        others = [k for k, n in entries if n == name]
-        hint = f"; it is a {others[0]}" if others else _suggest(name, registry.names(kind))
+        if isinstance(name, str) and (kind, name) in self.table:
+            return self.table[kind, name]
+        others = [k for k, n in self.table if n == name]
+        known = registry.names(kind, self.table)
+        hint = f"; it is a {others[0]}" if others else _suggest(name, known)
         self.problems.append(f"{path}: there is no {kind} {name!r}{hint}")
         return None
 
@@ -332,11 +359,6 @@ def _fields(kind: type) -> tuple[Argument, ...]:
             default = REQUIRED
         found.append(Argument(item.name, hints[item.name], default))
     return tuple(found)
-
-
-def _one_key(value: dict[str, Any], kind: str) -> bool:
-    """Whether a map is `X: {...}` with a component's name as its only key."""
-    return len(value) == 1 and (kind, next(iter(value))) in registry.entries()
 
 
 def _is_ignored(kind: Any) -> bool:

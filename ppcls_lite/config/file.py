@@ -105,7 +105,7 @@ def _read_with_bases(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     if resolved in below:
         chain = " -> ".join(str(p) for p in (*below, resolved))
         raise ConfigError(f"{path}: {BASE} leads in a circle: {chain}")
-    own = _read(path)
+    own = _with_plugins_beside(_read(path), path.parent)
     bases = own.pop(BASE, [])
     tree: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
@@ -135,6 +135,19 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         found = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise ConfigError(f"{path}: expected sections such as Global and Arch, found {found}")
+    return tree
+
+
+def _with_plugins_beside(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """`tree`; a file of its `Global.plugins` that lies in `folder`, beside the recipe, is named so.
+
+    Any other stays relative to the working directory, like all paths of a recipe.
+    """
+    run = tree.get("Global")
+    files = run.get("plugins") if isinstance(run, dict) else None
+    if isinstance(files, list):
+        beside = [isinstance(file, str) and (folder / file).is_file() for file in files]
+        run["plugins"] = [str(folder / f) if there else f for f, there in zip(files, beside)]
     return tree
 
 

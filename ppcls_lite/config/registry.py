@@ -1,45 +1,40 @@
-"""One flat registry: component name -> where its class lives and which arguments it takes.
+"""Component name -> where its class lives and which arguments it takes.
 
-The registry is read from the package's *source* (`ast`), not by importing it: a configuration can
-be checked, and every component listed, without loading Paddle. `@register("kind")` marks a class;
-the class is imported when it is built. Because of that a registered class keeps to three rules
-(a test compares them with `inspect.signature`): fully annotated arguments in the types of
-schema.py, literal defaults, no `*args` or `**kwargs`. Read next: config.py.
+The table is read from *source* (source.py), not by importing it: a configuration can be checked,
+and every component listed, without loading Paddle. `@register("kind")` marks a class; the class is
+imported when it is built. Because of that a registered class keeps to three rules (a test compares
+them with `inspect.signature`): fully annotated arguments in the types of schema.py, literal
+defaults, no `*args` or `**kwargs`.
+
+Components come from this package, from installed packages (entry-point group
+`ppcls_lite.plugins`, whose entries name modules), and from the files that a recipe names as
+`Global.plugins`. The latter are handed on by whoever looks a name up; nothing is remembered of
+them but the imported modules. Read next: check.py.
 """
 
 from __future__ import annotations
 
-import ast
+import difflib
 import functools
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import importlib.metadata
+import importlib.util
+import sys
+import traceback
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from types import ModuleType
+from typing import Any, TypeVar
 
-from ppcls_lite.config import schema
+from ppcls_lite.config.source import PACKAGE, Argument, Source
+from ppcls_lite.config.source import REQUIRED as REQUIRED
+from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.errors import ConfigError
 
 Class = TypeVar("Class", bound=type)
-REQUIRED: Any = ...  # the default of an argument that must be given
-PACKAGE = Path(__file__).resolve().parent.parent
-
-_TYPES: Mapping[str, Any] = {
-    **{t.__name__: t for t in (bool, int, float, str, list, dict)},
-    **{name: kind for name, kind in vars(schema).items() if get_origin(kind) is Annotated},
-    "Size": schema.Size,
-    "Component": schema.Component,
-    "Literal": Literal,
-    "Any": Any,
-}
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One constructor argument: its name, its type (a `typing` object) and its default."""
-
-    name: str
-    type: Any
-    default: Any = REQUIRED
+GROUP = "ppcls_lite.plugins"  # the entry-point group of installed plug-ins
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,8 @@ class Entry:
     """One component: `kind` and `name` as in the YAML, the class, and its arguments.
 
     `fixed` holds the arguments that a name of the zoo stands for (`PPLCNet_x0_5`: scale 0.5).
+    `path` is the file that holds the class; `plugin` names the file or the installed package of a
+    component that is not this package's, and `from_file` says that it is a file.
     """
 
     name: str
@@ -55,11 +52,25 @@ class Entry:
     class_name: str
     arguments: tuple[Argument, ...]
     summary: str = ""
+    path: Path = PACKAGE
+    plugin: str | None = None
+    from_file: bool = False
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
+    def fix(self, values: Mapping[str, Any]) -> Entry:
+        """The same component with some arguments decided; those that it does not take are left."""
+        fixed = {a.name: values[a.name] for a in self.arguments if a.name in values}
+        free = tuple(a for a in self.arguments if a.name not in fixed)
+        return replace(self, arguments=free, fixed={**self.fixed, **fixed})
+
     def load(self) -> type:
-        """Import and return the class."""
-        return getattr(importlib.import_module(self.module), self.class_name)
+        """Import and return the class; ConfigError where a plug-in cannot be imported."""
+        run = self.from_file and self.module not in sys.modules
+        module = _run(self.path, self.module) if run else importlib.import_module(self.module)
+        return getattr(module, self.class_name)
+
+
+Table = Mapping[tuple[str, str], Entry]
 
 
 def register(
@@ -74,100 +85,112 @@ def register(
     return lambda cls: cls
 
 
-@functools.cache
-def entries() -> dict[tuple[str, str], Entry]:
-    """All components of the package, keyed by (kind, name)."""
-    found: dict[tuple[str, str], Entry] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        source = path.read_text(encoding="utf-8")
-        if "@register(" not in source:
-            continue
-        relative = path.relative_to(PACKAGE.parent).with_suffix("")
-        module = ".".join(relative.parts).removesuffix(".__init__")
-        for entry in _entries_of(ast.parse(source, str(path)), module):
-            other = found.setdefault((entry.kind, entry.name), entry)
-            if other is not entry:
-                raise TypeError(f"{entry.kind} {entry.name!r}: {module} and {other.module}")
-    return found | _zoo_entries(found)
+def entries(plugins: Sequence[str | Path] = ()) -> Table:
+    """All components, keyed by (kind, name): the installed ones and those of the files `plugins`.
+
+    Raises ConfigError for a file that is missing, broken or without components, and for a name
+    that is taken, with both files.
+    """
+    table = dict(_installed())
+    for file in dict.fromkeys(Path(plugin).expanduser().absolute() for plugin in plugins):
+        _add(table, _of_file(file))
+    return table
 
 
-def names(kind: str) -> list[str]:
+def names(kind: str, table: Table | None = None) -> list[str]:
     """The sorted names of one kind."""
-    return sorted(name for entry_kind, name in entries() if entry_kind == kind)
+    table = entries() if table is None else table
+    return sorted(name for entry_kind, name in table if entry_kind == kind)
 
 
-def _zoo_entries(found: dict[tuple[str, str], Entry]) -> dict[tuple[str, str], Entry]:
-    """The rows of the model zoo: a family's class with some arguments fixed."""
-    from ppcls_lite.config.zoo import ZOO
-
-    rows = {}
+@functools.cache
+def _package() -> Table:
+    """The components of this package and its model zoo."""
+    table: dict[tuple[str, str], Entry] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "@register(" in path.read_text(encoding="utf-8"):
+            parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+            _add(table, _read(Source(path), ".".join(parts).removesuffix(".__init__")))
     for name, row in ZOO.items():
-        family = found["model", row.family]
-        free = tuple(a for a in family.arguments if a.name not in row.args)
+        family = table["model", row.family]
         summary = f"{row.family} with {row.args}" if row.args else family.summary
-        rows["model", name] = Entry(
-            name, "model", family.module, family.class_name, free, summary, row.args
+        table["model", name] = replace(family, name=name, summary=summary).fix(row.args)
+    return table
+
+
+@functools.cache
+def _installed() -> Table:
+    """The components of this package and of installed packages that have an entry point."""
+    table = dict(_package())
+    for point in importlib.metadata.entry_points(group=GROUP):
+        package = point.dist.name if point.dist else point.module
+        try:
+            found = importlib.util.find_spec(point.module)
+        except ImportError:
+            found = None
+        if found is None or not found.origin:
+            raise ConfigError(
+                f"the installed package {package} names {point.module} in the entry-point group "
+                f"{GROUP}, but there is no such module: repair it, or pip uninstall {package}"
+            )
+        _add(table, _read(Source(Path(found.origin)), point.module, package))
+    return table
+
+
+def _of_file(file: Path) -> list[Entry]:
+    """The components of a plug-in file."""
+    if not file.is_file():
+        near = difflib.get_close_matches(file.name, [f.name for f in file.parent.glob("*.py")], 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"plug-in {file}: there is no such file{hint}")
+    source = Source(file)
+    key = zlib.crc32(f"{file}\n{source.text}".encode())  # a changed file is another module
+    module = f"plugin_{file.stem}_{key:08x}"
+    found = [replace(e, from_file=True) for e in _read(source, module, file.name)]
+    if not found:
+        raise ConfigError(
+            f"plug-in {file}: there is no component in it; mark a class with @register(KIND), "
+            "`from ppcls_lite import register`"
         )
-    return rows
-
-
-def _entries_of(tree: ast.Module, module: str) -> list[Entry]:
-    found = []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.ClassDef):
-            continue
-        for mark in node.decorator_list:
-            if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "register":
-                options = {k.arg: ast.literal_eval(k.value) for k in mark.keywords}
-                kind, *positional = (ast.literal_eval(a) for a in mark.args)
-                name = options.get("name") or (positional or [node.name])[0]
-                summary = (ast.get_docstring(node) or "").split("\n")[0]
-                arguments = _arguments(node, module)
-                for alias in (name, *options.get("aliases", ())):
-                    found.append(Entry(alias, kind, module, node.name, arguments, summary))
     return found
 
 
-def _arguments(node: ast.ClassDef, module: str) -> tuple[Argument, ...]:
-    init = next((f for f in node.body if getattr(f, "name", "") == "__init__"), None)
-    if not isinstance(init, ast.FunctionDef):
-        return ()
-    where = f"{module}.{node.name}"
-    spec = init.args
-    if spec.vararg or spec.kwarg or spec.posonlyargs:
-        raise TypeError(f"{where}: a registered constructor takes named arguments only")
-    positional = spec.args[1:]
-    missing = [None] * (len(positional) - len(spec.defaults))
-    pairs = [*zip(positional, [*missing, *spec.defaults]), *zip(spec.kwonlyargs, spec.kw_defaults)]
-    return tuple(_argument(argument, default, where) for argument, default in pairs)
+def _read(source: Source, module: str, plugin: str | None = None) -> Iterator[Entry]:
+    for mark in source.marks():
+        kinds = {kind for kind, _ in _package()} if plugin else {mark.kind}
+        if mark.kind not in kinds:
+            raise ConfigError(
+                f"{source.path}:{mark.line}: there is no kind {mark.kind!r} of component; kinds: "
+                f"{', '.join(sorted(kinds))}"
+            )
+        for name in mark.names:
+            yield Entry(
+                *(name, mark.kind, module, mark.class_name, mark.arguments, mark.summary),
+                *(source.path, plugin),
+            )
 
 
-def _argument(argument: ast.arg, default: ast.expr | None, where: str) -> Argument:
-    if argument.annotation is None:
-        raise TypeError(f"{where}: argument {argument.arg!r} has no annotation")
+def _add(table: dict[tuple[str, str], Entry], found: Iterable[Entry]) -> None:
+    for entry in found:
+        other = table.setdefault((entry.kind, entry.name), entry)
+        if other is not entry:
+            raise ConfigError(
+                f"{entry.path}: the {entry.kind} {entry.name!r} is in {other.path} already; give "
+                "one of them another name"
+            )
+
+
+def _run(path: Path, name: str) -> ModuleType:
+    """Run a plug-in's file as the module `name`."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    made = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        kind = _type(argument.annotation)
-        value = REQUIRED if default is None else ast.literal_eval(default)
-    except (KeyError, ValueError) as error:
-        raise TypeError(f"{where}: argument {argument.arg!r}: not in schema.py: {error}") from error
-    return Argument(argument.arg, kind, value)
-
-
-def _type(node: ast.expr) -> Any:
-    """The type that an annotation in the source stands for."""
-    match node:
-        case ast.Constant(value=None):
-            return None
-        case ast.Constant(value=str(text)):  # a quoted annotation
-            return _type(ast.parse(text, mode="eval").body)
-        case ast.Name(id=name):
-            return _TYPES[name]
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _type(left) | _type(right)
-        case ast.Subscript(value=ast.Name(id="Literal" | "Component" as name), slice=item):
-            return _TYPES[name][ast.literal_eval(item)]
-        case ast.Subscript(value=base, slice=ast.Tuple(elts=items)):
-            return _type(base)[tuple(_type(item) for item in items)]
-        case ast.Subscript(value=base, slice=item):
-            return _type(base)[_type(item)]
-    raise ValueError(ast.unparse(node))
+        spec.loader.exec_module(made)
+    except Exception as error:
+        del sys.modules[name]
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((f":{f.lineno}" for f in reversed(frames) if f.filename == str(path)), "")
+        raise ConfigError(
+            f"plug-in {path}{line}: cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    return made

@@ -62,11 +62,13 @@ class ComponentOf:
     """A nested component of one kind, written `{name: X, ...}` or `X: {...}` in the YAML.
 
     `extras` is a dataclass of further keys that stand beside the component's own arguments and
-    are read by the recipe (`Arch.pretrained`, `dataset.batch_transform_ops`).
+    are read by the recipe (`Arch.pretrained`, `dataset.batch_transform_ops`). `fixed` are the
+    arguments, by name, that are decided where it stands.
     """
 
     kind: str
     extras: type | None = None
+    fixed: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass
@@ -77,15 +79,22 @@ class ScheduleExtras:
 
 
 @dataclass
-class NetworkExtras:
-    """Keys beside a network's own arguments, in `Arch` and in `Arch.models`."""
+class TrunkExtras:
+    """Keys beside the own arguments of a network inside another one."""
 
     pretrained: bool | str | None = False  # True: the official file; a path or an address: that
     use_ssld: bool = False  # with pretrained True: the SSLD-distilled official file
+
+
+@dataclass
+class NetworkExtras(TrunkExtras):
+    """Keys beside a network's own arguments, in `Arch` and in `Arch.models`."""
+
     use_sync_bn: bool = False
 
 
 NetworkSpec = Annotated[object, ComponentOf("model", NetworkExtras)]
+TrunkSpec = Annotated[object, ComponentOf("model", TrunkExtras, (("class_num", 0),))]
 TransformSpec = Annotated[object, ComponentOf("transform")]
 BatchTransformSpec = Annotated[object, ComponentOf("batch_transform")]
 DatasetSpec = Annotated[object, ComponentOf("dataset")]

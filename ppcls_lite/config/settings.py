@@ -64,6 +64,7 @@ class GlobalSettings:
     total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
     teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept
     teacher_cache_views: PositiveInt = 1  # augmentations of each image that the epochs repeat
+    plugins: list[str] = field(default_factory=list)  # files with components of one's own
 
     max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
     eval_skip_bad: bool = False  # leave unreadable images out of an evaluation

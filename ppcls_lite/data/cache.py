@@ -21,7 +21,7 @@ import mmap
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,7 @@ import PIL
 from PIL import Image
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.files import atomic_file, locked
 
 Kind = Literal["ram", "disk"]
 _MAGIC = b"ppcls_lite cache 1\n".ljust(32)
@@ -120,7 +121,7 @@ def on_disk(paths: Sequence[str], folder: str | Path, name: str, backend: str) -
     path = folder / f"{name}-{_digest(paths, backend)}.decoded"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / ".lock"):
+        with locked(folder / ".lock"):
             if not _is_whole(path, len(paths)):
                 _create(path, paths)
                 for old in folder.glob(f"{name}-*.decoded"):
@@ -184,18 +185,11 @@ def _create(path: Path, paths: Sequence[str]) -> None:
     for old in path.parent.glob(f".{path.name}.*"):  # of a process that was killed here
         old.unlink()
     _require_room(total, shutil.disk_usage(path.parent).free, "disk", str(path.parent), len(paths))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, total)  # a full disk shows now, not as SIGBUS
-            file.truncate(total)
-            file.write(fixed)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, total)  # a full disk shows now, not as SIGBUS
+        file.truncate(total)
+        file.write(fixed)
 
 
 def _digest(paths: Sequence[str], backend: str) -> str:
@@ -234,16 +228,3 @@ def _free_memory() -> int:
         used = int((group / "memory.current").read_text(encoding="ascii"))
         free = min(free, limit - used)
     return max(free, 0)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time, as far as the system has locks."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

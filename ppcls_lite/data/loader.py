@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from ppcls_lite.data import workers
 from ppcls_lite.data.fetch import Fetched, Fetcher
 from ppcls_lite.data.samplers import BatchSampler
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.machine import usable_cores
 
 log = logging.getLogger("ppcls_lite")
 
@@ -82,6 +82,7 @@ class Loader:
                 "leave the key out (batch_transform_ops: null)"
             )
         self.dataset = dataset
+        self.paths: Sequence[str] = dataset.paths
         self.batch_sampler = batch_sampler
         self.num_workers = usable_workers(num_workers)
         self.use_shared_memory = use_shared_memory
@@ -165,7 +166,7 @@ def usable_workers(wanted: int) -> int:
     if wanted and not workers.available():
         log.info("num_workers: %d -> 0, worker processes are only supported on Linux", wanted)
         return 0
-    cores = len(os.sched_getaffinity(0)) if wanted else 0
+    cores = usable_cores() if wanted else 0
     if wanted > cores:
         log.info("num_workers: %d -> %d, the number of CPU cores here", wanted, cores)
     return min(wanted, cores)

@@ -28,7 +28,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +39,7 @@ import cv2
 from ppcls_lite.data.fetch import Allocate, Fetched, Fetcher, new_arrays
 from ppcls_lite.data.shared_buffer import SharedBuffer, views
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.processes import watch_parent
 
 log = logging.getLogger("ppcls_lite")
 Result = TypeVar("Result")
@@ -208,7 +208,7 @@ def _work(
         other.close()
     for name in IGNORED_SIGNALS:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    watch_parent(parent)
     gc.freeze()  # a collection would touch, and so copy, all memory shared with the parent
     cv2.setNumThreads(0)  # the processes are the parallelism
     buffers = [SharedBuffer() for _ in range(prefetch)]
@@ -252,12 +252,6 @@ def _attempt(fetcher: Fetcher, step: int, keys: Any, allocate: Allocate) -> Fetc
         return error
     except Exception:  # a bug: the parent shows where in the worker it happened
         return RuntimeError(f"in a data worker:\n{traceback.format_exc()}")
-
-
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def _kill(workers: list[_Worker]) -> None:

@@ -23,6 +23,7 @@ from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines import Engine, find_program, make_engine
+from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 
 logger = logging.getLogger("ppcls_lite")
@@ -190,21 +191,13 @@ def _normalizer_of(spec: InferenceSpec, folder: Path) -> Normalizer:
     Raises:
         UserError: it makes BGR images, or does not normalise.
     """
-    arguments = {name: values for op in spec.transform_ops for name, values in _named(op).items()}
-    if not DecodeImage(**arguments.get("DecodeImage", {})).to_rgb:
+    ops = Preprocessor(spec.transform_ops).transform.ops
+    if not all(op.to_rgb for op in ops if isinstance(op, DecodeImage)):
         raise UserError(f"{folder / FILE_NAME}: takes BGR images (to_rgb: false), expected RGB")
-    if "NormalizeImage" not in arguments:
+    normalizing = [op for op in ops if isinstance(op, NormalizeImage)]
+    if not normalizing:
         raise UserError(
             f"{folder / FILE_NAME}: has no NormalizeImage, so how the network wants its images is "
             "unknown; say mean, std and scale"
         )
-    return NormalizeImage(**arguments["NormalizeImage"]).normalizer
-
-
-def _named(op: Any) -> dict[str, dict[str, Any]]:
-    """`{name: arguments}` of a transform in any of its YAML forms."""
-    if isinstance(op, str):
-        return {op: {}}
-    if "name" in op:
-        return {op["name"]: {key: value for key, value in op.items() if key != "name"}}
-    return {name: arguments or {} for name, arguments in op.items()}
+    return normalizing[-1].normalizer

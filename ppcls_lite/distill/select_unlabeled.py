@@ -27,6 +27,7 @@ from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
 from ppcls_lite.data.unlabeled import path_in, walk_images
 from ppcls_lite.distill.near_duplicates import DISTANCE, KnownImages, distances, perceptual_hash
 from ppcls_lite.errors import ImageError, UserError
+from ppcls_lite.system.files import atomic_text
 
 SCORES, DUPLICATES, BAD = "scores.jsonl", "near_duplicates.txt", "bad_files.txt"
 
@@ -154,7 +155,7 @@ def select(
     counts: Counter[str] = Counter()
     with (output / SCORES).open(encoding="utf-8") as lines, contextlib.ExitStack() as stack:
         side = {
-            name: stack.enter_context(_new_file(output / name))
+            name: stack.enter_context(atomic_text(output / name))
             for name in (DUPLICATES, BAD)
             if not (output / name).exists()
         }
@@ -171,7 +172,7 @@ def select(
             if name in side:
                 rest = f"\t{found['distance']} bits" if name == DUPLICATES else ""
                 side[name].write(f"{found['path']}\t{found[about]}{rest}\n")
-        out = stack.enter_context(_new_file(target))
+        out = stack.enter_context(atomic_text(target))
         for number, place in sorted(best.items()):
             for score, path in place.ranked():
                 out.write(f"{path}\t{number}\t{score:.4f}\n")
@@ -358,12 +359,3 @@ def _lines_of(file: Path) -> Iterator[str]:
         return
     with file.open(encoding="utf-8-sig") as lines:  # line by line: the list may be long
         yield from (path_in(line.strip()) for line in lines if line.strip())
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[Any]:
-    """A file that appears when it is whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        yield file
-    temporary.replace(path)

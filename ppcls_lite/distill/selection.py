@@ -3,8 +3,8 @@
     python tools/select_unlabeled.py TEACHER POOL --val LIST --top 4000 --output DIR
 
 A second run with the same arguments goes on where the first one stopped; with another `--top` it
-chooses again from the scores that are there. Read next: data/select_unlabeled.py (what happens),
-models/inference_model.py (the teacher).
+chooses again from the scores that are there. Read next: select_unlabeled.py (what happens),
+inference_model.py (the teacher).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ppcls_lite.distill.select_unlabeled import (
 )
 from ppcls_lite.engine import device, log
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.predictor import build_transform
+from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import InferenceSpec
 
 IMAGENET_EVALUATION = (
@@ -61,13 +61,13 @@ class Teacher:
                 raise UserError(f"{config}: has no Infer.transforms, which say what the file wants")
         if not is_onnx:
             ops = InferenceSpec.read(Path(path)).transform_ops
-        self._transform = build_transform(ops)
+        self._preprocess = Preprocessor(ops)
         self._model = InferenceModel(path, threads=threads)
         self.identity = f"{self._model.checksum()} {ops}"
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB to the network's input (C, H, W) float32."""
-        return self._transform({"image": image}, None)["image"]
+        return self._preprocess(image).array
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
         """(N, C, H, W) float32 to (N, classes)."""

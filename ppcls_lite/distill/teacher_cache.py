@@ -12,7 +12,6 @@ Read next: teachers.py (when it is used, and what the header is made of).
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ import paddle
 from paddle import Tensor
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.files import TEMPORARY, write_text
 
 FORMAT = 1
 HEADER, FILLED = "header.json", "filled.u8"
@@ -175,7 +175,9 @@ def _create(folder: Path, header: Mapping[str, Any], sizes: Mapping[str, int]) -
     """Make empty files, and the header last: without it there is no cache."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        strange = sorted(p.name for p in folder.iterdir() if p.name not in {*sizes, "header.tmp"})
+        strange = sorted(
+            p.name for p in folder.iterdir() if p.name not in sizes and not p.match(TEMPORARY)
+        )
         if strange:
             raise UserError(
                 f"{folder}: holds other files ({', '.join(strange[:3])}); name a folder of its own "
@@ -190,12 +192,7 @@ def _create(folder: Path, header: Mapping[str, Any], sizes: Mapping[str, int]) -
         for name, size in sizes.items():
             with (folder / name).open("wb") as file:
                 file.truncate(size)  # a sparse file of zeros
-        temporary = folder / "header.tmp"
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(header, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / HEADER)
+        write_text(folder / HEADER, json.dumps(header, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
 

@@ -8,16 +8,15 @@ All files are complete on the disk before the first takes its place: after a cra
 disk the previous ones are still whole. The prefixes in a run folder are `latest`, `previous` (what
 `latest` was before), `best_model` and `epoch_N`. Optimizer state is stored
 under the parameters' names in the state dict, because Paddle's own names (conv2d_0.w_0) count
-the layers made in the process. Read next: keeper.py, which decides when; trainer.py.
+the layers made in the process. Read next: training_state.py, which makes the state, and
+checkpoint_manager.py, which decides when it is written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import pickle
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from paddle import nn
 
 from ppcls_lite.engine import manifest
 from ppcls_lite.errors import UserError
-from ppcls_lite.system import safe_pickle
+from ppcls_lite.system import files, safe_pickle
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -53,19 +52,18 @@ def save(prefix: str | Path, state: Mapping[str, Any], previous: str | Path | No
     with contextlib.ExitStack() as renamed_at_its_end:
         # the last takes its place first: the state and then what describes it, the weights after
         order = [*reversed(list(contents)[1:]), manifest.SUFFIX, ".pdstate"]
-        files = {
-            suffix: renamed_at_its_end.enter_context(safe_pickle.atomic_file(_with(prefix, suffix)))
+        opened = {
+            suffix: renamed_at_its_end.enter_context(files.atomic_file(_with(prefix, suffix)))
             for suffix in order
         }
         for suffix, content in contents.items():
             safe_pickle.require_plain(content)
-            hashing = manifest.HashingFile(files[suffix])
+            hashing = manifest.HashingFile(opened[suffix])
             pickle.dump(content, hashing, protocol=4)
             sums[suffix] = hashing.entry()
-        files[manifest.SUFFIX].write(manifest.text(sums, facts))
-        for file in files.values():  # a full disk may show itself as late as here
-            file.flush()
-            os.fsync(file.fileno())
+        opened[manifest.SUFFIX].write(manifest.text(sums, facts))
+        for file in opened.values():  # all of them, before the first takes its place
+            files.sync(file)
         if previous is not None:
             _keep(prefix, Path(previous))
     if "_raw.pdparams" not in contents:  # of a run with an average, before
@@ -138,7 +136,7 @@ def remove(prefix: Path) -> None:
 
 def remove_leftovers(run_dir: Path) -> None:
     """Delete the unfinished files that a killed process left."""
-    for path in run_dir.glob(".*.tmp"):  # safe_pickle.atomic_file names them so
+    for path in run_dir.glob(files.TEMPORARY):
         path.unlink(missing_ok=True)
 
 
@@ -148,14 +146,8 @@ def _keep(prefix: Path, previous: Path) -> None:
         source, target = _with(prefix, suffix), _with(previous, suffix)
         if not source.exists():
             target.unlink(missing_ok=True)
-            continue
-        temporary = target.with_name(f".{target.name}.tmp")
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, temporary)
-        temporary.replace(target)
+        else:
+            files.link_or_copy(source, target)
 
 
 def _without_suffix(prefix: str | Path) -> Path:

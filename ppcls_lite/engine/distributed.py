@@ -90,31 +90,31 @@ class World:
                 with self._connected(), paddle.no_grad():
                     distributed.broadcast(tensor, 0)
 
-    def average(self, layer: nn.Layer, *wishes: bool) -> tuple[bool, ...]:
+    def average(self, layer: nn.Layer, *flags: bool) -> tuple[bool, ...]:
         """Make the gradients and running statistics of `layer` their means over the ranks.
 
-        Returns for each of the `wishes` whether any rank has it: they agree in the same message.
+        Returns for each of the `flags` whether it is set on any rank: they travel along.
         """
         if self.size == 1:
-            return wishes
+            return flags
         tensors = layer.state_dict()
         parameters = [p for p in tensors.values() if p.grad is not None]
         statistics = [t for name, t in tensors.items() if name.endswith(STATISTICS)]
         parts = [p.grad for p in parameters] + statistics
         with paddle.no_grad():
-            flags = paddle.to_tensor([float(wish) for wish in wishes])
-            message = paddle.concat([*(flatten(part) for part in parts), flags])
+            own = paddle.to_tensor([float(flag) for flag in flags])
+            message = paddle.concat([*(flatten(part) for part in parts), own])
             with self._connected():
                 distributed.all_reduce(message)
             message /= self.size
             sizes = [part.size for part in parts]
-            *means, agreed = paddle.split(message, [*sizes, len(wishes)])
+            *means, shares = paddle.split(message, [*sizes, len(flags)])
             means = [m.reshape(p.shape).astype(p.dtype) for m, p in zip(means, parts)]
             for parameter, mean in zip(parameters, means):
                 parameter.grad = mean
             for statistic, mean in zip(statistics, means[len(parameters) :]):
                 statistic.set_value(mean)
-            return tuple(bool(share > 0) for share in agreed.tolist())
+            return tuple(bool(share > 0) for share in shares.tolist())
 
     @contextlib.contextmanager
     def telling_failures(self) -> Iterator[None]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ppcls_lite.engine.evaluate import Loader
 from ppcls_lite.engine.meters import NotFiniteError
 from ppcls_lite.errors import UserError
 
 SHOWN_FILES = 8
 
 
-def explained(error: NotFiniteError, loader: Any, run_dir: Path) -> NotFiniteError:
+def explained(error: NotFiniteError, loader: Loader, run_dir: Path) -> NotFiniteError:
     """The same error with where to look: the term, the rate, the images, the last checkpoint."""
     origin = error.origin
     names = [name for name, value in error.terms.items() if not math.isfinite(value)]
@@ -60,10 +60,10 @@ def _last_good(run_dir: Path) -> str:
     return "- no checkpoint was written yet, so the run starts over."
 
 
-def _files(error: NotFiniteError, loader: Any) -> str:
+def _files(error: NotFiniteError, loader: Loader) -> str:
     """`: a.jpg, b.jpg, ...` if the batch and the data set tell which images they were."""
-    paths = getattr(getattr(loader, "dataset", None), "paths", None)
-    if error.origin.index is None or paths is None:
+    paths = loader.paths
+    if error.origin.index is None or len(paths) == 0:
         return " (labels, corrupt or constant images, the normalisation)"
     index = [int(i) for i in error.origin.index.numpy().reshape(-1)]
     shown = ", ".join(str(paths[i]) for i in index[:SHOWN_FILES])

@@ -35,7 +35,12 @@ class Metric(Protocol):
 
 
 class Loader(Protocol):
-    """Batches of one epoch in an order that depends on the epoch's number only."""
+    """Batches of one epoch in an order that depends on the epoch's number only.
+
+    paths: the file of each image, which `batch["index"]` counts; empty if they are in no files.
+    """
+
+    paths: Sequence[str]
 
     def __len__(self) -> int: ...
     def epoch(self, epoch: int, start_step: int = 0) -> Iterable[Batch]: ...

@@ -8,25 +8,22 @@ Read next: cores.py, distributed.py.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import functools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 from ppcls_lite.engine.signals import WATCHED
 from ppcls_lite.errors import ConfigError
+from ppcls_lite.system.processes import end_with_parent, free_ports
 
 SMALLEST_PART = 32  # images a process; below, `auto` leaves batch normalisation alone
 GRACE_SECONDS = 15  # for the other ranks to end after one that failed
-_PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def resolve(wanted: int | Literal["auto"], batch_size: int, cores: int) -> int:
@@ -78,6 +75,8 @@ def run(processes: int, command: Sequence[str]) -> int:
             if process.poll() is None:
                 process.send_signal(number)
 
+    # Should this process be killed, its ranks stop and save.
+    start = functools.partial(end_with_parent, signal.SIGTERM, os.getpid())
     previous = {watched: signal.signal(watched, hand_on) for watched in WATCHED}
     try:
         for rank in range(processes):
@@ -87,7 +86,7 @@ def run(processes: int, command: Sequence[str]) -> int:
                     command,
                     env=environment,
                     start_new_session=True,  # a terminal's Ctrl-C comes once, from us
-                    preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                    preexec_fn=start if sys.platform == "linux" else None,
                 )
             )
         return _status(team)
@@ -98,13 +97,6 @@ def run(processes: int, command: Sequence[str]) -> int:
             process.wait()
         for watched, handler in previous.items():
             signal.signal(watched, handler)
-
-
-def again(arguments: Sequence[str]) -> list[str]:
-    """The command that runs `ppcls-lite ARGUMENTS` in a process of its own."""
-    root = str(Path(__file__).resolve().parents[2])
-    start = f"import sys; sys.path.insert(0, {root!r}); from ppcls_lite.cli import main"
-    return [sys.executable, "-c", f"{start}; sys.exit(main(sys.argv[1:]))", *arguments]
 
 
 def _status(team: Sequence[subprocess.Popen]) -> int:
@@ -121,12 +113,6 @@ def _status(team: Sequence[subprocess.Popen]) -> int:
     return 128 - code if code < 0 else code  # killed by a signal: as a shell says it
 
 
-def _end_with_parent() -> None:
-    """In a rank, before its program: stop and save if the command is killed."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)
-
-
 def place(rank: int, port: int, ends: Sequence[str]) -> dict[str, str]:
     """The environment that `paddle.distributed.launch` gives to a rank on a CPU."""
     count = str(len(ends))
@@ -140,12 +126,3 @@ def place(rank: int, port: int, ends: Sequence[str]) -> dict[str, str]:
         "PADDLE_CURRENT_ENDPOINT": ends[rank],
         "PADDLE_TRAINER_ENDPOINTS": ",".join(ends),
     }
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -4,7 +4,7 @@ One JSON object a line, `kind` is `step` (a printed step: means since the epoch'
 (an epoch's means) or `eval`. A resumed run first drops the lines that were written after its
 checkpoint, so that the file equals an uninterrupted run's apart from times. VisualDL's file is
 written anew from metrics.jsonl by each start, because VisualDL shows only the newest file of a
-folder. Read next: visual.py, plots.py.
+folder. Read next: visual.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_lite.engine import plots
 from ppcls_lite.engine.visual import VisualLog
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.safe_pickle import atomic_file
+from ppcls_lite.system.files import atomic_file
 
 Value = float | int | str | bool
 VARYING = ("batch_cost", "reader_cost", "ips", "peak_rss_mb", "peak_gpu_mb")  # in no two runs alike
@@ -29,7 +28,6 @@ VARYING = ("batch_cost", "reader_cost", "ips", "peak_rss_mb", "peak_gpu_mb")  # 
 class Recorder:
     """Writes the records of a run into `run_dir`.
 
-    `mean` and `std` (per channel, in units of 0..1) undo the normalisation of pictures.
     `hyper_parameters` go to VisualDL's table, with the names of the values to compare there.
     """
 
@@ -37,14 +35,10 @@ class Recorder:
         self,
         run_dir: str | Path,
         use_visualdl: bool = False,
-        mean: tuple[float, ...] | None = None,
-        std: tuple[float, ...] | None = None,
         hyper_parameters: Mapping[str, Value] | None = None,
     ) -> None:
         self.path = Path(run_dir) / "metrics.jsonl"
         self.lines = 0
-        self._picture = self.path.with_name("first_batch.png")
-        self._mean, self._std = mean, std
         self._hyper_parameters = dict(hyper_parameters or {})
         self._visual = VisualLog(Path(run_dir) / "vdl") if use_visualdl else None
 
@@ -58,8 +52,6 @@ class Recorder:
             self._visual.open(self._hyper_parameters)
             for record in kept:
                 self._visual.add(record)
-            if kept and self._picture.exists():
-                self._visual.image("train/first_batch", plots.read_image(self._picture))
 
     def write(self, kind: str, epoch: int, step: int, values: Mapping[str, Value]) -> None:
         """Add one record; `step` counts the updates of the whole run."""
@@ -79,17 +71,10 @@ class Recorder:
         if self._visual:
             self._visual.add(record)
 
-    def rewind(self, lines: int) -> None:
-        """Take back the records after the first `lines`."""
-        if lines < self.lines:
-            self.open(lines)
-
-    def first_batch(self, images: np.ndarray) -> None:
-        """Show the first augmented batch (N, C, H, W), in first_batch.png and VisualDL."""
-        grid = plots.image_grid(images, self._mean, self._std)
-        plots.write_image(grid, self._picture)
+    def first_batch(self, picture: np.ndarray) -> None:
+        """Show `picture` (H, W, 3) uint8, the first augmented batch, in VisualDL."""
         if self._visual:
-            self._visual.image("train/first_batch", grid)
+            self._visual.image("train/first_batch", picture)
 
     def close(self) -> None:
         if self._visual:
@@ -105,25 +90,3 @@ class Recorder:
             except json.JSONDecodeError:  # the torn last line of a killed run
                 break
         return records
-
-
-class NoRecorder(Recorder):
-    """Writes nothing: the recorder of all ranks but rank 0."""
-
-    def __init__(self) -> None:
-        self.lines = 0
-
-    def open(self, keep: int = 0) -> None:
-        pass
-
-    def write(self, kind: str, epoch: int, step: int, values: Mapping[str, Value]) -> None:
-        pass
-
-    def rewind(self, lines: int) -> None:
-        pass
-
-    def first_batch(self, images: np.ndarray) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

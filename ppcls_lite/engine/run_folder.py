@@ -7,15 +7,16 @@ VisualDL's records. Read next: checkpoint.py, record.py.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.files import write_text
+from ppcls_lite.system.machine import cpu_model, installed_versions, usable_cores
+from ppcls_lite.system.processes import ROOT
 
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python-headless", "opencv-python")
 
@@ -38,27 +39,23 @@ def prepare(run_dir: str | Path) -> Path:
 def write_config(run_dir: Path, text: str) -> Path:
     """Keep the resolved configuration (YAML text) as config.yaml."""
     path = run_dir / "config.yaml"
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 
 def write_versions(run_dir: Path) -> Path:
     """Keep what the result may depend on as versions.json (see `versions`)."""
     path = run_dir / "versions.json"
-    path.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(versions(), indent=2) + "\n")
     return path
 
 
 def versions() -> dict[str, str]:
     """Versions of this package, Python, Paddle, numpy and OpenCV; processor; commit of the code."""
     found = {"python": platform.python_version(), "system": platform.platform()}
-    for package in ("ppcls-lite", *PACKAGES):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    found["processor"] = _processor()
-    found["cores"] = str(os.cpu_count())
+    found |= installed_versions(("ppcls-lite", *PACKAGES))
+    found["processor"] = cpu_model()
+    found["cores"] = str(usable_cores())
     commit = _commit()
     if commit:
         found["commit"] = commit
@@ -66,22 +63,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def _commit() -> str | None:
     """The checkout's commit, with `+changes` if it was edited; None outside a checkout."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+    if not (ROOT / ".git").exists():
         return None
     try:
-        git = [*("git", "-C", str(here)), "-c", "core.fsmonitor=false"]
+        git = [*("git", "-C", str(ROOT)), "-c", "core.fsmonitor=false"]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
         edits = subprocess.run(
             [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True

@@ -1,55 +1,32 @@
 """The training loop: `fit` is the run, `step` is one update. Both fit on a screen.
 
-The trainer is handed everything it works with: a task (network and loss), an optimizer, a schedule
-(the learning rate as a function of the update's number), loaders and metrics. The whole training
-state is one dict (`state`), written to the run folder after every epoch, in between as the keeper
-says, and when the run is interrupted; `resume` continues at the exact step. On a CPU a run that was
-stopped and resumed ends with the same weights, bit by bit, and the same records as any other.
-Read next: training_state.py, evaluate.py, keeper.py, amp.py, ema.py, record.py.
+The trainer moves a `TrainingState` (network, loss, optimizer, the place in the run) over a loader
+as a `Plan` says, and hands what is worth keeping to a `Writer`. The state is written after every
+epoch, in between where that is asked for, and when the run is interrupted; `resume` continues at
+the exact step. On a CPU a run that was stopped and resumed ends with the same weights, bit by bit,
+and the same records as any other.
+Read next: training_state.py, plan.py, writer.py, scoring.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-import paddle
-
-from ppcls_lite.engine import (
-    checkpoint,
-    diverged,
-    log,
-    memory,
-    plots,
-    run_folder,
-    training_state,
-)
-from ppcls_lite.engine.amp import Precision
-from ppcls_lite.engine.distributed import World
-from ppcls_lite.engine.ema import ExponentialAverage
-from ppcls_lite.engine.evaluate import Evaluator, Loader, Metric, totals
-from ppcls_lite.engine.keeper import Keeper
-from ppcls_lite.engine.meters import Meters, NotFiniteError, Origin
-from ppcls_lite.engine.record import NoRecorder, Recorder
+from ppcls_lite.engine import checkpoint, diverged, log, memory, scoring
+from ppcls_lite.engine.evaluate import Evaluator, Loader, totals
+from ppcls_lite.engine.meters import NotFiniteError, Origin
+from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.signals import Reason, StopSignals
-from ppcls_lite.engine.tasks import Batch, Supervised
+from ppcls_lite.engine.tasks import Batch
+from ppcls_lite.engine.training_state import TrainingState
+from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import UserError
 
 logger = logging.getLogger("ppcls_lite")
-
-
-class Schedule(Protocol):
-    """The learning rate of update `step` (from 0).
-
-    A schedule that follows the score has `observe(value)`, `state()` and `load_state(state)` too.
-    """
-
-    def __call__(self, step: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -67,140 +44,82 @@ class FitResult:
     exit_code: int = 0
 
 
-def steps_per_epoch(batches: int, update_freq: int = 1) -> int:
-    """Updates per epoch; the last one takes the batches that are left."""
-    return math.ceil(batches / update_freq)
-
-
 class Trainer:
-    """Trains `task` for `epochs` epochs over `loader` and writes everything to `run_dir`.
+    """Trains the task of `state` over `loader`; `evaluator` scores its network between epochs.
 
-    `metrics` are computed on the training batches; `evaluator` scores the network every
-    `eval_interval` epochs after `start_eval_epoch`, and after the last one. `update_freq` batches
-    make one update, whose gradient is that of one large batch. A line is printed every
-    `print_batch_step` updates. The `keeper` writes checkpoints (by default after each epoch). With
-    an `ema` both networks are evaluated, the averaged one decides. `early_stop` evaluations without
-    a better score end the run, `max_minutes` interrupt it. In a `world` of several ranks each
-    trains on its part of every batch, and rank 0 writes to `run_dir`.
+    In a world of several ranks each trains on its part of every batch, and rank 0 writes.
     """
 
     def __init__(
         self,
-        task: Supervised,
-        optimizer: paddle.optimizer.Optimizer,
-        schedule: Schedule,
+        state: TrainingState,
         loader: Loader,
-        run_dir: str | Path,
-        *,
-        epochs: int,
-        metrics: Sequence[Metric] = (),
+        plan: Plan,
+        writer: Writer,
         evaluator: Evaluator | None = None,
-        recorder: Recorder | None = None,
-        labels: Sequence[str] | None = None,
-        update_freq: int = 1,
-        print_batch_step: int = 10,
-        eval_interval: int = 1,
-        start_eval_epoch: int = 0,
-        keeper: Keeper | None = None,
-        precision: Precision | None = None,
-        ema: ExponentialAverage | None = None,
-        early_stop: int | None = None,
-        max_minutes: float | None = None,
-        world: World | None = None,
     ) -> None:
         if len(loader) == 0:
             raise UserError(
                 "the training set yields no batch. With drop_last, it needs at least one whole "
                 "batch: lower DataLoader.Train.sampler.batch_size"
             )
-        if hasattr(schedule, "observe") and evaluator is None:
+        if state.schedule.follows_score and evaluator is None:
             raise UserError(
-                f"the schedule {type(schedule).__name__} follows the evaluation's score, but this "
-                "run has no evaluation: set Global.eval_during_train and DataLoader.Eval"
+                f"the schedule {type(state.schedule).__name__} follows the evaluation's score, but "
+                "this run has no evaluation: set Global.eval_during_train and DataLoader.Eval"
             )
-        self.task, self.optimizer, self.schedule, self.loader = task, optimizer, schedule, loader
-        self.run_dir = run_folder.prepare(run_dir)
-        self.epochs = epochs
-        self.metrics, self.evaluator = list(metrics), evaluator
-        self.world = world or World()
-        self.recorder = recorder or (Recorder(run_dir) if self.world.is_main else NoRecorder())
-        self.labels = labels
-        self.update_freq = update_freq
-        self.print_batch_step = print_batch_step
-        self.keeper = keeper or Keeper(run_dir)
-        self.precision, self.ema = precision or Precision(), ema
-        self.early_stop = early_stop
-        self.eval_interval, self.start_eval_epoch = eval_interval, start_eval_epoch
-        self.steps = steps_per_epoch(len(loader), update_freq)
-
-        self.epoch, self.step_in_epoch = 1, 0  # the running epoch (from 1), updates done in it
-        self.meters = Meters(pass_over=self.precision.scaler is not None)
-        self.watch, self.stop = log.Stopwatch(), StopSignals(max_minutes)
-        self.stopping = self.saving = False  # what some rank wants after this step: on all the same
-        self.best: dict[str, Any] = {}  # epoch, scores, confusion
-        self.history: list[dict[str, Any]] = []
-        self.kept_lines = 0  # of metrics.jsonl, which are from before a resume
-
-    @property
-    def updates(self) -> int:
-        """Updates since the run began; the schedule's step."""
-        return (self.epoch - 1) * self.steps + self.step_in_epoch
+        self.state, self.loader, self.plan, self.writer = state, loader, plan, writer
+        self.evaluator, self.world = evaluator, state.world
+        self.watch, self.stop = log.Stopwatch(), StopSignals(plan.max_minutes)
+        self.stopping = self.saving = False  # what some rank asks for after this step
 
     def fit(self) -> FitResult:
         """Train to the end, or to the first signal or time limit, which loses nothing.
 
         Raises `NotFiniteError` for a loss that is NaN or infinite, with advice.
         """
-        if self.world.is_main:
-            checkpoint.remove_leftovers(self.run_dir)
-        self.recorder.open(self.kept_lines)
-        self.task.train()
-        with self.stop, contextlib.closing(self.recorder), contextlib.closing(self.keeper):
-            while self._goes_on():
-                with log.bar(self._place, self.steps, self.step_in_epoch) as bar:
+        state, plan = self.state, self.plan
+        self.writer.open(state.lines)
+        state.task.train()
+        with self.stop, contextlib.closing(self.writer):
+            while plan.goes_on(state.epoch, state.evaluations_since_best):
+                with log.bar(plan.title(state.epoch), state.steps, state.step_in_epoch) as bar:
                     self.watch.restart()
                     for batches in self._updates():
                         self.step(batches)
                         bar.update()
-                        if self.step_in_epoch % self.print_batch_step == 0 or self.updates == 1:
+                        if state.step_in_epoch % plan.print_batch_step == 0 or state.updates == 1:
                             bar.set_postfix_str(self._report_step())
                         if self.stopping or (self.world.size == 1 and self.stop):
                             return self._end()
-                        if self.saving and self.step_in_epoch < self.steps:
-                            self._save(["latest"])
+                        if self.saving and state.step_in_epoch < state.steps:
+                            self._save()
                 if not self._finish_epoch():
                     return self._end()
         return self._end()
 
     def step(self, batches: Sequence[Batch]) -> None:
         """One update: forward and backward over `batches`, then the optimizer."""
-        lr = self.schedule(self.updates)
-        self.optimizer.set_lr(lr)
+        state = self.state
+        lr = state.schedule(state.updates)
+        state.optimizer.set_lr(lr)
         sizes = [batch["image"].shape[0] for batch in batches]
         for batch, size in zip(batches, sizes):
-            with self.precision.cast():
-                losses, outputs = self.task.losses(batch)
+            with state.precision.cast():
+                losses, outputs = state.task.losses(batch)
             loss = losses["loss"]
-            self.precision.backward(loss if len(batches) == 1 else loss * (size / sum(sizes)))
-            origin = Origin(self.epoch, self.step_in_epoch + 1, lr, batch.get("index"))
-            self.meters.add(losses, size, origin)
-            for metric in self.metrics:
+            state.precision.backward(loss if len(batches) == 1 else loss * (size / sum(sizes)))
+            origin = Origin(state.epoch, state.step_in_epoch + 1, lr, batch.get("index"))
+            state.meters.add(losses, size, origin)
+            for metric in state.metrics:
                 metric.update(outputs, batch)
-        due = self.world.is_main and self.keeper.is_due(self.updates + 1)
-        wishes = self.world.average(self.task.trained, bool(self.stop), due)
-        self.stopping, self.saving = wishes
-        if self.precision.step(self.optimizer) and self.ema:
-            self.ema.update()
-        self.optimizer.clear_grad()
-        self.step_in_epoch += 1
+        asked = bool(self.stop), self.writer.is_due(state.updates + 1)
+        self.stopping, self.saving = self.world.average(state.task.trained, *asked)
+        if state.precision.step(state.optimizer) and state.ema:
+            state.ema.update()
+        state.optimizer.clear_grad()
+        state.step_in_epoch += 1
         self.watch.step(sum(sizes) * self.world.size)
-
-    def state(self) -> dict[str, Any]:
-        """The whole training state between two updates, as plain data and arrays.
-
-        It is gathered from all ranks, so all of them call it together.
-        """
-        return training_state.collect(self)
 
     def resume(self, prefix: str | Path) -> None:
         """Continue exactly where the checkpoint `prefix` was written.
@@ -209,27 +128,28 @@ class Trainer:
         Raises `UserError` if it is damaged or of another network, optimizer or epoch length.
         """
         if prefix == checkpoint.AUTO:
-            found = self.world.from_main(lambda: checkpoint.load_newest(self.run_dir))
+            run_dir = self.writer.run_dir
+            found = self.world.from_main(lambda: checkpoint.load_newest(run_dir))
             if found is None:
-                logger.info(f"No checkpoint in {self.run_dir}: this is a new run")
+                logger.info(f"No checkpoint in {run_dir}: this is a new run")
                 return
             prefix, saved = found
         else:
             saved = self.world.from_main(lambda: checkpoint.load(prefix))
-        training_state.restore(self, saved, str(prefix))
+        self.state.restore(saved, str(prefix))
         logger.info(f"Resumed {prefix}: {self._done()}")
 
     def _updates(self) -> Iterator[list[Batch]]:
         """The rest of the epoch's batches, `update_freq` at a time."""
-        group: list[Batch] = []
-        start = self.step_in_epoch * self.update_freq
+        state, group = self.state, []
+        start = state.step_in_epoch * self.plan.update_freq
         if start >= len(self.loader):  # stopped between the last step and the evaluation
             return
-        for batch in self.watch.waits(self.loader.epoch(self.epoch, start)):
-            if self.updates == 0 and not group:
-                self.recorder.first_batch(batch["image"][: plots.GRID_IMAGES].numpy())
+        for batch in self.watch.waits(self.loader.epoch(state.epoch, start)):
+            if state.updates == 0 and not group:
+                self.writer.first_batch(batch["image"])
             group.append(batch)
-            if len(group) == self.update_freq:
+            if len(group) == self.plan.update_freq:
                 yield group
                 group = []
         if group:
@@ -237,152 +157,84 @@ class Trainer:
 
     def _report_step(self) -> str:
         """Log and record the running averages; returns a short form for the progress bar."""
-        values, costs = self._totals(), self.watch.costs()
-        lr, left = self.schedule(self.updates - 1), self.epochs * self.steps - self.updates
-        name, step = type(self.schedule).__name__, f"{self.step_in_epoch}/{self.steps}"
-        logger.info(log.step_line(self._place, step, name, lr, values, costs, left), extra=log.STEP)
-        self.recorder.write("step", self.epoch, self.updates, {"lr": lr} | values | costs)
+        state, values, costs = self.state, self._totals(), self.watch.costs()
+        title, name = self.plan.title(state.epoch), type(state.schedule).__name__
+        step, left = state.step_in_epoch, self.plan.epochs * state.steps - state.updates
+        line = log.step_line(title, f"{step}/{state.steps}", name, state.lr, values, costs, left)
+        logger.info(line, extra=log.STEP)
+        self.writer.record("step", state, {"lr": state.lr} | values | costs)
         self.watch.restart()
-        return f"{log.numbers(values)}, lr: {lr:.6f}, {costs['ips']:.1f} images/s"
+        return f"{log.numbers(values)}, lr: {state.lr:.6f}, {costs['ips']:.1f} images/s"
 
     def _finish_epoch(self) -> bool:
         """Averages, evaluation and checkpoints of the finished epoch; False if interrupted."""
-        epoch, lines = self.epoch, self.recorder.lines
-        lr = self.schedule(self.updates - 1)
-        train = self._totals()
-        logger.info(f"[Train]{self._place}[Avg]{log.numbers(train | memory.peak())}")
-        self.recorder.write("train", epoch, self.updates, {"lr": lr} | train | memory.peak())
+        state, lines, title = self.state, self.writer.lines, self.plan.title(self.state.epoch)
+        lr, train, used = state.lr, self._totals(), memory.peak()
+        logger.info(f"[Train]{title}[Avg]{log.numbers(train | used)}")
+        self.writer.record("train", state, {"lr": lr} | train | used)
         scores = None
-        if self._is_evaluated(epoch):
-            scores = self._evaluate()
+        if self.evaluator and self.plan.is_evaluated(state.epoch):
+            scores = scoring.score(state, self.evaluator, self.writer, self.stop)
             if scores is None:  # the resumed run evaluates again, from here
-                self.recorder.rewind(lines)
+                self.writer.rewind(lines)
                 return False
-        self.history.append({"epoch": epoch, "lr": lr, "train": train, "eval": scores})
-        self.epoch, self.step_in_epoch = epoch + 1, 0
-        self.meters.reset()
-        for metric in self.metrics:
-            metric.reset()
-        up = self.evaluator is None or self.evaluator.higher_is_better
-        names = self.keeper.names(self.history, self.best.get("epoch"), up)
-        self._save(names, self.keeper.unwanted(self.history, up))
+        state.finish_epoch(lr, train, scores)
+        self._save(epoch_ended=True)
         return True
-
-    def _goes_on(self) -> bool:
-        """Whether epochs are left, and the score has improved lately."""
-        best = self.best.get("epoch", 0)
-        since = sum(entry["epoch"] > best for entry in self.history if entry["eval"])
-        return self.epoch <= self.epochs and (self.early_stop is None or since < self.early_stop)
-
-    def _is_evaluated(self, epoch: int) -> bool:
-        due = epoch > self.start_eval_epoch and epoch % self.eval_interval == 0
-        return self.evaluator is not None and (due or epoch == self.epochs)
-
-    def _evaluate(self) -> dict[str, float] | None:
-        """Score the network, log, record and compare with the best; None if interrupted."""
-        if not any(entry["eval"] for entry in self.history) and not self._evaluate_references():
-            return None
-        evaluator, scores = self.evaluator, self._run_evaluator()
-        if scores is not None and self.ema:
-            with self.ema.applied():
-                averaged = self._run_evaluator("[EMA]")
-            # the averaged network is the one to use: its score is the main one
-            scores = averaged and {f"{n}_ema": v for n, v in averaged.items()} | scores
-        if scores is None:
-            return None
-        main = next(iter(scores))
-        if evaluator.improves(scores[main], self.best.get("scores", {}).get(main)):
-            confusion = evaluator.confusion()
-            self.best = {"epoch": self.epoch, "scores": scores, "confusion": confusion}
-        best = self.best.get("scores", scores)[main]
-        logger.info(f"[Eval][Epoch {self.epoch}][Avg]{log.numbers(scores)}")
-        logger.info(f"[Eval][Epoch {self.epoch}][best metric: {best:.5f}]")
-        self.recorder.write("eval", self.epoch, self.updates, scores)
-        if hasattr(self.schedule, "observe"):
-            self.schedule.observe(scores[main])
-        return scores
-
-    def _evaluate_references(self) -> bool:
-        """Score the fixed networks, once in a run, for comparison; False if interrupted."""
-        for name, task in self.task.references.items():
-            scores = self._run_evaluator(f"[{name}]", task)
-            if scores is None:
-                return False
-            logger.info(f"[Eval][{name}, which does not change][Avg]{log.numbers(scores)}")
-            self.recorder.write("reference", self.epoch, self.updates, {"network": name} | scores)
-        return True
-
-    def _run_evaluator(
-        self, note: str = "", task: Supervised | None = None
-    ) -> dict[str, float] | None:
-        with (
-            log.bar(f"[Eval]{note}[Epoch {self.epoch}]", len(self.evaluator.loader)) as bar,
-            self.precision.test_cast(),
-        ):
-            # not when the time is over: a long evaluation would never end
-            return self.evaluator.run(
-                stop=lambda: self.stop.received is not None, on_batch=bar.update, task=task
-            )
 
     def _totals(self) -> dict[str, float]:
         """The epoch's metrics and mean losses so far, over the images of all ranks."""
-        self._means()
-        return totals(self.metrics, self.meters, self.world)
+        self._require_finite_loss()
+        return totals(self.state.metrics, self.state.meters, self.world)
 
-    def _means(self) -> dict[str, float]:
+    def _require_finite_loss(self) -> None:
         try:
-            return self.meters.means()
+            self.state.meters.flush()
         except NotFiniteError as error:
-            self.keeper.wait()
-            raise diverged.explained(error, self.loader, self.run_dir) from None
+            self.writer.wait()
+            raise diverged.explained(error, self.loader, self.writer.run_dir) from None
 
-    def _save(self, names: Sequence[str], unwanted: Sequence[str] = ()) -> None:
-        self.keeper.wait()  # messages name the last checkpoint
-        self._means()  # a network whose loss is not finite must not replace a good checkpoint
-        state = self.state()
-        averaged = state["ema"]["weights"] if self.ema else {}
-        for weights in (state["model"], averaged, *state["companions"].values()):
-            diverged.require_finite(weights, self._done(), self.run_dir)
-        if self.world.is_main:
-            self.keeper.save(state, names, unwanted)
+    def _save(self, epoch_ended: bool = False) -> None:
+        """Write the state, unless something in it is not finite: a good checkpoint would go."""
+        self.writer.wait()  # messages name the last checkpoint
+        self._require_finite_loss()
+        self.state.lines = self.writer.lines
+        saved = self.state.collect()
+        averaged = saved["ema"]["weights"] if self.state.ema else {}
+        for weights in (saved["model"], averaged, *saved["companions"].values()):
+            diverged.require_finite(weights, self._done(), self.writer.run_dir)
+        if epoch_ended:
+            up = self.evaluator is None or self.evaluator.higher_is_better
+            self.writer.save_epoch(saved, up)
+        else:
+            self.writer.save(saved)
 
     def _end(self) -> FitResult:
         """Draw the run, say how it ended, and how to go on if it was stopped."""
+        state, plan, run_dir = self.state, self.plan, self.writer.run_dir
         reasons = [s for s in self.world.gather(self.stop.why()) if s.text]
-        stopped = reasons[0] if reasons and self._goes_on() else Reason()
+        goes_on = plan.goes_on(state.epoch, state.evaluations_since_best)
+        stopped = reasons[0] if reasons and goes_on else Reason()
         if stopped.text:
-            self._save(["latest"])
-            self.keeper.wait()
+            self._save()
+            self.writer.wait()
             logger.warning(
                 f"Stopped by {stopped.text} {self._done()}. Nothing is lost: continue "
-                f"with the same command and -o Global.checkpoints={self.run_dir / 'latest'}"
+                f"with the same command and -o Global.checkpoints={run_dir / 'latest'}"
             )
-        elif self.epoch <= self.epochs:
+        elif state.epoch <= plan.epochs:
             logger.info(
-                f"Ended after epoch {self.epoch - 1} of {self.epochs}: no better score in "
-                f"{self.early_stop} evaluations (Global.early_stop)"
+                f"Ended after epoch {state.epoch - 1} of {plan.epochs}: no better score in "
+                f"{plan.early_stop} evaluations (Global.early_stop)"
             )
-        if self.world.is_main:
-            self._draw()
+        self.writer.finish(state)
         if self.world.size > 1 and stopped.text:
             self.stop.keep_status()
         self.world.barrier()  # the launcher ends all ranks soon after the first one's exit
-        last = self.history[-1]["eval"] if self.history else None
-        best = self.best.get("scores", {}) | {"epoch": self.best["epoch"]} if self.best else {}
-        return FitResult(self.run_dir, best, last or {}, stopped.received, stopped.exit_code)
-
-    def _draw(self) -> None:
-        if self.history:
-            plots.curves(self.history, self.run_dir / "curves.png")
-        if self.best.get("confusion") is not None:
-            path = self.run_dir / "confusion_matrix.png"
-            plots.confusion_matrix(self.best["confusion"], path, self.labels)
-
-    @property
-    def _place(self) -> str:
-        return f"[Epoch {self.epoch}/{self.epochs}]"
+        last = state.history[-1]["eval"] if state.history else None
+        best = state.best.get("scores", {}) | {"epoch": state.best["epoch"]} if state.best else {}
+        return FitResult(run_dir, best, last or {}, stopped.received, stopped.exit_code)
 
     def _done(self) -> str:
-        if self.step_in_epoch:
-            return f"in epoch {self.epoch}, after step {self.step_in_epoch} of {self.steps}"
-        return f"after epoch {self.epoch - 1} of {self.epochs}"
+        state = self.state
+        return self.plan.done(state.epoch, state.step_in_epoch, state.steps)

@@ -1,114 +1,186 @@
-"""Everything that a run is made of between two updates, as plain data: what a resume brings back.
+"""Everything that a run is made of between two updates, and as plain data for a resume.
 
-Weights, averaged weights, optimizer, loss scale, schedule, the place in the epoch, scores so far
+Weights, averaged weights, optimizer, loss scale, schedule, the place in the run, scores so far
 and, for each rank, the running means and the random generators. The order of the images and their
-augmentation need no state: they follow from seed, epoch and step. Read before: trainer.py.
+augmentation need no state: they follow from seed, epoch and step.
+Read next: trainer.py, which moves it on; checkpoint.py, which writes it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+import paddle
 
 from ppcls_lite.engine import checkpoint, rng
+from ppcls_lite.engine.amp import Precision
+from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.ema import ExponentialAverage
+from ppcls_lite.engine.evaluate import Metric
+from ppcls_lite.engine.meters import Meters
+from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.errors import UserError
-
-if TYPE_CHECKING:
-    from ppcls_lite.engine.trainer import Trainer
 
 logger = logging.getLogger("ppcls_lite")
 
 
-def collect(trainer: Trainer) -> dict[str, Any]:
-    """The state of `trainer`; all ranks call it together."""
-    observed = getattr(trainer.schedule, "state", None)
-    model = trainer.task.model
-    return {
-        "model": checkpoint.arrays(model),
-        "ema": trainer.ema.state() if trainer.ema else None,
-        "companions": {n: checkpoint.arrays(c) for n, c in trainer.task.companions.items()},
-        "optimizer": checkpoint.optimizer_arrays(trainer.optimizer, trainer.task.trained),
-        "precision": trainer.precision.state(),
-        "schedule": observed() if observed else None,
-        "epoch": trainer.epoch,
-        "step_in_epoch": trainer.step_in_epoch,
-        "steps_per_epoch": trainer.steps,
-        "best": trainer.best,
-        "history": trainer.history,
-        "lines": trainer.recorder.lines,
-        "ranks": trainer.world.gather(_own(trainer)),
-    }
+class Schedule(Protocol):
+    """The learning rate of update `step` (from 0), a pure function.
 
-
-def _own(trainer: Trainer) -> dict[str, Any]:
-    """What differs between the ranks: sums over the epoch so far, and generators."""
-    return {
-        "meters": trainer.meters.state(),
-        "metrics": [metric.state() for metric in trainer.metrics],
-        "rng": rng.state(),
-    }
-
-
-def restore(trainer: Trainer, saved: Mapping[str, Any], source: str) -> None:
-    """Put `saved`, a value of `collect` from the checkpoint `source`, into `trainer`.
-
-    Raises `UserError` if it is of another network, optimizer or epoch length.
+    If it `follows_score`, its rate depends on the scores that it has observed as well; only then
+    are `observe`, `state` and `load_state` called.
     """
-    if saved["steps_per_epoch"] != trainer.steps:
-        raise UserError(
-            f"{source} was written with {saved['steps_per_epoch']} updates per epoch, this run "
-            f"has {trainer.steps}: the training list, the batch size or Global.update_freq "
-            "differ. Restore them, or start a new run from the weights with "
-            f"-o Global.pretrained_model={source}"
-        )
-    model = trainer.task.model
-    checkpoint.load_arrays(model, saved["model"], source)
-    _restore_companions(trainer, saved.get("companions", {}), source)
-    trained = trainer.task.trained
-    checkpoint.load_optimizer_arrays(trainer.optimizer, trained, saved["optimizer"], source)
-    trainer.precision.load_state(saved.get("precision"))
-    if trainer.ema and saved.get("ema"):
-        trainer.ema.load_state(saved["ema"], source)
-    elif trainer.ema:
-        trainer.ema.restart()
-        logger.info(f"{source} has no averaged weights: the average starts from its weights")
-    if saved["schedule"] is not None and hasattr(trainer.schedule, "load_state"):
-        trainer.schedule.load_state(saved["schedule"])
-    trainer.epoch, trainer.step_in_epoch = saved["epoch"], saved["step_in_epoch"]
-    trainer.best, trainer.history = saved["best"], saved["history"]
-    trainer.kept_lines = saved["lines"]
-    _restore_own(trainer, saved["ranks"])
+
+    follows_score: bool
+
+    def __call__(self, step: int) -> float: ...
+    def observe(self, score: float) -> None: ...
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: dict[str, Any]) -> None: ...
 
 
-def _restore_companions(
-    trainer: Trainer, saved: Mapping[str, checkpoint.Arrays], source: str
-) -> None:
-    companions = trainer.task.companions
-    if set(saved) != set(companions):
-        raise UserError(
-            f"{source} was written with {_words(saved)} learning beside the network, this run has "
-            f"{_words(companions)}. Resume with the same Arch and Loss sections."
-        )
-    for name, layer in companions.items():
-        checkpoint.load_arrays(layer, saved[name], f"{source} ({name})")
+class TrainingState:
+    """What learns, what makes it learn, and how far it has come.
+
+    `metrics` are computed on the training batches, `steps` updates make an epoch. With an `ema`
+    the weights are averaged as well. In a `world` of several ranks each trains on its part of every
+    batch.
+
+    epoch, step_in_epoch: the running epoch (from 1) and the updates done in it.
+    meters: means of the losses over the running epoch.
+    best: epoch, scores and confusion matrix of the best evaluation; empty before the first.
+    history: one entry for each finished epoch: epoch, lr, train and eval (None: not evaluated).
+    lines: of metrics.jsonl, which belong to this state.
+    """
+
+    def __init__(
+        self,
+        task: Supervised,
+        optimizer: paddle.optimizer.Optimizer,
+        schedule: Schedule,
+        *,
+        steps: int,
+        metrics: Sequence[Metric] = (),
+        precision: Precision | None = None,
+        ema: ExponentialAverage | None = None,
+        world: World | None = None,
+    ) -> None:
+        self.task, self.optimizer, self.schedule = task, optimizer, schedule
+        self.steps, self.metrics = steps, list(metrics)
+        self.precision, self.ema = precision or Precision(), ema
+        self.world = world or World()
+        self.epoch, self.step_in_epoch = 1, 0
+        self.meters = Meters(pass_over=self.precision.scaler is not None)
+        self.best: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        self.lines = 0
+
+    @property
+    def updates(self) -> int:
+        """Updates since the run began; the schedule's step."""
+        return (self.epoch - 1) * self.steps + self.step_in_epoch
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last update, until a score is observed."""
+        return self.schedule(self.updates - 1)
+
+    @property
+    def evaluations_since_best(self) -> int:
+        """How many evaluations there were after the best one."""
+        best = self.best.get("epoch", 0)
+        return sum(entry["epoch"] > best for entry in self.history if entry["eval"])
+
+    def finish_epoch(
+        self, lr: float, train: Mapping[str, float], scores: Mapping[str, float] | None
+    ) -> None:
+        """Keep the epoch's last rate, its means and, if any, its scores; the next one begins."""
+        self.history.append({"epoch": self.epoch, "lr": lr, "train": train, "eval": scores})
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        self.meters.reset()
+        for metric in self.metrics:
+            metric.reset()
+
+    def collect(self) -> dict[str, Any]:
+        """The state as plain data and arrays; all ranks call it together."""
+        return {
+            "model": checkpoint.arrays(self.task.model),
+            "ema": self.ema.state() if self.ema else None,
+            "companions": {n: checkpoint.arrays(c) for n, c in self.task.companions.items()},
+            "optimizer": checkpoint.optimizer_arrays(self.optimizer, self.task.trained),
+            "precision": self.precision.state(),
+            "schedule": self.schedule.state() if self.schedule.follows_score else None,
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "steps_per_epoch": self.steps,
+            "best": self.best,
+            "history": self.history,
+            "lines": self.lines,
+            "ranks": self.world.gather(self._own()),
+        }
+
+    def restore(self, saved: Mapping[str, Any], source: str) -> None:
+        """Become `saved`, a value of `collect` from the checkpoint `source`.
+
+        Raises `UserError` if it is of another network, optimizer or epoch length.
+        """
+        if saved["steps_per_epoch"] != self.steps:
+            raise UserError(
+                f"{source} was written with {saved['steps_per_epoch']} updates per epoch, this run "
+                f"has {self.steps}: the training list, the batch size or Global.update_freq "
+                "differ. Restore them, or start a new run from the weights with "
+                f"-o Global.pretrained_model={source}"
+            )
+        checkpoint.load_arrays(self.task.model, saved["model"], source)
+        self._restore_companions(saved.get("companions", {}), source)
+        trained = self.task.trained
+        checkpoint.load_optimizer_arrays(self.optimizer, trained, saved["optimizer"], source)
+        self.precision.load_state(saved.get("precision"))
+        if self.ema and saved.get("ema"):
+            self.ema.load_state(saved["ema"], source)
+        elif self.ema:
+            self.ema.restart()
+            logger.info(f"{source} has no averaged weights: the average starts from its weights")
+        if saved["schedule"] is not None and self.schedule.follows_score:
+            self.schedule.load_state(saved["schedule"])
+        self.epoch, self.step_in_epoch = saved["epoch"], saved["step_in_epoch"]
+        self.best, self.history, self.lines = saved["best"], saved["history"], saved["lines"]
+        self._restore_own(saved["ranks"])
+
+    def _own(self) -> dict[str, Any]:
+        """What differs between the ranks: sums over the epoch so far, and generators."""
+        return {
+            "meters": self.meters.state(),
+            "metrics": [metric.state() for metric in self.metrics],
+            "rng": rng.state(),
+        }
+
+    def _restore_companions(self, saved: Mapping[str, checkpoint.Arrays], source: str) -> None:
+        companions = self.task.companions
+        if set(saved) != set(companions):
+            raise UserError(
+                f"{source} was written with {_words(saved)} learning beside the network, this run "
+                f"has {_words(companions)}. Resume with the same Arch and Loss sections."
+            )
+        for name, layer in companions.items():
+            checkpoint.load_arrays(layer, saved[name], f"{source} ({name})")
+
+    def _restore_own(self, ranks: Sequence[Mapping[str, Any]]) -> None:
+        if len(ranks) != self.world.size:
+            logger.info(
+                f"written by {len(ranks)} processes, continued by {self.world.size}: the images "
+                "and their order are the same; dropout and the like draw other numbers, and the "
+                "training averages of the running epoch start anew"
+            )
+            return
+        own = ranks[self.world.rank]
+        self.meters.load_state(own["meters"])
+        for metric, counts in zip(self.metrics, own["metrics"]):
+            metric.load_state(counts)
+        rng.restore(own["rng"])
 
 
 def _words(names: Iterable[str]) -> str:
     return ", ".join(names) or "nothing"
-
-
-def _restore_own(trainer: Trainer, ranks: Sequence[Mapping[str, Any]]) -> None:
-    world = trainer.world
-    if len(ranks) != world.size:
-        logger.info(
-            f"written by {len(ranks)} processes, continued by {world.size}: the images and their "
-            "order are the same; dropout and the like draw other numbers, and the training "
-            "averages of the running epoch start anew"
-        )
-        return
-    own = ranks[world.rank]
-    trainer.meters.load_state(own["meters"])
-    for metric, counts in zip(trainer.metrics, own["metrics"]):
-        metric.load_state(counts)
-    rng.restore(own["rng"])

@@ -10,7 +10,7 @@ How: there are a few *lanes*, each one pipe and one piece of nameless shared mem
 outputs. With two lanes, one batch is copied while another runs; no lane knows of the other, so no
 order has to be kept. The child is started fresh ("spawn"), because a fork of a process with
 threads, or with Paddle in it, may hang. It ends when the pipes close, whatever ended the parent.
-Read next: stream.py, ppcls_lite/serve/batcher.py.
+Read next: pipeline.py, ppcls_lite/serve/batcher.py.
 """
 
 from __future__ import annotations
@@ -24,21 +24,16 @@ import signal
 from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from multiprocessing.sharedctypes import RawArray
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines.choice import Engine
 
 LANES = 2
 _PATIENCE = 5.0  # seconds for the child to leave by itself
 _ATTRIBUTES = ("name", "precision", "threads", "device", "mkldnn")  # of the engine, if it has them
-
-
-class Runs(Protocol):
-    """An engine, as engines.py describes it."""
-
-    def run(self, inputs: np.ndarray) -> list[np.ndarray]: ...
 
 
 class _Lane(NamedTuple):
@@ -61,7 +56,7 @@ class EngineProcess:
         UserError: what `make` raised, or the process died.
     """
 
-    def __init__(self, make: Callable[[], Runs], numbers: int) -> None:
+    def __init__(self, make: Callable[[], Engine], numbers: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._lanes: list[_Lane] = []
         theirs: list[_Lane] = []
@@ -156,12 +151,12 @@ def _view(lane: _Lane, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(lane.memory, np.float32, size).reshape(shape)
 
 
-def _work(make: Callable[[], Runs], lanes: list[_Lane]) -> None:
+def _work(make: Callable[[], Engine], lanes: list[_Lane]) -> None:
     """The child: make the engine, then answer lane by lane until all pipes are closed."""
     for name in ("SIGINT", "SIGTERM"):  # the parent finishes its work and then closes the pipes
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    engine: Runs | None = None
+    engine: Engine | None = None
     with contextlib.suppress(BrokenPipeError):
         try:
             engine = make()

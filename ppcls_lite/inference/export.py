@@ -3,7 +3,7 @@
 The folder holds the program (`inference.json`), the weights (`inference.pdiparams`) and
 `inference.yml` with pre-processing, post-processing and label names. It is written beside its
 place, run there with oneDNN and compared with the network itself, and only then renamed into
-place. Read next: spec.py, engines/.
+place. Read next: spec.py, agreement.py, engines/.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ import paddle
 from paddle import nn
 
 from ppcls_lite import __version__
-from ppcls_lite.config.check import build
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.agreement import Agreement, joined, mismatch
 from ppcls_lite.inference.engines import Engine, available_engines, make_engine
 from ppcls_lite.inference.engines.files import ONNX_NAMES
 from ppcls_lite.inference.engines.installed import require
 from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
-from ppcls_lite.inference.predictor import Image, build_transform
-from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, checksum
-from ppcls_lite.system.in_place import whole_folder
+from ppcls_lite.inference.postprocess import build_postprocess
+from ppcls_lite.inference.postprocess.base import Postprocess
+from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts
+from ppcls_lite.inference.shipped import STEM, Shipped, save_program
+from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
+from ppcls_lite.system.files import whole_folder
 
 Format = Literal["paddle", "onnx", "both"]
-TOLERANCE = 1e-3  # largest difference of an output, relative to the largest output of its row
-_SMALLEST_PROBABILITY = 1e-20  # Paddle's softmax clips at exp(-64), oneDNN's does not
-_TIE = 1e-5  # two best classes closer than this (relative) may change places
-STEM = "inference"
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
 _OWN_FILES = {FILE_NAME, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
 _CHECK_IMAGES, _FREE_EDGE = 4, 224
@@ -52,28 +51,28 @@ class ExportReport:
         engines: what ran it for the comparison.
         merged_places: branches that re-parameterisation merged into single convolutions.
         images: how many images were compared.
+        what: the outputs in words.
         max_difference: the largest difference of an output, relative to the largest output of its
             image; of probabilities also that of their logarithms.
-        top1_changed: images whose best class changed; only ties (closer than 1e-5) may.
+        changed: images whose answer (best class) changed; only ties may.
     """
 
     folder: Path
     model_name: str
-    output: str
-    class_num: int
+    what: str
     sizes: dict[str, int]
     engines: tuple[str, ...]
     merged_places: int
     images: int
     max_difference: float
-    top1_changed: int
+    changed: int
 
     def __str__(self) -> str:
         files = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in self.sizes.items())
         merged = f"; {self.merged_places} branches merged" if self.merged_places else ""
         return (
-            f"exported {self.model_name} to {self.folder} ({files}{merged}); {self.output} of "
-            f"{self.class_num} classes equal the network's on {self.images} images with "
+            f"exported {self.model_name} to {self.folder} ({files}{merged}); {self.what} "
+            f"equal the network's on {self.images} images with "
             f"{', '.join(self.engines)} (largest relative difference {self.max_difference:.1e})"
         )
 
@@ -95,8 +94,9 @@ def export_model(
     It is run by Paddle with oneDNN and, as ONNX, by every installed engine that reads it.
 
     Args:
-        model: images (N, C, H, W) to logits (N, classes), or to a dict with `logits`. Its copy is
-            put in eval mode and re-parameterised if it has `reparameterize()`.
+        model: images (N, C, H, W) to logits (N, classes), or to a dict with `logits`; or a network
+            with `outputs` and `deployed` (models/backbone.py). Its copy is put in eval mode and
+            re-parameterised if it has `reparameterize()`.
         out_dir: the folder to write; an earlier export there is replaced as a whole.
         image_shape: (C, H, W); -1 for a height or width that may vary. The batch always may.
         transforms: the pre-processing, as in `Infer.transforms` of a recipe.
@@ -121,77 +121,47 @@ def export_model(
         require("onnx")
     shape = _checked_shape(image_shape)
     name, arguments = _postprocess_with_labels(postprocess, labels)
-    answers = build({name: arguments}, "postprocess")
+    answers = build_postprocess({name: arguments})
     activation = answers.activation
     if activation == "softmax" and not add_softmax:
         activation = "none"
+    with _on_cpu():
+        shipped = Shipped(copy.deepcopy(model).to("cpu"), _ACTIVATIONS[activation])
     spec = InferenceSpec(
         model_name=model_name or type(model).__name__,
         transform_ops=_plain(transforms),
         postprocess={name: arguments},
         image_shape=shape,
         output="logits" if activation == "none" else "probabilities",
+        outputs=shipped.outputs,
         versions={"paddle": paddle.__version__, "ppcls_lite": __version__},
     )
-    inputs = _check_inputs(spec, sample_images)
+    prepared = _check_inputs(spec, sample_images)
+    inputs = np.stack([item.array for item in prepared])  # (N, C, H, W)
     with whole_folder(Path(out_dir), _OWN_FILES) as folder, _on_cpu():
-        shipped = Shipped(copy.deepcopy(model).to("cpu"), _ACTIVATIONS[activation])
         shipped.eval()
         with paddle.no_grad():
-            expected = shipped(paddle.to_tensor(inputs)).numpy()  # (N, classes)
+            expected = spec.named([o.numpy() for o in shipped(paddle.to_tensor(inputs))])
         _require_finite(expected)
-        answers(expected)  # a wrong number of classes or label names shows here
+        answers(expected, [item.meta for item in prepared])  # outputs that do not fit show here
         merged = shipped.reparameterize()
         save_program(shipped, folder, shape)
         engines = _engines(folder, spec, format)
         spec.checksums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
         spec.write(folder)
-        compared = [_compare(*item, spec, inputs, expected) for item in engines.items()]
+        compared = [_compare(*item, spec, answers, inputs, expected) for item in engines.items()]
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     return ExportReport(
         folder=Path(out_dir),
         model_name=spec.model_name,
-        output=spec.output,
-        class_num=expected.shape[1],
+        what=answers.describe(expected, spec.output),
         sizes=sizes,
         engines=tuple(engines),
         merged_places=merged,
         images=len(inputs),
-        max_difference=max(difference for difference, _ in compared),
-        top1_changed=max(changed for _, changed in compared),
+        max_difference=max(agreement.largest for agreement in compared),
+        changed=max(agreement.changed() for agreement in compared),
     )
-
-
-class Shipped(nn.Layer):
-    """The network as it is exported: logits, or what its post-processing wants to see.
-
-    `activation` turns logits (N, classes) into that; `None` leaves them.
-    """
-
-    def __init__(self, model: nn.Layer, activation: Any) -> None:
-        super().__init__()
-        self.model = model
-        self.activation = activation
-
-    def forward(self, image: paddle.Tensor) -> paddle.Tensor:
-        outputs = self.model(image)
-        if isinstance(outputs, dict):
-            outputs = outputs["logits"]
-        return outputs if self.activation is None else self.activation(outputs)  # (N, classes)
-
-    def reparameterize(self) -> int:
-        """Merge the network's branches, if it has any; returns how many."""
-        merge = getattr(self.model, "reparameterize", None)
-        return int(merge() or 0) if merge else 0
-
-
-def save_program(shipped: Shipped, folder: Path, shape: Sequence[int]) -> None:
-    """Write `inference.json` and `inference.pdiparams` for images of `shape` (C, H, W)."""
-    free = [None if edge == -1 else edge for edge in shape]
-    inputs = [paddle.static.InputSpec([None, *free], "float32", name="image")]
-    program = paddle.jit.to_static(shipped, input_spec=inputs, full_graph=True)
-    paddle.jit.save(program, str(folder / STEM))
-    (folder / f"{STEM}.pdiparams.info").unlink(missing_ok=True)  # names, only for training on
 
 
 def _checked_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
@@ -232,19 +202,20 @@ def _plain(value: Any) -> Any:
 
 def _check_inputs(
     spec: InferenceSpec, sample_images: Sequence[Image] | np.ndarray | None
-) -> np.ndarray:
-    """The images to compare on, pre-processed: (N, C, H, W) float32."""
-    transform = build_transform(spec.transform_ops)
+) -> list[Prepared]:
+    """The images to compare on, pre-processed and of one size."""
     images = _synthetic_pictures() if sample_images is None else sample_images
-    arrays = [transform({"image": image}, None)["image"] for image in images]
-    for array in arrays:
-        if not spec.accepts(array.shape):
+    prepare = Preprocessor(spec.transform_ops)
+    prepared = [prepare(image) for image in images]
+    for array, _ in prepared:
+        if not accepts(spec.image_shape, array.shape):
             raise UserError(
                 f"Infer.transforms give images of the shape {array.shape}, but Global.image_shape "
                 f"is {list(spec.image_shape)}; make the two agree"
             )
-    height, width = np.min([array.shape[1:] for array in arrays], axis=0)  # differ only if free
-    return np.stack([array[:, :height, :width] for array in arrays])  # (N, C, H, W)
+    # They differ only where the size is free.
+    height, width = np.min([item.array.shape[1:] for item in prepared], axis=0)
+    return [Prepared(array[:, :height, :width], meta) for array, meta in prepared]
 
 
 def _synthetic_pictures() -> list[np.ndarray]:
@@ -275,46 +246,34 @@ def _engines(folder: Path, spec: InferenceSpec, format: Format) -> dict[str, Eng
 
 
 def _compare(
-    name: str, engine: Engine, spec: InferenceSpec, inputs: np.ndarray, expected: np.ndarray
-) -> tuple[float, int]:
-    """Run the exported files; the largest relative difference, and changed classes.
+    name: str,
+    engine: Engine,
+    spec: InferenceSpec,
+    answers: Postprocess,
+    inputs: np.ndarray,
+    expected: Outputs,
+) -> Agreement:
+    """Run the exported files and hold their outputs against the network's.
 
     The first image runs once more alone, because the batch size must not matter.
     """
-    found = np.concatenate([engine.run(inputs)[0], engine.run(inputs[:1])[0]])
-    expected = np.concatenate([expected, expected[:1]])
-    if found.shape != expected.shape:
+    found = joined([spec.named(engine.run(batch)) for batch in (inputs, inputs[:1])])
+    expected = joined([expected, {key: array[:1] for key, array in expected.items()}])
+    problem = mismatch(expected, found)
+    if problem is not None:
+        raise UserError(f"the exported model run by {name} gives {problem}; nothing was written")
+    agreement = answers.agreement(expected, found, spec.output)
+    problem = agreement.exported()
+    if problem is not None:
         raise UserError(
-            f"the exported model gives the shape {found.shape}, the network {expected.shape}; "
-            "nothing was written"
+            f"the exported model run by {name} differs from the network: {problem}; nothing was "
+            f"written. Please report it with the recipe and Paddle's version, {paddle.__version__}"
         )
-    largest = np.abs(expected).max(axis=1, keepdims=True) + np.finfo(np.float32).tiny  # (N + 1, 1)
-    relative = np.abs(found - expected) / largest  # (N + 1, classes)
-    if spec.output == "probabilities":
-        # A saturated softmax hides wrong logits in its largest entry; the small ones show them.
-        logs = [np.log(np.maximum(p, _SMALLEST_PROBABILITY)) for p in (found, expected)]
-        span = np.maximum(1.0, -logs[1].min(axis=1, keepdims=True))  # (N + 1, 1)
-        relative = np.maximum(relative, np.abs(logs[0] - logs[1]) / span)
-    difference = float(relative.max())
-    chosen = np.take_along_axis(expected, found.argmax(axis=1)[:, None], axis=1)
-    lost = (expected.max(axis=1, keepdims=True) - chosen) / largest  # 0 if the class is the same
-    if not difference <= TOLERANCE or (lost > _TIE).any():
-        raise UserError(
-            f"the exported model run by {name} differs from the network: largest relative "
-            f"difference {difference:.1e} (allowed {TOLERANCE:.0e}), best class changed on "
-            f"{int((lost > _TIE).sum())} of {len(found)} images; nothing was written. Please "
-            f"report it with the recipe and Paddle's version, {paddle.__version__}"
-        )
-    return difference, int((lost > 0).sum())
+    return agreement
 
 
-def _require_finite(outputs: np.ndarray) -> None:
-    if outputs.ndim != 2:
-        raise UserError(
-            f"the network gives the shape {outputs.shape}; expected (N, classes): was it built "
-            "without a classifier (class_num 0)?"
-        )
-    if not np.isfinite(outputs).all():
+def _require_finite(outputs: Outputs) -> None:
+    if not all(np.isfinite(array).all() for array in outputs.values()):
         raise UserError(
             "the network gives values that are not finite (NaN or infinity) in eval mode; its "
             "weights are damaged or the training diverged. Export another checkpoint"

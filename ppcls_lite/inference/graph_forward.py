@@ -8,7 +8,7 @@ and from when on it pays: docs/performance.md, "Evaluation".
 A training must not notice it: the engine sets the number of threads of the whole process, so it is
 put back afterwards (`_own_threads`); the flag that the engine sets is put back there; nothing draws
 random numbers. Where the graph cannot be made, or gives other results on the first images, the
-network itself goes on, and one line in the log says why. Read before: export.py, engines.py.
+network itself goes on, and one line in the log says why. Read before: export.py, agreement.py.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.agreement import TOLERANCE, mismatch, relative_difference
 from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
-from ppcls_lite.inference.export import STEM, TOLERANCE, Shipped, save_program
+from ppcls_lite.inference.shipped import STEM, Shipped, save_program
+from ppcls_lite.inference.spec import LOGITS
 from ppcls_lite.system.machine import usable_cores
 
 logger = logging.getLogger("ppcls_lite")
@@ -192,11 +194,11 @@ def _write_weights(path: Path, by_name: dict[str, Tensor]) -> None:
 def _require_equal(found: Any, expected: Any) -> None:
     if not isinstance(expected, Tensor):
         raise UserError(f"the network gives {type(expected).__name__}, not one tensor")
-    found, expected = found.numpy(), expected.numpy()
-    if found.shape != expected.shape:
-        raise UserError(f"the graph gives the shape {found.shape}, the network {expected.shape}")
-    largest = np.abs(expected).max() + np.finfo(np.float32).tiny
-    difference = float(np.abs(found - expected).max() / largest)
+    reference, outputs = ({LOGITS[0]: tensor.numpy()} for tensor in (expected, found))
+    problem = mismatch(reference, outputs)
+    if problem is not None:
+        raise UserError(f"the graph gives {problem}")
+    difference = float(relative_difference(reference, outputs).max())
     if not difference <= TOLERANCE:
         raise UserError(f"the graph's outputs differ by {difference:.1e} of the largest")
 

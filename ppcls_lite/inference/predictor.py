@@ -1,4 +1,4 @@
-"""The Predictor: images in, classes out, from an exported folder and nothing else.
+"""The Predictor: images in, answers out, from an exported folder and nothing else.
 
     from ppcls_lite import Predictor
 
@@ -6,40 +6,39 @@
     predictor.predict(["cat.jpg", "dog.jpg"], batch_size=2)
     # [{"file": "cat.jpg", "class_ids": [281, ...], "scores": [...], "label_names": [...]}, ...]
 
-Pre-processing is what `inference.yml` says, run by the functions that training and evaluation use
-(data/transforms). Read next: spec.py (the file), engines.py (how the program runs).
+It puts the three steps of a pipeline together: preprocess.py, engines/ and postprocess/, as
+`inference.yml` says. Read next: spec.py (the file), pipeline.py (many images).
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ppcls_lite.config.check import build, build_list
-from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engine_process import EngineProcess
-from ppcls_lite.inference.engines import Device, Engine, EngineName, Precision, make_engine
-from ppcls_lite.inference.postprocess import Postprocess, Result
-from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
-from ppcls_lite.inference.stream import batched, classify, decode, overlapped, require_one_shape
+from ppcls_lite.inference.engines import Device, Engine, EngineChoice, EngineName, Precision
+from ppcls_lite.inference.pipeline import Observer, Pipeline
+from ppcls_lite.inference.postprocess import build_postprocess
+from ppcls_lite.inference.postprocess.base import Postprocess, Result
+from ppcls_lite.inference.preprocess import Image, Meta, Preprocessor, accepts
+from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs
 
 if TYPE_CHECKING:
-    from ppcls_lite.inference.auto.choose import Choice
+    from ppcls_lite.inference.auto.cache import Choice
 
-Image = str | os.PathLike[str] | bytes | np.ndarray
-Observer = Callable[[Literal["preprocess", "inference"], float, int], None]
 _WARMUP_EDGE = 224  # of networks that take any size
 
 
 class Predictor:
-    """Classifies images with an exported network.
+    """Predicts images with an exported network.
 
     One predictor may be used from several threads; one batch runs at a time.
 
@@ -50,7 +49,7 @@ class Predictor:
         threads: of one run on a CPU; `None`: the usable cores, at most 4.
         topk: how many classes per image, instead of the number in `inference.yml`.
         engine: "paddle", "openvino", "onnxruntime", or "auto": the fastest that is installed and
-            right, measured once for this model and machine (auto.py).
+            right, measured once for this model and machine (auto/choose.py).
         precision: "fp32", "bf16" or "int8"; `None`: fp32, and with "auto" whatever is fastest
             among those whose answers pass its check.
         isolate: above 0, run the engine in a process of its own, with shared memory for batches
@@ -61,6 +60,8 @@ class Predictor:
         spec: what `inference.yml` says: `model_name`, `labels`, `image_shape`, ...
         engine: what runs the program.
         choice: what engine "auto" chose and why; else `None`.
+        postprocess: what makes results of outputs, and rows and pictures of results.
+        pipeline: the three steps, for a service that has threads of its own.
 
     Raises:
         UserError: the folder, `inference.yml` or a file is missing, damaged or of another
@@ -83,36 +84,30 @@ class Predictor:
         if folder.is_dir():
             spec.check_files(folder)
         try:
-            self._prepare(spec, topk)
+            self._prepare(spec, build_postprocess(spec.postprocess, topk))
         except UserError as error:
             raise type(error)(f"{folder / FILE_NAME}: {error}") from error
+        wanted = EngineChoice(engine, precision, threads, device, mkldnn)
         channels, height, width = spec.image_shape or (3, _WARMUP_EDGE, _WARMUP_EDGE)
         edges = (edge if edge > 0 else _WARMUP_EDGE for edge in (height, width))
         shape = (1, channels, *edges)
-        if not mkldnn:
-            if engine != "paddle" or precision not in (None, "fp32"):
-                raise UserError("mkldnn=False (--no-mkldnn) is for engine paddle with fp32 only")
-            from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
-
-            make: Callable[[], Engine]
-            make = partial(PaddleEngine, folder, device, False, threads, shape)
-            self.engine: Engine = _start(make, isolate, shape)
-            return
         if engine == "auto":
             from ppcls_lite.inference.auto.choose import choose
 
-            choice = choose(folder, spec, shape, threads, precision, device, apart=True)
-            self.choice = choice
-            folder, engine, precision = choice.model, choice.engine, choice.precision
-        precision = precision or "fp32"
-        make = partial(make_engine, folder, engine, precision, threads, device, shape)
-        self.engine = _start(make, isolate, shape)
+            self.choice = choose(folder, spec, shape, threads, precision, device, apart=True)
+            folder = self.choice.model
+            found = {"engine": self.choice.engine, "precision": self.choice.precision}
+            wanted = replace(wanted, **found)
+        make = partial(wanted.make, folder, shape)
+        if isolate:
+            self._process = EngineProcess(make, isolate * math.prod(shape))
+        self.engine: Engine = self._process or make()
 
     @classmethod
     def of(cls, spec: InferenceSpec, engine: Engine) -> Predictor:
         """A predictor around anything that runs the network, without an exported folder."""
         predictor = cls.__new__(cls)
-        predictor._prepare(spec, None)
+        predictor._prepare(spec, build_postprocess(spec.postprocess))
         predictor.engine = engine
         return predictor
 
@@ -124,19 +119,21 @@ class Predictor:
 
     def close(self) -> None:
         """End the engine's process, if it has one of its own."""
-        if isinstance(self.engine, EngineProcess):
-            self.engine.close()
+        if self._process:
+            self._process.close()
 
-    def _prepare(self, spec: InferenceSpec, topk: int | None) -> None:
+    def _prepare(self, spec: InferenceSpec, postprocess: Postprocess) -> None:
         self.spec = spec
         self.choice: Choice | None = None
-        self._transform = build_transform(spec.transform_ops)
-        self._postprocess = _build_postprocess(spec.postprocess, topk)
+        self.postprocess = postprocess
+        self._preprocess = Preprocessor(spec.transform_ops, spec.image_shape)
+        self.pipeline = Pipeline(self._preprocess, self._run, self._answer)
+        self._process: EngineProcess | None = None
 
     def predict(
         self, inputs: Image | Sequence[Image] | np.ndarray, batch_size: int = 1
     ) -> list[Result]:
-        """Classify one image or several.
+        """Predict one image or several.
 
         Args:
             inputs: a path, the bytes of an image file, an (H, W, 3) uint8 RGB array (gray
@@ -167,29 +164,13 @@ class Predictor:
         With `keep_going`, an unreadable image gives `{"file": ..., "error": message}` in its
         place instead of an ImageError. `observe(stage, seconds, images)` is told how long each
         batch took, perhaps by another thread. `decode_threads` above 0 decodes ahead of inference
-        with so many threads and reads a few batches ahead (stream.py).
+        with so many threads and reads a few batches ahead (pipeline.py).
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size: expected a whole number from 1 on, found {batch_size}")
-        if decode_threads > 0:
-            yield from overlapped(self, images, batch_size, keep_going, observe, decode_threads)
-            return
-        for batch in batched(images, batch_size):
-            yield from classify(self, observe, [decode(self, keep_going, image) for image in batch])
+        return self.pipeline.stream(images, batch_size, keep_going, observe, decode_threads)
 
     def preprocess(self, image: Image) -> np.ndarray:
         """One image (bytes: an encoded file) as the network's input, (C, H, W) float32."""
-        is_path = isinstance(image, (str, os.PathLike))
-        name = os.fspath(image) if is_path else "the image"
-        sample = {"image": name if is_path else image, "path": name}
-        result = self._transform(sample, None)["image"]  # (C, H, W)
-        if not self.spec.accepts(result.shape):
-            raise UserError(
-                f"{name}: pre-processing gives the shape {result.shape}, but the network takes "
-                f"{self.spec.image_shape}; correct transform_ops in {FILE_NAME} "
-                "(usually a missing CropImage)"
-            )
-        return result
+        return self._preprocess(image).array
 
     def predict_batch(self, array: np.ndarray) -> np.ndarray:
         """Run the network on pre-processed images, without post-processing.
@@ -198,68 +179,40 @@ class Predictor:
             array: (N, C, H, W) float32, as `preprocess` gives each image.
 
         Returns:
-            (N, classes) float32: probabilities, or logits if exported without softmax.
+            The network's first output, (N, ...): of a classifier (N, classes) float32,
+            probabilities, or logits if exported without softmax.
 
         Raises:
             UserError: another shape than the exported one, or not numbers.
         """
         array = np.asarray(array)
-        fits = array.ndim == 4 and len(array) > 0 and self.spec.accepts(array.shape[1:])
+        wanted = self.spec.image_shape
+        fits = array.ndim == 4 and len(array) > 0 and accepts(wanted, array.shape[1:])
         if not fits or array.dtype.kind != "f":
-            shape = ", ".join(map(str, self.spec.image_shape or ("C", "H", "W")))
+            shape = ", ".join(map(str, wanted or ("C", "H", "W")))
             raise UserError(
                 f"predict_batch: expected pre-processed images, (N, {shape}) float32, found "
                 f"{array.shape} {array.dtype}; predict() takes pictures"
             )
-        return self.engine.run(array)[0]  # (N, classes)
+        return self.engine.run(array)[0]
 
-    def predict_images(self, arrays: list[np.ndarray]) -> np.ndarray:
-        """`predict_batch` of images (C, H, W) that `preprocess` gave one by one.
+    def _run(self, arrays: list[np.ndarray]) -> Outputs:
+        """The network's outputs for images (C, H, W); UserError if they differ in size."""
+        shapes = {array.shape for array in arrays}
+        if len(shapes) > 1:
+            raise UserError(
+                f"images of one batch have different shapes after pre-processing, "
+                f"{sorted(shapes)}; use batch_size=1 (--batch-size 1) or a fixed size in "
+                "transform_ops"
+            )
+        # The process copies image by image into its memory: one copy less.
+        return self.spec.named(self.engine.run(arrays if self._process else np.stack(arrays)))
 
-        Raises UserError if they differ in size.
-        """
-        require_one_shape(arrays)
-        if isinstance(self.engine, EngineProcess):  # which saves a copy
-            return self.engine.run(arrays)[0]  # (N, classes)
-        return self.predict_batch(np.stack(arrays))
-
-    def answers(self, outputs: np.ndarray) -> list[Result]:
-        """Post-process (N, classes); a network exported with logits gets its activation here."""
+    def _answer(self, outputs: Outputs, metas: Sequence[Meta]) -> list[Result]:
+        """Post-process; a network exported with logits gets its activation here."""
         if self.spec.output == "logits":
-            outputs = _ACTIVATIONS[self._postprocess.activation](outputs)
-        return self._postprocess(outputs)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(0.5 * logits))  # never overflows
-
-
-_ACTIVATIONS = {"softmax": _softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}
-
-
-def _start(make: Callable[[], Engine], isolate: int, shape: tuple[int, ...]) -> Engine:
-    return EngineProcess(make, isolate * math.prod(shape)) if isolate else make()
-
-
-def build_transform(ops: Sequence[Any]) -> Compose:
-    """The chain of `transform_ops`; one that does not begin with DecodeImage gets it."""
-    named = (op.get("name", next(iter(op), "")) if isinstance(op, dict) else op for op in ops)
-    decode = () if "DecodeImage" in named else ({"DecodeImage": {}},)
-    return Compose(build_list([*decode, *ops], "transform"))
-
-
-def _build_postprocess(node: dict[str, Any], topk: int | None) -> Postprocess:
-    ((name, arguments),) = node.items()
-    if topk is not None:
-        if name not in ("Topk", "DistillationPostProcess"):
-            raise UserError(f"topk: the post-processing is {name}, which has no such number")
-        arguments = {**arguments, "topk": topk}
-    return build({name: arguments}, "postprocess")
+            outputs = self.postprocess.activated(outputs)
+        return self.postprocess(outputs, metas)
 
 
 def _as_list(inputs: Image | Sequence[Image] | np.ndarray) -> list[Image]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import yaml
 
 from ppcls_lite.errors import UserError
@@ -23,6 +24,8 @@ from ppcls_lite.inference.onnx.metadata import read_metadata
 FILE_NAME = "inference.yml"
 FORMAT_VERSION = 1
 OutputKind = Literal["probabilities", "logits"]
+Outputs = dict[str, np.ndarray]  # name -> (N, ...), an image a row
+LOGITS = ("logits",)  # what a network gives that names no outputs
 
 
 @dataclass
@@ -36,6 +39,7 @@ class InferenceSpec:
         image_shape: (C, H, W) of the network's input, -1 where any size is accepted; `None` in
             files that do not say it.
         output: whether the network gives probabilities or logits.
+        outputs: the names of what the program gives, in its order.
         versions: the versions of paddle and ppcls_lite that wrote the folder.
         checksums: SHA-256 of the program and weight files that belong to this file.
     """
@@ -45,6 +49,7 @@ class InferenceSpec:
     postprocess: dict[str, Any]
     image_shape: tuple[int, int, int] | None = None
     output: OutputKind = "probabilities"
+    outputs: tuple[str, ...] = LOGITS
     versions: dict[str, str] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
 
@@ -54,10 +59,14 @@ class InferenceSpec:
         ((_, arguments),) = self.postprocess.items()
         return arguments.get("label_list")
 
-    def accepts(self, shape: Sequence[int]) -> bool:
-        """Whether an image of `shape` (C, H, W) is what the network takes."""
-        wanted = self.image_shape or (-1, -1, -1)
-        return len(shape) == 3 and all(w in (s, -1) for s, w in zip(shape, wanted))
+    def named(self, arrays: Sequence[np.ndarray]) -> Outputs:
+        """What a run of the program gave, by name; an output without a name is left out."""
+        if len(arrays) < len(self.outputs):
+            raise UserError(
+                f"{FILE_NAME} names the outputs {', '.join(self.outputs)}, but the program of "
+                f"{self.model_name} gives {len(arrays)}; export the network again"
+            )
+        return dict(zip(self.outputs, arrays))
 
     def write(self, folder: Path) -> None:
         """Write `inference.yml` into an existing folder."""
@@ -71,6 +80,8 @@ class InferenceSpec:
                 "model_name": self.model_name,
                 "image_shape": list(self.image_shape or ()) or None,
                 "output": self.output,
+                # Left out of a classifier's file, which stays as it was before there were names.
+                **({} if self.outputs == LOGITS else {"outputs": list(self.outputs)}),
                 "versions": self.versions,
                 "sha256": self.checksums,
             },
@@ -119,6 +130,7 @@ class InferenceSpec:
             postprocess={name: arguments},
             image_shape=_image_shape(about.get("image_shape"), path),
             output=output,
+            outputs=_names(_section(about, "outputs", list, path, list(LOGITS)), path),
             versions=_section(about, "versions", dict, path, {}),
             checksums=_section(about, "sha256", dict, path, {}),
         )
@@ -236,4 +248,10 @@ def _image_shape(value: Any, path: Path) -> tuple[int, int, int] | None:
         raise UserError(
             f"{path}: Global.image_shape: expected [channels, height, width], found {value!r}"
         )
+    return tuple(value)
+
+
+def _names(value: list[Any], path: Path) -> tuple[str, ...]:
+    if not value or not all(isinstance(name, str) for name in value) or len({*value}) < len(value):
+        raise UserError(f"{path}: Global.outputs: expected different names, found {value!r}")
     return tuple(value)

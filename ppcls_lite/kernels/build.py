@@ -1,10 +1,10 @@
 """The kernels' library: compiled on first use, tested once, kept in a folder of the user.
 
-`$PPCLS_LITE_HOME/kernels/<key>` (default `~/.ppcls_lite/kernels`) holds `kernels.so` and
-`result.json`: its checksum and what the self-test said. The key names everything that the machine
-code depends on: sources, flags, compiler, processor, Paddle's version. A build happens in a folder
-of its own that is renamed into place as a whole, under a lock, so that of several ranks one builds
-and the others wait. Where the folder cannot be written, the build lives as long as the process.
+`kernels/<key>` in the user's folder (system/home.py) holds `kernels.so` and `result.json`: its
+checksum and what the self-test said. The key names everything that the machine code depends on:
+sources, flags, compiler, processor, Paddle's version. A build happens in a folder of its own that
+is renamed into place as a whole, under a lock, so that of several ranks one builds and the others
+wait. Where the folder cannot be written, the build lives as long as the process.
 Read next: selftest.py.
 """
 
@@ -15,16 +15,20 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import paddle
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.system.files import locked, whole_folder
+from ppcls_lite.system.home import home_folder
+from ppcls_lite.system.machine import cpu_identity
+from ppcls_lite.system.processes import environment
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -62,19 +66,18 @@ def built() -> Path:
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = home / key(compiler)
-        with _locked(home / f"{folder.name}.lock"):
+        with locked(home / f"{folder.name}.lock"):
             if not _is_whole(folder):
                 _build_into(folder, compiler)
         return _passed(folder)
-    except OSError as error:
+    except (OSError, UserError) as error:
         logger.info(f"CPU kernels: compiled for this run only, {home} is not usable ({error})")
     return _passed(_temporary(compiler))
 
 
 def cache_folder() -> Path:
     """Where the builds of this user lie."""
-    home = os.environ.get("PPCLS_LITE_HOME")
-    return (Path(home) if home else Path.home() / ".ppcls_lite") / "kernels"
+    return home_folder() / "kernels"
 
 
 def find_compiler() -> Compiler:
@@ -98,30 +101,9 @@ def key(compiler: Compiler) -> str:
         digest.update(path.name.encode() + path.read_bytes())
     for name in ("build.py", "selftest.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
-    facts = [compiler.command, compiler.version, FLAGS, _processor(), paddle.__version__]
+    facts = [compiler.command, compiler.version, FLAGS, cpu_identity(), paddle.__version__]
     digest.update(repr(facts).encode())
     return digest.hexdigest()[:20]
-
-
-def _processor() -> str:
-    """The processor's model and features: a home folder may serve different machines."""
-    names = ("model name", "flags", "Features", "CPU part")
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        first = {line for line in lines if line.split("\t")[0].split(":")[0].strip() in names}
-        return "\n".join(sorted(first))
-    return f"{platform.machine()} {platform.processor()}"
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process of this machine build at a time."""
-    with path.open("w") as file:
-        with contextlib.suppress(ImportError, OSError):  # the rename is safe without it as well
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _is_whole(folder: Path) -> bool:
@@ -143,17 +125,13 @@ def _passed(folder: Path) -> Path:
 
 
 def _build_into(folder: Path, compiler: Compiler) -> None:
-    """Build beside `folder` and rename; a damaged folder there is replaced."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
-        fresh = Path(temporary) / "new"
-        _build(fresh, compiler)
-        if folder.exists():
-            folder.rename(Path(temporary) / "old")
-        try:
-            fresh.rename(folder)
-        except OSError:
-            if not _is_whole(folder):  # another machine on the same storage was faster
-                raise
+    """Build `folder` as a whole; a damaged one there is replaced."""
+    try:
+        with whole_folder(folder) as fresh:
+            _build(fresh, compiler)
+    except OSError:
+        if not _is_whole(folder):  # another machine on the same storage was faster
+            raise
 
 
 def _temporary(compiler: Compiler) -> Path:
@@ -163,16 +141,15 @@ def _temporary(compiler: Compiler) -> Path:
     try:
         home = Path(tempfile.mkdtemp(prefix="ppcls_lite-kernels-"))
         atexit.register(shutil.rmtree, home, ignore_errors=True)
-        _build(home / "build", compiler)
+        _build(home, compiler)
     except OSError as error:
         raise KernelsError(f"there is no place to compile in ({error})") from None
-    return home / "build"
+    return home
 
 
 def _build(folder: Path, compiler: Compiler) -> None:
-    """Compile and test in the new folder `folder`."""
+    """Compile and test in the empty folder `folder`."""
     logger.info(f"CPU kernels: compiling with {' '.join(compiler.command)}, once per machine")
-    folder.mkdir()
     library = folder / LIBRARY
     message = ""
     for parallel in (True, False):
@@ -218,14 +195,11 @@ def compile_library(
 
 def _tested(library: Path) -> str | None:
     """Run the self-test in a process of its own, which a bad library may end; None if it passes."""
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
-    paths = [root, environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
     command = [sys.executable, "-m", "ppcls_lite.kernels.selftest", str(library)]
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=TEST_SECONDS
+            command, env=environment(alone), capture_output=True, text=True, timeout=TEST_SECONDS
         )
     except subprocess.TimeoutExpired:
         return f"no end after {TEST_SECONDS} s"

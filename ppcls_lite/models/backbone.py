@@ -1,8 +1,9 @@
-"""The contract of every network: stages on request, a head that can be left out, flat state keys.
+"""The contract of the zoo: stages on request, a head that can be left out, flat state keys.
 
 `forward(x)` is `forward_head(forward_stages(x)[-1])`. Trunk and classifier live in one Layer, so
 that the state dict keeps the official names; `class_num=0` builds the trunk alone for detection
-and segmentation heads. Read next: pplcnet.py.
+and segmentation heads, which take `forward_stages` and read `channels` and `strides`.
+Read before: network.py. Read next: pplcnet.py.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from paddle import Tensor, nn
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.layers import activation
+from ppcls_lite.models.network import Network
 
 
-class Backbone(nn.Layer):
+class Backbone(Network):
     """Base class of the zoo.
 
     channels: output channels of the four stages.
@@ -55,12 +57,9 @@ class Backbone(nn.Layer):
         tapped, self._tapped = self._tapped, {}
         return {"logits": output, **tapped}
 
-    def reparameterize(self) -> int:
-        """Merge parallel branches into single convolutions for inference, in place.
-
-        Returns how many places were merged: 0 for a network without such branches.
-        """
-        return 0
+    def deployed(self, x: Tensor) -> list[Tensor]:
+        output = self(x)
+        return [output["logits"] if self._taps else output]
 
     def tap(
         self, patterns: list[str] | None = None, stages: bool | list[int] | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,11 +50,13 @@ def create_model(
     class_num: int = 1000,
     pretrained: str | Path | bool | None = None,
     use_ssld: bool = False,
+    plugins: Sequence[str | Path] = (),
     **args: Any,
 ) -> Backbone:
     """Build a network of the zoo, in training mode, with random or given weights.
 
     name: one of `list_models()`, or a family (`PPLCNet`) with its arguments.
+    plugins: files with networks of one's own.
     class_num: classes; 0 builds the trunk alone (`forward` returns the last feature).
     pretrained: a path with or without `.pdparams`, or `True` for the official ImageNet weights
     (`use_ssld`: the distilled ones), which are looked for and downloaded as `resolve_pretrained`
@@ -62,10 +65,10 @@ def create_model(
 
     Raises `UserError` for an unknown name, an unknown argument or weights that do not fit.
     """
-    entry = registry.entries().get(("model", name))
+    table = registry.entries(plugins)
+    entry = table.get(("model", name))
     if entry is None:
-        known = [n for kind, n in registry.entries() if kind == "model"]
-        near = difflib.get_close_matches(name, known, 1, 0.5)
+        near = difflib.get_close_matches(name, registry.names("model", table), 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else "list_models() gives all names"
         raise UserError(f"unknown model {name!r}; {hint}")
     if name == DISTILLATION_MODEL:

@@ -1,8 +1,8 @@
 """PP-LCNet: depthwise-separable blocks without shortcuts, tuned for Intel CPUs with MKLDNN.
 
 Paper: https://arxiv.org/abs/2109.15099 (table 1 is the network, tables 6 to 9 its ablations).
-Stem, 13 depthwise-separable blocks in `blocks2` ... `blocks6`, pooling, 1x1 convolution to 1280,
-classifier. Read next: zoo.py (the eight scales), backbone.py (the contract).
+Stem, depthwise-separable blocks (13 in the paper) in `blocks2` ... `blocks6`, pooling, 1x1
+convolution to 1280, classifier. Read next: zoo.py (the eight scales), backbone.py (the contract).
 """
 
 from __future__ import annotations
@@ -23,17 +23,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible, stage_strides
 
-# Output channels at scale 1 of the blocks in each group; the first block of a group strides.
-_GROUPS = {
-    "blocks2": (32,),
-    "blocks3": (64, 64),
-    "blocks4": (128, 128),
-    "blocks5": (256,) * 6,
-    "blocks6": (512, 512),
-}
-_STEM_CHANNELS = 16
-_SE_MASK = "0000000000011"  # table 7, third row
-_KERNEL_MASK = "0000001111111"  # table 8, third row
+_STEM_CHANNELS = 16  # at scale 1
 
 
 class DepthwiseSeparable(nn.Layer):
@@ -65,7 +55,7 @@ class DepthwiseSeparable(nn.Layer):
 
 
 def _mask(name: str, value: str | list[int] | None, default: str) -> list[bool]:
-    """One flag for each of the 13 blocks."""
+    """One flag for each block."""
     digits = [str(digit) for digit in (default if value is None else value)]
     if len(digits) != len(default) or set(digits) - {"0", "1"}:
         raise UserError(
@@ -80,13 +70,15 @@ class PPLCNet(ExpandHeadBackbone):
     """PP-LCNet at any width.
 
     scale: multiplies all channel counts (rounded to multiples of 8).
+    depths, widths: the blocks of blocks2 ... blocks6, and their output channels at scale 1.
     class_num: classes; 0 builds the trunk alone.
     dropout_prob: dropout before the classifier; `None` is none.
     class_expand: width of the 1x1 convolution after pooling; `use_last_conv=False` removes it.
     lr_mult_list: learning-rate factors of stem and blocks2 ... blocks6; 0 freezes a part.
     stride_list: strides of stem and blocks3 ... blocks6, each a number or [height, width].
-    se_mask, kernel_mask: 13 digits from input to output, 1 where a block has channel attention
-    (default 0000000000011) and where its kernel is 5x5 instead of 3x3 (default 0000001111111).
+    se_mask, kernel_mask: a digit for each block from input to output, 1 where it has channel
+    attention (default: all of blocks6, 0000000000011) and where its kernel is 5x5 instead of 3x3
+    (default: all after the first of blocks5, 0000001111111).
     return_patterns, return_stages: see `Backbone.tap`.
     """
 
@@ -106,8 +98,15 @@ class PPLCNet(ExpandHeadBackbone):
         kernel_mask: str | list[int] | None = None,
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
+        depths: list[PositiveInt] = (1, 2, 2, 6, 2),
+        widths: list[PositiveInt] = (32, 64, 128, 256, 512),
     ) -> None:
         super().__init__(class_num)
+        for key, values in (("depths", depths), ("widths", widths)):
+            if len(values) != len(self.stage_names):
+                raise UserError(
+                    f"PPLCNet: {key} needs 5 numbers (blocks2 ... blocks6), got {list(values)}"
+                )
         if len(lr_mult_list) != 6:
             raise UserError(
                 "PPLCNet: lr_mult_list needs 6 numbers (stem, blocks2 ... blocks6), "
@@ -119,17 +118,22 @@ class PPLCNet(ExpandHeadBackbone):
                 "PPLCNet: stride_list needs 5 entries (stem, blocks3 ... blocks6), each a number "
                 f"or [height, width]; got {list(stride_list)}"
             )
-        use_se = iter(_mask("se_mask", se_mask, _SE_MASK))
-        large_kernel = iter(_mask("kernel_mask", kernel_mask, _KERNEL_MASK))
+        early = sum(depths[:3]) + 1  # blocks before the 5x5 kernels: table 8, third row
+        kernels = "0" * early + "1" * (sum(depths) - early)
+        attention = "0" * sum(depths[:4]) + "1" * depths[4]  # table 7, third row
+        use_se = iter(_mask("se_mask", se_mask, attention))
+        large_kernel = iter(_mask("kernel_mask", kernel_mask, kernels))
 
         channels = make_divisible(_STEM_CHANNELS * scale)
         self.conv1 = ConvBN(
             3, channels, 3, stride_list[0], 1, act, lr_mult_list[0], kaiming=True, bn_decay=False
         )
         strides = [1, *stride_list[1:]]  # blocks2 keeps the size
-        for (name, widths), stride, lr_mult in zip(_GROUPS.items(), strides, lr_mult_list[1:]):
+        for name, depth, width, stride, lr_mult in zip(
+            self.stage_names, depths, widths, strides, lr_mult_list[1:]
+        ):
             blocks = []
-            for i, width in enumerate(widths):
+            for i in range(depth):
                 in_channels, channels = channels, make_divisible(width * scale)
                 blocks.append(
                     DepthwiseSeparable(
@@ -143,7 +147,7 @@ class PPLCNet(ExpandHeadBackbone):
                     )
                 )
             self.add_sublayer(name, nn.Sequential(*blocks))
-        self.channels = tuple(make_divisible(w[-1] * scale) for w in list(_GROUPS.values())[1:])
+        self.channels = tuple(make_divisible(width * scale) for width in widths[1:])
         self.strides = stage_strides(stride_list)
         self._build_head(channels, class_expand, act, dropout_prob, use_last_conv)
         self.tap(return_patterns, return_stages)

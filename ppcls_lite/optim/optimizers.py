@@ -15,9 +15,8 @@ key of that name), `clip_global_norm` the norm of all gradients together, `clip_
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import (
@@ -34,13 +33,15 @@ if TYPE_CHECKING:
     import paddle
     from paddle import nn
 
+    Named = list[tuple[str, paddle.Tensor]]
+
 
 @register("regularizer")
+@dataclass
 class L1:
     """Penalty coeff * sum |w|."""
 
-    def __init__(self, coeff: NonNegativeFloat) -> None:
-        self.coeff = coeff
+    coeff: NonNegativeFloat
 
     def build(self) -> Any:
         """Paddle's form of it."""
@@ -50,11 +51,11 @@ class L1:
 
 
 @register("regularizer")
+@dataclass
 class L2:
     """Penalty coeff / 2 * sum w^2."""
 
-    def __init__(self, coeff: NonNegativeFloat) -> None:
-        self.coeff = coeff
+    coeff: NonNegativeFloat
 
     def build(self) -> Any:
         """Paddle's form of it."""
@@ -63,25 +64,116 @@ class L2:
         return L2Decay(self.coeff)
 
 
-class _Decay:
-    """Which penalty, and which parameters are exempt from it."""
+@dataclass
+class Optimizer:
+    """A description: `lr` is the schedule, `build` makes Paddle's optimizer.
 
-    def __init__(
-        self,
-        regularizer: L1 | L2 | None,
-        weight_decay: float | None,
-        excluded_names: str | None,
-        exclude_one_dim: bool,
-    ) -> None:
-        if regularizer is not None and weight_decay is not None:
+    kind: the class in paddle.optimizer; it is given the fields that are not keyword-only as they
+    are. below_one: those that must be less than 1.
+    """
+
+    lr: ScheduleSpec
+
+    kind: ClassVar[str]
+    below_one: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.below_one:
+            if getattr(self, name) >= 1:
+                raise UserError(f"{name}: expected less than 1, found {getattr(self, name):g}")
+
+    def build(self, *layers: nn.Layer) -> paddle.optimizer.Optimizer:
+        """Paddle's optimizer of all trainable parameters of `layers`, at the rate of step 0.
+
+        Raises UserError when there are none, or when an excluded name fits no parameter.
+        """
+        import paddle
+
+        named = [pair for layer in layers for pair in layer.named_parameters()]
+        named = [(name, parameter) for name, parameter in named if not parameter.stop_gradient]
+        if not named:
+            raise UserError("there is nothing to train: all parameters are frozen")
+        make = getattr(paddle.optimizer, self.kind)
+        parameters = [parameter for _, parameter in named]
+        return make(learning_rate=self.lr(0), parameters=parameters, **self.options(named))
+
+    def options(self, named: Named) -> dict[str, Any]:
+        """Further arguments of Paddle's class; `named` are the parameters with their names."""
+        own = [field.name for field in fields(self) if not field.kw_only and field.name != "lr"]
+        return {name: getattr(self, name) for name in own}
+
+    def exempt(self, named: Named) -> list[paddle.Tensor]:
+        """The parameters that weight decay leaves out."""
+        return []
+
+
+@dataclass
+class Penalized(Optimizer):
+    """Weight decay as the gradient of a penalty."""
+
+    _: KW_ONLY
+    regularizer: RegularizerSpec | None = None
+    weight_decay: NonNegativeFloat | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.regularizer is not None and self.weight_decay is not None:
             raise UserError("regularizer and weight_decay are both given: expected at most one")
-        self.regularizer = L2(weight_decay) if weight_decay is not None else regularizer
-        self.excluded_names = (excluded_names or "").split()
-        self.exclude_one_dim = exclude_one_dim
 
-    def exempt(self, named: list[tuple[str, paddle.Tensor]]) -> list[paddle.Tensor]:
-        """The parameters that `no_weight_decay_name` or their one dimension leaves out."""
-        for part in self.excluded_names:
+    def options(self, named: Named) -> dict[str, Any]:
+        """Paddle lets a parameter's own regularizer win over the optimizer's, so that is where
+        an exemption is noted.
+        """
+        for parameter in self.exempt(named):
+            parameter.regularizer = L2(0.0).build()
+        decay = self.regularizer if self.weight_decay is None else L2(self.weight_decay)
+        return super().options(named) | {"weight_decay": decay.build() if decay else None}
+
+
+@dataclass
+class MasterWeights(Optimizer):
+    """Float32 copies of the weights where these are float16 (AMP O2)."""
+
+    _: KW_ONLY
+    multi_precision: bool = False
+
+    def options(self, named: Named) -> dict[str, Any]:
+        return super().options(named) | {"multi_precision": self.multi_precision}
+
+
+@dataclass
+class Bounded(Optimizer):
+    """Bounds on the gradients, and exemptions from weight decay."""
+
+    _: KW_ONLY
+    clip_norm: PositiveFloat | None = None
+    clip_global_norm: PositiveFloat | None = None
+    clip_value: PositiveFloat | None = None
+    no_weight_decay_name: str | None = None
+    one_dim_param_no_weight_decay: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("clip_norm", "clip_global_norm", "clip_value")
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)} are given together: expected at most one")
+
+    def options(self, named: Named) -> dict[str, Any]:
+        from paddle import nn
+
+        clip = None
+        if self.clip_value is not None:
+            clip = nn.ClipGradByValue(max=self.clip_value)
+        elif self.clip_norm is not None:
+            clip = nn.ClipGradByNorm(clip_norm=self.clip_norm)
+        elif self.clip_global_norm is not None:
+            clip = nn.ClipGradByGlobalNorm(clip_norm=self.clip_global_norm)
+        return super().options(named) | {"grad_clip": clip}
+
+    def exempt(self, named: Named) -> list[paddle.Tensor]:
+        parts = (self.no_weight_decay_name or "").split()
+        for part in parts:
             if not any(part in name for name, _ in named):
                 raise UserError(
                     f"no_weight_decay_name: no parameter's name contains {part!r}; "
@@ -90,204 +182,54 @@ class _Decay:
         return [
             parameter
             for name, parameter in named
-            if (self.exclude_one_dim and parameter.ndim == 1)
-            or any(part in name for part in self.excluded_names)
+            if (self.one_dim_param_no_weight_decay and parameter.ndim == 1)
+            or any(part in name for part in parts)
         ]
 
-    def coupled(self, exempt: list[paddle.Tensor]) -> Any:
-        """Paddle's regularizer, after marking the exempt parameters.
-
-        Paddle lets a parameter's own regularizer win over the optimizer's, so that is where an
-        exemption is noted.
-        """
-        for parameter in exempt:
-            parameter.regularizer = L2(0.0).build()
-        return self.regularizer.build() if self.regularizer else None
-
-
-class _Clip:
-    """At most one way of bounding gradients."""
-
-    def __init__(
-        self, clip_norm: float | None, clip_global_norm: float | None, clip_value: float | None
-    ) -> None:
-        bounds = {
-            "clip_norm": clip_norm,
-            "clip_global_norm": clip_global_norm,
-            "clip_value": clip_value,
-        }
-        self.given = [(name, bound) for name, bound in bounds.items() if bound is not None]
-        if len(self.given) > 1:
-            names = " and ".join(name for name, _ in self.given)
-            raise UserError(f"{names} are given together: expected at most one")
-
-    def build(self) -> Any:
-        """Paddle's form of it, or None."""
-        if not self.given:
-            return None
-        from paddle import nn
-
-        ((name, bound),) = self.given
-        if name == "clip_value":
-            return nn.ClipGradByValue(max=bound)
-        kind = nn.ClipGradByNorm if name == "clip_norm" else nn.ClipGradByGlobalNorm
-        return kind(clip_norm=bound)
-
-
-class Optimizer(ABC):
-    """A description: `lr` is the schedule, `build` makes Paddle's optimizer."""
-
-    def __init__(self, lr: Callable[[int], float], decay: _Decay, clip: _Clip) -> None:
-        self.lr = lr
-        self.decay = decay
-        self.clip = clip
-
-    def build(self, *layers: nn.Layer) -> paddle.optimizer.Optimizer:
-        """Paddle's optimizer of all trainable parameters of `layers`, at the rate of step 0.
-
-        Raises UserError when there are none, or when an excluded name fits no parameter.
-        """
-        named = [pair for layer in layers for pair in layer.named_parameters()]
-        named = [(name, parameter) for name, parameter in named if not parameter.stop_gradient]
-        if not named:
-            raise UserError("there is nothing to train: all parameters are frozen")
-        common = {
-            "learning_rate": self.lr(0),
-            "parameters": [parameter for _, parameter in named],
-            "grad_clip": self.clip.build(),
-        }
-        return self._build(common, self.decay.exempt(named))
-
-    @abstractmethod
-    def _build(
-        self, common: dict[str, Any], exempt: list[paddle.Tensor]
-    ) -> paddle.optimizer.Optimizer:
-        """The Paddle optimizer with the arguments of its kind."""
-
 
 @register("optimizer")
-class SGD(Optimizer):
+@dataclass
+class SGD(Bounded, MasterWeights, Penalized):
     """Stochastic gradient descent without momentum."""
 
-    def __init__(
-        self,
-        lr: ScheduleSpec,
-        regularizer: RegularizerSpec | None = None,
-        weight_decay: NonNegativeFloat | None = None,
-        multi_precision: bool = False,
-        clip_norm: PositiveFloat | None = None,
-        clip_global_norm: PositiveFloat | None = None,
-        clip_value: PositiveFloat | None = None,
-        no_weight_decay_name: str | None = None,
-        one_dim_param_no_weight_decay: bool = False,
-    ) -> None:
-        decay = _Decay(
-            regularizer, weight_decay, no_weight_decay_name, one_dim_param_no_weight_decay
-        )
-        super().__init__(lr, decay, _Clip(clip_norm, clip_global_norm, clip_value))
-        self.multi_precision = multi_precision
-
-    def _build(
-        self, common: dict[str, Any], exempt: list[paddle.Tensor]
-    ) -> paddle.optimizer.Optimizer:
-        import paddle
-
-        return paddle.optimizer.SGD(
-            weight_decay=self.decay.coupled(exempt),
-            multi_precision=self.multi_precision,
-            **common,
-        )
+    kind: ClassVar[str] = "SGD"
 
 
 @register("optimizer")
-class Momentum(Optimizer):
+@dataclass
+class Momentum(Bounded, MasterWeights, Penalized):
     """Stochastic gradient descent with momentum: the paper's optimizer.
 
     `multi_precision` keeps float32 master weights where the weights are float16 (AMP O2).
     """
 
-    def __init__(
-        self,
-        lr: ScheduleSpec,
-        momentum: Probability = 0.9,
-        use_nesterov: bool = False,
-        regularizer: RegularizerSpec | None = None,
-        weight_decay: NonNegativeFloat | None = None,
-        multi_precision: bool = True,
-        clip_norm: PositiveFloat | None = None,
-        clip_global_norm: PositiveFloat | None = None,
-        clip_value: PositiveFloat | None = None,
-        no_weight_decay_name: str | None = None,
-        one_dim_param_no_weight_decay: bool = False,
-    ) -> None:
-        decay = _Decay(
-            regularizer, weight_decay, no_weight_decay_name, one_dim_param_no_weight_decay
-        )
-        super().__init__(lr, decay, _Clip(clip_norm, clip_global_norm, clip_value))
-        self.momentum = _below_one("momentum", momentum)
-        self.use_nesterov = use_nesterov
-        self.multi_precision = multi_precision
+    momentum: Probability = 0.9
+    use_nesterov: bool = False
+    _: KW_ONLY
+    multi_precision: bool = True
 
-    def _build(
-        self, common: dict[str, Any], exempt: list[paddle.Tensor]
-    ) -> paddle.optimizer.Optimizer:
-        import paddle
-
-        return paddle.optimizer.Momentum(
-            momentum=self.momentum,
-            use_nesterov=self.use_nesterov,
-            weight_decay=self.decay.coupled(exempt),
-            multi_precision=self.multi_precision,
-            **common,
-        )
+    kind: ClassVar[str] = "Momentum"
+    below_one: ClassVar[tuple[str, ...]] = ("momentum",)
 
 
 @register("optimizer")
-class Adam(Optimizer):
+@dataclass
+class Adam(Bounded, MasterWeights, Penalized):
     """Adam (Kingma and Ba 2014, arXiv 1412.6980); its weight decay goes through the moments."""
 
-    def __init__(
-        self,
-        lr: ScheduleSpec,
-        beta1: Probability = 0.9,
-        beta2: Probability = 0.999,
-        epsilon: PositiveFloat = 1e-8,
-        regularizer: RegularizerSpec | None = None,
-        weight_decay: NonNegativeFloat | None = None,
-        multi_precision: bool = False,
-        clip_norm: PositiveFloat | None = None,
-        clip_global_norm: PositiveFloat | None = None,
-        clip_value: PositiveFloat | None = None,
-        no_weight_decay_name: str | None = None,
-        one_dim_param_no_weight_decay: bool = False,
-        lazy_mode: Ignored = False,
-    ) -> None:
-        decay = _Decay(
-            regularizer, weight_decay, no_weight_decay_name, one_dim_param_no_weight_decay
-        )
-        super().__init__(lr, decay, _Clip(clip_norm, clip_global_norm, clip_value))
-        self.beta1 = _below_one("beta1", beta1)
-        self.beta2 = _below_one("beta2", beta2)
-        self.epsilon = epsilon
-        self.multi_precision = multi_precision
+    beta1: Probability = 0.9
+    beta2: Probability = 0.999
+    epsilon: PositiveFloat = 1e-8
+    _: KW_ONLY
+    lazy_mode: Ignored = False
 
-    def _build(
-        self, common: dict[str, Any], exempt: list[paddle.Tensor]
-    ) -> paddle.optimizer.Optimizer:
-        import paddle
-
-        return paddle.optimizer.Adam(
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
-            weight_decay=self.decay.coupled(exempt),
-            multi_precision=self.multi_precision,
-            **common,
-        )
+    kind: ClassVar[str] = "Adam"
+    below_one: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
 
 @register("optimizer")
-class AdamW(Optimizer):
+@dataclass
+class AdamW(Bounded, MasterWeights):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv 1711.05101).
 
     The decay shrinks the weights directly, so it takes `weight_decay`, not a regularizer.
@@ -295,88 +237,30 @@ class AdamW(Optimizer):
     other than in PaddleClas.
     """
 
-    def __init__(
-        self,
-        lr: ScheduleSpec,
-        beta1: Probability = 0.9,
-        beta2: Probability = 0.999,
-        epsilon: PositiveFloat = 1e-8,
-        weight_decay: NonNegativeFloat = 0.01,
-        multi_precision: bool = False,
-        clip_norm: PositiveFloat | None = None,
-        clip_global_norm: PositiveFloat | None = None,
-        clip_value: PositiveFloat | None = None,
-        no_weight_decay_name: str | None = None,
-        one_dim_param_no_weight_decay: bool = False,
-    ) -> None:
-        decay = _Decay(None, weight_decay, no_weight_decay_name, one_dim_param_no_weight_decay)
-        super().__init__(lr, decay, _Clip(clip_norm, clip_global_norm, clip_value))
-        self.beta1 = _below_one("beta1", beta1)
-        self.beta2 = _below_one("beta2", beta2)
-        self.epsilon = epsilon
-        self.weight_decay = weight_decay
-        self.multi_precision = multi_precision
+    beta1: Probability = 0.9
+    beta2: Probability = 0.999
+    epsilon: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.01
 
-    def _build(
-        self, common: dict[str, Any], exempt: list[paddle.Tensor]
-    ) -> paddle.optimizer.Optimizer:
-        import paddle
+    kind: ClassVar[str] = "AdamW"
+    below_one: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
-        names = {parameter.name for parameter in exempt}
-        names |= {p.name for p in common["parameters"] if p.regularizer is not None}
-        return paddle.optimizer.AdamW(
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
-            weight_decay=self.weight_decay,
-            apply_decay_param_fun=lambda name: name not in names,
-            multi_precision=self.multi_precision,
-            **common,
-        )
+    def options(self, named: Named) -> dict[str, Any]:
+        names = {parameter.name for parameter in self.exempt(named)}
+        names |= {p.name for _, p in named if p.regularizer is not None}
+        return super().options(named) | {"apply_decay_param_fun": lambda name: name not in names}
 
 
 @register("optimizer")
-class RMSProp(Optimizer):
+@dataclass
+class RMSProp(Bounded, Penalized):
     """Divides by a running mean of the gradient's size (Tieleman and Hinton 2012)."""
 
-    def __init__(
-        self,
-        lr: ScheduleSpec,
-        momentum: Probability = 0.0,
-        rho: Probability = 0.95,
-        epsilon: PositiveFloat = 1e-6,
-        regularizer: RegularizerSpec | None = None,
-        weight_decay: NonNegativeFloat | None = None,
-        clip_norm: PositiveFloat | None = None,
-        clip_global_norm: PositiveFloat | None = None,
-        clip_value: PositiveFloat | None = None,
-        no_weight_decay_name: str | None = None,
-        one_dim_param_no_weight_decay: bool = False,
-        multi_precision: Ignored = False,
-    ) -> None:
-        decay = _Decay(
-            regularizer, weight_decay, no_weight_decay_name, one_dim_param_no_weight_decay
-        )
-        super().__init__(lr, decay, _Clip(clip_norm, clip_global_norm, clip_value))
-        self.momentum = _below_one("momentum", momentum)
-        self.rho = _below_one("rho", rho)
-        self.epsilon = epsilon
+    momentum: Probability = 0.0
+    rho: Probability = 0.95
+    epsilon: PositiveFloat = 1e-6
+    _: KW_ONLY
+    multi_precision: Ignored = False
 
-    def _build(
-        self, common: dict[str, Any], exempt: list[paddle.Tensor]
-    ) -> paddle.optimizer.Optimizer:
-        import paddle
-
-        return paddle.optimizer.RMSProp(
-            momentum=self.momentum,
-            rho=self.rho,
-            epsilon=self.epsilon,
-            weight_decay=self.decay.coupled(exempt),
-            **common,
-        )
-
-
-def _below_one(name: str, value: float) -> float:
-    if value >= 1:
-        raise UserError(f"{name}: expected less than 1, found {value:g}")
-    return value
+    kind: ClassVar[str] = "RMSProp"
+    below_one: ClassVar[tuple[str, ...]] = ("momentum", "rho")

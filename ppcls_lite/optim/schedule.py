@@ -4,7 +4,7 @@ The trainer sets the rate before every update, so that a resumed run needs no sc
 `ReduceOnPlateau` has one. Names, arguments and values are those of PaddleClas, counted as it
 counts: `warmup_epoch` epochs rise in a line from `warmup_start_lr` to the schedule's rate, and the
 schedule proper begins after them. With `by_epoch` the rate changes only between epochs.
-Read next: schedule_cyclic.py (Cyclic, OneCycleLR), optim.py.
+Read next: schedule_cyclic.py (Cyclic, OneCycleLR), optimizers.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import (
@@ -31,34 +32,43 @@ from ppcls_lite.errors import UserError
 logger = logging.getLogger("ppcls_lite")
 
 
+@dataclass
 class Schedule(ABC):
     """Linear warm-up to `peak`, then `after_warmup`.
 
     Positions are updates, or epochs with `by_epoch`: `unit` of them make an epoch and `total` the
     run, of which `warmup` belong to the warm-up. All rates are multiplied by `scale`, which the
     recipe sets where `base_batch_size` asks for it.
+
+    A schedule that `follows_score` is told the main score of every evaluation, `observe(score)`,
+    and a checkpoint keeps what it has seen, `state()` and `load_state(state)`. Any other is a
+    function of the step alone.
     """
 
-    def __init__(
-        self,
-        peak: float,
-        epochs: int,
-        step_each_epoch: int,
-        warmup_epoch: float,
-        warmup_start_lr: float,
-        by_epoch: bool,
-    ) -> None:
-        if warmup_epoch > epochs:
-            logger.info("warmup_epoch %g is cut to the %d epochs of this run", warmup_epoch, epochs)
-            warmup_epoch = epochs
-        self.scale = 1.0
-        self.peak = peak
-        self.warmup_start_lr = warmup_start_lr
-        self.step_each_epoch = step_each_epoch
-        self.by_epoch = by_epoch
-        self.unit = 1 if by_epoch else step_each_epoch
-        self.total = epochs * self.unit
-        self.warmup = round(warmup_epoch * self.unit)
+    epochs: PositiveInt
+    step_each_epoch: PositiveInt
+    _: KW_ONLY
+    warmup_epoch: NonNegativeFloat = 0.0
+    warmup_start_lr: NonNegativeFloat = 0.0
+    by_epoch: bool = False
+    last_epoch: Ignored = -1
+    verbose: Ignored = False
+
+    scale: ClassVar[float] = 1.0
+    follows_score: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.warmup_epoch > self.epochs:
+            text = "warmup_epoch %g is cut to the %d epochs of this run"
+            logger.info(text, self.warmup_epoch, self.epochs)
+        self.unit = 1 if self.by_epoch else self.step_each_epoch
+        self.total = self.epochs * self.unit
+        self.warmup = round(min(self.warmup_epoch, self.epochs) * self.unit)
+
+    @property
+    @abstractmethod
+    def peak(self) -> float:
+        """The rate at the end of the warm-up."""
 
     def __call__(self, step: int) -> float:
         """The learning rate of update `step`, counted from 0."""
@@ -73,56 +83,37 @@ class Schedule(ABC):
         """The rate `position` updates (or epochs) after the warm-up."""
 
 
-@register("schedule", aliases=("Constant",))
-class ConstLR(Schedule):
-    """The same rate throughout; what `lr: {learning_rate: 0.1}` without a name means."""
+@dataclass
+class FromRate(Schedule):
+    """A schedule that is given the rate at which it begins."""
 
-    def __init__(
-        self,
-        epochs: PositiveInt,
-        step_each_epoch: PositiveInt,
-        learning_rate: PositiveFloat,
-        warmup_epoch: NonNegativeFloat = 0.0,
-        warmup_start_lr: NonNegativeFloat = 0.0,
-        by_epoch: bool = False,
-        last_epoch: Ignored = -1,
-        verbose: Ignored = False,
-    ) -> None:
-        super().__init__(
-            learning_rate, epochs, step_each_epoch, warmup_epoch, warmup_start_lr, by_epoch
-        )
+    learning_rate: PositiveFloat
+
+    @property
+    def peak(self) -> float:
+        return self.learning_rate
+
+
+@register("schedule", aliases=("Constant",))
+@dataclass
+class ConstLR(FromRate):
+    """The same rate throughout; what `lr: {learning_rate: 0.1}` without a name means."""
 
     def after_warmup(self, position: int) -> float:
         return self.peak
 
 
 @register("schedule")
-class Linear(Schedule):
+@dataclass
+class Linear(FromRate):
     """Falls from learning_rate to end_lr along (1 - progress) ** power.
 
     With `cycle` it starts again from a higher rate whenever it reaches end_lr.
     """
 
-    def __init__(
-        self,
-        epochs: PositiveInt,
-        step_each_epoch: PositiveInt,
-        learning_rate: PositiveFloat,
-        end_lr: NonNegativeFloat = 0.0,
-        power: PositiveFloat = 1.0,
-        cycle: bool = False,
-        warmup_epoch: NonNegativeFloat = 0.0,
-        warmup_start_lr: NonNegativeFloat = 0.0,
-        by_epoch: bool = False,
-        last_epoch: Ignored = -1,
-        verbose: Ignored = False,
-    ) -> None:
-        super().__init__(
-            learning_rate, epochs, step_each_epoch, warmup_epoch, warmup_start_lr, by_epoch
-        )
-        self.end_lr = end_lr
-        self.power = power
-        self.cycle = cycle
+    end_lr: NonNegativeFloat = 0.0
+    power: PositiveFloat = 1.0
+    cycle: bool = False
 
     def after_warmup(self, position: int) -> float:
         span = self.total - self.warmup
@@ -135,25 +126,11 @@ class Linear(Schedule):
 
 
 @register("schedule")
-class Cosine(Schedule):
+@dataclass
+class Cosine(FromRate):
     """Falls from learning_rate to eta_min along half a cosine (arXiv 1608.03983)."""
 
-    def __init__(
-        self,
-        epochs: PositiveInt,
-        step_each_epoch: PositiveInt,
-        learning_rate: PositiveFloat,
-        eta_min: NonNegativeFloat = 0.0,
-        warmup_epoch: NonNegativeFloat = 0.0,
-        warmup_start_lr: NonNegativeFloat = 0.0,
-        by_epoch: bool = False,
-        last_epoch: Ignored = -1,
-        verbose: Ignored = False,
-    ) -> None:
-        super().__init__(
-            learning_rate, epochs, step_each_epoch, warmup_epoch, warmup_start_lr, by_epoch
-        )
-        self.eta_min = eta_min
+    eta_min: NonNegativeFloat = 0.0
 
     def after_warmup(self, position: int) -> float:
         span = self.total - self.warmup
@@ -164,62 +141,41 @@ class Cosine(Schedule):
 
 
 @register("schedule")
-class Step(Schedule):
+@dataclass
+class Step(FromRate):
     """Multiplies the rate by gamma every step_size epochs."""
 
-    def __init__(
-        self,
-        epochs: PositiveInt,
-        step_each_epoch: PositiveInt,
-        learning_rate: PositiveFloat,
-        step_size: PositiveFloat,
-        gamma: PositiveFloat = 0.1,
-        warmup_epoch: NonNegativeFloat = 0.0,
-        warmup_start_lr: NonNegativeFloat = 0.0,
-        by_epoch: bool = False,
-        last_epoch: Ignored = -1,
-        verbose: Ignored = False,
-    ) -> None:
-        super().__init__(
-            learning_rate, epochs, step_each_epoch, warmup_epoch, warmup_start_lr, by_epoch
-        )
+    step_size: PositiveFloat
+    gamma: PositiveFloat = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         # At least one update: a small fraction of a short epoch would round to none.
-        self.interval = max(1, int(step_size * self.unit))
-        self.gamma = gamma
+        self.interval = max(1, int(self.step_size * self.unit))
 
     def after_warmup(self, position: int) -> float:
         return self.peak * self.gamma ** (position // self.interval)
 
 
 @register("schedule")
-class MultiStepDecay(Schedule):
+@dataclass
+class MultiStepDecay(FromRate):
     """Multiplies the rate by gamma at each of the milestones (epochs after the warm-up)."""
 
-    def __init__(
-        self,
-        epochs: PositiveInt,
-        step_each_epoch: PositiveInt,
-        learning_rate: PositiveFloat,
-        milestones: list[NonNegativeFloat],
-        gamma: PositiveFloat = 0.1,
-        warmup_epoch: NonNegativeFloat = 0.0,
-        warmup_start_lr: NonNegativeFloat = 0.0,
-        by_epoch: bool = False,
-        last_epoch: Ignored = -1,
-        verbose: Ignored = False,
-    ) -> None:
-        super().__init__(
-            learning_rate, epochs, step_each_epoch, warmup_epoch, warmup_start_lr, by_epoch
-        )
-        _check_increasing("milestones", milestones)
-        self.boundaries = [epoch * self.unit for epoch in milestones]
-        self.gamma = gamma
+    milestones: list[NonNegativeFloat]
+    gamma: PositiveFloat = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_increasing("milestones", self.milestones)
+        self.boundaries = [epoch * self.unit for epoch in self.milestones]
 
     def after_warmup(self, position: int) -> float:
         return self.peak * self.gamma ** bisect_right(self.boundaries, position)
 
 
 @register("schedule")
+@dataclass
 class Piecewise(Schedule):
     """The rates `values`, changing at `decay_epochs` (epochs after the warm-up).
 
@@ -228,47 +184,42 @@ class Piecewise(Schedule):
     learning_rate that contradicts the values is an error here.
     """
 
-    def __init__(
-        self,
-        epochs: PositiveInt,
-        step_each_epoch: PositiveInt,
-        decay_epochs: list[NonNegativeFloat] | None = None,
-        values: list[NonNegativeFloat] | None = None,
-        learning_rate: PositiveFloat | None = None,
-        warmup_epoch: NonNegativeFloat = 0.0,
-        warmup_start_lr: NonNegativeFloat = 0.0,
-        by_epoch: bool = False,
-        last_epoch: Ignored = -1,
-        verbose: Ignored = False,
-    ) -> None:
-        if values is None and decay_epochs is None and learning_rate is not None:
-            decay_epochs = [float(epoch) for epoch in range(30, epochs, 30)]
-            values = [learning_rate * 0.1**i for i in range(len(decay_epochs) + 1)]
-        if values is None or decay_epochs is None:
+    decay_epochs: list[NonNegativeFloat] | None = None
+    values: list[NonNegativeFloat] | None = None
+    learning_rate: PositiveFloat | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        start, ends, values = self.learning_rate, self.decay_epochs, self.values
+        if values is None and ends is None and start is not None:
+            ends = [float(epoch) for epoch in range(30, self.epochs, 30)]
+            values = [start * 0.1**i for i in range(len(ends) + 1)]
+        if values is None or ends is None:
             raise UserError("expected both decay_epochs and values, or learning_rate alone")
-        if len(values) != len(decay_epochs) + 1:
+        if len(values) != len(ends) + 1:
             raise UserError(
-                f"values: expected one more than the {len(decay_epochs)} decay_epochs, "
-                f"found {len(values)}"
+                f"values: expected one more than the {len(ends)} decay_epochs, found {len(values)}"
             )
-        if learning_rate is not None and not math.isclose(learning_rate, values[0]):
+        if start is not None and not math.isclose(start, values[0]):
             raise UserError(
-                f"learning_rate {learning_rate:g} and values {values} contradict each other: set "
+                f"learning_rate {start:g} and values {values} contradict each other: set "
                 "the values, or set learning_rate and null for both decay_epochs and values"
             )
-        super().__init__(
-            values[0], epochs, step_each_epoch, warmup_epoch, warmup_start_lr, by_epoch
-        )
-        _check_increasing("decay_epochs", decay_epochs)
-        self.values = list(values)
-        self.boundaries = [epoch * self.unit for epoch in decay_epochs]
+        _check_increasing("decay_epochs", ends)
+        self.rates = list(values)
+        self.boundaries = [epoch * self.unit for epoch in ends]
+
+    @property
+    def peak(self) -> float:
+        return self.rates[0]
 
     def after_warmup(self, position: int) -> float:
-        return self.values[bisect_right(self.boundaries, position)]
+        return self.rates[bisect_right(self.boundaries, position)]
 
 
 @register("schedule")
-class ReduceOnPlateau(Schedule):
+@dataclass
+class ReduceOnPlateau(FromRate):
     """Multiplies the rate by factor after `patience` evaluations without a better score.
 
     The trainer reports the main score of every evaluation with `observe`; the scores are the
@@ -283,40 +234,23 @@ class ReduceOnPlateau(Schedule):
         epsilon: a reduction by less than this is not made.
     """
 
-    def __init__(
-        self,
-        epochs: PositiveInt,
-        step_each_epoch: PositiveInt,
-        learning_rate: PositiveFloat,
-        mode: Literal["max", "min"] = "max",
-        factor: Probability = 0.1,
-        patience: NonNegativeInt = 10,
-        threshold: NonNegativeFloat = 1e-4,
-        threshold_mode: Literal["rel", "abs"] = "rel",
-        cooldown: NonNegativeInt = 0,
-        min_lr: NonNegativeFloat = 0.0,
-        epsilon: NonNegativeFloat = 1e-8,
-        warmup_epoch: NonNegativeFloat = 0.0,
-        warmup_start_lr: NonNegativeFloat = 0.0,
-        by_epoch: bool = False,
-        last_epoch: Ignored = -1,
-        verbose: Ignored = False,
-    ) -> None:
-        super().__init__(
-            learning_rate, epochs, step_each_epoch, warmup_epoch, warmup_start_lr, by_epoch
-        )
-        if factor >= 1:
-            raise UserError(f"factor: expected less than 1, found {factor:g}")
-        self.sign = 1.0 if mode == "max" else -1.0
-        self.factor = factor
-        self.patience = patience
-        self.threshold = threshold
-        self.relative = threshold_mode == "rel"
-        self.cooldown = cooldown
-        self.min_lr = min_lr
-        self.epsilon = epsilon
+    mode: Literal["max", "min"] = "max"
+    factor: Probability = 0.1
+    patience: NonNegativeInt = 10
+    threshold: NonNegativeFloat = 1e-4
+    threshold_mode: Literal["rel", "abs"] = "rel"
+    cooldown: NonNegativeInt = 0
+    min_lr: NonNegativeFloat = 0.0
+    epsilon: NonNegativeFloat = 1e-8
+
+    follows_score: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.factor >= 1:
+            raise UserError(f"factor: expected less than 1, found {self.factor:g}")
         self.scores: list[float] = []
-        self.rate = learning_rate
+        self.rate = self.peak
 
     def observe(self, score: float) -> None:
         """Take in the main score of one evaluation."""
@@ -353,8 +287,9 @@ class ReduceOnPlateau(Schedule):
         return rate
 
     def _is_better(self, score: float, best: float) -> bool:
-        margin = self.threshold * best if self.relative else self.threshold
-        return self.sign * score > self.sign * best + margin
+        margin = self.threshold * best if self.threshold_mode == "rel" else self.threshold
+        sign = 1.0 if self.mode == "max" else -1.0
+        return sign * score > sign * best + margin
 
 
 def _check_increasing(name: str, epochs: Sequence[float]) -> None:

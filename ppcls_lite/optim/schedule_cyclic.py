@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -19,6 +20,7 @@ from ppcls_lite.optim.schedule import Schedule
 
 
 @register("schedule")
+@dataclass
 class Cyclic(Schedule):
     """Rises and falls between two rates in triangles (Smith 2015, arXiv 1506.01186).
 
@@ -27,46 +29,31 @@ class Cyclic(Schedule):
     `by_epoch`).
     """
 
-    def __init__(
-        self,
-        epochs: PositiveInt,
-        step_each_epoch: PositiveInt,
-        base_learning_rate: NonNegativeFloat,
-        max_learning_rate: PositiveFloat,
-        step_size_up: PositiveInt,
-        step_size_down: PositiveInt | None = None,
-        mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
-        exp_gamma: PositiveFloat = 1.0,
-        scale_fn: Ignored = None,
-        scale_mode: Ignored = "cycle",
-        warmup_epoch: NonNegativeFloat = 0.0,
-        warmup_start_lr: NonNegativeFloat = 0.0,
-        by_epoch: bool = False,
-        last_epoch: Ignored = -1,
-        verbose: Ignored = False,
-    ) -> None:
-        super().__init__(
-            base_learning_rate, epochs, step_each_epoch, warmup_epoch, warmup_start_lr, by_epoch
-        )
-        self.amplitude = max_learning_rate - base_learning_rate
-        self.up = step_size_up
-        self.down = step_size_down or step_size_up
-        self.mode = mode
-        self.exp_gamma = exp_gamma
+    base_learning_rate: NonNegativeFloat
+    max_learning_rate: PositiveFloat
+    step_size_up: PositiveInt
+    step_size_down: PositiveInt | None = None
+    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular"
+    exp_gamma: PositiveFloat = 1.0
+    scale_fn: Ignored = None
+    scale_mode: Ignored = "cycle"
+
+    @property
+    def peak(self) -> float:
+        return self.base_learning_rate
 
     def after_warmup(self, position: int) -> float:
-        cycle, place = divmod(position, self.up + self.down)
-        if place <= self.up:
-            height = place / self.up
-        else:
-            height = 1 - (place - self.up) / self.down
+        up, down = self.step_size_up, self.step_size_down or self.step_size_up
+        cycle, place = divmod(position, up + down)
+        height = place / up if place <= up else 1 - (place - up) / down
         scale = {"triangular": 1.0, "triangular2": 0.5**cycle}.get(
             self.mode, self.exp_gamma**position
         )
-        return self.peak + self.amplitude * height * scale
+        return self.peak + (self.max_learning_rate - self.peak) * height * scale
 
 
 @register("schedule")
+@dataclass
 class OneCycleLR(Schedule):
     """Rises to max_learning_rate and falls to end_learning_rate within the run.
 
@@ -76,41 +63,34 @@ class OneCycleLR(Schedule):
     which is only here because PaddleClas has it, and which would cut off the cycle's end.
     """
 
-    def __init__(
-        self,
-        epochs: PositiveInt,
-        step_each_epoch: PositiveInt,
-        max_learning_rate: PositiveFloat,
-        divide_factor: PositiveFloat = 25.0,
-        end_learning_rate: NonNegativeFloat = 1e-10,
-        phase_pct: Probability = 0.3,
-        anneal_strategy: Literal["cos", "linear"] = "cos",
-        three_phase: bool = False,
-        warmup_epoch: NonNegativeFloat = 0.0,
-        warmup_start_lr: NonNegativeFloat = 0.0,
-        by_epoch: bool = False,
-        last_epoch: Ignored = -1,
-        verbose: Ignored = False,
-    ) -> None:
-        super().__init__(
-            max_learning_rate, epochs, step_each_epoch, warmup_epoch, warmup_start_lr, by_epoch
-        )
-        if three_phase and phase_pct >= 0.5:
+    max_learning_rate: PositiveFloat
+    divide_factor: PositiveFloat = 25.0
+    end_learning_rate: NonNegativeFloat = 1e-10
+    phase_pct: Probability = 0.3
+    anneal_strategy: Literal["cos", "linear"] = "cos"
+    three_phase: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.three_phase and self.phase_pct >= 0.5:
             raise UserError(
-                f"phase_pct: expected less than 0.5 with three_phase, found {phase_pct}"
+                f"phase_pct: expected less than 0.5 with three_phase, found {self.phase_pct}"
             )
-        initial, rise = max_learning_rate / divide_factor, phase_pct * self.total
-        points = [(0.0, initial), (rise - 1, max_learning_rate)]
-        if three_phase:
+        initial, rise = self.peak / self.divide_factor, self.phase_pct * self.total
+        points = [(0.0, initial), (rise - 1, self.peak)]
+        if self.three_phase:
             points.append((2 * rise - 2, initial))
-        self.points = [*points, (float(self.total - 1), end_learning_rate)]
-        self.linear = anneal_strategy == "linear"
+        self.points = [*points, (float(self.total - 1), self.end_learning_rate)]
+
+    @property
+    def peak(self) -> float:
+        return self.max_learning_rate
 
     def after_warmup(self, position: int) -> float:
         for (start, first), (end, last) in pairwise(self.points):
             if position <= end and end > start:
                 progress = (position - start) / (end - start)
-                if not self.linear:
+                if self.anneal_strategy == "cos":
                     progress = (1 - math.cos(math.pi * progress)) / 2
                 return first + (last - first) * progress
         return self.points[-1][1]

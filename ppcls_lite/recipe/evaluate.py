@@ -5,23 +5,12 @@ from __future__ import annotations
 import json
 import logging
 
-from ppcls_lite.engine import log, plots, run_folder
+from ppcls_lite.engine import log, run_folder
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.recipe.networks import task_to_score
-from ppcls_lite.recipe.parts import (
-    build_datasets,
-    build_evaluator,
-    labels_of,
-    run_dir_of,
-)
-from ppcls_lite.recipe.start import (
-    Tree,
-    finish_loaders,
-    logged,
-    require_weights,
-    scan_data,
-    start,
-)
+from ppcls_lite.recipe.parts import build_datasets, build_evaluator, labels_of, run_dir_of
+from ppcls_lite.recipe.start import Tree, finish_loaders, logged, require_weights, scan_data, start
+from ppcls_lite.report import pictures
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -47,7 +36,7 @@ def evaluate(tree: Tree) -> dict[str, float]:
             if isinstance(metric, ConfusionMatrix):
                 path = run_dir / "per_class.txt"
                 path.write_text(metric.table(names) + "\n", encoding="utf-8")
-                plots.confusion_matrix(metric.matrix, run_dir / "confusion_matrix.png", names)
+                pictures.confusion_matrix(metric.matrix, run_dir / "confusion_matrix.png", names)
                 logger.info(f"scores of each class: {path}, {run_dir / 'confusion_matrix.png'}")
         finish_loaders({"Eval": evaluator.loader}, run_dir / "eval_bad_files", world)
         if world.is_main:

@@ -1,4 +1,7 @@
-"""`export`: the network becomes an inference model. Read next: inference/export.py."""
+"""`export`: the network becomes an inference model.
+
+Read before: start.py. Read next: inference/export.py.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,8 @@ from ppcls_lite.engine import log
 from ppcls_lite.inference.export import ExportReport, Format, export_model
 from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.recipe.networks import build_model, shipped
-from ppcls_lite.recipe.parts import (
-    labels_of,
-)
-from ppcls_lite.recipe.start import (
-    Tree,
-    require_weights,
-    start_alone,
-)
+from ppcls_lite.recipe.parts import labels_of
+from ppcls_lite.recipe.start import Tree, require_weights, start_alone
 
 logger = logging.getLogger("ppcls_lite")
 _CHECKED = 8  # images of Infer.infer_imgs that an export is compared on

@@ -1,29 +1,23 @@
-"""`infer`: the network itself predicts images, unexported. Read before: start.py."""
+"""`infer`: the network itself predicts images, unexported.
+
+Read before: start.py. Read next: inference/predictor.py.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from pathlib import Path
 
-import numpy as np
-import paddle
-
+from ppcls_lite.config.settings import InferSettings
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.inference.cli.output import ResultFile, table_head, table_lines
+from ppcls_lite.inference.engines.network_engine import NetworkEngine
 from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.spec import InferenceSpec
-from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.recipe.networks import build_model, shipped
-from ppcls_lite.recipe.start import (
-    Tree,
-    require_weights,
-    start_alone,
-)
-
-logger = logging.getLogger("ppcls_lite")
+from ppcls_lite.recipe.start import Tree, require_weights, start_alone
 
 
 def infer(tree: Tree) -> int:
@@ -35,48 +29,41 @@ def infer(tree: Tree) -> int:
     settings = start_alone(tree, ("Infer",))
     require_weights(settings, "predict with")
     wanted = settings.Infer
-    option = "infer_list" if wanted.infer_list else "infer_imgs"
-    source = getattr(wanted, option)
-    if not source:
-        raise ConfigError("Infer.infer_imgs: expected a file or folder: -o Infer.infer_imgs=PATH")
-    files = find_images([source], f"Infer.{option}:")
+    files = _images(wanted)
     log.setup()
-    model = build_model(settings)
-    model.eval()
-    predictor = Predictor.of(
-        InferenceSpec(
-            model_name=shipped(settings).node.entry.name,
-            transform_ops=tree["Infer"]["transforms"],
-            postprocess=_one_key(tree["Infer"]["PostProcess"]),
-            image_shape=None,
-            output="logits",
-            versions={},
-        ),
-        _DygraphEngine(model),
+    engine = NetworkEngine(build_model(settings))
+    spec = InferenceSpec(
+        model_name=shipped(settings).node.entry.name,
+        transform_ops=tree["Infer"]["transforms"],
+        postprocess=_one_key(tree["Infer"]["PostProcess"]),
+        image_shape=None,
+        output="logits",
+        outputs=engine.outputs,
+        versions={},
     )
+    predictor = Predictor.of(spec, engine)
     failed = 0
     with contextlib.ExitStack() as stack:
-        keep = None
+        kept = None
         if wanted.save_dir:
-            keep = stack.enter_context(ResultFile(Path(wanted.save_dir) / "infer.jsonl"))
-        print(table_head())
+            path = Path(wanted.save_dir) / "infer.jsonl"
+            kept = stack.enter_context(ResultFile(path, predictor.postprocess))
+        print(table_head(predictor.postprocess))
         for result in predictor.stream(files, wanted.batch_size, keep_going=True):
             failed += "error" in result
-            print(*table_lines(result), sep="\n")
-            if keep:
-                keep.write(result)
+            print(*table_lines(result, predictor.postprocess), sep="\n")
+            if kept:
+                kept.write(result)
     return 1 if failed else 0
 
 
-class _DygraphEngine:
-    """Runs a network as a Predictor wants it."""
-
-    def __init__(self, model: Backbone) -> None:
-        self.model = model
-
-    def run(self, array: np.ndarray) -> list[np.ndarray]:
-        with paddle.no_grad():
-            return [self.model(paddle.to_tensor(array)).numpy()]
+def _images(wanted: InferSettings) -> list[Path]:
+    """What to predict: the list where it is given, or else a file or folder."""
+    if wanted.infer_list:
+        return find_images([wanted.infer_list], "Infer.infer_list:")
+    if wanted.infer_imgs:
+        return find_images([wanted.infer_imgs], "Infer.infer_imgs:")
+    raise ConfigError("Infer.infer_imgs: expected a file or folder: -o Infer.infer_imgs=PATH")
 
 
 def _one_key(node: Tree) -> Tree:

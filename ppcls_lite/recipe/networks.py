@@ -1,8 +1,8 @@
 """The networks of a recipe with their weights: one from `Arch`, or those of a DistillationModel.
 
 Training a DistillationModel builds all its networks and couples them (`build_task`); evaluation,
-prediction and export build the student alone. Read before: recipe.py. Read next: tasks.py,
-models/distillation_model.py.
+prediction and export build the student alone. Read before: start.py. Read next: engine/tasks.py,
+distill/distillation_model.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
+from ppcls_lite.config.check import Inside, Node
 from ppcls_lite.config.schema import DISTILLATION_MODEL
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.distill.distillation_model import DistillationModel, Member
@@ -21,7 +22,7 @@ from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.tasks import Distilled, Supervised
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.combined import CombinedLoss
-from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.network import Network
 from ppcls_lite.models.weights.load import load_weights
 from ppcls_lite.models.weights.pretrained import fetch_weights, resolve_pretrained
 
@@ -42,7 +43,7 @@ def shipped(settings: RecipeSettings) -> Member:
     return Member(arch.entry.name, arch, "Arch", False, arch.extras.pretrained)
 
 
-def build_model(settings: RecipeSettings, training: bool = False) -> Backbone:
+def build_model(settings: RecipeSettings, training: bool = False) -> Network:
     """The network that ships, with its weights: `Global.pretrained_model`, `pretrained`, or random.
 
     A training from `pretrained` may have other classes: a classifier that differs is left random,
@@ -50,10 +51,10 @@ def build_model(settings: RecipeSettings, training: bool = False) -> Backbone:
     With `Global.checkpoints` the trainer loads the state later.
     """
     member = shipped(settings)
-    model = member.node.build()
+    own = settings.Global.pretrained_model
+    model = member.node.build(None if own else _inside(settings, member))
     if not training:
         model.clear_taps()  # its features are for training
-    own = settings.Global.pretrained_model
     if own:
         replace = training and settings.Global.replace_head
         load_weights(model, own, replace_head=replace, member=member.name)
@@ -91,7 +92,7 @@ def task_to_score(settings: RecipeSettings) -> Supervised:
 
 def _other_network(settings: RecipeSettings, member: Member, world: World) -> nn.Layer:
     """A teacher, or a network that learns together with the student."""
-    network = member.node.build()
+    network = member.node.build(_inside(settings, member))
     parameters = network.parameters()
     if not member.frozen:
         if not parameters:
@@ -115,19 +116,41 @@ def _other_network(settings: RecipeSettings, member: Member, world: World) -> nn
 def _load_pretrained(
     settings: RecipeSettings, model: nn.Layer, member: Member, replace_head: bool
 ) -> None:
-    resumed = settings.Global.checkpoints not in (None, "", checkpoint.AUTO)
-    if member.pretrained and not resumed:
+    if member.pretrained and not _resumed(settings):
         load_weights(model, _weights_of(member), replace_head=replace_head, member=member.name)
 
 
-def _weights_of(member: Member) -> str | Path:
-    """The file that `pretrained` names: official, at an address, or a path."""
-    if member.pretrained is True:
+def _resumed(settings: RecipeSettings) -> bool:
+    return settings.Global.checkpoints not in (None, "", checkpoint.AUTO)
+
+
+def load_inside(node: Node, network: nn.Layer) -> None:
+    """Give a network that stands inside another component the weights of its `pretrained`."""
+    if node.entry.kind == "model" and node.extras.pretrained:
         try:
-            return resolve_pretrained(member.node.entry.name, member.node.extras.use_ssld)
+            load_weights(network, _file_of(node, node.extras.pretrained))
         except UserError as error:
-            raise UserError(f"{member.path}.pretrained: {error}") from None
-    given = str(member.pretrained)
+            raise UserError(f"{node.path}.pretrained: {error}") from None
+
+
+def _inside(settings: RecipeSettings, member: Member) -> Inside | None:
+    """`load_inside`; None where weights of the whole network follow."""
+    return None if member.pretrained or _resumed(settings) else load_inside
+
+
+def _weights_of(member: Member) -> str | Path:
+    """The file that a member's `pretrained` names."""
+    try:
+        return _file_of(member.node, member.pretrained)
+    except UserError as error:
+        raise UserError(f"{member.path}.pretrained: {error}") from None
+
+
+def _file_of(node: Node, pretrained: bool | str | None) -> str | Path:
+    """The file that `pretrained` names: official, at an address, or a path."""
+    if pretrained is True:
+        return resolve_pretrained(node.entry.name, node.extras.use_ssld)
+    given = str(pretrained)
     return fetch_weights(given) if given.startswith(("http://", "https://")) else given
 
 

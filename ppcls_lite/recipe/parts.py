@@ -23,12 +23,14 @@ from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
+from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.engine.evaluate import Evaluator, Forward, by_network
-from ppcls_lite.engine.keeper import Keeper
-from ppcls_lite.engine.record import NoRecorder, Recorder
+from ppcls_lite.engine.plan import Plan
+from ppcls_lite.engine.record import Recorder
 from ppcls_lite.engine.tasks import Supervised
+from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.kernels.native import threads
@@ -36,7 +38,8 @@ from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.metrics.of_network import OfNetwork
 from ppcls_lite.metrics.topk import TopkAcc
-from ppcls_lite.recipe.networks import shipped
+from ppcls_lite.recipe.networks import load_inside, shipped
+from ppcls_lite.report.pictures import RunPictures
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -53,7 +56,7 @@ def class_num_of(settings: RecipeSettings) -> int:
 
 def build_loss(nodes: Sequence[Node]) -> CombinedLoss:
     """The weighted terms of `Loss.Train` or `Loss.Eval`."""
-    return CombinedLoss([node.build() for node in nodes])
+    return CombinedLoss([node.build(load_inside) for node in nodes])
 
 
 def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
@@ -169,30 +172,34 @@ def build_forward(settings: RecipeSettings, task: Supervised) -> Forward:
     return GraphForward(mode, threads())
 
 
-def build_recorder(settings: RecipeSettings, run_dir: Path, dataset: Any, world: World) -> Recorder:
-    """metrics.jsonl and VisualDL, with what is needed to show images and compare runs."""
-    if not world.is_main:
-        return NoRecorder()
+def build_plan(settings: RecipeSettings) -> Plan:
+    """How long the run is, and how often it does what."""
+    return Plan(**{f.name: getattr(settings.Global, f.name) for f in dataclasses.fields(Plan)})
+
+
+def build_writer(settings: RecipeSettings, run_dir: Path, dataset: Any, world: World) -> Writer:
+    """Records, checkpoints and pictures of the run, with what is needed to show images."""
+    run = settings.Global
     _, normalizer = dataset.split_tail()
+    scale = (normalizer.mean.tolist(), normalizer.std.tolist()) if normalizer else (None, None)
+    kept = ("save_interval", "save_steps", "save_minutes", "keep_last", "keep_best")
+    return Writer(
+        run_dir,
+        Recorder(run_dir, run.use_visualdl, _compared(settings)),
+        CheckpointManager(run_dir, **{name: getattr(run, name) for name in kept}),
+        RunPictures(run_dir, *scale, labels_of(settings)),
+        active=world.is_main,
+    )
+
+
+def _compared(settings: RecipeSettings) -> dict[str, Any]:
+    """The hyper-parameters by which VisualDL compares runs."""
     lr = settings.Optimizer.arguments.get("lr")
     compared = {"Arch": settings.Arch.entry.name, "Optimizer": settings.Optimizer.entry.name}
     compared |= {"epochs": settings.Global.epochs, "seed": seed_of(settings)}
     if lr is not None:
         compared |= {f"lr.{k}": v for k, v in lr.arguments.items() if isinstance(v, (int, float))}
-    return Recorder(
-        run_dir,
-        settings.Global.use_visualdl,
-        None if normalizer is None else tuple(normalizer.mean.tolist()),
-        None if normalizer is None else tuple(normalizer.std.tolist()),
-        compared,
-    )
-
-
-def build_keeper(settings: RecipeSettings, run_dir: Path) -> Keeper:
-    """What is saved when."""
-    run = settings.Global
-    names = ("save_interval", "save_steps", "save_minutes", "keep_last", "keep_best")
-    return Keeper(run_dir, **{name: getattr(run, name) for name in names})
+    return compared
 
 
 def build_precision(

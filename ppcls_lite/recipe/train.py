@@ -13,32 +13,11 @@ from ppcls_lite import kernels
 from ppcls_lite.config.file import dump
 from ppcls_lite.distill.teachers import prepare_teachers
 from ppcls_lite.engine import rng, run_folder
-from ppcls_lite.engine.trainer import FitResult, Trainer, steps_per_epoch
+from ppcls_lite.engine.trainer import FitResult, Trainer
+from ppcls_lite.engine.training_state import TrainingState
+from ppcls_lite.recipe import parts
 from ppcls_lite.recipe.networks import build_task
-from ppcls_lite.recipe.parts import (
-    build_datasets,
-    build_ema,
-    build_evaluator,
-    build_keeper,
-    build_loader,
-    build_loss,
-    build_metrics,
-    build_precision,
-    build_recorder,
-    labels_of,
-    run_dir_of,
-    scale_rate,
-    seed_of,
-    share_batch,
-    teacher_metrics,
-)
-from ppcls_lite.recipe.start import (
-    Tree,
-    finish_loaders,
-    logged,
-    scan_data,
-    start,
-)
+from ppcls_lite.recipe.start import Tree, finish_loaders, logged, scan_data, start
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -52,8 +31,9 @@ def train(tree: Tree) -> FitResult:
     notes: list[str] = []
     settings, world = start(tree, ("Loss", "Optimizer", "DataLoader"), notes)
     run = settings.Global
-    datasets = build_datasets(settings, ("Train", "Eval") if run.eval_during_train else ("Train",))
-    run_dir = run_folder.prepare(run_dir_of(settings))
+    splits = ("Train", "Eval") if run.eval_during_train else ("Train",)
+    datasets = parts.build_datasets(settings, splits)
+    run_dir = run_folder.prepare(parts.run_dir_of(settings))
     with logged(run_dir, settings, world):
         if world.is_main:
             run_folder.write_config(run_dir, dump(tree))
@@ -61,44 +41,36 @@ def train(tree: Tree) -> FitResult:
         for note in notes:
             logger.info(note)
         scan_data(datasets, world)
-        share_batch(settings, world)
-        loader = build_loader(settings, "Train", datasets["Train"], world)
-        steps = steps_per_epoch(len(loader), run.update_freq)
-        task = build_task(settings, build_loss(settings.Loss.Train), world)
+        parts.share_batch(settings, world)
+        loader = parts.build_loader(settings, "Train", datasets["Train"], world)
+        plan = parts.build_plan(settings)
+        steps = plan.steps(len(loader))
+
+        task = build_task(settings, parts.build_loss(settings.Loss.Train), world)
         cache = prepare_teachers(settings, task, datasets["Train"], world)
         kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())
         description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
-        scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)
+        parts.scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)
         optimizer = description.build(task.trained)
-        precision = build_precision(settings, task.trained, optimizer)
+        precision = parts.build_precision(settings, task.trained, optimizer)
+
         loaders, evaluator = {"Train": loader}, None
         if "Eval" in datasets:
-            evaluator = build_evaluator(settings, task, datasets["Eval"], world)
+            evaluator = parts.build_evaluator(settings, task, datasets["Eval"], world)
             loaders["Eval"] = evaluator.loader
-        trainer = Trainer(
-            task,
-            optimizer,
-            description.lr,
-            loader,
-            run_dir,
-            epochs=run.epochs,
-            metrics=build_metrics(settings, "Train") + teacher_metrics(settings, task),
-            evaluator=evaluator,
-            recorder=build_recorder(settings, run_dir, datasets["Train"], world),
-            labels=labels_of(settings),
-            update_freq=run.update_freq,
-            print_batch_step=run.print_batch_step,
-            eval_interval=run.eval_interval,
-            start_eval_epoch=run.start_eval_epoch,
-            keeper=build_keeper(settings, run_dir),
+        metrics = parts.build_metrics(settings, "Train") + parts.teacher_metrics(settings, task)
+        writer = parts.build_writer(settings, run_dir, datasets["Train"], world)
+        state = TrainingState(
+            *(task, optimizer, description.lr),
+            steps=steps,
+            metrics=metrics,
             precision=precision,
-            ema=build_ema(settings, task.model),
-            early_stop=run.early_stop,
-            max_minutes=run.max_minutes,
+            ema=parts.build_ema(settings, task.model),
             world=world,
         )
+        trainer = Trainer(state, loader, plan, writer, evaluator)
         if not world.is_main:  # the initial weights are alike, dropout must not be
-            rng.seed(seed_of(settings), world.rank)
+            rng.seed(parts.seed_of(settings), world.rank)
         if run.checkpoints:
             trainer.resume(run.checkpoints)
         try:

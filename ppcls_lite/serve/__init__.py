@@ -1,1 +1,1 @@
-"""An HTTP service around a Predictor: post an image, get its classes. Read first: app.py."""
+"""An HTTP service around a Predictor: post an image, get its answer. Read first: app.py."""

@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -31,6 +30,7 @@ from starlette.routing import Route
 
 from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.inference.preprocess import Prepared
 from ppcls_lite.serve.batcher import Answer, Batcher
 from ppcls_lite.serve.metrics import CONTENT_TYPE, Metrics
 from ppcls_lite.serve.options import ServeOptions
@@ -76,7 +76,7 @@ class Service:
         self._threads.shutdown()
 
     async def predict(self, request: Request) -> Response:
-        """`POST /predict`: the classes of one image."""
+        """`POST /predict`: the answer to one image."""
         start = time.perf_counter()
         try:
             with self.uploads:
@@ -118,21 +118,21 @@ class Service:
         loop = asyncio.get_running_loop()
         self._decoding += 1
         try:
-            array = await loop.run_in_executor(self._threads, self._decode, data)
+            prepared = await loop.run_in_executor(self._threads, self._decode, data)
         finally:
             self._decoding -= 1
-        return await self._batcher.submit(array)
+        return await self._batcher.submit(prepared)
 
-    def _decode(self, data: bytes) -> np.ndarray:
+    def _decode(self, data: bytes) -> Prepared:
         with self.metrics.decode.time():
             check_header(data, self.options.max_pixels)
-            return self.predictor.preprocess(data)  # (C, H, W)
+            return self.predictor.pipeline.prepare(data)
 
-    def _run(self, arrays: list[np.ndarray]) -> list[Answer]:
-        self.metrics.batch.observe(len(arrays))
+    def _run(self, batch: list[Prepared]) -> list[Answer]:
+        self.metrics.batch.observe(len(batch))
         with self.metrics.inference.time():
-            outputs = self.predictor.predict_images(arrays)  # (N, classes)
-        return self.predictor.answers(outputs)
+            outputs = self.predictor.pipeline.run([item.array for item in batch])
+        return self.predictor.pipeline.answer(outputs, [item.meta for item in batch])
 
 
 def make_app(service: Service) -> Starlette:

@@ -15,30 +15,30 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
+from ppcls_lite.inference.preprocess import Prepared
 
 Answer = dict[str, Any]
 RUNNERS = 2
 
 
 class _Waiting(NamedTuple):
-    array: np.ndarray  # (C, H, W)
+    prepared: Prepared
     future: asyncio.Future[Answer]
 
 
 class Batcher:
-    """Collects arrays into batches of one shape.
+    """Collects images into batches of one shape.
 
     Args:
-        run: (list of arrays of one shape) to one answer per array; called by threads.
-        max_batch: arrays per batch, at most.
+        run: (list of pre-processed images of one shape) to one answer each; called by threads.
+        max_batch: images per batch, at most.
         max_wait: seconds to wait for more.
         coming: how many more may arrive soon.
     """
 
     def __init__(
         self,
-        run: Callable[[list[np.ndarray]], list[Answer]],
+        run: Callable[[list[Prepared]], list[Answer]],
         max_batch: int,
         max_wait: float,
         coming: Callable[[], int],
@@ -56,13 +56,13 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Arrays that are in no batch yet."""
+        """Images that are in no batch yet."""
         return len(self._waiting)
 
-    async def submit(self, array: np.ndarray) -> Answer:
-        """The answer for one array (C, H, W); raises what `run` raised for its batch."""
+    async def submit(self, prepared: Prepared) -> Answer:
+        """The answer for one image; raises what `run` raised for its batch."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(array, future))
+        self._waiting.append(_Waiting(prepared, future))
         self._arrived.set()
         return await future
 
@@ -103,7 +103,7 @@ class Batcher:
                 return
 
     def _take(self) -> list[_Waiting]:
-        """The first array and those of its shape; the others keep their places.
+        """The first image and those of its shape; the others keep their places.
 
         Requests that were given up in the meantime (timeout) are dropped.
         """
@@ -113,7 +113,7 @@ class Batcher:
             item = self._waiting.popleft()
             if item.future.done():
                 continue
-            if batch and item.array.shape != batch[0].array.shape:
+            if batch and item.prepared.array.shape != batch[0].prepared.array.shape:
                 others.append(item)
             else:
                 batch.append(item)
@@ -122,9 +122,9 @@ class Batcher:
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
-        arrays = [item.array for item in batch]
+        images = [item.prepared for item in batch]
         try:
-            answers = await loop.run_in_executor(self._pool, self._run, arrays)
+            answers = await loop.run_in_executor(self._pool, self._run, images)
         except Exception as error:  # belongs to those who wait, whatever it is
             for item in batch:
                 if not item.future.done():

@@ -4,13 +4,16 @@ The toolkit's own kernels use all cores that they are given; Paddle's hardly gai
 thread, and MKL's threads of several processes fight for the same cores. So a single process runs
 the former on all its cores and the latter on one; of several processes each gets a share of the
 cores, which its data workers inherit, and computes with one thread. This must happen before Paddle
-is imported, which reads the variables once. Read next: distributed.py, kernels/native.py.
+is imported, which reads the variables once.
+Read next: machine.py, ppcls_lite/engine/distributed.py, ppcls_lite/kernels/native.py.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping, Sequence
+
+from ppcls_lite.system.machine import usable_cores, usable_processors
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 KERNEL_THREADS = "PPCLS_LITE_THREADS"  # of the toolkit's own kernels
@@ -30,27 +33,22 @@ def claim(environment: MutableMapping[str, str] = os.environ) -> list[int]:
     environment.setdefault(*SPIN)
     if ranks < 2:
         if not environment.get(THREAD_VARIABLES[0]):  # Paddle will set it to 1
-            environment.setdefault(KERNEL_THREADS, str(usable()))
+            environment.setdefault(KERNEL_THREADS, str(usable_cores()))
         return []
     mine: list[int] = []
+    threads = 1
     if hasattr(os, "sched_setaffinity"):  # only Linux lets a process choose
         neighbours = int(environment.get("PADDLE_LOCAL_SIZE") or 1)
         place = int(environment.get("PADDLE_LOCAL_RANK") or 0)
-        mine = share(sorted(os.sched_getaffinity(0)), neighbours, place)
+        mine = share(usable_processors(), neighbours, place)
+        threads = len(share(range(usable_cores()), neighbours, place)) or 1  # a quota counts
     if not environment.get(THREAD_VARIABLES[0]):
-        environment.setdefault(KERNEL_THREADS, str(len(mine) or 1))
+        environment.setdefault(KERNEL_THREADS, str(threads))
     for name in THREAD_VARIABLES:
         environment.setdefault(name, "1")
     if mine:
         os.sched_setaffinity(0, mine)
     return mine
-
-
-def usable() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def share(cores: Sequence[int], neighbours: int, place: int) -> list[int]:

@@ -1,15 +1,70 @@
-"""What the benchmarks' child processes need to run this very package, wherever it lies."""
+"""Our own code in a child process: where it finds this package, and how it ends with its parent.
+
+Read next: ppcls_lite/engine/ranks.py.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
-from collections.abc import Mapping
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = str(Path(__file__).resolve().parents[2])
+ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def environment(base: Mapping[str, str] = os.environ, **changes: str) -> dict[str, str]:
     """`base` with `changes`, and with this package first on the module path."""
-    paths = [ROOT, base.get("PYTHONPATH", "")]
-    return {**base, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **changes}
+    paths = [str(ROOT), base.get("PYTHONPATH", "")]
+    found = {**base, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    found["PYTHONSAFEPATH"] = "1"  # a package of our name in the current folder is not ours
+    return found | changes
+
+
+def toolkit_command(arguments: Sequence[str]) -> list[str]:
+    """The command that runs `ppcls-lite ARGUMENTS` of this package in a process of its own."""
+    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ppcls_lite.cli import main"
+    return [sys.executable, "-c", f"{start}; sys.exit(main(sys.argv[1:]))", *arguments]
+
+
+def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
+    """Have Linux send this process the signal `number` when the thread that started it ends.
+
+    It comes even while the process is stopped. `parent` is that process's number, where it is
+    known: it may have ended before this call.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
+def watch_parent(parent: int) -> None:
+    """End this process, at most a second late, when the process `parent` has ended.
+
+    For a child that any thread may have started: threads end before their process does.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]

@@ -3,25 +3,24 @@
 `.pdparams` and checkpoint files are pickles, and a pickle may ask the reader to call anything.
 `load` accepts dicts, lists, tuples, sets, text, numbers, bytes and numpy arrays only. Even numpy's
 own rebuilding functions are replaced by the small checked ones below, because numpy's dtype state
-can describe memory layouts that crash the process. `dump_atomic` writes a file in one step: after
-a crash or a full disk the old file is still whole. Read next: models/weights.py.
+can describe memory layouts that crash the process.
+Read next: files.py, ppcls_lite/models/weights/load.py.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import re
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.files import atomic_file
 
 _PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6})")
 _SCALARS = (str, int, float, bool, complex, bytes, bytearray, type(None), np.generic)
@@ -223,39 +222,6 @@ def _require_plain(value: Any, place: str, seen: set[int]) -> None:
                 _require_plain(key, f"{place}: key {key!r}", seen)
     elif not isinstance(value, _SCALARS):
         raise TypeError(f"{place}: a {type(value).__name__} cannot be saved, only plain data")
-
-
-@contextlib.contextmanager
-def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that takes the place of `path` only when the block ends without error.
-
-    The bytes go to `.<name>.tmp` in the same folder, reach the disk (fsync) and are then renamed.
-    One writer per path. On failure the temporary file is removed and an `OSError` becomes a
-    `UserError` that names the path and what to do.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        if os.name == "posix":  # the rename itself must survive a power cut
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except OSError as error:
-        raise UserError(
-            f"{path} could not be written: {error.strerror or error}. "
-            "Free disk space or choose another folder; an earlier file of that name is untouched."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # renamed, or never made
-            temporary.unlink()
 
 
 def dump_atomic(obj: Any, path: str | Path, protocol: int = 4) -> None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ppcls_lite.engine import checkpoint, plots
+from ppcls_lite.engine import checkpoint
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights.load import read_state, write_state
@@ -20,6 +20,7 @@ from ppcls_lite.recipe.evaluate import evaluate
 from ppcls_lite.recipe.export import export
 from ppcls_lite.recipe.infer import infer
 from ppcls_lite.recipe.train import train
+from ppcls_lite.report import pictures
 
 FEATURES = {"return_patterns": ["blocks4"]}
 SMALL = {"name": "PPLCNet_x0_25", "class_num": 2, "stride_list": [2, 1, 2, 2, 2]}
@@ -29,7 +30,7 @@ LARGE = SMALL | {"name": "PPLCNet_x0_5"}
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("curves", "confusion_matrix"):
-        monkeypatch.setattr(plots, name, lambda *_: None)
+        monkeypatch.setattr(pictures, name, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def differences(first: Any, second: Any, place: str = "") -> list[str]:
 def run_dir(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("curves", "confusion_matrix"):
-            patch.setattr(plots, name, lambda *_: None)
+            patch.setattr(pictures, name, lambda *_: None)
         return train(frozen(home, tmp_path_factory.mktemp("run"))).run_dir
 
 
@@ -185,7 +186,7 @@ def test_the_student_alone_is_the_model(run_dir: Path, home: Path, tmp_path: Pat
     scores = evaluate(tree)
     assert scores["CELoss"] == pytest.approx(last["CELoss_ema"], rel=1e-5)
     report = export(tree)
-    assert report.class_num == 2
+    assert report.what == "probabilities of 2 classes"
     tree["Infer"]["infer_imgs"] = str(home / "0.png")
     assert infer(tree) == 0
     assert "PPLCNet_x0_25" in (report.folder / "inference.yml").read_text(encoding="utf-8")

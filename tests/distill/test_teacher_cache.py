@@ -159,7 +159,7 @@ def test_damage_is_noticed(tmp_path):
 
 def test_a_run_killed_while_the_files_are_made_leaves_no_cache(tmp_path):
     opened(tmp_path)
-    (tmp_path / "header.json").rename(tmp_path / "header.tmp")
+    (tmp_path / "header.json").rename(tmp_path / ".header.json.0f.tmp")
     (tmp_path / "filled.u8").write_bytes(b"\1" * 20)
     assert opened(tmp_path).share == 0
 

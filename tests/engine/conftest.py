@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -10,12 +11,16 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.engine.evaluate import Evaluator
-from ppcls_lite.engine.keeper import Keeper
+from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import Recorder
 from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import Trainer
+from ppcls_lite.engine.training_state import TrainingState
+from ppcls_lite.engine.writer import Writer
+from ppcls_lite.report.pictures import RunPictures
 
 
 class TinyNet(nn.Layer):
@@ -51,7 +56,7 @@ class MemoryLoader:
         self.images = rng.standard_normal((count, 3, 8, 8)).astype(np.float32)
         self.labels = rng.integers(0, 3, count)
         self.batch_size, self.shuffle = batch_size, shuffle
-        self.dataset = SimpleNamespace(paths=[f"photo {i}.jpg" for i in range(count)])
+        self.paths = [f"photo {i}.jpg" for i in range(count)]
         self.served = []
 
     def __len__(self):
@@ -107,17 +112,34 @@ class Confusion(Accuracy):
         return {"trace": float(np.trace(self.matrix))}
 
 
-class Falling:
-    """A schedule: 0.2 / (1 + step)."""
+class Rate:
+    """A schedule that is any function of the step."""
+
+    follows_score = False
+
+    def __init__(self, of_step):
+        self.of_step = of_step
 
     def __call__(self, step):
-        return 0.2 / (1 + step)
+        return self.of_step(step)
+
+
+class Falling(Rate):
+    """A schedule: 0.2 / (1 + step)."""
+
+    def __init__(self):
+        super().__init__(lambda step: 0.2 / (1 + step))
+
+
+def taken(options, names):
+    """Those of `options` that have these names; they are taken out."""
+    return {name: options.pop(name) for name in names if name in options}
 
 
 def build(run_dir, optimizer="Momentum", loader=None, loss=cross_entropy, net=TinyNet, **options):
     """A trainer as a recipe would compose it; `visualdl` and `pictures` are off (slow).
 
-    `options` are the trainer's and the keeper's; `ema` is a decay.
+    `options` are those of the plan, the state and the checkpoints; `ema` is a decay.
     """
     paddle.seed(1)
     model = net()
@@ -130,25 +152,21 @@ def build(run_dir, optimizer="Momentum", loader=None, loss=cross_entropy, net=Ti
         [Accuracy(), Confusion()],
         cross_entropy,
     )
-    recorder = Recorder(run_dir, use_visualdl=options.pop("visualdl", False))
-    pictures = options.pop("pictures", False)
-    options = {"epochs": 3, "print_batch_step": 2, "metrics": [Accuracy()], **options}
-    schedule = options.pop("schedule", None) or Falling()
     loader = MemoryLoader() if loader is None else loader
-    keeping = ("save_interval", "save_steps", "save_minutes", "keep_last", "keep_best")
-    keeper = Keeper(run_dir, **{k: options.pop(k) for k in keeping if k in options})
+    options = {"epochs": 3, "print_batch_step": 2, "metrics": [Accuracy()], **options}
+    plan = Plan(**taken(options, [field.name for field in dataclasses.fields(Plan)]))
+    saving = ("save_interval", "save_steps", "save_minutes", "keep_last", "keep_best")
+    writer = Writer(
+        run_dir,
+        Recorder(run_dir, use_visualdl=options.pop("visualdl", False)),
+        CheckpointManager(run_dir, **taken(options, saving)),
+        RunPictures(run_dir) if options.pop("pictures", False) else None,
+    )
     if "ema" in options:
         options["ema"] = ExponentialAverage(model, options["ema"], use_warmup=True)
-    trainer = Trainer(
-        *(task, optimizer, schedule, loader, run_dir),
-        evaluator=evaluator,
-        recorder=recorder,
-        keeper=keeper,
-        **options,
-    )
-    if not pictures:
-        trainer._draw = lambda: None
-    return trainer
+    schedule = options.pop("schedule", None) or Falling()
+    state = TrainingState(task, optimizer, schedule, steps=plan.steps(len(loader)), **options)
+    return Trainer(state, loader, plan, writer, evaluator)
 
 
 @pytest.fixture
@@ -162,5 +180,6 @@ def tiny():
         Accuracy=Accuracy,
         Confusion=Confusion,
         Falling=Falling,
+        Rate=Rate,
         loss=cross_entropy,
     )

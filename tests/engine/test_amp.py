@@ -52,15 +52,15 @@ class Scaler:
 
 def poisoned(trainer, updates):
     """Losses of these updates (from 0) are infinite."""
-    losses = trainer.task.losses
+    losses = trainer.state.task.losses
 
     def infinite(batch):
         terms, outputs = losses(batch)
-        if trainer.updates in updates:
+        if trainer.state.updates in updates:
             terms["loss"] = terms["loss"] * float("inf")
         return terms, outputs
 
-    trainer.task.losses = infinite
+    trainer.state.task.losses = infinite
     return trainer
 
 
@@ -71,7 +71,7 @@ def test_scaling_changes_no_weight(tiny, tmp_path):
     plain = checkpoint.load(tmp_path / "plain" / "latest")["model"]
     scaled = checkpoint.load(tmp_path / "scaled" / "latest")["model"]
     assert all(np.array_equal(plain[n], scaled[n]) for n in plain)  # powers of two are exact
-    assert trainer.precision.scaler.value == 8.0 * 2**6
+    assert trainer.state.precision.scaler.value == 8.0 * 2**6
     saved = checkpoint.load(tmp_path / "scaled" / "latest")["precision"]
     assert saved["scaler"]["scale"] == 512 and saved["skipped"] == 0
 
@@ -83,16 +83,16 @@ def test_an_update_that_is_not_finite_is_skipped(tiny, tmp_path):
     step = trainer.step
 
     def watched(batches):
-        weight, average = trainer.task.model.fc.weight.numpy(), trainer.ema.updates
+        weight, average = trainer.state.task.model.fc.weight.numpy(), trainer.state.ema.updates
         step(batches)
-        unchanged = np.array_equal(weight, trainer.task.model.fc.weight.numpy())
-        before.append((unchanged, trainer.ema.updates == average))
+        unchanged = np.array_equal(weight, trainer.state.task.model.fc.weight.numpy())
+        before.append((unchanged, trainer.state.ema.updates == average))
 
     trainer.step = watched
     trainer.fit()
     assert [i for i, kept in enumerate(before) if kept == (True, True)] == [1, 2]
     assert all(kept in ((True, True), (False, False)) for kept in before)
-    assert (trainer.precision.skipped, trainer.precision.skipped_in_row) == (2, 0)
+    assert (trainer.state.precision.skipped, trainer.state.precision.skipped_in_row) == (2, 0)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(r["loss"]) for r in records if r["kind"] == "train")
 
@@ -102,7 +102,7 @@ def test_many_in_a_row_stop_with_advice(tiny, tmp_path):
     trainer = poisoned(tiny.build(tmp_path, precision=precision), {1, *range(3, 99)})
     with pytest.raises(UserError, match="4 updates in a row were skipped") as caught:
         trainer.fit()
-    assert trainer.updates == 6
+    assert trainer.state.updates == 6
     for advice in ("AMP.use_amp=False", "scale is 0.25 now", "bfloat16", "learning rate"):
         assert advice in str(caught.value)
 
@@ -118,14 +118,14 @@ def test_the_scale_and_the_counts_are_resumed(tiny, tmp_path):
 
     def interrupted(batches):
         step(batches)
-        if part.updates == 7:
+        if part.state.updates == 7:
             os.kill(os.getpid(), signal.SIGINT)
 
     part.step = interrupted
     assert part.fit().exit_code == 130
     resumed = make(tmp_path / "parts")
     resumed.resume(tmp_path / "parts" / "latest")
-    assert resumed.precision.skipped_in_row == 2
+    assert resumed.state.precision.skipped_in_row == 2
     resumed.fit()
     one, other = (checkpoint.load(tmp_path / n / "latest") for n in ("whole", "parts"))
     assert one["precision"] == other["precision"]
@@ -196,7 +196,7 @@ def test_the_real_scaler_has_what_we_use(tiny, tmp_path):
     trainer = tiny.build(tmp_path, epochs=1)
     with pytest.warns(UserWarning, match="can only be enabled on CUDAPlace"):
         scaler = paddle.amp.GradScaler(init_loss_scaling=8.0)
-    trainer.precision = Precision(scaler=scaler)
+    trainer.state.precision = Precision(scaler=scaler)
     scaler._cache_found_inf = False
     trainer.fit()
     assert checkpoint.load(tmp_path / "latest")["precision"]["scaler"] == {}

@@ -60,6 +60,19 @@ def test_damaged_file(tmp_path, content):
         checkpoint.load(tmp_path / "latest")
 
 
+def test_what_a_state_holds(tiny, tmp_path):
+    """The entries are the format: a later version resumes from them."""
+    tiny.build(tmp_path, epochs=1).fit()
+    state = checkpoint.load(tmp_path / "latest")
+    assert list(state) == [
+        *("format", "model", "ema", "companions", "optimizer", "precision", "schedule"),
+        *("epoch", "step_in_epoch", "steps_per_epoch", "best", "history", "lines", "ranks"),
+    ]
+    assert set(state["best"]) == {"epoch", "scores", "confusion"}
+    assert set(state["history"][0]) == {"epoch", "lr", "train", "eval"}
+    assert set(state["ranks"][0]) == {"meters", "metrics", "rng"}
+
+
 def test_truncated_state_of_a_real_run(tiny, tmp_path):
     tiny.build(tmp_path, epochs=1).fit()
     path = tmp_path / "latest.pdstate"

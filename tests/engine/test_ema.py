@@ -91,7 +91,7 @@ def test_both_networks_are_evaluated_and_saved(tiny, tmp_path):
             np.testing.assert_array_equal(saved[key], array)
     # the score of the averaged weights is that of the file
     trainer = tiny.build(tmp_path / "other")
-    trainer.task.model.set_state_dict(paddle.load(str(tmp_path / "latest.pdparams")))
+    trainer.state.task.model.set_state_dict(paddle.load(str(tmp_path / "latest.pdparams")))
     assert trainer.evaluator.run()["loss"] == pytest.approx(scores[-1]["loss_ema"])
 
 
@@ -109,7 +109,9 @@ def test_an_average_may_begin_later_and_end_earlier(tiny, tmp_path, caplog):
     begun.resume(tmp_path / "latest")
     assert "the average starts from its weights" in caplog.text
     weights = checkpoint.load(tmp_path / "latest")["model"]
-    np.testing.assert_array_equal(begun.ema.state()["weights"]["fc.weight"], weights["fc.weight"])
+    np.testing.assert_array_equal(
+        begun.state.ema.state()["weights"]["fc.weight"], weights["fc.weight"]
+    )
     begun.fit()
     ended = tiny.build(tmp_path, epochs=4)
     ended.resume(tmp_path / "latest")

@@ -5,10 +5,13 @@ import json
 import logging
 
 import numpy as np
+import paddle
 import pytest
 
 from ppcls_lite.engine.record import Recorder
+from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import UserError
+from ppcls_lite.report.pictures import RunPictures
 
 
 def lines(run_dir):
@@ -65,7 +68,7 @@ def test_visualdl_really_holds_the_records(tmp_path):
     parameters = {"batch_size": 8, "lr": 0.1, "optimizer": "Momentum", "nesterov": True}
     recorder = Recorder(tmp_path, use_visualdl=True, hyper_parameters=parameters)
     recorder.open()
-    recorder.first_batch(np.random.default_rng(0).random((4, 3, 8, 8)))
+    recorder.first_batch(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
     recorder.write("step", 1, 10, {"lr": 0.5, "loss": 2.0})
     recorder.write("step", 1, 20, {"lr": 0.25, "loss": 1.0})
     recorder.write("train", 1, 25, {"loss": 1.5})
@@ -88,19 +91,35 @@ def test_visualdl_really_holds_the_records(tmp_path):
 
 
 def test_visualdl_after_resume_has_no_doubles(tmp_path):
-    first = Recorder(tmp_path, use_visualdl=True)
-    first.open()
-    first.first_batch(np.ones((1, 3, 4, 4)))
+    def begun(lines):
+        recorder = Recorder(tmp_path, use_visualdl=True)
+        writer = Writer(tmp_path, recorder, pictures=RunPictures(tmp_path))
+        writer.open(lines)
+        return writer, recorder
+
+    first, recorder = begun(0)
+    first.first_batch(paddle.ones([1, 3, 4, 4]))
     for step in (1, 2, 3):
-        first.write("step", 1, step, {"loss": float(step)})
+        recorder.write("step", 1, step, {"loss": float(step)})
     first.close()
-    resumed = Recorder(tmp_path, use_visualdl=True)
-    resumed.open(keep=2)
-    resumed.write("step", 1, 3, {"loss": 30.0})
+    resumed, recorder = begun(2)
+    recorder.write("step", 1, 3, {"loss": 30.0})
+    recorder.write("step", 1, 4, {"loss": 40.0})
+    resumed.rewind(3)  # begins VisualDL's file once more
     resumed.close()
     scalars, reader = written(tmp_path)
     assert scalars["train/loss"] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     assert len(reader.get_data("image", "train%first_batch")) == 1
+
+
+def test_a_writer_that_is_not_active_leaves_nothing(tiny, tmp_path):
+    trainer = tiny.build(tmp_path, visualdl=True, pictures=True, epochs=1, save_steps=1)
+    old = trainer.writer
+    trainer.writer = Writer(
+        tmp_path, old.recorder, old.checkpoints, RunPictures(tmp_path), active=False
+    )
+    assert trainer.fit().exit_code == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_visualdl_is_one_warning(tmp_path, monkeypatch, caplog):
@@ -116,7 +135,7 @@ def test_missing_visualdl_is_one_warning(tmp_path, monkeypatch, caplog):
     recorder = Recorder(tmp_path, use_visualdl=True)
     recorder.open()
     recorder.write("step", 1, 1, {"loss": 1.0})
-    recorder.first_batch(np.ones((1, 3, 4, 4)))
+    recorder.first_batch(np.ones((4, 4, 3), np.uint8))
     recorder.close()
     assert len(lines(tmp_path)) == 1
     (warning,) = caplog.records

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from ppcls_lite.engine import checkpoint, manifest
-from ppcls_lite.engine.keeper import Keeper
+from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.record import VARYING, Recorder
 from ppcls_lite.errors import UserError
 
@@ -46,7 +46,7 @@ def after_update(trainer, update, act):
 
     def acting(batches):
         step(batches)
-        if trainer.updates == update:
+        if trainer.state.updates == update:
             act()
 
     trainer.step = acting
@@ -88,19 +88,19 @@ def test_saved_every_few_updates(tiny, tmp_path):
     assert (before["epoch"], before["step_in_epoch"]) == (2, 0)
     resumed = tiny.build(tmp_path)
     resumed.resume("auto")
-    assert resumed.updates == 8
+    assert resumed.state.updates == 8
 
 
 def test_saved_by_the_clock_that_nobody_sets(tiny, tmp_path, monkeypatch):
-    keeper = Keeper(tmp_path, save_minutes=5)
+    manager = CheckpointManager(tmp_path, save_minutes=5)
     now = time.monotonic()
     monkeypatch.setattr(time, "time", lambda: 0.0)  # 1970
-    assert not keeper.is_due(1)
+    assert not manager.is_due(1)
     monkeypatch.setattr(time, "monotonic", lambda: now + 301)
-    assert keeper.is_due(2)
-    keeper.save({"model": {}}, ["latest"])
-    keeper.wait()
-    assert not keeper.is_due(3)
+    assert manager.is_due(2)
+    manager.save({"model": {}}, ["latest"])
+    manager.wait()
+    assert not manager.is_due(3)
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def test_training_does_not_wait_for_the_disk(tmp_path, monkeypatch):
         save(*args)
 
     monkeypatch.setattr(checkpoint, "save", slow)
-    keeper, history = Keeper(tmp_path), [1]
-    keeper.save({"model": {"w": np.ones(3)}, "history": history}, ["latest"])
+    manager, history = CheckpointManager(tmp_path), [1]
+    manager.save({"model": {"w": np.ones(3)}, "history": history}, ["latest"])
     history.append(2)  # training goes on meanwhile
     assert not list(tmp_path.iterdir())
     allowed.set()
-    keeper.wait()
+    manager.wait()
     assert checkpoint.load(tmp_path / "latest")["history"] == [1]
 
 
@@ -156,7 +156,7 @@ def test_what_is_written_is_the_state_of_that_moment(tiny, tmp_path, monkeypatch
 
     monkeypatch.setattr(checkpoint, "save", late)
     trainer, seen = tiny.build(tmp_path, epochs=1, save_steps=3), []
-    after_update(trainer, 3, lambda: seen.append(trainer.task.model.fc.weight.numpy()))
+    after_update(trainer, 3, lambda: seen.append(trainer.state.task.model.fc.weight.numpy()))
     trainer.fit()
     assert written[0][0] == 3
     np.testing.assert_array_equal(written[0][1], seen[0])
@@ -170,7 +170,7 @@ def test_an_error_of_the_writing_stops_at_the_next_step(tiny, tmp_path, monkeypa
     monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(UserError, match="No space left"):
         trainer.fit()
-    assert trainer.updates <= 4
+    assert trainer.state.updates <= 4
 
 
 def test_a_full_disk_leaves_the_old_checkpoints_whole(tiny, small_disk):
@@ -263,7 +263,7 @@ def test_unfinished_files_are_removed(tiny, tmp_path):
 def test_auto_without_a_checkpoint_is_a_new_run(tiny, tmp_path, lines):
     trainer = tiny.build(tmp_path)
     trainer.resume("auto")
-    assert trainer.updates == 0 and "No checkpoint in" in lines.text
+    assert trainer.state.updates == 0 and "No checkpoint in" in lines.text
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "manifest"])
@@ -284,7 +284,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_used(tiny, tmp_path, lin
         tiny.build(tmp_path / "parts").resume(tmp_path / "parts" / "latest")
     resumed = tiny.build(tmp_path / "parts", save_steps=4)
     resumed.resume("auto")
-    assert resumed.updates == 6
+    assert resumed.state.updates == 6
     assert "The checkpoint latest is passed over: " in lines.text
     resumed.fit()
     assert records(tmp_path / "whole") == records(tmp_path / "parts")
@@ -382,7 +382,7 @@ def test_memory_and_open_files_are_flat_over_fifty_epochs(tiny, tmp_path, monkey
 
     def measured():
         done = finish()
-        trainer.keeper.wait()
+        trainer.writer.wait()
         gc.collect()
         threads = threading.active_count()
         seen.append((resident(), len(list(Path("/proc/self/fd").iterdir())), threads))

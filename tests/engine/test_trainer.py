@@ -11,8 +11,9 @@ import pytest
 
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.meters import NotFiniteError
+from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import VARYING
-from ppcls_lite.engine.trainer import steps_per_epoch
+from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.errors import UserError
 
 
@@ -34,7 +35,7 @@ def stop_at(trainer, update, kind=signal.SIGINT):
 
     def sending(batches):
         step(batches)
-        if trainer.updates == update:
+        if trainer.state.updates == update:
             os.kill(os.getpid(), kind)
 
     trainer.step = sending
@@ -82,7 +83,7 @@ def test_resumed_from_an_earlier_epoch_drops_later_records(tiny, tmp_path):
     whole = records(tmp_path)
     resumed = tiny.build(tmp_path)
     resumed.resume(tmp_path / "epoch_1.pdstate")  # the suffix may be given
-    assert resumed.updates == 6
+    assert resumed.state.updates == 6
     resumed.fit()
     assert records(tmp_path) == whole
 
@@ -119,7 +120,8 @@ def test_stop_says_how_to_resume(tiny, tmp_path, lines):
 
 def test_second_ctrl_c_ends_at_once(tiny, tmp_path):
     trainer = stop_at(tiny.build(tmp_path), 1)
-    trainer.state = lambda: os.kill(os.getpid(), signal.SIGINT)  # while the checkpoint is made
+    # while the checkpoint is made
+    trainer.state.collect = lambda: os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
 
@@ -145,8 +147,8 @@ def test_epochs_are_recorded_saved_and_logged(tiny, tmp_path, lines):
 def test_rate_follows_the_schedule(tiny, tmp_path):
     rates = []
     trainer = tiny.build(tmp_path, epochs=2)
-    set_lr = trainer.optimizer.set_lr
-    trainer.optimizer.set_lr = lambda lr: (rates.append(lr), set_lr(lr))
+    set_lr = trainer.state.optimizer.set_lr
+    trainer.state.optimizer.set_lr = lambda lr: (rates.append(lr), set_lr(lr))
     trainer.fit()
     assert rates == [0.2 / (1 + step) for step in range(12)]
 
@@ -181,11 +183,11 @@ def test_accumulated_batches_equal_one_large_batch(tiny, tmp_path):
     net = tiny.LinearNet
     small = tiny.build(tmp_path / "a", net=net, loader=tiny.Loader(22, 4), update_freq=2)
     large = tiny.build(tmp_path / "b", net=net, loader=tiny.Loader(22, 8))
-    assert small.steps == large.steps == steps_per_epoch(6, 2) == 3
+    assert small.state.steps == large.state.steps == Plan(1, update_freq=2).steps(6) == 3
     small.fit()
     large.fit()
-    for name, weight in small.task.model.state_dict().items():
-        np.testing.assert_allclose(weight, large.task.model.state_dict()[name], atol=2e-6)
+    for name, weight in small.state.task.model.state_dict().items():
+        np.testing.assert_allclose(weight, large.state.task.model.state_dict()[name], atol=2e-6)
 
 
 def test_accumulation_resumes_in_the_middle_of_an_epoch(tiny, tmp_path):
@@ -225,7 +227,7 @@ def test_statistics_that_are_not_finite_stop_too(tiny, tmp_path):
 
 def test_divergence_keeps_the_last_good_checkpoint(tiny, tmp_path):
     trainer = tiny.build(tmp_path, epochs=2)
-    trainer.schedule = lambda step: 0.1 if step < 8 else float("inf")
+    trainer.state.schedule = tiny.Rate(lambda step: 0.1 if step < 8 else float("inf"))
     with pytest.raises(NotFiniteError, match=r"Global\.checkpoints=.*latest") as caught:
         trainer.fit()
     assert "epoch 2, step 4" in str(caught.value)  # the loss after the update of step 3
@@ -237,6 +239,8 @@ def test_divergence_keeps_the_last_good_checkpoint(tiny, tmp_path):
 def test_schedule_that_follows_the_score(tiny, tmp_path):
     class Halving:
         """Halves the rate at every observation; the observations are its state."""
+
+        follows_score = True
 
         def __init__(self):
             self.scores = []
@@ -255,19 +259,17 @@ def test_schedule_that_follows_the_score(tiny, tmp_path):
 
     whole = tiny.build(tmp_path / "whole", schedule=Halving())
     whole.fit()
-    assert len(whole.schedule.scores) == 3
+    assert len(whole.state.schedule.scores) == 3
+    assert [entry["lr"] for entry in whole.state.history] == [0.2, 0.1, 0.05]  # used in it
     stop_at(tiny.build(tmp_path / "parts", schedule=Halving()), 8).fit()
     resumed = tiny.build(tmp_path / "parts", schedule=Halving())
     resumed.resume(tmp_path / "parts" / "latest")
     resumed.fit()
-    assert resumed.schedule.scores == whole.schedule.scores
+    assert resumed.state.schedule.scores == whole.state.schedule.scores
     assert records(tmp_path / "whole") == records(tmp_path / "parts")
 
-    whole.evaluator = None
     with pytest.raises(UserError, match="follows the evaluation's score"):
-        type(whole)(
-            *(whole.task, whole.optimizer, whole.schedule, whole.loader, tmp_path), epochs=1
-        )
+        Trainer(whole.state, whole.loader, whole.plan, whole.writer)
 
 
 def test_resume_refuses_another_epoch_length(tiny, tmp_path):
@@ -296,7 +298,8 @@ def test_it_learns(tiny, tmp_path):
     trainer = tiny.build(
         tmp_path, "AdamW", loader=loader, epochs=80, eval_interval=80, save_interval=80
     )
-    trainer.task.model.drop = paddle.nn.Identity()
-    trainer.schedule = lambda step: 0.05
+    trainer.state.task.model.drop = paddle.nn.Identity()
+    trainer.state.schedule = tiny.Rate(lambda step: 0.05)
     trainer.fit()
-    assert trainer.history[-1]["train"]["CELoss"] < 0.2 * trainer.history[0]["train"]["CELoss"]
+    first, *_, last = (entry["train"]["CELoss"] for entry in trainer.state.history)
+    assert last < 0.2 * first

@@ -14,9 +14,10 @@ import pytest
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.auto import check as auto_check
 from ppcls_lite.inference.auto import choose as auto
-from ppcls_lite.inference.auto.cache import Memory
+from ppcls_lite.inference.auto.cache import Choice, ChoiceCache
 from ppcls_lite.inference.auto.choose import choose
 from ppcls_lite.inference.engines import available_engines
+from ppcls_lite.inference.postprocess.classify import Topk
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.spec import InferenceSpec
 
@@ -60,9 +61,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return errors
 
 
-def run(exported_both: Any, memory: Path, **options: Any) -> auto.Choice:
+def run(exported_both: Any, cache: Path, **options: Any) -> Choice:
     spec = InferenceSpec.read(exported_both.folder)
-    options = {"threads": 1, "budget_s": 1.0, "memory": Memory(memory), **options}
+    options = {"threads": 1, "budget_s": 1.0, "cache": ChoiceCache(cache), **options}
     return choose(exported_both.folder, spec, SHAPE, **options)
 
 
@@ -105,29 +106,29 @@ def test_equals_keep_the_precision() -> None:
 def test_a_choice_is_remembered_until_something_changes(
     fakes: Any, exported_both: Any, tmp_path: Path
 ) -> None:
-    first = run(exported_both, tmp_path / "memory")
+    first = run(exported_both, tmp_path / "cache")
     made = len(fakes["made"])
-    again = run(exported_both, tmp_path / "memory")
+    again = run(exported_both, tmp_path / "cache")
     assert again.remembered and len(fakes["made"]) == made
     assert (again.engine, again.milliseconds) == (first.engine, first.milliseconds)
-    assert not run(exported_both, tmp_path / "memory", threads=2).remembered
+    assert not run(exported_both, tmp_path / "cache", threads=2).remembered
     copy = tmp_path / "other"
     shutil.copytree(exported_both.folder, copy)
-    memory, spec = Memory(tmp_path / "memory"), InferenceSpec.read(copy)
-    assert choose(copy, spec, SHAPE, 1, budget_s=0.5, memory=memory).remembered  # same content
+    cache, spec = ChoiceCache(tmp_path / "cache"), InferenceSpec.read(copy)
+    assert choose(copy, spec, SHAPE, 1, budget_s=0.5, cache=cache).remembered  # same content
     (copy / "inference.onnx").write_bytes((copy / "inference.onnx").read_bytes() + b"\0\0")
-    assert memory.read(memory.key(copy, SHAPE, 1, None), copy) is None
+    assert cache.read(cache.key(copy, SHAPE, 1, None), copy) is None
 
 
-def test_a_spoiled_or_locked_memory_costs_only_time(
+def test_a_spoiled_or_locked_cache_costs_only_time(
     fakes: Any, exported_both: Any, tmp_path: Path
 ) -> None:
-    run(exported_both, tmp_path / "memory")
-    (file,) = (tmp_path / "memory").glob("*.json")
+    run(exported_both, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*.json")
     assert json.loads(file.read_text())["engine"] == "openvino"
     for text in ("{", "[]", '{"engine": "x", "precision": "y", "converted": null}'):
         file.write_text(text)
-        assert not run(exported_both, tmp_path / "memory").remembered
+        assert not run(exported_both, tmp_path / "cache").remembered
     (tmp_path / "a file").write_text("")
     assert run(exported_both, tmp_path / "a file").engine == "openvino"
 
@@ -147,8 +148,8 @@ def test_without_onnx_only_paddle_is_left(
 ) -> None:
     monkeypatch.setattr(auto, "missing", lambda name: "onnx is not installed: pip install onnx")
     spec = InferenceSpec.read(exported.folder)
-    memory = Memory(tmp_path)
-    choice = choose(exported.folder, spec, SHAPE, 1, "fp32", budget_s=1, memory=memory)
+    cache = ChoiceCache(tmp_path)
+    choice = choose(exported.folder, spec, SHAPE, 1, "fp32", budget_s=1, cache=cache)
     assert choice.engine == "paddle"
     if available_engines()["openvino"] is None:
         assert "no inference.onnx" in choice.left_out["openvino fp32"]
@@ -158,14 +159,14 @@ def test_a_folder_without_onnx_is_converted_once(exported: Any, tmp_path: Path) 
     pytest.importorskip("onnx", reason="onnx, which writes ONNX files, is not installed")
     if all(available_engines()[name] for name in ("openvino", "onnxruntime")):
         pytest.skip("neither openvino nor onnxruntime is installed")
-    spec, memory = InferenceSpec.read(exported.folder), Memory(tmp_path / "memory")
-    options = {"precision": "fp32", "budget_s": 3.0, "memory": memory}
+    spec, cache = InferenceSpec.read(exported.folder), ChoiceCache(tmp_path / "cache")
+    options = {"precision": "fp32", "budget_s": 3.0, "cache": cache}
     choice = choose(exported.folder, spec, SHAPE, 1, **options)
-    assert len(choice.milliseconds) > 1 and len(list(memory.folder.glob("*.onnx"))) == 1
+    assert len(choice.milliseconds) > 1 and len(list(cache.folder.glob("*.onnx"))) == 1
     again = choose(exported.folder, spec, SHAPE, 1, **options)
     assert again.remembered and again.model == choice.model
     if choice.engine != "paddle":
-        assert choice.model.parent == memory.folder
+        assert choice.model.parent == cache.folder
 
 
 def test_the_predictor_runs_what_was_chosen(
@@ -188,7 +189,12 @@ def test_the_check_of_rounded_answers(output: str) -> None:
     powers = np.exp(logits)
     reference = logits if output == "logits" else powers / powers.sum(axis=1, keepdims=True)
     near, far = reference * (1 + 1e-3), reference[:, ::-1]
-    assert auto_check.difference(reference, near, "bf16", output) is None
-    assert "too far from fp32" in auto_check.difference(reference, far, "int8", output)
-    assert "not finite" in auto_check.difference(reference, near * np.nan, "bf16", output)
-    assert "shape" in auto_check.difference(reference, near[:, 1:], "fp32", output)
+
+    def refusal(found: np.ndarray, precision: str) -> str | None:
+        outputs = {"logits": reference}, {"logits": found}
+        return auto_check.refusal(Topk(), *outputs, precision, output)
+
+    assert refusal(near, "bf16") is None
+    assert "too far from fp32" in refusal(far, "int8")
+    assert "not finite" in refusal(near * np.nan, "bf16")
+    assert refusal(near[:, 1:], "fp32") == "gives the shape (40, 7) instead of (40, 8)"

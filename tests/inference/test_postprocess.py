@@ -8,28 +8,35 @@ import pytest
 from ppcls_lite.config import check as config
 from ppcls_lite.data import labels
 from ppcls_lite.errors import ConfigError, UserError
-from ppcls_lite.inference.postprocess import (
-    MultiLabelThreshOutput,
+from ppcls_lite.inference.postprocess.attributes import (
     PersonAttribute,
-    ScoreOutput,
     TableAttribute,
+    VehicleAttribute,
+)
+from ppcls_lite.inference.postprocess.base import Postprocess
+from ppcls_lite.inference.postprocess.classify import (
+    MultiLabelThreshOutput,
+    ScoreOutput,
     ThreshOutput,
     Topk,
-    VehicleAttribute,
 )
 
 ROWS = np.array([[0.1, 0.7, 0.2], [0.25, 0.25, 0.5]], np.float32)
 
 
+def answers(postprocess: Postprocess, rows: np.ndarray = ROWS) -> list[dict]:
+    return postprocess({"logits": rows})
+
+
 def test_topk():
-    assert Topk(2, label_list=["a", "b", "c"])(ROWS) == [
+    assert answers(Topk(2, label_list=["a", "b", "c"])) == [
         {"class_ids": [1, 2], "scores": [0.7, 0.2], "label_names": ["b", "c"]},
         {"class_ids": [2, 0], "scores": [0.5, 0.25], "label_names": ["c", "a"]},
     ]
 
 
 def test_topk_of_fewer_classes_and_without_names():
-    found = Topk(5)(ROWS)
+    found = answers(Topk(5))
     assert found[0] == {"class_ids": [1, 2, 0], "scores": [0.7, 0.2, 0.1], "label_names": []}
 
 
@@ -38,17 +45,17 @@ def test_topk_reads_its_label_file(tmp_path):
     file.write_text("0,red\n1,deep green\n2,blue\n", encoding="utf-8")
     topk = Topk(1, str(file), delimiter=",")
     assert topk.label_list == ["red", "deep green", "blue"]
-    assert topk(ROWS)[0]["label_names"] == ["deep green"]
+    assert answers(topk)[0]["label_names"] == ["deep green"]
 
 
 def test_names_that_do_not_fit_the_network_are_refused():
     topk = Topk(class_id_map_file="ppcls/utils/imagenet1k_label_list.txt")
     with pytest.raises(UserError, match=r"imagenet1k_label_list.txt names 1000 .* network has 3"):
-        topk(ROWS)
+        answers(topk)
 
 
 def test_results_are_plain_numbers_for_json():
-    for result in (Topk(2)(ROWS)[0], MultiLabelThreshOutput(0.2)(ROWS)[0]):
+    for result in (answers(Topk(2))[0], answers(MultiLabelThreshOutput(0.2))[0]):
         assert {type(i) for i in result["class_ids"]} == {int}
         assert {type(s) for s in result["scores"]} == {float}
 
@@ -56,33 +63,38 @@ def test_results_are_plain_numbers_for_json():
 def test_distillation_is_topk_of_the_network_that_ships():
     tree = {"name": "DistillationPostProcess", "model_name": "Student", "func": "Topk", "topk": 2}
     names = {"label_list": ["a", "b", "c"]}
-    assert config.build({**tree, **names}, "postprocess")(ROWS) == Topk(2, **names)(ROWS)
+    assert answers(config.build({**tree, **names}, "postprocess")) == answers(Topk(2, **names))
     with pytest.raises(ConfigError, match="func"):
         config.build({**tree, "func": "ThreshOutput"}, "postprocess")
 
 
 def test_multilabel_threshold():
-    found = MultiLabelThreshOutput(0.25, label_list=["a", "b", "c"])(ROWS)
+    found = answers(MultiLabelThreshOutput(0.25, label_list=["a", "b", "c"]))
     assert found[0] == {"class_ids": [1], "scores": [0.7], "label_names": ["b"]}
     assert found[1]["label_names"] == ["a", "b", "c"]
-    nothing = MultiLabelThreshOutput(0.9)(ROWS)[0]
+    nothing = answers(MultiLabelThreshOutput(0.9))[0]
     assert nothing == {"class_ids": [], "scores": [], "label_names": []}
 
 
 def test_thresh_output():
     thresh = ThreshOutput(0.9, "nobody", "someone")
-    found = thresh(np.array([[0.25, 0.75], [0.0625, 0.9375]]))
+    found = answers(thresh, np.array([[0.25, 0.75], [0.0625, 0.9375]]))
     assert found == [
         {"class_ids": [0], "scores": [0.25], "label_names": ["nobody"]},
         {"class_ids": [1], "scores": [0.9375], "label_names": ["someone"]},
     ]
-    assert thresh(np.array([[0.5, 0.9]]))[0]["class_ids"] == [1], "the threshold itself counts"
+    assert answers(thresh, np.array([[0.5, 0.9]]))[0]["class_ids"] == [1], (
+        "the threshold itself counts"
+    )
     with pytest.raises(UserError, match="ThreshOutput is for 2 outputs, the network has 3"):
-        thresh(ROWS)
+        answers(thresh)
 
 
 def test_score_output_rounds_raw_outputs():
-    assert ScoreOutput(2)(np.array([[1.23456], [-7.0]])) == [{"scores": [1.23]}, {"scores": [-7.0]}]
+    assert answers(ScoreOutput(2), np.array([[1.23456], [-7.0]])) == [
+        {"scores": [1.23]},
+        {"scores": [-7.0]},
+    ]
     assert ScoreOutput.activation == "none"
 
 
@@ -96,7 +108,7 @@ def person(**scores: float) -> dict:
     row = np.full(26, 0.1)
     for index, score in scores.items():
         row[int(index[1:])] = score
-    return PersonAttribute()(row[None])[0]
+    return answers(PersonAttribute(), row[None])[0]
 
 
 def test_person_attribute_in_words():
@@ -123,24 +135,24 @@ def test_person_attribute_where_nothing_is_sure():
 def test_vehicle_attribute():
     row = np.full(19, 0.1)
     row[[0, 13]] = 0.75
-    found = VehicleAttribute()(row[None])[0]
+    found = answers(VehicleAttribute(), row[None])[0]
     assert found["attributes"] == "Color: (yellow, prob: 0.75), Type: (hatchback, prob: 0.75)"
     assert np.flatnonzero(found["output"]).tolist() == [0, 13]
-    unsure = VehicleAttribute(color_threshold=0.8)(row[None])[0]
+    unsure = answers(VehicleAttribute(color_threshold=0.8), row[None])[0]
     assert unsure["attributes"] == "Color unknown, Type: (hatchback, prob: 0.75)"
     assert np.flatnonzero(unsure["output"]).tolist() == [13]
 
 
 def test_table_attribute_has_a_threshold_for_each_property():
     row = np.full((1, 6), 0.6)
-    assert TableAttribute()(row)[0] == {
+    assert answers(TableAttribute(), row)[0] == {
         "attributes": [
             *("Scanned", "Little", "Black-and-White"),
             *("Clear", "Without-Obstacles", "Horizontal"),
         ],
         "output": [1] * 6,
     }
-    found = TableAttribute(obstruction_threshold=0.7)(row)[0]
+    found = answers(TableAttribute(obstruction_threshold=0.7), row)[0]
     assert found["attributes"][4] == "With-Obstacles"
     assert found["output"] == [1, 1, 1, 1, 0, 1]
 

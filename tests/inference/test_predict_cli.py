@@ -17,6 +17,8 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.output import ResultFile, table_lines
 from ppcls_lite.inference.cli.predict import Stopwatch, run
 from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.inference.postprocess.attributes import TableAttribute
+from ppcls_lite.inference.postprocess.classify import Topk
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["a.png", "b.JPG", "more of them/c.jpeg", "ü 1.bmp"]  # sorted
@@ -142,21 +144,23 @@ def test_inputs_that_lead_nowhere(tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected a name that ends in .jsonl or .csv"):
-        ResultFile(tmp_path / "r.txt")
+        ResultFile(tmp_path / "r.txt", Topk())
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="cannot be written"):
-        ResultFile(tmp_path / "file" / "r.csv")
+        ResultFile(tmp_path / "file" / "r.csv", Topk())
 
 
 def test_the_results_of_other_post_processing(tmp_path: Path) -> None:
     nothing = {"file": "a.png", "class_ids": [], "scores": [], "label_names": []}
     attributes = {"file": "a.png", "attributes": ["Male"], "output": [1]}
     unnamed = {"file": "a.png", "class_ids": [4], "scores": [0.5], "label_names": []}
-    assert "(no class)" in next(table_lines(nothing))
-    assert "Male" in next(table_lines(attributes))
-    assert next(table_lines(unnamed)).split() == ["a.png", "4", "0.5000"]
-    with ResultFile(tmp_path / "r.csv") as file:
-        for result in (nothing, attributes, unnamed):
+    assert "(no class)" in next(table_lines(nothing, Topk()))
+    assert "Male" in next(table_lines(attributes, TableAttribute()))
+    assert next(table_lines(unnamed, Topk())).split() == ["a.png", "4", "0.5000"]
+    for result, postprocess in zip(
+        (nothing, attributes, unnamed), (Topk(), TableAttribute(), Topk()), strict=True
+    ):
+        with ResultFile(tmp_path / "r.csv", postprocess, append=True) as file:
             file.write(result)
     with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as opened:
         rows = list(csv.DictReader(opened))

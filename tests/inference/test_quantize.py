@@ -14,9 +14,11 @@ import pytest
 
 from ppcls_lite import cli
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.agreement import Agreement
 from ppcls_lite.inference.auto.choose import _require_small_loss
 from ppcls_lite.inference.engines import available_precisions, make_engine
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
+from ppcls_lite.inference.postprocess.classify import Topk
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.quantize import int8 as quantize
 from ppcls_lite.inference.quantize import report as quantize_report
@@ -124,12 +126,13 @@ def test_layers_that_stay_in_float(
 def test_more_layers_stay_in_float_only_where_that_helps(
     exported_both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agreements = {"none": 0.90, "ends": 0.993, "se": 0.95, "ends+se": 0.995}
+    changed = iter([100, 7, 50, 5])  # of 1000 images, for none, ends, se, ends+se
 
-    def compare(name: str, layers: list[str], *_: Any) -> quantize.Variant:
-        return quantize.Variant(name, tuple(layers), agreements[name], 0.0)
+    def agreement(*_: Any) -> Agreement:
+        lost = (np.arange(1000) < next(changed)).astype(float)
+        return Agreement(lost, lost, lost, lost)
 
-    monkeypatch.setattr(quantize, "_compare", compare)
+    monkeypatch.setattr(Topk, "agreement", agreement)
     folder = shutil.copytree(exported_both.folder, tmp_path / "m")
     images = list(np.zeros((2, 3, 64, 64), np.float32))
     tried = quantize.quantize(folder, InferenceSpec.read(folder), images)

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.cli.output import ResultFile
+from ppcls_lite.inference.cli.output import ResultFile, csv_columns
 from ppcls_lite.inference.cli.predict import run
 from ppcls_lite.inference.cli.resume import Kept, keep
+from ppcls_lite.inference.postprocess.classify import Topk
+from ppcls_lite.system import files
 
 ROOT = Path(__file__).resolve().parents[2]
+COLUMNS = csv_columns(Topk())
 RESULTS = [
     {"file": "a,ü.jpg", "class_ids": [1, 0], "scores": [0.9, 0.1], "label_names": ["x\ny", "猫"]},
     {"file": "b.jpg", "error": "truncated, sorry"},
@@ -29,7 +32,7 @@ RESULTS = [
 
 
 def written(path: Path) -> bytes:
-    with ResultFile(path) as file:
+    with ResultFile(path, Topk()) as file:
         for result in RESULTS:
             file.write(result)
     return path.read_bytes()
@@ -43,24 +46,24 @@ def test_a_file_cut_anywhere_is_completed(tmp_path: Path, suffix: str) -> None:
     first = whole.index(b"\n") + 1  # less than one whole line of JSON may be a foreign file
     for cut in range(first, len(whole) + 1):
         path.write_bytes(whole[:cut])
-        kept = keep(path)
+        kept = keep(path, COLUMNS)
         left = kept.others(images)
         done = len(images) - len(left)
         assert left == images[done:]
         assert kept.bad == ([("b.jpg", "truncated, sorry")] if done > 1 else [])
-        with ResultFile(path, append=True) as file:
+        with ResultFile(path, Topk(), append=True) as file:
             for result in RESULTS[done:]:
                 file.write(result)
         assert path.read_bytes() == whole
-        assert not path.with_name(path.name + ".part").exists()
+        assert not list(path.parent.glob(files.TEMPORARY))
 
 
 def test_whole_lines_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     whole = written(path)
-    assert sum(keep(path).files.values()) == 5
+    assert sum(keep(path, COLUMNS).files.values()) == 5
     path.write_bytes(whole[:-1])
-    assert sum(keep(path).files.values()) == 4
+    assert sum(keep(path, COLUMNS).files.values()) == 4
 
 
 @pytest.mark.parametrize(
@@ -76,20 +79,20 @@ def test_a_foreign_file_stays_as_it_is(tmp_path: Path, name: str, text: str) -> 
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match="is no result of this command"):
-        keep(path)
+        keep(path, COLUMNS)
     assert path.read_text(encoding="utf-8") == text and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_missing_file_holds_nothing(tmp_path: Path) -> None:
-    assert keep(tmp_path / "no.jsonl") == Kept()
+    assert keep(tmp_path / "no.jsonl", COLUMNS) == Kept()
 
 
 def test_a_name_that_is_no_utf8_survives(tmp_path: Path) -> None:
     name = os.fsdecode(b"a\xff.jpg")
     path = tmp_path / "r.jsonl"
-    with ResultFile(path) as file:
+    with ResultFile(path, Topk()) as file:
         file.write({"file": name, "error": "no"})
-    assert keep(path).files[name] == 1
+    assert keep(path, COLUMNS).files[name] == 1
 
 
 def test_the_command_goes_on(

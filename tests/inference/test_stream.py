@@ -17,8 +17,8 @@ import pytest
 
 from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.inference.engine_process import EngineProcess
+from ppcls_lite.inference.pipeline import ahead, batched
 from ppcls_lite.inference.predictor import Predictor
-from ppcls_lite.inference.stream import ahead, batched
 
 
 class Doubler:

@@ -177,7 +177,7 @@ def test_the_key_follows_sources_compiler_and_flags(
 ) -> None:
     compiler = build.Compiler(("g++",), "12.2")
     keys = {build.key(compiler), build.key(build.Compiler(("g++",), "13"))}
-    monkeypatch.setattr(build, "_processor", lambda: "another")
+    monkeypatch.setattr(build, "cpu_identity", lambda: "another")
     keys.add(build.key(compiler))
     sources = tmp_path / "source"
     sources.mkdir()

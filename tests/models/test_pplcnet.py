@@ -63,6 +63,9 @@ def test_uneven_strides_keep_the_width() -> None:
         ({"stride_list": [2, 2]}, "stride_list needs 5 entries"),
         ({"stride_list": [2, 2, 2, 2, [1, 1, 1]]}, "stride_list needs 5 entries"),
         ({"lr_mult_list": [1.0]}, "lr_mult_list needs 6 numbers"),
+        ({"depths": [1, 2, 2, 2]}, "depths needs 5 numbers"),
+        ({"widths": [8] * 6}, "widths needs 5 numbers"),
+        ({"depths": [1] * 5, "se_mask": "1" * 13}, "se_mask needs 5 digits"),
     ],
 )
 def test_lists_of_a_wrong_length_are_refused(args: dict[str, Any], message: str) -> None:
@@ -123,3 +126,26 @@ def test_ablations_cost_what_the_paper_says_about_them() -> None:
     )  # two 1x1 convolutions with bias at the inputs of the last two blocks
     assert full.params - small_kernels.params == 16 * (128 * 6 + 256)
     assert full.params - no_last.params == 256 * 1280 + (1280 - 256) * 1000
+
+
+def test_depths_and_widths_make_other_networks() -> None:
+    model = create_model("PPLCNet", class_num=3, depths=[1, 1, 3, 2, 1], widths=[8, 20, 24, 32, 40])
+    stages = [getattr(model, name) for name in model.stage_names]
+    assert [len(stage) for stage in stages] == [1, 1, 3, 2, 1]
+    assert [block.se is not None for block in blocks(model)] == [False] * 7 + [True]
+    kernels = [block.dw_conv.conv.weight.shape[-1] for block in blocks(model)]
+    assert kernels == [3] * 6 + [5] * 2  # 5x5 after the first of blocks5
+    assert model.channels == (24, 24, 32, 40)  # multiples of 8
+    model.eval()
+    features = model.forward_stages(paddle.zeros([1, 3, 64, 64]))
+    assert [f.shape[1:] for f in features] == [[24, 16, 16], [24, 8, 8], [32, 4, 4], [40, 2, 2]]
+
+
+def test_the_default_depths_and_widths_are_the_papers() -> None:
+    paddle.seed(3)
+    plain = build().state_dict()
+    paddle.seed(3)
+    stated = build(depths=[1, 2, 2, 6, 2], widths=[32, 64, 128, 256, 512]).state_dict()
+    assert [*plain] == [*stated]
+    for key, value in plain.items():
+        np.testing.assert_array_equal(value.numpy(), stated[key].numpy())

@@ -163,7 +163,7 @@ def test_learning_rate_of_a_parameter_multiplies():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: optim.SGD(constant, optim.L2(0.1), 0.1), "at most one"),
+        (lambda: optim.SGD(constant, regularizer=optim.L2(0.1), weight_decay=0.1), "at most one"),
         (lambda: optim.SGD(constant, clip_norm=1.0, clip_value=1.0), "clip_norm and clip_value"),
         (lambda: optim.Momentum(constant, momentum=1.0), "momentum: expected less than 1"),
         (lambda: optim.Adam(constant, beta2=1.0), "beta2: expected less than 1"),
@@ -189,7 +189,7 @@ def test_built_from_the_papers_yaml():
     assert description.lr(5 * 626) == 0.8
     built = description.build(network())
     assert built.get_lr() == 0.0
-    assert description.decay.regularizer.coeff == 3e-5
+    assert description.regularizer.coeff == 3e-5
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from ppcls_lite.config.check import Node, check
 from ppcls_lite.config.file import load_config
 from ppcls_lite.data.labels import BUNDLED
 from ppcls_lite.data.prepare.cli import run as prepare
-from ppcls_lite.engine import plots
 from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.create import create_model
@@ -34,6 +33,7 @@ from ppcls_lite.models.weights.load import read_state, write_state
 from ppcls_lite.recipe import networks
 from ppcls_lite.recipe.export import export
 from ppcls_lite.recipe.train import train
+from ppcls_lite.report import pictures
 
 TESTS = Path(__file__).resolve().parents[1]
 CONFIGS, OFFICIAL = TESTS.parent / "configs", TESTS / "fixtures" / "official"
@@ -111,7 +111,7 @@ def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pictures at the end of a run take a second; tests/engine has them."""
     for name in ("curves", "confusion_matrix"):
-        monkeypatch.setattr(plots, name, lambda *_: None)
+        monkeypatch.setattr(pictures, name, lambda *_: None)
 
 
 def stand_in(home: Path, arch: dict[str, Any]) -> Path:
@@ -244,7 +244,7 @@ def test_a_recipe_trains_evaluates_exports_and_predicts(
     assert MAIN_SCORE[next(iter(tree["Metric"]["Eval"][0]))] in scores
     tree["Global"]["pretrained_model"] = str(run_dir / "best_model")
     report = export(tree)
-    assert report.class_num == tree["Arch"]["class_num"]
+    assert f" of {tree['Arch']['class_num']} classes" in report.what
     (answer,) = Predictor(report.folder).predict(str(photos / "0.jpg"))
     assert {"class_ids", "scores", "label_names"} <= set(answer) or "attributes" in answer
 

@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from starlette.testclient import TestClient  # noqa: E402
 
 from ppcls_lite.errors import UserError  # noqa: E402
 from ppcls_lite.inference.predictor import Predictor  # noqa: E402
+from ppcls_lite.inference.preprocess import Meta, Prepared  # noqa: E402
 from ppcls_lite.serve.app import Service, make_app  # noqa: E402
 from ppcls_lite.serve.batcher import Batcher  # noqa: E402
 from ppcls_lite.serve.options import ServeOptions  # noqa: E402
@@ -118,7 +120,7 @@ def test_a_bug_is_500_without_details(
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(predictor, "answers", broken)
+    predictor.pipeline = replace(predictor.pipeline, answer=broken)
     response = client.post("/predict", content=picture(1))
     assert response.status_code == 500 and "secret" not in response.text
     assert response.json()["error"].startswith("internal error")
@@ -207,6 +209,10 @@ def test_options_that_make_no_sense(wrong: dict[str, float]) -> None:
         ServeOptions(**wrong)
 
 
+def prepared(shape: tuple[int, ...]) -> Prepared:
+    return Prepared(np.zeros(shape), Meta())
+
+
 def run_batcher(use: Callable[[Batcher], Any], **arguments: Any) -> Any:
     async def main() -> Any:
         batcher = Batcher(**arguments)
@@ -218,16 +224,16 @@ def run_batcher(use: Callable[[Batcher], Any], **arguments: Any) -> Any:
     return asyncio.run(main())
 
 
-def test_arrays_of_different_shapes_run_apart_and_in_order() -> None:
+def test_images_of_different_shapes_run_apart_and_in_order() -> None:
     seen: list[list[tuple[int, ...]]] = []
 
-    def shapes(arrays: list[np.ndarray]) -> list[dict[str, Any]]:
-        seen.append([array.shape for array in arrays])
-        return [{"shape": array.shape} for array in arrays]
+    def shapes(images: list[Prepared]) -> list[dict[str, Any]]:
+        seen.append([image.array.shape for image in images])
+        return [{"shape": image.array.shape} for image in images]
 
     async def use(batcher: Batcher) -> list[dict[str, Any]]:
         sizes = [(3, 4, 4), (3, 8, 8), (3, 4, 4), (3, 8, 8), (3, 4, 4)]
-        return await asyncio.gather(*(batcher.submit(np.zeros(size)) for size in sizes))
+        return await asyncio.gather(*(batcher.submit(prepared(size)) for size in sizes))
 
     answers = run_batcher(use, run=shapes, max_batch=8, max_wait=0.01, coming=lambda: 0)
     assert [answer["shape"][1] for answer in answers] == [4, 8, 4, 8, 4]
@@ -235,35 +241,35 @@ def test_arrays_of_different_shapes_run_apart_and_in_order() -> None:
 
 
 def test_one_waits_only_for_those_who_come() -> None:
-    def sizes(arrays: list[np.ndarray]) -> list[dict[str, Any]]:
-        return [{"batch": len(arrays)} for _ in arrays]
+    def sizes(images: list[Prepared]) -> list[dict[str, Any]]:
+        return [{"batch": len(images)} for _ in images]
 
     coming = 1
 
     async def use(batcher: Batcher) -> tuple[dict[str, Any], ...]:
-        first = asyncio.create_task(batcher.submit(np.zeros(1)))
+        first = asyncio.create_task(batcher.submit(prepared((1,))))
         await asyncio.sleep(0.1)
         assert not first.done()
         nonlocal coming
         coming = 0
-        return tuple(await asyncio.gather(first, batcher.submit(np.zeros(1))))
+        return tuple(await asyncio.gather(first, batcher.submit(prepared((1,)))))
 
     both = run_batcher(use, run=sizes, max_batch=8, max_wait=60, coming=lambda: coming)
     assert both == ({"batch": 2}, {"batch": 2})
 
     async def alone(batcher: Batcher) -> dict[str, Any]:
-        return await asyncio.wait_for(batcher.submit(np.zeros(1)), 5)
+        return await asyncio.wait_for(batcher.submit(prepared((1,))), 5)
 
     found = run_batcher(alone, run=sizes, max_batch=8, max_wait=60, coming=lambda: 0)
     assert found == {"batch": 1}
 
 
 def test_an_error_reaches_all_of_its_batch() -> None:
-    def fails(arrays: list[np.ndarray]) -> list[dict[str, Any]]:
+    def fails(images: list[Prepared]) -> list[dict[str, Any]]:
         raise UserError("no")
 
     async def use(batcher: Batcher) -> list[Any]:
-        waiting = [batcher.submit(np.zeros(1)) for _ in range(3)]
+        waiting = [batcher.submit(prepared((1,))) for _ in range(3)]
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     found = run_batcher(use, run=fails, max_batch=2, max_wait=0, coming=lambda: 0)

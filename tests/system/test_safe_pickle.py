@@ -148,15 +148,6 @@ def test_a_full_disk_leaves_the_old_file_and_no_rubbish(
     assert names(tmp_path) == ["latest.pdstate"]
 
 
-def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), safe_pickle.atomic_file(path) as file:
-        file.write(b"half of the new")
-        raise RuntimeError
-    assert path.read_bytes() == b"old" and names(tmp_path) == ["x"]
-
-
 def test_missing_folders_are_made_and_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     safe_pickle.dump_atomic([1], tmp_path / "a" / "b" / "x")
     assert safe_pickle.load(tmp_path / "a" / "b" / "x") == [1]

@@ -1,27 +1,24 @@
 """The choices of engine="auto", one small JSON file each, in the user's folder.
 
-They lie in `engines/` of the folder that the variable PPCLS_LITE_HOME names, `~/.ppcls_lite` by
-default, beside downloaded weights. Deleting them is safe: the next start measures again.
-Read before: auto.py.
+They lie in `engines/` of that folder (system/home.py), beside downloaded weights. Deleting them is
+safe: the next start measures again. Read before: choose.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ppcls_lite import __version__
-from ppcls_lite.inference.engines import PRECISIONS
-from ppcls_lite.system.machine import cpu_model, usable_cores
-
-if TYPE_CHECKING:
-    from ppcls_lite.inference.auto.choose import Choice
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines import PRECISIONS, EngineName, Precision
+from ppcls_lite.system.files import write_text
+from ppcls_lite.system.home import home_folder
+from ppcls_lite.system.machine import cpu_model, installed_versions, usable_cores
 
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "openvino", "onnxruntime", "onnx")
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".onnx")
@@ -29,12 +26,41 @@ _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".onnx")
 logger = logging.getLogger("ppcls_lite")
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen and why.
+
+    Attributes:
+        engine, precision: for `make_engine`, and `model`, its folder or ONNX file.
+        milliseconds: median per contender, as "openvino fp32".
+        left_out: the reason for each engine and precision that was not measured.
+        remembered: whether it comes from the cache.
+    """
+
+    engine: EngineName
+    precision: Precision
+    model: Path
+    milliseconds: dict[str, float]
+    left_out: dict[str, str]
+    remembered: bool = False
+
+    def __str__(self) -> str:
+        times = ", ".join(f"{name} {ms:.2f}" for name, ms in self.milliseconds.items())
+        out = "; ".join(f"{name}: {reason}" for name, reason in self.left_out.items())
+        return (
+            f"auto: {self.engine} {self.precision}"
+            + (f", the fastest that is right (ms: {times})" if times else "")
+            + (f"; left out: {out}" if out else "")
+            + ("; as measured before" if self.remembered else "")
+        )
+
+
 def cache_folder() -> Path:
     """Where the user's choices are kept."""
-    return Path(os.environ.get("PPCLS_LITE_HOME", "~/.ppcls_lite")).expanduser() / "engines"
+    return home_folder() / "engines"
 
 
-class Memory:
+class ChoiceCache:
     """Reads and writes choices in `folder`; a folder that cannot be written costs only time."""
 
     def __init__(self, folder: Path) -> None:
@@ -51,8 +77,8 @@ class Memory:
         parts = [hashes, list(shape), threads, precision, cpu_model(), usable_cores(), _versions()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
-    def read(self, key: str, model: Path) -> dict[str, Any] | None:
-        """The arguments of the `Choice` of that key, or `None`."""
+    def read(self, key: str, model: Path) -> Choice | None:
+        """The choice of that key, or `None`."""
         path = self.folder / f"{key}.json"
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
@@ -65,13 +91,8 @@ class Memory:
             return None
         if name not in PRECISIONS or precision not in PRECISIONS[name] or not source.exists():
             return None
-        return {
-            "engine": name,
-            "precision": precision,
-            "model": source,
-            "milliseconds": dict(known["milliseconds"]),
-            "left_out": dict(known["left_out"]),
-        }
+        times, left_out = dict(known["milliseconds"]), dict(known["left_out"])
+        return Choice(name, precision, source, times, left_out, remembered=True)
 
     def write(self, key: str, model: Path, choice: Choice) -> None:
         """Keep the choice, as a whole or not at all."""
@@ -87,19 +108,10 @@ class Memory:
         }
         path = self.folder / f"{key}.json"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{key}.{os.getpid()}")
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            logger.warning("auto: %s cannot be written (%s): not remembered", path, error.strerror)
+            write_text(path, json.dumps(content, indent=1))
+        except UserError as error:
+            logger.warning("auto: the choice is not remembered: %s", error)
 
 
 def _versions() -> dict[str, str]:
-    found = {"ppcls_lite": __version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"ppcls_lite": __version__} | installed_versions(_PACKAGES)

@@ -5,7 +5,7 @@ compared with the reference (Paddle fp32 where the folder has Paddle's program),
 pass run in turns within a time budget. The choice is kept in a file per model, CPU, thread number
 and versions, so the next start measures nothing. The engine itself is then made as by hand, in a
 process that has loaded no other: the predictor has it measured `apart`, in a child process.
-Read next: auto_check.py (what passes), auto_memory.py (the file), engines/.
+Read next: check.py (what passes), cache.py (the file), ../engines/.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.auto.cache import Memory, cache_folder
-from ppcls_lite.inference.auto.check import difference, pictures
+from ppcls_lite.inference.agreement import joined
+from ppcls_lite.inference.auto.cache import Choice, ChoiceCache, cache_folder
+from ppcls_lite.inference.auto.check import pictures, refusal
 from ppcls_lite.inference.engines import (
     PRECISIONS,
     Engine,
@@ -38,7 +39,8 @@ from ppcls_lite.inference.engines import (
 )
 from ppcls_lite.inference.engines.installed import missing
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
-from ppcls_lite.inference.spec import InferenceSpec
+from ppcls_lite.inference.postprocess import build_postprocess
+from ppcls_lite.inference.spec import InferenceSpec, Outputs
 from ppcls_lite.system.processes import environment
 
 BUDGET_S = 10.0
@@ -50,35 +52,6 @@ _HOPELESS = 1.5  # times the fastest after two rounds: measured no further
 logger = logging.getLogger("ppcls_lite")
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What was chosen and why.
-
-    Attributes:
-        engine, precision: for `make_engine`, and `model`, its folder or ONNX file.
-        milliseconds: median per contender, as "openvino fp32".
-        left_out: the reason for each engine and precision that was not measured.
-        remembered: whether it comes from the cache.
-    """
-
-    engine: EngineName
-    precision: Precision
-    model: Path
-    milliseconds: dict[str, float]
-    left_out: dict[str, str]
-    remembered: bool = False
-
-    def __str__(self) -> str:
-        times = ", ".join(f"{name} {ms:.2f}" for name, ms in self.milliseconds.items())
-        out = "; ".join(f"{name}: {reason}" for name, reason in self.left_out.items())
-        return (
-            f"auto: {self.engine} {self.precision}"
-            + (f", the fastest that is right (ms: {times})" if times else "")
-            + (f"; left out: {out}" if out else "")
-            + ("; as measured before" if self.remembered else "")
-        )
-
-
 def choose(
     model: Path,
     spec: InferenceSpec,
@@ -87,7 +60,7 @@ def choose(
     precision: Precision | None = None,
     device: str = "cpu",
     budget_s: float = BUDGET_S,
-    memory: Memory | None = None,
+    cache: ChoiceCache | None = None,
     apart: bool = False,
 ) -> Choice:
     """The fastest engine and precision for one model on this machine.
@@ -100,7 +73,7 @@ def choose(
         precision: choose among the engines of this precision only.
         device: "gpu" leaves no choice: Paddle.
         budget_s: about how long loading, checking and measuring may take together.
-        memory: where choices are kept; default: the user's cache folder.
+        cache: where choices are kept; default: the user's cache folder.
         apart: measure in a child process, so that this one loads no engine that loses.
 
     Raises:
@@ -109,21 +82,20 @@ def choose(
     if device != "cpu":
         return Choice("paddle", "fp32", model, {}, {})
     threads = default_threads() if threads is None else threads
-    memory = memory or Memory(cache_folder())
-    key = memory.key(model, shape, threads, precision)
-    known = memory.read(key, model)
-    if known is not None:
-        choice = Choice(**known, remembered=True)
+    cache = cache or ChoiceCache(cache_folder())
+    key = cache.key(model, shape, threads, precision)
+    choice = cache.read(key, model)
+    if choice is not None:
         logger.info("%s", choice)
         return choice
     if apart:
-        call = (str(model), shape, threads, precision, budget_s, str(memory.folder))
+        call = (str(model), shape, threads, precision, budget_s, str(cache.folder))
         choice = _measured_apart(call)
         logger.info("%s", choice)
         return choice
     end = time.monotonic() + budget_s
     left_out: dict[str, str] = {}
-    sources = _sources(model, spec, memory, key, precision, left_out)
+    sources = _sources(model, spec, cache, key, precision, left_out)
     engines = _checked(sources, spec, shape, threads, left_out, end)
     if not engines:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
@@ -131,7 +103,7 @@ def choose(
     times = _measure({_label(*pair): engine for pair, engine in engines.items()}, shape, end)
     name, kind = _fastest(times, list(engines))
     choice = Choice(name, kind, sources[name, kind], times, left_out)
-    memory.write(key, model, choice)
+    cache.write(key, model, choice)
     logger.info("%s", choice)
     return choice
 
@@ -163,10 +135,8 @@ def _answer() -> None:
     """The child of `_measured_apart`: the call on standard input, the choice as the last line."""
     model, shape, threads, precision, budget_s, folder = json.loads(sys.stdin.read())
     try:
-        spec, memory = InferenceSpec.read(Path(model)), Memory(Path(folder))
-        choice = choose(
-            Path(model), spec, tuple(shape), threads, precision, "cpu", budget_s, memory
-        )
+        spec, cache = InferenceSpec.read(Path(model)), ChoiceCache(Path(folder))
+        choice = choose(Path(model), spec, tuple(shape), threads, precision, "cpu", budget_s, cache)
         answer = asdict(choice) | {"model": str(choice.model)}
     except UserError as error:
         answer = {"error": str(error)}
@@ -183,7 +153,7 @@ def _label(engine: EngineName, precision: Precision) -> str:
 def _sources(
     model: Path,
     spec: InferenceSpec,
-    memory: Memory,
+    cache: ChoiceCache,
     key: str,
     wanted: Precision | None,
     left_out: dict[str, str],
@@ -205,7 +175,7 @@ def _sources(
                 _require_small_loss(find_onnx(model, "int8"), name)
                 found[pair] = model
             else:
-                found[pair] = _onnx_source(model, spec, memory, key)
+                found[pair] = _onnx_source(model, spec, cache, key)
         except UserError as error:
             left_out[_label(*pair)] = str(error)
     return found
@@ -218,7 +188,7 @@ def _pairs() -> Iterator[Pair]:
                 yield name, precision
 
 
-def _onnx_source(model: Path, spec: InferenceSpec, memory: Memory, key: str) -> Path:
+def _onnx_source(model: Path, spec: InferenceSpec, cache: ChoiceCache, key: str) -> Path:
     try:
         find_onnx(model)
         return model
@@ -228,7 +198,7 @@ def _onnx_source(model: Path, spec: InferenceSpec, memory: Memory, key: str) -> 
             raise UserError(
                 f"the folder has no inference.onnx, and to convert its program: {reason}"
             ) from None
-    converted = memory.folder / f"{key}.onnx"
+    converted = cache.folder / f"{key}.onnx"
     if not converted.is_file():
         from ppcls_lite.inference.onnx.export import write_onnx
 
@@ -261,9 +231,9 @@ def _checked(
     end: float,
 ) -> dict[Pair, Engine]:
     """The engines whose answers are right, loaded, in the order of `sources`."""
-    batch = pictures(shape)
+    batch, answers = pictures(shape), build_postprocess(spec.postprocess)
     engines: dict[Pair, Engine] = {}
-    reference: np.ndarray | None = None
+    reference: Outputs | None = None
     for (name, precision), source in sources.items():
         label = _label(name, precision)
         if engines and time.monotonic() > end:
@@ -271,13 +241,13 @@ def _checked(
             continue
         try:
             engine = make_engine(source, name, precision, threads, "cpu", shape)
-            outputs = np.concatenate([engine.run(picture)[0] for picture in batch])
+            outputs = joined([spec.named(engine.run(picture)) for picture in batch])
         except UserError as error:
             left_out[label] = str(error)
             continue
         if reference is None:
             reference = outputs
-        reason = difference(reference, outputs, precision, spec.output)
+        reason = refusal(answers, reference, outputs, precision, spec.output)
         if reason is None:
             engines[name, precision] = engine
         else:

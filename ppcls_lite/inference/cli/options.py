@@ -1,6 +1,6 @@
 """The options that every command with a Predictor has: which engine, how precise, how many threads.
 
-Read next: predict_cli.py, ppcls_lite/serve/cli.py.
+Read next: predict.py, ppcls_lite/serve/cli.py.
 """
 
 from __future__ import annotations

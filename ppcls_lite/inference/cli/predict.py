@@ -1,9 +1,9 @@
-"""`ppcls-lite predict`: classify images with an exported folder, from the command line.
+"""`ppcls-lite predict`: predict images with an exported folder, from the command line.
 
 The inputs are found before the network is loaded, and nothing is written before that. Each bad
 image becomes an entry of its own and makes the exit status 1 when all others are done. Many images
-are decoded while others run (stream.py). `--resume` goes on with an interrupted run (resume.py).
-Read next: predictor.py.
+are decoded while others run (../pipeline.py). `--resume` goes on with an interrupted run
+(resume.py). Read next: ../predictor.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
-from ppcls_lite.inference.cli.output import ResultFile, table_head, table_lines
+from ppcls_lite.inference.cli.output import ResultFile, csv_columns, table_head, table_lines
 from ppcls_lite.inference.cli.resume import Kept, keep
 from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, usable_cores
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     if args.resume and not args.output:
         parser.error("--resume needs --output, the file to go on with")
     images = find_images(args.input)
-    kept = keep(Path(args.output)) if args.resume else Kept()
+    kept = _keep(args) if args.resume else Kept()
     left = kept.others(images)
     _divide_cores(args, len(left))
     bad = kept.bad
@@ -55,12 +55,13 @@ def run(argv: Sequence[str]) -> int:
             print(f"{predictor.choice}\n")
         file = None
         if args.output:
-            file = stack.enter_context(ResultFile(args.output, append=args.resume))
+            results = ResultFile(args.output, predictor.postprocess, append=args.resume)
+            file = stack.enter_context(results)
         done = len(images) - len(left)
         bar = tqdm(total=len(images), initial=done, unit="image", **_BAR[bool(file)])
         stack.enter_context(bar)
         watch = Stopwatch()
-        tqdm.write(table_head())
+        tqdm.write(table_head(predictor.postprocess))
         stream = predictor.stream(left, args.batch_size, True, watch, args.decode_threads)
         for count, result in enumerate(stream, start=1):
             if "error" in result:
@@ -68,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
             if file:
                 file.write(result)
             if not file or count <= TABLE_LIMIT:
-                tqdm.write("\n".join(table_lines(result)))
+                tqdm.write("\n".join(table_lines(result, predictor.postprocess)))
             elif count == TABLE_LIMIT + 1:
                 tqdm.write(f"... the other {len(left) - TABLE_LIMIT} only go to {file.path}")
             bar.update()
@@ -105,6 +106,14 @@ class Stopwatch:
             lines.append(f"  {name:<14} {middle:8.2f}  ({low:.2f} to {high:.2f})")
         rate = self._images / (time.perf_counter() - self._start)
         return [*lines, f"  all together   {rate:8.1f}  images/s"]
+
+
+def _keep(args: argparse.Namespace) -> Kept:
+    from ppcls_lite.inference.postprocess import build_postprocess
+    from ppcls_lite.inference.spec import InferenceSpec
+
+    postprocess = build_postprocess(InferenceSpec.read(args.model).postprocess)
+    return keep(Path(args.output), csv_columns(postprocess))
 
 
 def _load(args: argparse.Namespace) -> Predictor:

@@ -1,6 +1,6 @@
 """`ppcls-lite quantize`: int8 for an exported network, and what that costs, from the command line.
 
-Read next: quantize.py.
+Read next: ../quantize/int8.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.inputs import find_images, read_labelled
 
 if TYPE_CHECKING:
-    from ppcls_lite.inference.predictor import Predictor
+    from ppcls_lite.inference.preprocess import Preprocessor
 
 
 def run(argv: Sequence[str]) -> int:
@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from ppcls_lite.inference.engines import default_threads, find_onnx
     from ppcls_lite.inference.engines.files import ONNX_NAMES
-    from ppcls_lite.inference.predictor import Predictor
+    from ppcls_lite.inference.preprocess import Preprocessor
     from ppcls_lite.inference.quantize import int8 as quantize
     from ppcls_lite.inference.quantize import report as quantize_report
     from ppcls_lite.inference.spec import InferenceSpec
@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
     quantize.refuse_existing(args.model)
     spec = InferenceSpec.read(args.model)
     spec.check_files(args.model)
-    predictor = Predictor.of(spec, None)
+    prepare = Preprocessor(spec.transform_ops, spec.image_shape)
     calibration = _spread(find_images(args.calibration, "--calibration"), args.images)
     evaluation = read_labelled(args.evaluate, "--evaluate")
     shared = {path.resolve() for path in calibration} & {p.resolve() for p, _ in evaluation}
@@ -48,13 +48,13 @@ def run(argv: Sequence[str]) -> int:
             f"--calibration and --evaluate share {len(shared)} images, e.g. {min(shared)}; top-1 "
             "must be measured on images that calibration has not seen"
         )
-    images = [predictor.preprocess(path) for path in calibration]
+    images = [prepare(path).array for path in calibration]
     tried = quantize.quantize(args.model, spec, images, args.keep_float)
     with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as room:
         report = quantize_report.measure(
             quantize.float_model(args.model, spec, Path(room)),
             args.model / ONNX_NAMES["int8"],
-            _Preprocessed(predictor, [path for path, _ in evaluation]),
+            _Preprocessed(prepare, [path for path, _ in evaluation]),
             [label for _, label in evaluation],
             tried[0].name,
             len(tried[0].layers),
@@ -70,15 +70,15 @@ def run(argv: Sequence[str]) -> int:
 class _Preprocessed(Sequence[np.ndarray]):
     """The evaluation images, decoded when they are asked for: memory stays flat."""
 
-    def __init__(self, predictor: Predictor, paths: Sequence[Path]) -> None:
-        self._predictor = predictor
+    def __init__(self, prepare: Preprocessor, paths: Sequence[Path]) -> None:
+        self._prepare = prepare
         self._paths = paths
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return self._predictor.preprocess(self._paths[index])
+        return self._prepare(self._paths[index]).array
 
 
 def _spread(paths: list[Path], count: int) -> list[Path]:

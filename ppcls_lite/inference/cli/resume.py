@@ -1,7 +1,7 @@
 """What an interrupted `predict` has already written, so that it can go on from there.
 
 A run that was killed may leave a torn end: half a line of JSON, or some of the rows of an image in
-CSV. It is removed, and that image is done again. Read next: output.py, predict_cli.py.
+CSV. It is removed, and that image is done again. Read next: output.py, predict.py.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.cli.output import CSV_COLUMNS
+from ppcls_lite.system.files import atomic_text
 
 
 @dataclass
@@ -49,8 +49,12 @@ class Kept:
         return rest
 
 
-def keep(path: Path) -> Kept:
+def keep(path: Path, columns: Sequence[str]) -> Kept:
     """Read a `.jsonl` or `.csv` of results and cut off a torn end; a missing file holds nothing.
+
+    Args:
+        path: the file.
+        columns: those that a CSV file has to have.
 
     Raises:
         UserError: the file cannot be read or holds something else than results.
@@ -58,7 +62,7 @@ def keep(path: Path) -> Kept:
     if not path.exists():
         return Kept()
     try:
-        return _keep_rows(path) if path.suffix.lower() == ".csv" else _keep_lines(path)
+        return _keep_rows(path, columns) if path.suffix.lower() == ".csv" else _keep_lines(path)
     except OSError as error:
         raise UserError(f"--output {path}: cannot be read: {error.strerror}") from error
 
@@ -90,33 +94,30 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and isinstance(found.get("file"), str) else None
 
 
-def _keep_rows(path: Path) -> Kept:
+def _keep_rows(path: Path, columns: Sequence[str]) -> Kept:
     """The last image's rows may be incomplete, so they go; the others are written anew."""
     kept = Kept()
-    part = path.with_name(path.name + ".part")
     with (
         path.open(encoding="utf-8", errors="replace", newline="") as old,
-        part.open("w", encoding="utf-8", newline="") as new,
+        atomic_text(path, newline="") as new,
     ):
         reader = csv.reader(old)
-        header = next(reader, list(CSV_COLUMNS))
-        if header != list(CSV_COLUMNS):
-            part.unlink()
+        header = next(reader, list(columns))
+        if header != list(columns):
             raise _foreign(path, "line 1")
         writer = csv.writer(new)
         writer.writerow(header)
-        for rows in _whole(reader):
+        for rows in _whole(reader, len(columns)):
             writer.writerows(rows)
             kept.add(rows[0][0], rows[0][-1])
-    part.replace(path)
     return kept
 
 
-def _whole(reader: Iterable[list[str]]) -> Iterator[list[list[str]]]:
-    """The rows of each image but the last."""
+def _whole(reader: Iterable[list[str]], width: int) -> Iterator[list[list[str]]]:
+    """The rows of each image but the last; a whole one has `width` cells."""
     rows: list[list[str]] = []
     for row in reader:
-        first = len(row) == len(CSV_COLUMNS) and row[1] in ("", "1")  # shorter: torn
+        first = len(row) == width and row[1] in ("", "1")  # shorter: torn
         if first and rows:
             yield rows
             rows = []

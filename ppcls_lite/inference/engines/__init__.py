@@ -7,35 +7,33 @@
 | onnxruntime | the same | fp32, int8 |
 
 No engine is imported before it is wanted, so a server that runs OpenVINO does not load Paddle.
-Read next: paddle_engine.py, openvino_engine.py, onnxruntime_engine.py, and auto.py in the folder
-above, which measures them.
+Read next: choice.py (what can be said), and ../auto/choose.py, which measures them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, get_args
 
-import numpy as np
-
-from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines.choice import (
+    PRECISIONS,
+    Device,
+    Engine,
+    EngineChoice,
+    EngineName,
+    Precision,
+    refusal,
+)
 from ppcls_lite.inference.engines.files import find_onnx, find_program
 from ppcls_lite.inference.engines.installed import missing
-from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, cpu_runs_bf16, default_threads
+from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, default_threads
 
-Device = Literal["cpu", "gpu"]
-EngineName = Literal["paddle", "openvino", "onnxruntime"]
-Precision = Literal["fp32", "bf16", "int8"]
-PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
-    "paddle": ("fp32", "bf16"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "onnxruntime": ("fp32", "int8"),
-}
 __all__ = [
     "MAX_DEFAULT_THREADS",
     "PRECISIONS",
     "Device",
     "Engine",
+    "EngineChoice",
     "EngineName",
     "Precision",
     "available_engines",
@@ -45,16 +43,6 @@ __all__ = [
     "find_program",
     "make_engine",
 ]
-
-
-class Engine(Protocol):
-    """What the predictor needs of anything that runs a network.
-
-    Engines of `make_engine` also have `name`, `precision`, `threads` and `device`.
-    """
-
-    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
-        """(N, C, H, W) float32 to the network's outputs; the first is (N, classes)."""
 
 
 def __getattr__(name: str) -> Any:
@@ -88,35 +76,8 @@ def make_engine(
     Raises:
         UserError: the engine is not installed, cannot do this here, or a file is missing.
     """
-    if engine not in PRECISIONS:
-        raise UserError(f"engine: expected {', '.join(PRECISIONS)} or auto, found {engine!r}")
-    if precision not in get_args(Precision):
-        known = ", ".join(get_args(Precision))
-        raise UserError(f"precision: expected one of {known}, found {precision!r}")
-    reason = _refusal(engine, precision)
-    if reason is not None:
-        raise UserError(f"engine {engine} with precision {precision}: {reason}")
-    if device not in get_args(Device):
-        raise UserError(f"device: expected cpu or gpu, found {device!r}")
-    if device != "cpu" and (engine != "paddle" or precision != "fp32"):
-        raise UserError(f"device {device}: only engine paddle with fp32, not {engine} {precision}")
-    threads = default_threads() if threads is None else threads
-    if type(threads) is not int or threads < 1:
-        raise UserError(f"threads: expected a whole number from 1 on, found {threads!r}")
-    if engine == "paddle":
-        from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
-
-        return PaddleEngine(
-            model_dir, device, threads=threads, warmup_shape=warmup_shape, precision=precision
-        )
-    file = find_onnx(Path(model_dir), "int8" if precision == "int8" else "fp32")
-    if engine == "openvino":
-        from ppcls_lite.inference.engines.openvino_engine import OpenVINOEngine
-
-        return OpenVINOEngine(file, precision, threads, warmup_shape)
-    from ppcls_lite.inference.engines.onnxruntime_engine import ONNXRuntimeEngine
-
-    return ONNXRuntimeEngine(file, precision, threads, warmup_shape)
+    choice = EngineChoice(engine, precision, threads, device)
+    return choice.make(Path(model_dir), warmup_shape)
 
 
 def available_engines() -> dict[EngineName, str | None]:
@@ -129,18 +90,4 @@ def available_precisions(engine: EngineName) -> dict[Precision, str | None]:
 
     Whether a folder holds the int8 network is another question.
     """
-    return {precision: _refusal(engine, precision) for precision in get_args(Precision)}
-
-
-def _refusal(engine: EngineName, precision: Precision) -> str | None:
-    reason = missing(engine)
-    if reason is not None:
-        return reason
-    if precision not in PRECISIONS[engine]:
-        others = [name for name, known in PRECISIONS.items() if precision in known]
-        return (
-            f"{engine} has {', '.join(PRECISIONS[engine])}; {precision} is of {', '.join(others)}"
-        )
-    if precision == "bf16" and not cpu_runs_bf16():
-        return "this CPU does not compute with bf16 (its flags lack avx512_bf16 and amx_bf16)"
-    return None
+    return {precision: refusal(engine, precision) for precision in get_args(Precision)}

@@ -17,6 +17,7 @@ import paddle
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines.files import find_program
 from ppcls_lite.inference.engines.installed import require
+from ppcls_lite.system.files import write_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -41,9 +42,7 @@ def write_onnx(model_dir: Path, path: Path, description: str, name: str = "netwo
     model = to_onnx(model_dir, name)
     onnx.checker.check_model(model, full_check=True)
     onnx.helper.set_model_props(model, {METADATA_KEY: description})
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(model.SerializeToString())
-    temporary.replace(path)
+    write_bytes(path, model.SerializeToString())
 
 
 def to_onnx(model_dir: Path, name: str = "network") -> onnx.ModelProto:

@@ -4,7 +4,7 @@ Weights become int8 per channel and activations uint8 with ranges seen on calibr
 quantise-dequantise nodes (QDQ) that ONNX Runtime and OpenVINO both read, made by ONNX Runtime's
 `quantize_static`. Which layers stay in float is measured on the calibration images, so that the
 evaluation images stay unseen: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
-Read next: quantize_report.py (what it costs), quantize_cli.py (the command).
+Read next: report.py (what it costs), ../cli/quantize.py (the command).
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.agreement import joined
 from ppcls_lite.inference.engines import find_onnx, make_engine
 from ppcls_lite.inference.engines.files import ONNX_NAMES
 from ppcls_lite.inference.engines.installed import missing, require
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY
-from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, checksum
+from ppcls_lite.inference.postprocess import build_postprocess
+from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
+from ppcls_lite.system.files import write_bytes, write_text
 from ppcls_lite.system.machine import cpu_flags
 
 if TYPE_CHECKING:
@@ -44,14 +47,12 @@ class Variant:
     Attributes:
         name: "none", "ends" (first and last layer), "se" (squeeze-and-excitation), "ends+se".
         layers: names of the nodes that stay in float.
-        agreement: share of the calibration images with the best class of the float network.
-        distance: mean over them of the largest difference of an output.
+        agreement: share of the calibration images with the answer of the float network.
     """
 
     name: str
     layers: tuple[str, ...]
     agreement: float
-    distance: float
 
 
 def quantize(
@@ -80,24 +81,24 @@ def quantize(
     target = refuse_existing(model_dir)
     with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as room:
         source = float_model(model_dir, spec, Path(room))
-        reference = _outputs(source, images)
+        answers = build_postprocess(spec.postprocess)
+        reference = _outputs(source, spec, images)
         tried: list[Variant] = []
         for name, layers in _choices(source, keep_float):
             path = Path(room) / f"{name}.onnx"
             _quantize(source, path, images, layers)
-            variant = _compare(name, layers, reference, _outputs(path, images))
-            tried.append(variant)
+            agreement = answers.agreement(reference, _outputs(path, spec, images), spec.output)
+            tried.append(Variant(name, tuple(layers), agreement.same))
             logger.info(
-                "int8 with %s in float: best class as before on %.2f %% of the calibration images",
+                "int8 with %s in float: %s as before on %.2f %% of the calibration images",
                 _words(name),
-                100 * variant.agreement,
+                agreement.answer,
+                100 * agreement.same,
             )
         best = max(variant.agreement for variant in tried)
         chosen = next(v for v in tried if v.agreement >= best - _LOST)  # the least float first
         content = (Path(room) / f"{chosen.name}.onnx").read_bytes()
-    temporary = target.with_name(f".{target.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(target)
+    write_bytes(target, content)
     _note_checksum(model_dir, spec, target)
     return [chosen, *(variant for variant in tried if variant is not chosen)]
 
@@ -120,15 +121,9 @@ def float_model(model_dir: Path, spec: InferenceSpec, room: Path) -> Path:
     return room / "converted.onnx"
 
 
-def _outputs(path: Path, images: Sequence[np.ndarray]) -> np.ndarray:
+def _outputs(path: Path, spec: InferenceSpec, images: Sequence[np.ndarray]) -> Outputs:
     engine = make_engine(path, "openvino" if missing("openvino") is None else "onnxruntime")
-    return np.concatenate([engine.run(image[None])[0] for image in images])  # (images, classes)
-
-
-def _compare(name: str, layers: Sequence[str], reference: np.ndarray, found: np.ndarray) -> Variant:
-    agreement = float((reference.argmax(axis=1) == found.argmax(axis=1)).mean())
-    distance = float(np.abs(reference - found).max(axis=1).mean())
-    return Variant(name, tuple(layers), agreement, distance)
+    return joined([spec.named(engine.run(image[None])) for image in images])
 
 
 def _choices(source: Path, keep_float: str) -> Iterator[tuple[str, list[str]]]:
@@ -237,9 +232,7 @@ def note_report(model_dir: Path, spec: InferenceSpec, report: Any) -> None:
     model = onnx.load(path)
     known = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**known, QUANTIZATION_KEY: json.dumps(asdict(report))})
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(model.SerializeToString())
-    temporary.replace(path)
+    write_bytes(path, model.SerializeToString())
     _note_checksum(model_dir, spec, path)
 
 
@@ -248,9 +241,7 @@ def _note_checksum(model_dir: Path, spec: InferenceSpec, path: Path) -> None:
     if not spec.checksums:
         return
     spec.checksums[path.name] = checksum(path)
-    temporary = model_dir / f".{FILE_NAME}.part"
-    temporary.write_text(spec.text(), encoding="utf-8")
-    temporary.replace(model_dir / FILE_NAME)
+    write_text(model_dir / FILE_NAME, spec.text())
 
 
 def _words(name: str) -> str:

@@ -1,7 +1,7 @@
 """Weights between `.pdparams` and other formats: safetensors both ways, ONNX of a PP-LCNet in.
 
 Keys and layouts stay Paddle's (linear weights are stored (in, out)); safetensors files need no
-unpickler at all and can be read by other frameworks. Read next: onnx_import.py, weights.py.
+unpickler at all and can be read by other frameworks. Read next: onnx_import.py, load.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.weights.load import find_weights, read_state, write_state
-from ppcls_lite.system.safe_pickle import atomic_file
+from ppcls_lite.system.files import write_bytes
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -32,8 +32,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 def write_safetensors(path: str | Path, state: dict[str, np.ndarray]) -> None:
     """Write arrays as a safetensors file, whole or not at all."""
     data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in state.items()})
-    with atomic_file(path) as file:
-        file.write(data)
+    write_bytes(path, data)
 
 
 def convert(source: str | Path, target: str | Path, arch: str | None = None) -> int:

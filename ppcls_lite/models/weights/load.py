@@ -18,7 +18,7 @@ import paddle
 from paddle import Tensor
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.network import Network
 from ppcls_lite.models.weights.pretrained import resolve_pretrained as resolve_pretrained
 from ppcls_lite.system import safe_pickle
 
@@ -109,7 +109,7 @@ def write_state(path: str | Path, state: Mapping[str, Any]) -> Path:
 
 
 def load_weights(
-    model: Backbone, path: str | Path, replace_head: bool = False, member: str = "Student"
+    model: Network, path: str | Path, replace_head: bool = False, member: str = "Student"
 ) -> LoadReport:
     """Fill `model` from a file of weights; every key has to fit.
 
@@ -130,7 +130,7 @@ def load_weights(
 
 
 def apply_state(
-    model: Backbone, state: Mapping[str, np.ndarray], source: str, replace_head: bool = False
+    model: Network, state: Mapping[str, np.ndarray], source: str, replace_head: bool = False
 ) -> LoadReport:
     """`load_weights` for arrays already read; `source` names them in messages."""
     own = model.state_dict()

@@ -1,13 +1,12 @@
 """Official ImageNet weights: the file a name stands for, where it is looked for, its download.
 
-`$PPCLS_LITE_HOME/weights` (default `~/.ppcls_lite/weights`) holds the files under their official
-names, so a machine without network is served by copying them there. Read next: weights.py.
+`weights/` of the user's folder (system/home.py) holds the files under their official names, so a
+machine without network is served by copying them there. Read next: load.py.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from tqdm import tqdm
 
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.safe_pickle import atomic_file
+from ppcls_lite.system.files import atomic_file
+from ppcls_lite.system.home import VARIABLE, home_folder
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -30,8 +30,7 @@ _PICKLE = b"\x80"  # how every pickle of protocol 2 and later begins
 
 def weights_folder() -> Path:
     """Where downloaded and hand-placed official weights lie."""
-    home = os.environ.get("PPCLS_LITE_HOME")
-    return (Path(home) if home else Path.home() / ".ppcls_lite") / "weights"
+    return home_folder() / "weights"
 
 
 def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL) -> Path:
@@ -59,8 +58,8 @@ def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"the official weights {file} are not in {path.parent} and could not be downloaded "
-            f"({reason}). Download {address} elsewhere and put it there, or set "
-            "PPCLS_LITE_HOME to the folder that has weights/"
+            f"({reason}). Download {address} elsewhere and put it there, or set {VARIABLE} to the "
+            "folder that has weights/"
         ) from None
     return path
 

@@ -13,8 +13,11 @@ import paddle
 
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.distributed import World, connect
+from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.tasks import Distilled
 from ppcls_lite.engine.trainer import Trainer
+from ppcls_lite.engine.training_state import TrainingState
+from ppcls_lite.engine.writer import Writer
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.losses.distillation_terms import DistillationDMLLoss, DistillationGTCELoss
 from ppcls_lite.losses.feature_distance import DistillationDistanceLoss
@@ -43,17 +46,14 @@ def run(world: World, run_dir: Path) -> None:
     task = Distilled(networks, loss, frozen=["Teacher"])
     world.share(task.trained)
     loader = Images(70, world)
-    trainer = Trainer(
+    state = TrainingState(
         task,
         paddle.optimizer.Momentum(0.1, 0.9, task.trained.parameters(), weight_decay=1e-4),
         Cosine(epochs=1, step_each_epoch=len(loader), learning_rate=0.1),
-        loader,
-        run_dir,
-        epochs=1,
+        steps=len(loader),
         world=world,
     )
-    trainer._draw = lambda: None
-    trainer.fit()
+    Trainer(state, loader, Plan(epochs=1), Writer(run_dir, active=world.is_main)).fit()
     teacher = {f"Teacher.{k}": v for k, v in checkpoint.arrays(networks["Teacher"]).items()}
     weights = checkpoint.arrays(task.trained) | teacher
     safe_pickle.dump_atomic(weights, run_dir / f"rank_{world.rank}.pdparams")

@@ -19,8 +19,11 @@ from ppcls_lite import kernels
 from ppcls_lite.data.samplers import DistributedBatchSampler
 from ppcls_lite.engine.distributed import World, connect
 from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import Trainer
+from ppcls_lite.engine.training_state import TrainingState
+from ppcls_lite.engine.writer import Writer
 from ppcls_lite.losses.combined import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.metrics.confusion import ConfusionMatrix
@@ -34,6 +37,8 @@ TOTAL_BATCH = 32
 
 class Images:
     """Random images in memory, in batches as the samplers of the ranks cut them."""
+
+    paths = ()
 
     def __init__(self, count: int, world: World, evaluation: bool = False) -> None:
         rng = np.random.default_rng(count)
@@ -79,23 +84,19 @@ def run(world: World, run_dir: Path, update_freq: int = 1) -> None:
         world,
     )
     loader = Images(70, world)
-    trainer = Trainer(
+    plan = Plan(epochs=2, update_freq=update_freq, print_batch_step=1)
+    state = TrainingState(
         task,
         paddle.optimizer.Momentum(0.1, 0.9, model.parameters(), weight_decay=1e-4),
         Cosine(epochs=2, step_each_epoch=len(loader), learning_rate=0.1),
-        loader,
-        run_dir,
-        epochs=2,
+        steps=plan.steps(len(loader)),
         metrics=[TopkAcc([1, 2])],
-        evaluator=evaluator,
-        update_freq=update_freq,
-        print_batch_step=1,
         world=world,
     )
-    trainer._draw = lambda: None
-    trainer.fit()
+    writer = Writer(run_dir, active=world.is_main)
+    Trainer(state, loader, plan, writer, evaluator).fit()
     result = {
-        "history": trainer.history,
+        "history": state.history,
         "first": evaluator.run(),
         "matrix": evaluator.confusion().tolist(),
         "everywhere": world.gather(sum(float(p.abs().sum()) for p in model.parameters())),

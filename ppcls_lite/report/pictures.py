@@ -1,7 +1,7 @@
 """Pictures of a run: the first batch, the curves, the confusion matrix.
 
 Curves and matrices are drawn with matplotlib, without a display; it is imported by the first of
-them, after an epoch, so that no start of a run waits for it. Read next: record.py, trainer.py.
+them, after an epoch, so that no start of a run waits for it. Read before: engine/writer.py.
 """
 
 from __future__ import annotations
@@ -22,6 +22,43 @@ GRID_IMAGES = 64
 NAMED_CLASSES = 30  # more would not be legible on the axes
 
 
+class RunPictures:
+    """The pictures in a run's folder: first_batch.png, curves.png, confusion_matrix.png.
+
+    `mean` and `std` (per channel, for values in 0..1) undo the normalisation of the batch, `labels`
+    are the names of the classes.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        self.run_dir = run_dir
+        self.mean, self.std, self.labels = mean, std, labels
+
+    def first_batch(self, images: np.ndarray) -> np.ndarray:
+        """Draw `images` (N, C, H, W) as they enter the network; returns the grid (H, W, 3)."""
+        grid = image_grid(images, self.mean, self.std)
+        write_image(grid, self.run_dir / "first_batch.png")
+        return grid
+
+    def drawn_batch(self) -> np.ndarray | None:
+        """The grid (H, W, 3) that `first_batch` has drawn into this folder, if it is there."""
+        path = self.run_dir / "first_batch.png"
+        return read_image(path) if path.exists() else None
+
+    def finish(self, history: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> None:
+        """Draw the epochs of `history` and the confusion matrix of the `best`, as far as known."""
+        if history:
+            curves(history, self.run_dir / "curves.png")
+        if best.get("confusion") is not None:
+            path = self.run_dir / "confusion_matrix.png"
+            confusion_matrix(best["confusion"], path, self.labels)
+
+
 def image_grid(
     images: np.ndarray,
     mean: Sequence[float] | None = None,
@@ -31,7 +68,6 @@ def image_grid(
     """The first `limit` of `images` (N, C, H, W) side by side, as RGB uint8 (rows, columns, 3).
 
     By default as many as fit on about 1000 x 1000 pixels, at least 4 and at most GRID_IMAGES.
-
     With `mean` and `std` (per channel, for values in 0..1) the normalisation is undone exactly;
     otherwise the batch is stretched to its own range.
     """

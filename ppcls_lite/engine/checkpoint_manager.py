@@ -24,7 +24,7 @@ logger = logging.getLogger("ppcls_lite")
 ALREADY_COPIED = ("model", "companions", "optimizer", "ema")  # arrays made for the checkpoint
 
 
-class Keeper:
+class CheckpointManager:
     """Writes the checkpoints of a run into `run_dir`.
 
     `latest` is written after every epoch, every `save_steps` updates and every `save_minutes`;
@@ -59,7 +59,10 @@ class Keeper:
         return by_step or (self.save_minutes is not None and minutes >= self.save_minutes)
 
     def save(
-        self, state: Mapping[str, Any], names: Sequence[str], unwanted: Sequence[str] = ()
+        self,
+        state: Mapping[str, Any],
+        names: Sequence[str] = ("latest",),
+        unwanted: Sequence[str] = (),
     ) -> None:
         """Write `state` under `names` in the background, then delete `unwanted`.
 
@@ -80,25 +83,21 @@ class Keeper:
             self._thread = None
         self._raise_error()
 
-    close = wait
+    def save_epoch(self, state: Mapping[str, Any], higher_is_better: bool) -> None:
+        """Write `state`, after an epoch, as `latest`, `best_model` and `epoch_N` where it is due.
 
-    def names(self, history: Sequence[Mapping[str, Any]], best: int | None, up: bool) -> list[str]:
-        """What to write after the last epoch of `history`; `best` is the best epoch so far.
-
-        `up`: larger scores are better.
+        Which scores are better decides about what stays.
         """
-        epoch = history[-1]["epoch"]
-        kept = [f"epoch_{epoch}"] * (epoch in self._kept(history, up))
-        return ["latest", *["best_model"] * (best == epoch), *kept]
-
-    def unwanted(self, history: Sequence[Mapping[str, Any]], up: bool) -> list[str]:
-        """Checkpoints of finished epochs that are not to stay, if there are such."""
-        if self.keep_last is None and self.keep_best is None:
-            return []
-        kept = self._kept(history, up)
-        return [f"epoch_{entry['epoch']}" for entry in history if entry["epoch"] not in kept]
+        history = state["history"]
+        epoch, kept = history[-1]["epoch"], self._kept(history, higher_is_better)
+        best = ["best_model"] * (state["best"].get("epoch") == epoch)
+        unwanted = [f"epoch_{e['epoch']}" for e in history if e["epoch"] not in kept]
+        all_stay = self.keep_last is None and self.keep_best is None
+        names = ["latest", *best, *[f"epoch_{epoch}"] * (epoch in kept)]
+        self.save(state, names, () if all_stay else unwanted)
 
     def _kept(self, history: Sequence[Mapping[str, Any]], up: bool) -> set[int]:
+        """The epochs of `history` whose checkpoints stay."""
         regular = [e["epoch"] for e in history if e["epoch"] % self.save_interval == 0]
         scored = [(next(iter(e["eval"].values())), e["epoch"]) for e in history if e["eval"]]
         scored = [(score, epoch) for score, epoch in scored if score == score]  # no NaN

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.image import imread
 
-from ppcls_lite.engine import plots
+from ppcls_lite.report import pictures
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -11,7 +11,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def test_grid_undoes_the_normalisation():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), np.uint8)  # (N, H, W, C)
     images = ((pixels / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
-    grid = plots.image_grid(images, MEAN, STD)
+    grid = pictures.image_grid(images, MEAN, STD)
     assert grid.shape == (2 * (6 + 2), 3 * (4 + 2), 3) and grid.dtype == np.uint8
     np.testing.assert_array_equal(grid[1:7, 1:5], pixels[0])
     np.testing.assert_array_equal(grid[8 + 1 : 8 + 7, 6 + 1 : 6 + 5], pixels[4])
@@ -20,11 +20,11 @@ def test_grid_undoes_the_normalisation():
 
 def test_grid_without_statistics_limit_and_one_channel():
     images = np.linspace(-3, 5, 70 * 4).reshape(70, 1, 2, 2)
-    grid = plots.image_grid(images, limit=64)
+    grid = pictures.image_grid(images, limit=64)
     assert grid.shape == (8 * 4, 8 * 4, 3)
-    assert plots.image_grid(images).shape == grid.shape
-    assert plots.image_grid(np.ones((20, 3, 224, 224))).shape == (4 * 226, 4 * 226, 3)
-    assert plots.image_grid(np.ones((20, 3, 600, 600))).shape == (2 * 602, 2 * 602, 3)
+    assert pictures.image_grid(images).shape == grid.shape
+    assert pictures.image_grid(np.ones((20, 3, 224, 224))).shape == (4 * 226, 4 * 226, 3)
+    assert pictures.image_grid(np.ones((20, 3, 600, 600))).shape == (2 * 602, 2 * 602, 3)
     assert grid[1, 1].tolist() == [0, 0, 0] and (grid[..., 0] == grid[..., 2]).all()
 
 
@@ -32,10 +32,10 @@ def test_pictures_are_written(tmp_path):
     values = {"top1": 0.5, "loss": 1.0}
     history = [{"epoch": e, "lr": 0.1, "train": values, "eval": values} for e in range(1, 4)]
     history[1]["eval"] = None
-    plots.curves(history, tmp_path / "curves.png")
+    pictures.curves(history, tmp_path / "curves.png")
     matrix = np.array([[5, 0, 1], [0, 0, 0], [2, 0, 3]])
-    plots.confusion_matrix(matrix, tmp_path / "named.png", ["cat", "猫", "dog"])
-    plots.confusion_matrix(np.eye(100, dtype=int), tmp_path / "many.png")
+    pictures.confusion_matrix(matrix, tmp_path / "named.png", ["cat", "猫", "dog"])
+    pictures.confusion_matrix(np.eye(100, dtype=int), tmp_path / "many.png")
     for name in ("curves.png", "named.png", "many.png"):
         picture = imread(tmp_path / name)
         assert min(picture.shape[:2]) > 200 and picture[..., :3].std() > 0.02

@@ -1,0 +1,63 @@
+"""The evaluation between two epochs: what is scored, and which epoch is the best so far.
+
+Read before: trainer.py. Read next: evaluate.py, which scores one network.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ppcls_lite.engine import log
+from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.signals import StopSignals
+from ppcls_lite.engine.tasks import Supervised
+from ppcls_lite.engine.training_state import TrainingState
+from ppcls_lite.engine.writer import Writer
+
+logger = logging.getLogger("ppcls_lite")
+Scores = dict[str, float]
+
+
+def score(
+    state: TrainingState, evaluator: Evaluator, writer: Writer, stop: StopSignals
+) -> Scores | None:
+    """The scores of the network after the running epoch, logged, recorded and compared.
+
+    The first one is the main one. With an average of the weights both networks are scored, the
+    averaged one decides. None if a signal came meanwhile.
+    """
+
+    def run(note: str = "", task: Supervised | None = None) -> Scores | None:
+        title = f"[Eval]{note}[Epoch {state.epoch}]"
+        with log.bar(title, len(evaluator.loader)) as bar, state.precision.test_cast():
+            # not stopped when the time is over: a long evaluation would never end
+            return evaluator.run(
+                stop=lambda: stop.received is not None, on_batch=bar.update, task=task
+            )
+
+    first = not any(entry["eval"] for entry in state.history)
+    for name, task in state.task.references.items() if first else ():  # they do not change
+        scores = run(f"[{name}]", task)
+        if scores is None:
+            return None
+        logger.info(f"[Eval][{name}, which does not change][Avg]{log.numbers(scores)}")
+        writer.record("reference", state, {"network": name} | scores)
+    scores = run()
+    if scores is not None and state.ema:
+        with state.ema.applied():
+            averaged = run("[EMA]")
+        # the averaged network is the one to use: its score is the main one
+        scores = averaged and {f"{n}_ema": v for n, v in averaged.items()} | scores
+    if scores is None:
+        return None
+    main = next(iter(scores))
+    if evaluator.improves(scores[main], state.best.get("scores", {}).get(main)):
+        confusion = evaluator.confusion()
+        state.best = {"epoch": state.epoch, "scores": scores, "confusion": confusion}
+    best = state.best.get("scores", scores)[main]
+    logger.info(f"[Eval][Epoch {state.epoch}][Avg]{log.numbers(scores)}")
+    logger.info(f"[Eval][Epoch {state.epoch}][best metric: {best:.5f}]")
+    writer.record("eval", state, scores)
+    if state.schedule.follows_score:
+        state.schedule.observe(scores[main])
+    return scores

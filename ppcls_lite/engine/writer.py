@@ -1,0 +1,116 @@
+"""What a run leaves in its folder, in one hand: records, checkpoints, pictures.
+
+Read next: record.py (metrics.jsonl), checkpoint_manager.py (what is saved when).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import paddle
+
+from ppcls_lite.engine import checkpoint, run_folder
+from ppcls_lite.engine.checkpoint_manager import CheckpointManager
+from ppcls_lite.engine.record import Recorder, Value
+from ppcls_lite.engine.training_state import TrainingState
+
+SHOWN_IMAGES = 64  # of the first batch, at most
+
+
+class Pictures(Protocol):
+    """Draws into a run's folder; report/pictures.py has one."""
+
+    def first_batch(self, images: np.ndarray) -> np.ndarray:
+        """Draw `images` (N, C, H, W) as they enter the network; returns RGB uint8 (H, W, 3)."""
+
+    def drawn_batch(self) -> np.ndarray | None:
+        """What `first_batch` has drawn before a resume, if it is there."""
+
+    def finish(self, history: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> None:
+        """Draw the run, from `history` and `best` of its TrainingState."""
+
+
+class Writer:
+    """Writes a run into `run_dir`; one that is not `active` (ranks other than 0) writes nothing.
+
+    By default there are records, a checkpoint after each epoch, and no pictures.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        recorder: Recorder | None = None,
+        checkpoints: CheckpointManager | None = None,
+        pictures: Pictures | None = None,
+        active: bool = True,
+    ) -> None:
+        self.run_dir = run_folder.prepare(run_dir)
+        self.recorder = recorder or Recorder(run_dir)
+        self.checkpoints = checkpoints or CheckpointManager(run_dir)
+        self.pictures = pictures if active else None
+        self.active = active
+
+    def open(self, lines: int) -> None:
+        """Begin, with the first `lines` records of a run that is resumed."""
+        if self.active:
+            checkpoint.remove_leftovers(self.run_dir)
+            self._open_records(lines)
+
+    def close(self) -> None:
+        """End what goes on beside training; raises the error of the last checkpoint, if any."""
+        try:
+            self.wait()
+        finally:
+            self.recorder.close()
+
+    @property
+    def lines(self) -> int:
+        """The number of records."""
+        return self.recorder.lines
+
+    def record(self, kind: str, state: TrainingState, values: Mapping[str, Value]) -> None:
+        """Add `values` to metrics.jsonl, as of the present update."""
+        if self.active:
+            self.recorder.write(kind, state.epoch, state.updates, values)
+
+    def rewind(self, lines: int) -> None:
+        """Take back the records after the first `lines`."""
+        if lines < self.lines:
+            self._open_records(lines)
+
+    def first_batch(self, images: paddle.Tensor) -> None:
+        """Show `images` (N, C, H, W), the first ones that the network is trained on."""
+        if self.pictures:
+            self.recorder.first_batch(self.pictures.first_batch(images[:SHOWN_IMAGES].numpy()))
+
+    def is_due(self, updates: int) -> bool:
+        """Whether a checkpoint is due after `updates` updates of the run."""
+        return self.active and self.checkpoints.is_due(updates)
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is on the disk; raises the error of its writing."""
+        self.checkpoints.wait()
+
+    def save(self, saved: Mapping[str, Any]) -> None:
+        """Write `saved`, a collected state, as `latest`, beside training."""
+        if self.active:
+            self.checkpoints.save(saved)
+
+    def save_epoch(self, saved: Mapping[str, Any], higher_is_better: bool) -> None:
+        """Write `saved`, the state after an epoch, under every name that it deserves."""
+        if self.active:
+            self.checkpoints.save_epoch(saved, higher_is_better)
+
+    def finish(self, state: TrainingState) -> None:
+        """Draw the run."""
+        if self.pictures:
+            self.pictures.finish(state.history, state.best)
+
+    def _open_records(self, lines: int) -> None:
+        self.recorder.open(lines)
+        drawn = self.pictures.drawn_batch() if self.pictures and self.lines else None
+        if drawn is not None:
+            self.recorder.first_batch(drawn)

@@ -1,0 +1,118 @@
+"""The contract of post-processing: it alone knows what a network's answer is.
+
+Whatever happens to an answer is asked of it: which function the program ends with (`activation`),
+results from outputs (the call), rows of a table (`columns`, `rows`), whether two runs agree
+(`agreement`), a picture (`draw`). So the export, the engines, the commands and the service work for
+every problem. Read next: classify.py.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from ppcls_lite.data.transforms.geometry import Meta
+from ppcls_lite.inference.agreement import Agreement, distance, relative_difference
+from ppcls_lite.inference.spec import OutputKind, Outputs
+
+Result = dict[str, Any]
+_LINE, _MARGIN = 18, 6  # pixels of `draw`
+
+
+class Column(NamedTuple):
+    """A column of the tables: its name in a file, its title and form on the terminal.
+
+    `width` aligns to the right (0: the last column, as long as it is); `digits` after the point.
+    """
+
+    name: str
+    title: str
+    width: int = 0
+    digits: int | None = None
+
+    def text(self, value: Any) -> str:
+        """A value as the terminal shows it."""
+        is_number = self.digits is not None and value != ""
+        text = f"{value:.{self.digits}f}" if is_number else str(value)
+        return f"{text:>{self.width}}" if self.width else text
+
+
+class Postprocess(ABC):
+    """Turns the named outputs of a batch into one result an image.
+
+    Attributes:
+        activation: what class scores (N, classes) go through, within the exported program. Networks
+            with other outputs finish them in their `deployed`, and say "none".
+        columns: of the rows of an image, without its name.
+    """
+
+    activation: Literal["softmax", "sigmoid", "none"] = "none"
+    columns: tuple[Column, ...]
+
+    @abstractmethod
+    def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:
+        """One result an image, in order: a dict that JSON can hold, without `file` and `error`.
+
+        Args:
+            outputs: name -> (N, ...), after the activation.
+            metas: what the pre-processing did to each image (N of them).
+
+        Raises:
+            UserError: outputs of other names or shapes than it can read.
+        """
+
+    @abstractmethod
+    def rows(self, result: Result) -> list[tuple[Any, ...]]:
+        """What the tables say about an image: tuples like `columns`, the best first."""
+
+    def agreement(
+        self, reference: Outputs, found: Outputs, kind: OutputKind = "probabilities"
+    ) -> Agreement:
+        """How far outputs are from a reference's of the same shapes.
+
+        Here, by their numbers alone; override it to compare answers. `kind` says whether the
+        activation has been applied.
+        """
+        count = len(next(iter(reference.values())))
+        return Agreement(
+            difference=relative_difference(reference, found),
+            distance=distance(reference, found),
+            lost=np.zeros(count),
+            lead=np.zeros(count),
+        )
+
+    def describe(self, outputs: Outputs, kind: OutputKind) -> str:
+        """What the outputs are, in words."""
+        return " and ".join(f"{name} {list(array.shape[1:])}" for name, array in outputs.items())
+
+    def draw(self, image: np.ndarray, result: Result) -> np.ndarray:
+        """A copy of the image, (H, W, 3) uint8 RGB, that shows the result; here its rows."""
+        picture = np.ascontiguousarray(image).copy()
+        for number, row in enumerate(self.rows(result), start=1):
+            cells = (column.text(value) for column, value in zip(self.columns, row))
+            text, place = "  ".join(cells).strip(), (_MARGIN, number * _LINE)
+            for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable anywhere
+                cv2.putText(picture, text, place, cv2.FONT_HERSHEY_PLAIN, 1, colour, thickness)
+        return picture
+
+    def activated(self, outputs: Outputs) -> Outputs:
+        """The outputs of a program that ends in logits, after `activation`."""
+        function = _ACTIVATIONS[self.activation]
+        return {name: function(array) for name, array in outputs.items()}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Logits (N, classes) to probabilities."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * logits))  # never overflows
+
+
+_ACTIVATIONS = {"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}

@@ -1,0 +1,73 @@
+"""Pre-processing: a picture in, the network's input out, with what happened on the way.
+
+One for the predictor, the quantiser, teachers and the export's comparison. It runs what
+`inference.yml` says by the functions of training and evaluation (data/transforms).
+Read next: pipeline.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ppcls_lite.config.check import build_list
+from ppcls_lite.data.transforms.compose import Compose
+from ppcls_lite.data.transforms.geometry import Meta
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.spec import FILE_NAME
+
+Image = str | os.PathLike[str] | bytes | np.ndarray
+
+
+class Prepared(NamedTuple):
+    """A network's input, and the way back: the picture's own size and where its pixels went."""
+
+    array: np.ndarray  # (C, H, W) float32
+    meta: Meta
+
+
+class Preprocessor:
+    """Turns pictures into a network's input.
+
+    Args:
+        ops: `transform_ops`, in any YAML form; without DecodeImage, it comes first.
+        image_shape: (C, H, W) that the network takes, -1 for any; `None`: any at all.
+
+    Attributes:
+        transform: the chain.
+    """
+
+    def __init__(self, ops: Sequence[Any], image_shape: tuple[int, int, int] | None = None) -> None:
+        named = (op.get("name", next(iter(op), "")) if isinstance(op, dict) else op for op in ops)
+        decode = () if "DecodeImage" in named else ({"DecodeImage": {}},)
+        self.transform = Compose(build_list([*decode, *ops], "transform"))
+        self._shape = image_shape
+
+    def __call__(self, image: Image) -> Prepared:
+        """One picture: a path, the bytes of a file, or an (H, W, 3) uint8 RGB array.
+
+        Raises:
+            ImageError: the file cannot be read.
+            UserError: no picture, or the network takes another shape.
+        """
+        is_path = isinstance(image, (str, os.PathLike))
+        name = os.fspath(image) if is_path else "the image"
+        sample = {"image": name if is_path else image, "path": name, "meta": Meta()}
+        sample = self.transform(sample, None)
+        array = sample["image"]  # (C, H, W)
+        if not accepts(self._shape, array.shape):
+            raise UserError(
+                f"{name}: pre-processing gives the shape {array.shape}, but the network takes "
+                f"{self._shape}; correct transform_ops in {FILE_NAME} "
+                "(usually a missing CropImage)"
+            )
+        return Prepared(array, sample["meta"])
+
+
+def accepts(image_shape: tuple[int, int, int] | None, shape: Sequence[int]) -> bool:
+    """Whether a network of `image_shape` (-1: any; `None`: any at all) takes `shape` (C, H, W)."""
+    wanted = image_shape or (-1, -1, -1)
+    return len(shape) == 3 and all(w in (s, -1) for s, w in zip(shape, wanted))

@@ -1,0 +1,59 @@
+"""The network as it ships, and its program for Paddle Inference.
+
+Read before: ../models/backbone.py (`outputs`, `deployed`). Read next: export.py, graph_forward.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import paddle
+from paddle import Tensor, nn
+
+from ppcls_lite.inference.spec import LOGITS
+
+STEM = "inference"
+
+
+class Shipped(nn.Layer):
+    """The network as it is exported: what it deploys, as its post-processing wants to see it.
+
+    A network that does not say what it deploys is a classifier, whose logits are.
+
+    Args:
+        model: the network.
+        activation: what turns its class scores into that; `None` leaves them.
+
+    Attributes:
+        outputs: the names of what it gives.
+    """
+
+    def __init__(self, model: nn.Layer, activation: Callable[[Tensor], Tensor] | None) -> None:
+        super().__init__()
+        self.model = model
+        self.activation = activation
+        self.outputs: tuple[str, ...] = tuple(getattr(model, "outputs", LOGITS))
+        self._deployed = getattr(model, "deployed", self._logits)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        outputs = self._deployed(image)
+        return outputs if self.activation is None else [self.activation(o) for o in outputs]
+
+    def _logits(self, image: Tensor) -> list[Tensor]:
+        outputs = self.model(image)
+        return [outputs["logits"] if isinstance(outputs, dict) else outputs]  # (N, classes)
+
+    def reparameterize(self) -> int:
+        """Merge the network's branches, if it has any; returns how many."""
+        merge = getattr(self.model, "reparameterize", None)
+        return int(merge() or 0) if merge else 0
+
+
+def save_program(shipped: Shipped, folder: Path, shape: Sequence[int]) -> None:
+    """Write `inference.json` and `inference.pdiparams` for images of `shape` (C, H, W)."""
+    free = [None if edge == -1 else edge for edge in shape]
+    inputs = [paddle.static.InputSpec([None, *free], "float32", name="image")]
+    program = paddle.jit.to_static(shipped, input_spec=inputs, full_graph=True)
+    paddle.jit.save(program, str(folder / STEM))
+    (folder / f"{STEM}.pdiparams.info").unlink(missing_ok=True)  # names, only for training on

@@ -1,0 +1,37 @@
+"""The contract of every network that a recipe trains and ships, whatever it answers.
+
+A trunk inside a network is an argument of the type `TrunkSpec`: a network of the zoo without its
+classifier, built and with its weights. Read next: backbone.py (networks that end in a classifier).
+"""
+
+from __future__ import annotations
+
+from paddle import Tensor, nn
+
+
+class Network(nn.Layer):
+    """Base class of the registered models.
+
+    outputs: the names of what an export gives, those of `deployed`.
+    head_layers: the sublayers that depend on the class count, which may differ from a file's.
+    class_num: classes of these; 0 where there are none.
+    """
+
+    outputs: tuple[str, ...] = ("logits",)
+    head_layers: tuple[str, ...] = ()
+    class_num: int = 0
+
+    def deployed(self, x: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) -> a tensor (N, ...) for each name of `outputs`: what is exported."""
+        return [self(x)]
+
+    def reparameterize(self) -> int:
+        """Merge parallel branches into single convolutions for inference, in place.
+
+        Returns how many places were merged: those of the networks inside this one, 0 without any.
+        """
+        inside = [layer for layer in self.sublayers() if isinstance(layer, Network)]
+        return sum(network.reparameterize() for network in inside)
+
+    def clear_taps(self) -> None:
+        """Forget what only a training asks of `forward` (done before an export)."""

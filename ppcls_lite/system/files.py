@@ -1,0 +1,165 @@
+"""Files and folders that are there as a whole or not at all, and locks.
+
+What is written goes to a temporary name beside its place, reaches the disk, and is then renamed:
+after a crash, a power cut or on a full disk the old file is still whole.
+Read next: safe_pickle.py, ppcls_lite/engine/checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO
+
+from ppcls_lite.errors import UserError
+
+TEMPORARY = ".*.tmp"  # what the names of unfinished files match; a killed process may leave some
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that takes the place of `path` only when the block ends without error.
+
+    Several processes may write the same path: the last one that ends wins. On failure the
+    temporary file is removed.
+
+    Raises:
+        UserError: an `OSError` in the block or of the file itself, with the path and what to do.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:  # x: never through a link that lies there
+            yield file
+            sync(file)
+        temporary.replace(path)
+        _sync_folder(path.parent)  # the rename itself must survive a power cut
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written: {error.strerror or error}. "
+            "Free disk space or choose another folder; an earlier file of that name is untouched."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # renamed, or never made
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def atomic_text(path: str | Path, newline: str | None = None) -> Iterator[IO[str]]:
+    """`atomic_file` for UTF-8 text; `newline` as in `open`."""
+    with atomic_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline=newline)
+        yield text
+        text.detach()  # writes what it holds
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file, whole or not at all (see `atomic_file`)."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 file, whole or not at all (see `atomic_file`)."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let `target` be a second name of the file `source`; a copy where there are no links.
+
+    Raises OSError.
+    """
+    temporary = _temporary(target)
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(file: IO[bytes]) -> None:
+    """Wait until what was written is on the disk; a full one may show itself as late as here."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Iterator[Path]:
+    """A temporary folder beside `out_dir` that takes its place if the block ends well.
+
+    An earlier folder there is replaced as a whole, if it holds nothing but `own_files` (None:
+    whatever it holds). If the block fails or is interrupted, `out_dir` is what it was before.
+
+    Raises:
+        UserError: `out_dir` is a file, holds other files, or cannot be written.
+    """
+    target = out_dir.resolve()
+    others: list[str] = []
+    if own_files is not None and target.is_dir():
+        others = sorted({p.name for p in target.iterdir()} - set(own_files))
+    if others or (target.exists() and not target.is_dir()):
+        found = f"holds other files ({', '.join(others[:4])})" if others else "is a file"
+        raise UserError(f"{out_dir}: {found}; name a new folder in Global.save_inference_dir")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise UserError(f"{out_dir}: cannot be written: {error.strerror}") from error
+    try:
+        fresh, old = room / "new", room / "old"
+        fresh.mkdir()
+        yield fresh
+        for path in fresh.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        if target.exists():
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if old.exists() and not target.exists():
+                old.rename(target)
+            raise
+        _sync_folder(target.parent)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process of this machine at a time into the block, as far as the system has locks.
+
+    The lock is the empty file `path`, which stays. Raises OSError if it cannot be opened.
+    """
+    with path.open("ab") as file:
+        with contextlib.suppress(ImportError, OSError):  # Windows, and some network drives
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _temporary(path: Path) -> Path:
+    """A name that no other process takes, and that a listing shows to be unfinished."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,0 +1,141 @@
+"""Files and folders appear as a whole or not at all, whatever else writes there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppcls_lite.errors import UserError
+from ppcls_lite.system import files
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), files.atomic_file(path) as file:
+        file.write(b"half of the new")
+        assert path.read_bytes() == b"old"
+        assert list(tmp_path.glob(files.TEMPORARY)), "what a killed process leaves is not found"
+        raise RuntimeError
+    assert path.read_bytes() == b"old" and names(tmp_path) == ["x"]
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with files.atomic_file(path) as first:
+        first.write(b"one, ")
+        with files.atomic_file(path) as second:
+            second.write(b"two")
+        first.write(b"whole")
+    assert path.read_bytes() == b"one, whole" and names(tmp_path) == ["x"]
+
+
+def test_a_link_with_the_temporary_name_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.secrets, "token_hex", lambda count: "00")
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".x.00.tmp").symlink_to(victim)
+    with pytest.raises(UserError, match="x could not be written: File exists"):
+        files.write_text(tmp_path / "x", "new")
+    assert victim.read_text() == "precious"
+
+
+def test_text_is_utf8_and_its_line_ends_stay(tmp_path: Path) -> None:
+    with files.atomic_text(tmp_path / "x", newline="") as file:
+        file.write("ä\r\n")
+    files.write_text(tmp_path / "y", "ö\n")
+    assert (tmp_path / "x").read_bytes() == "ä\r\n".encode()
+    assert (tmp_path / "y").read_bytes() == "ö\n".encode()
+    with pytest.raises(KeyError), files.atomic_text(tmp_path / "x") as file:
+        file.write("half")
+        raise KeyError
+    assert (tmp_path / "x").read_bytes() == "ä\r\n".encode()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_second_name_replaces_an_older_file(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    source, target = tmp_path / "latest", tmp_path / "previous"
+    source.write_text("new")
+    target.write_text("old")
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    files.link_or_copy(source, target)
+    assert target.read_text() == "new" and target.samefile(source) == links
+    assert names(tmp_path) == ["latest", "previous"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for text in ("one", "two"):
+        with files.whole_folder(target, {"a"}) as fresh:
+            (fresh / "a").write_text(text)
+        assert (target / "a").read_text() == text
+    with pytest.raises(ZeroDivisionError), files.whole_folder(target, {"a"}):
+        raise ZeroDivisionError
+    assert (target / "a").read_text() == "two" and names(tmp_path) == ["model"]
+
+
+def test_a_folder_with_other_files_is_not_replaced_unless_asked(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("my own")
+    with (
+        pytest.raises(UserError, match=r"holds other files \(thesis.txt\)"),
+        files.whole_folder(tmp_path, {"a"}),
+    ):
+        pytest.fail("the block must not run")
+    with files.whole_folder(tmp_path) as fresh:
+        (fresh / "sub").mkdir()
+        (fresh / "sub" / "b").write_text("new")
+    assert names(tmp_path) == ["sub"]
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "a").write_text("old")
+    rename = Path.rename
+
+    def fail(self: Path, to: Path) -> Path:
+        if self.name == "new":
+            raise OSError("no")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no"), files.whole_folder(target, {"a"}) as fresh:
+        (fresh / "a").write_text("new")
+    assert (target / "a").read_text() == "old" and names(tmp_path) == ["model"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs flock")
+def test_a_lock_keeps_other_processes_out(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from ppcls_lite.system.files import locked\n"
+        "print('waiting', flush=True)\n"
+        "with locked(Path(sys.argv[1])): print(Path(sys.argv[2]).read_text())"
+    )
+    lock, note = tmp_path / ".lock", tmp_path / "note"
+    note.write_text("early")
+    with files.locked(lock):
+        command = [sys.executable, "-c", code, str(lock), str(note)]
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "waiting\n"
+        note.write_text("done")
+    assert child.communicate(timeout=60)[0] == "done\n"
