@@ -20,6 +20,7 @@ import paddle
 from paddle import nn
 
 from ppcls_lite import __version__
+from ppcls_lite.config.registry import entries
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import Agreement, joined, mismatch
@@ -29,7 +30,7 @@ from ppcls_lite.inference.engines.installed import require
 from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
-from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts
+from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts, names_of
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.system.files import whole_folder
@@ -88,6 +89,7 @@ def export_model(
     add_softmax: bool = True,
     sample_images: Sequence[Image] | np.ndarray | None = None,
     format: Format = "paddle",
+    plugins: Sequence[str | Path] = (),
 ) -> ExportReport:
     """Export `model`, which is not changed, and check the result on a CPU.
 
@@ -109,6 +111,7 @@ def export_model(
         sample_images: paths or (H, W, 3) uint8 RGB arrays to compare on; default: four
             synthetic pictures.
         format: "paddle" writes Paddle's program, "onnx" `inference.onnx`, "both" both.
+        plugins: the files that transforms and the post-processing may come from.
 
     Raises:
         UserError: pre-processing, post-processing, labels or shapes do not fit together;
@@ -121,7 +124,7 @@ def export_model(
         require("onnx")
     shape = _checked_shape(image_shape)
     name, arguments = _postprocess_with_labels(postprocess, labels)
-    answers = build_postprocess({name: arguments})
+    answers = build_postprocess({name: arguments}, plugins=plugins)
     activation = answers.activation
     if activation == "softmax" and not add_softmax:
         activation = "none"
@@ -134,6 +137,8 @@ def export_model(
         image_shape=shape,
         output="logits" if activation == "none" else "probabilities",
         outputs=shipped.outputs,
+        needs=_needed(transforms, name, plugins),
+        plugins=tuple(map(Path, plugins)),
         versions={"paddle": paddle.__version__, "ppcls_lite": __version__},
     )
     prepared = _check_inputs(spec, sample_images)
@@ -193,6 +198,16 @@ def _postprocess_with_labels(
     return name, arguments
 
 
+def _needed(
+    transforms: Sequence[Any], postprocess: str, plugins: Sequence[str | Path]
+) -> tuple[str, ...]:
+    """The names of the `plugins` that a transform or the post-processing comes from."""
+    table = entries(plugins)
+    used = [("transform", name) for name in names_of(transforms)] + [("postprocess", postprocess)]
+    found = [table[pair] for pair in used if pair in table]
+    return tuple(sorted({entry.path.name for entry in found if entry.from_file}))
+
+
 def _plain(value: Any) -> Any:
     """Lists, maps and scalars only, so that safe YAML can write them."""
     if isinstance(value, dict):
@@ -205,7 +220,7 @@ def _check_inputs(
 ) -> list[Prepared]:
     """The images to compare on, pre-processed and of one size."""
     images = _synthetic_pictures() if sample_images is None else sample_images
-    prepare = Preprocessor(spec.transform_ops)
+    prepare = Preprocessor(spec.transform_ops, plugins=spec.plugins)
     prepared = [prepare(image) for image in images]
     for array, _ in prepared:
         if not accepts(spec.image_shape, array.shape):

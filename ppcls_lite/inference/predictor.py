@@ -27,7 +27,7 @@ from ppcls_lite.inference.engine_process import EngineProcess
 from ppcls_lite.inference.engines import Device, Engine, EngineChoice, EngineName, Precision
 from ppcls_lite.inference.pipeline import Observer, Pipeline
 from ppcls_lite.inference.postprocess import build_postprocess
-from ppcls_lite.inference.postprocess.base import Postprocess, Result
+from ppcls_lite.inference.postprocess.base import Result
 from ppcls_lite.inference.preprocess import Image, Meta, Preprocessor, accepts
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs
 
@@ -55,6 +55,8 @@ class Predictor:
         isolate: above 0, run the engine in a process of its own, with shared memory for batches
             of so many images, so that Python goes on while it runs (engine_process.py). End it
             with `close` or a `with` block.
+        plugins: the files that parts of its pre- and post-processing come from, where they are not
+            this package's.
 
     Attributes:
         spec: what `inference.yml` says: `model_name`, `labels`, `image_shape`, ...
@@ -78,13 +80,14 @@ class Predictor:
         engine: EngineName | Literal["auto"] = "paddle",
         precision: Precision | None = None,
         isolate: int = 0,
+        plugins: Sequence[str | Path] = (),
     ) -> None:
         folder = Path(model_dir)
-        spec = InferenceSpec.read(folder)
+        spec = InferenceSpec.read(folder, plugins)
         if folder.is_dir():
             spec.check_files(folder)
         try:
-            self._prepare(spec, build_postprocess(spec.postprocess, topk))
+            self._prepare(spec, topk)
         except UserError as error:
             raise type(error)(f"{folder / FILE_NAME}: {error}") from error
         wanted = EngineChoice(engine, precision, threads, device, mkldnn)
@@ -107,7 +110,7 @@ class Predictor:
     def of(cls, spec: InferenceSpec, engine: Engine) -> Predictor:
         """A predictor around anything that runs the network, without an exported folder."""
         predictor = cls.__new__(cls)
-        predictor._prepare(spec, build_postprocess(spec.postprocess))
+        predictor._prepare(spec)
         predictor.engine = engine
         return predictor
 
@@ -122,11 +125,12 @@ class Predictor:
         if self._process:
             self._process.close()
 
-    def _prepare(self, spec: InferenceSpec, postprocess: Postprocess) -> None:
+    def _prepare(self, spec: InferenceSpec, topk: int | None = None) -> None:
         self.spec = spec
         self.choice: Choice | None = None
-        self.postprocess = postprocess
-        self._preprocess = Preprocessor(spec.transform_ops, spec.image_shape)
+        plugins = spec.plugin_files()
+        self.postprocess = build_postprocess(spec.postprocess, topk, plugins)
+        self._preprocess = Preprocessor(spec.transform_ops, spec.image_shape, plugins)
         self.pipeline = Pipeline(self._preprocess, self._run, self._answer)
         self._process: EngineProcess | None = None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,15 +36,20 @@ class Preprocessor:
     Args:
         ops: `transform_ops`, in any YAML form; without DecodeImage, it comes first.
         image_shape: (C, H, W) that the network takes, -1 for any; `None`: any at all.
+        plugins: files that transforms may come from.
 
     Attributes:
         transform: the chain.
     """
 
-    def __init__(self, ops: Sequence[Any], image_shape: tuple[int, int, int] | None = None) -> None:
-        named = (op.get("name", next(iter(op), "")) if isinstance(op, dict) else op for op in ops)
-        decode = () if "DecodeImage" in named else ({"DecodeImage": {}},)
-        self.transform = Compose(build_list([*decode, *ops], "transform"))
+    def __init__(
+        self,
+        ops: Sequence[Any],
+        image_shape: tuple[int, int, int] | None = None,
+        plugins: Sequence[str | Path] = (),
+    ) -> None:
+        decode = () if "DecodeImage" in names_of(ops) else ({"DecodeImage": {}},)
+        self.transform = Compose(build_list([*decode, *ops], "transform", plugins))
         self._shape = image_shape
 
     def __call__(self, image: Image) -> Prepared:
@@ -71,3 +77,8 @@ def accepts(image_shape: tuple[int, int, int] | None, shape: Sequence[int]) -> b
     """Whether a network of `image_shape` (-1: any; `None`: any at all) takes `shape` (C, H, W)."""
     wanted = image_shape or (-1, -1, -1)
     return len(shape) == 3 and all(w in (s, -1) for s, w in zip(shape, wanted))
+
+
+def names_of(ops: Sequence[Any]) -> list[str]:
+    """The names of transforms in any YAML form."""
+    return [op.get("name", next(iter(op), "")) if isinstance(op, dict) else op for op in ops]

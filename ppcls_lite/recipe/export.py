@@ -39,6 +39,7 @@ def export(tree: Tree, format: Format = "paddle") -> ExportReport:
         add_softmax=settings.Arch.extras.infer_add_softmax,
         sample_images=_some_real_images(settings),
         format=format,
+        plugins=settings.Global.plugins,
     )
     logger.info(str(report))
     return report

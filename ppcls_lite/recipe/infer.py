@@ -39,6 +39,7 @@ def infer(tree: Tree) -> int:
         image_shape=None,
         output="logits",
         outputs=engine.outputs,
+        plugins=tuple(map(Path, settings.Global.plugins)),
         versions={},
     )
     predictor = Predictor.of(spec, engine)

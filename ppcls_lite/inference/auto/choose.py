@@ -89,7 +89,8 @@ def choose(
         logger.info("%s", choice)
         return choice
     if apart:
-        call = (str(model), shape, threads, precision, budget_s, str(cache.folder))
+        plugins = [str(file) for file in spec.plugins]
+        call = (str(model), shape, threads, precision, budget_s, str(cache.folder), plugins)
         choice = _measured_apart(call)
         logger.info("%s", choice)
         return choice
@@ -133,9 +134,9 @@ def _measured_apart(call: Sequence[Any]) -> Choice:
 
 def _answer() -> None:
     """The child of `_measured_apart`: the call on standard input, the choice as the last line."""
-    model, shape, threads, precision, budget_s, folder = json.loads(sys.stdin.read())
+    model, shape, threads, precision, budget_s, folder, plugins = json.loads(sys.stdin.read())
     try:
-        spec, cache = InferenceSpec.read(Path(model)), ChoiceCache(Path(folder))
+        spec, cache = InferenceSpec.read(Path(model), plugins), ChoiceCache(Path(folder))
         choice = choose(Path(model), spec, tuple(shape), threads, precision, "cpu", budget_s, cache)
         answer = asdict(choice) | {"model": str(choice.model)}
     except UserError as error:
@@ -231,7 +232,10 @@ def _checked(
     end: float,
 ) -> dict[Pair, Engine]:
     """The engines whose answers are right, loaded, in the order of `sources`."""
-    batch, answers = pictures(shape), build_postprocess(spec.postprocess)
+    batch, answers = (
+        pictures(shape),
+        build_postprocess(spec.postprocess, plugins=spec.plugin_files()),
+    )
     engines: dict[Pair, Engine] = {}
     reference: Outputs | None = None
     for (name, precision), source in sources.items():

@@ -15,6 +15,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
     add("--topk", type=positive, metavar="K", help="classes per image (as exported)")
+    add_plugin_option(parser)
     engines = ("paddle", "openvino", "onnxruntime", "auto")
     add("--engine", choices=engines, default="paddle", help="what runs the network (paddle)")
     precisions = ("fp32", "bf16", "int8")
@@ -34,7 +35,14 @@ def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "topk": args.topk,
         "engine": args.engine,
         "precision": args.precision,
+        "plugins": args.plugins,
     }
+
+
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """`--plugins`."""
+    text = "files that parts of its pre- and post-processing come from"
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help=text)
 
 
 def positive(text: str) -> int:

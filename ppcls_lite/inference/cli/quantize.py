@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.options import add_plugin_option
 from ppcls_lite.inference.inputs import find_images, read_labelled
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def run(argv: Sequence[str]) -> int:
     from ppcls_lite.inference.spec import InferenceSpec
 
     quantize.refuse_existing(args.model)
-    spec = InferenceSpec.read(args.model)
+    spec = InferenceSpec.read(args.model, args.plugins)
     spec.check_files(args.model)
-    prepare = Preprocessor(spec.transform_ops, spec.image_shape)
+    prepare = Preprocessor(spec.transform_ops, spec.image_shape, spec.plugin_files())
     calibration = _spread(find_images(args.calibration, "--calibration"), args.images)
     evaluation = read_labelled(args.evaluate, "--evaluate")
     shared = {path.resolve() for path in calibration} & {p.resolve() for p, _ in evaluation}
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
+    add_plugin_option(parser)
     add(
         "--calibration",
         required=True,
