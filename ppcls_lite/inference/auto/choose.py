@@ -232,10 +232,8 @@ def _checked(
     end: float,
 ) -> dict[Pair, Engine]:
     """The engines whose answers are right, loaded, in the order of `sources`."""
-    batch, answers = (
-        pictures(shape),
-        build_postprocess(spec.postprocess, plugins=spec.plugin_files()),
-    )
+    batch = pictures(shape)
+    answers = build_postprocess(spec.postprocess, plugins=spec.plugin_files())
     engines: dict[Pair, Engine] = {}
     reference: Outputs | None = None
     for (name, precision), source in sources.items():
