@@ -367,7 +367,9 @@ def difference(one: Path, other: Path) -> str:
         return f"{len(first)} bytes, now {len(second)}"
     lines = [data.decode().splitlines(keepends=True) for data in (first, second)]
     pairs = [(a, b) for a, b in itertools.zip_longest(*lines, fillvalue="") if a != b]
-    return f"{len(pairs)} lines, first {pairs[0][0][:160]!r} became {pairs[0][1][:160]!r}"
+    place = next((i for i, (a, b) in enumerate(zip(*pairs[0])) if a != b), 0)
+    old, new = (line[max(0, place - 60) : place + 100] for line in pairs[0])
+    return f"{len(pairs)} lines, first {old!r} became {new!r}"
 
 
 def unequal(one: Any, other: Any, place: str = "") -> list[str]:
