@@ -120,11 +120,11 @@ class Worker:
             times = []
             for _ in range(2):
                 start = time.perf_counter()
-                found = self._runs[model](inputs)[0]
+                found = self._runs[model](inputs)
                 times.append(time.perf_counter() - start)
             first.append(times[0])
             second.append(times[1])
-            outputs = found[0] if outputs is None else outputs
+            outputs = outputs or [number for array in found for number in array[0].ravel()]
         return {
             "load_s": loaded + first[0],
             "first_s": first,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ import paddle
 from paddle import nn
 
 from ppcls_lite import __version__
-from ppcls_lite.config.registry import entries
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import Agreement, joined, mismatch
@@ -30,7 +30,7 @@ from ppcls_lite.inference.engines.installed import require
 from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
-from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts, names_of
+from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.system.files import whole_folder
@@ -38,8 +38,7 @@ from ppcls_lite.system.files import whole_folder
 Format = Literal["paddle", "onnx", "both"]
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
 _OWN_FILES = {FILE_NAME, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
-_CHECK_IMAGES, _FREE_EDGE = 4, 224
-_ACTIVATIONS = {"softmax": nn.functional.softmax, "sigmoid": nn.functional.sigmoid, "none": None}
+_ACTIVATIONS = {"softmax": nn.functional.softmax, "sigmoid": nn.functional.sigmoid}
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def export_model(
         sample_images: paths or (H, W, 3) uint8 RGB arrays to compare on; default: four
             synthetic pictures.
         format: "paddle" writes Paddle's program, "onnx" `inference.onnx`, "both" both.
-        plugins: the files that transforms and the post-processing may come from.
+        plugins: files with components of one's own; `inference.yml` names those that it needs.
 
     Raises:
         UserError: pre-processing, post-processing, labels or shapes do not fit together;
@@ -124,24 +123,25 @@ def export_model(
         require("onnx")
     shape = _checked_shape(image_shape)
     name, arguments = _postprocess_with_labels(postprocess, labels)
-    answers = build_postprocess({name: arguments}, plugins=plugins)
-    activation = answers.activation
-    if activation == "softmax" and not add_softmax:
-        activation = "none"
     with _on_cpu():
-        shipped = Shipped(copy.deepcopy(model).to("cpu"), _ACTIVATIONS[activation])
+        shipped = Shipped(copy.deepcopy(model).to("cpu"))
     spec = InferenceSpec(
         model_name=model_name or type(model).__name__,
         transform_ops=_plain(transforms),
         postprocess={name: arguments},
         image_shape=shape,
-        output="logits" if activation == "none" else "probabilities",
         outputs=shipped.outputs,
-        needs=_needed(transforms, name, plugins),
-        plugins=tuple(map(Path, plugins)),
         versions={"paddle": paddle.__version__, "ppcls_lite": __version__},
+        plugins=tuple(map(str, plugins)),
     )
-    prepared = _check_inputs(spec, sample_images)
+    answers = build_postprocess(spec)
+    if answers.activation != "none" and (add_softmax or answers.activation != "softmax"):
+        shipped.activation = _ACTIVATIONS[answers.activation]
+    else:
+        spec.output = "logits"
+    prepare = Preprocessor(spec.transform_ops, plugins=spec.plugins)
+    prepared = _prepared(prepare, shape, sample_images)
+    spec.plugins = _needed(spec.plugins, [answers, *prepare.transform.ops])
     inputs = np.stack([item.array for item in prepared])  # (N, C, H, W)
     with whole_folder(Path(out_dir), _OWN_FILES) as folder, _on_cpu():
         shipped.eval()
@@ -198,16 +198,6 @@ def _postprocess_with_labels(
     return name, arguments
 
 
-def _needed(
-    transforms: Sequence[Any], postprocess: str, plugins: Sequence[str | Path]
-) -> tuple[str, ...]:
-    """The names of the `plugins` that a transform or the post-processing comes from."""
-    table = entries(plugins)
-    used = [("transform", name) for name in names_of(transforms)] + [("postprocess", postprocess)]
-    found = [table[pair] for pair in used if pair in table]
-    return tuple(sorted({entry.path.name for entry in found if entry.from_file}))
-
-
 def _plain(value: Any) -> Any:
     """Lists, maps and scalars only, so that safe YAML can write them."""
     if isinstance(value, dict):
@@ -215,18 +205,25 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _check_inputs(
-    spec: InferenceSpec, sample_images: Sequence[Image] | np.ndarray | None
+def _needed(plugins: Sequence[str], parts: Sequence[object]) -> tuple[str, ...]:
+    """The files that some of `parts` come from."""
+    homes = {Path(inspect.getfile(type(part))) for part in parts}
+    return tuple(file for file in plugins if Path(file).expanduser().absolute() in homes)
+
+
+def _prepared(
+    prepare: Preprocessor,
+    shape: tuple[int, int, int],
+    sample_images: Sequence[Image] | np.ndarray | None,
 ) -> list[Prepared]:
     """The images to compare on, pre-processed and of one size."""
     images = _synthetic_pictures() if sample_images is None else sample_images
-    prepare = Preprocessor(spec.transform_ops, plugins=spec.plugins)
     prepared = [prepare(image) for image in images]
     for array, _ in prepared:
-        if not accepts(spec.image_shape, array.shape):
+        if not accepts(shape, array.shape):
             raise UserError(
                 f"Infer.transforms give images of the shape {array.shape}, but Global.image_shape "
-                f"is {list(spec.image_shape)}; make the two agree"
+                f"is {list(shape)}; make the two agree"
             )
     # They differ only where the size is free.
     height, width = np.min([item.array.shape[1:] for item in prepared], axis=0)

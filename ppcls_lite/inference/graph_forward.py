@@ -154,7 +154,7 @@ def _export(model: nn.Layer, shape: tuple[int, ...]) -> _Program:
     """The graph of `model`, which is not changed, for images of `shape` (C, H, W)."""
     # Names count up in the process; a guard leaves those of later layers as they would be.
     with paddle.utils.unique_name.guard(), tempfile.TemporaryDirectory() as folder:
-        shipped = Shipped(copy.deepcopy(model), None)
+        shipped = Shipped(copy.deepcopy(model))
         shipped.eval()
         save_program(shipped, Path(folder), shape)
         text = Path(folder, f"{STEM}.json").read_bytes()

@@ -27,7 +27,7 @@ from ppcls_lite.inference.engine_process import EngineProcess
 from ppcls_lite.inference.engines import Device, Engine, EngineChoice, EngineName, Precision
 from ppcls_lite.inference.pipeline import Observer, Pipeline
 from ppcls_lite.inference.postprocess import build_postprocess
-from ppcls_lite.inference.postprocess.base import Result
+from ppcls_lite.inference.postprocess.base import Postprocess, Result
 from ppcls_lite.inference.preprocess import Image, Meta, Preprocessor, accepts
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs
 
@@ -55,8 +55,7 @@ class Predictor:
         isolate: above 0, run the engine in a process of its own, with shared memory for batches
             of so many images, so that Python goes on while it runs (engine_process.py). End it
             with `close` or a `with` block.
-        plugins: the files that parts of its pre- and post-processing come from, where they are not
-            this package's.
+        plugins: files with components of one's own that `inference.yml` names.
 
     Attributes:
         spec: what `inference.yml` says: `model_name`, `labels`, `image_shape`, ...
@@ -87,7 +86,7 @@ class Predictor:
         if folder.is_dir():
             spec.check_files(folder)
         try:
-            self._prepare(spec, topk)
+            self._prepare(spec, build_postprocess(spec, topk))
         except UserError as error:
             raise type(error)(f"{folder / FILE_NAME}: {error}") from error
         wanted = EngineChoice(engine, precision, threads, device, mkldnn)
@@ -110,7 +109,7 @@ class Predictor:
     def of(cls, spec: InferenceSpec, engine: Engine) -> Predictor:
         """A predictor around anything that runs the network, without an exported folder."""
         predictor = cls.__new__(cls)
-        predictor._prepare(spec)
+        predictor._prepare(spec, build_postprocess(spec))
         predictor.engine = engine
         return predictor
 
@@ -125,12 +124,11 @@ class Predictor:
         if self._process:
             self._process.close()
 
-    def _prepare(self, spec: InferenceSpec, topk: int | None = None) -> None:
+    def _prepare(self, spec: InferenceSpec, postprocess: Postprocess) -> None:
         self.spec = spec
         self.choice: Choice | None = None
-        plugins = spec.plugin_files()
-        self.postprocess = build_postprocess(spec.postprocess, topk, plugins)
-        self._preprocess = Preprocessor(spec.transform_ops, spec.image_shape, plugins)
+        self.postprocess = postprocess
+        self._preprocess = Preprocessor.of(spec)
         self.pipeline = Pipeline(self._preprocess, self._run, self._answer)
         self._process: EngineProcess | None = None
 

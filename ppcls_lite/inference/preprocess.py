@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from ppcls_lite.config.check import build_list
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.spec import FILE_NAME
+from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 
 Image = str | os.PathLike[str] | bytes | np.ndarray
 
@@ -46,11 +45,17 @@ class Preprocessor:
         self,
         ops: Sequence[Any],
         image_shape: tuple[int, int, int] | None = None,
-        plugins: Sequence[str | Path] = (),
+        plugins: Sequence[str] = (),
     ) -> None:
-        decode = () if "DecodeImage" in names_of(ops) else ({"DecodeImage": {}},)
+        named = (op.get("name", next(iter(op), "")) if isinstance(op, dict) else op for op in ops)
+        decode = () if "DecodeImage" in named else ({"DecodeImage": {}},)
         self.transform = Compose(build_list([*decode, *ops], "transform", plugins))
         self._shape = image_shape
+
+    @classmethod
+    def of(cls, spec: InferenceSpec) -> Preprocessor:
+        """That of an exported folder."""
+        return cls(spec.transform_ops, spec.image_shape, spec.plugins)
 
     def __call__(self, image: Image) -> Prepared:
         """One picture: a path, the bytes of a file, or an (H, W, 3) uint8 RGB array.
@@ -77,8 +82,3 @@ def accepts(image_shape: tuple[int, int, int] | None, shape: Sequence[int]) -> b
     """Whether a network of `image_shape` (-1: any; `None`: any at all) takes `shape` (C, H, W)."""
     wanted = image_shape or (-1, -1, -1)
     return len(shape) == 3 and all(w in (s, -1) for s, w in zip(shape, wanted))
-
-
-def names_of(ops: Sequence[Any]) -> list[str]:
-    """The names of transforms in any YAML form."""
-    return [op.get("name", next(iter(op), "")) if isinstance(op, dict) else op for op in ops]

@@ -21,18 +21,15 @@ class Shipped(nn.Layer):
 
     A network that does not say what it deploys is a classifier, whose logits are.
 
-    Args:
-        model: the network.
-        activation: what turns its class scores into that; `None` leaves them.
-
     Attributes:
         outputs: the names of what it gives.
+        activation: what its class scores go through before; `None`: nothing.
     """
 
-    def __init__(self, model: nn.Layer, activation: Callable[[Tensor], Tensor] | None) -> None:
+    def __init__(self, model: nn.Layer) -> None:
         super().__init__()
         self.model = model
-        self.activation = activation
+        self.activation: Callable[[Tensor], Tensor] | None = None
         self.outputs: tuple[str, ...] = tuple(getattr(model, "outputs", LOGITS))
         self._deployed = getattr(model, "deployed", self._logits)
 

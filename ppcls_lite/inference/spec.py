@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -40,11 +40,10 @@ class InferenceSpec:
             files that do not say it.
         output: whether the network gives probabilities or logits.
         outputs: the names of what the program gives, in its order.
-        needs: the names of the plug-in files that hold parts of the pre- and post-processing.
-        plugins: the plug-in files that were named by whoever runs it; the folder's own word is no
-            reason to run a file.
         versions: the versions of paddle and ppcls_lite that wrote the folder.
         checksums: SHA-256 of the program and weight files that belong to this file.
+        plugins: the plug-in files whose transforms or post-processing are among these; the file
+            holds their names only, and the reader says where they are.
     """
 
     model_name: str
@@ -53,10 +52,9 @@ class InferenceSpec:
     image_shape: tuple[int, int, int] | None = None
     output: OutputKind = "probabilities"
     outputs: tuple[str, ...] = LOGITS
-    needs: tuple[str, ...] = ()
-    plugins: tuple[Path, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
 
     @property
     def labels(self) -> list[str] | None:
@@ -73,21 +71,6 @@ class InferenceSpec:
             )
         return dict(zip(self.outputs, arrays))
 
-    def plugin_files(self) -> tuple[Path, ...]:
-        """Where the parts come from that are not ours.
-
-        Raises:
-            UserError: a plug-in that it needs was not named.
-        """
-        absent = {*self.needs} - {path.name for path in self.plugins}
-        if absent:
-            raise UserError(
-                f"{self.model_name} is pre- or post-processed by parts of "
-                f"{', '.join(sorted(absent))}: name the file with --plugins FILE, in Python with "
-                "plugins=[FILE]"
-            )
-        return self.plugins
-
     def write(self, folder: Path) -> None:
         """Write `inference.yml` into an existing folder."""
         (folder / FILE_NAME).write_text(self.text(), encoding="utf-8")
@@ -102,7 +85,7 @@ class InferenceSpec:
                 "output": self.output,
                 # Left out of a classifier's file, which stays as it was before there were names.
                 **({} if self.outputs == LOGITS else {"outputs": list(self.outputs)}),
-                **({"plugins": list(self.needs)} if self.needs else {}),
+                **({"plugins": [Path(f).name for f in self.plugins]} if self.plugins else {}),
                 "versions": self.versions,
                 "sha256": self.checksums,
             },
@@ -115,21 +98,20 @@ class InferenceSpec:
     def read(cls, model: Path, plugins: Sequence[str | Path] = ()) -> InferenceSpec:
         """Read the `inference.yml` of an exported folder, or of an ONNX file's metadata.
 
-        `plugins` are the files that parts of it may come from.
-
         Raises:
             UserError: the folder or file is missing, is not YAML, lacks a section or has a value
-                of the wrong type, or was written by another version of the format.
+                of the wrong type, was written by another version of the format, or needs a
+                plug-in that is not among `plugins`.
         """
         if model.suffix == ".onnx" and model.is_file():
-            found = cls._parse(_metadata_text(model), model, model.stem)
-        else:
-            path = model / FILE_NAME
-            found = cls._parse(_file_text(model, path), path, model.name)
-        return replace(found, plugins=tuple(map(Path, plugins)))
+            return cls._parse(_metadata_text(model), model, model.stem, plugins)
+        path = model / FILE_NAME
+        return cls._parse(_file_text(model, path), path, model.name, plugins)
 
     @classmethod
-    def _parse(cls, text: str, path: Path, default_name: str) -> InferenceSpec:
+    def _parse(
+        cls, text: str, path: Path, default_name: str, plugins: Sequence[str | Path]
+    ) -> InferenceSpec:
         tree = _read_yaml(text, path)
         about = _section(tree, "Global", dict, path, {})
         version = about.get("format_version")
@@ -138,6 +120,12 @@ class InferenceSpec:
                 f"{path}: has format version {version!r}; this version of ppcls_lite reads "
                 f"{FORMAT_VERSION}; export the network again, or use the version that wrote it "
                 f"({about.get('versions')})"
+            )
+        missing = {*_section(about, "plugins", list, path, [])} - {Path(f).name for f in plugins}
+        if missing:
+            raise UserError(
+                f"{path}: was made with the plug-in {', '.join(sorted(map(str, missing)))}; say "
+                "where it is: plugins=[FILE] or --plugins FILE"
             )
         ops = _section(tree, "PreProcess.transform_ops", list, path)
         name, arguments = _component(tree, path)
@@ -156,9 +144,9 @@ class InferenceSpec:
             image_shape=_image_shape(about.get("image_shape"), path),
             output=output,
             outputs=_names(_section(about, "outputs", list, path, list(LOGITS)), path),
-            needs=tuple(map(str, _section(about, "plugins", list, path, []))),
             versions=_section(about, "versions", dict, path, {}),
             checksums=_section(about, "sha256", dict, path, {}),
+            plugins=tuple(map(str, plugins)),
         )
 
     def check_files(self, folder: Path) -> None:

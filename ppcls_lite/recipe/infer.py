@@ -39,8 +39,7 @@ def infer(tree: Tree) -> int:
         image_shape=None,
         output="logits",
         outputs=engine.outputs,
-        plugins=tuple(map(Path, settings.Global.plugins)),
-        versions={},
+        plugins=tuple(settings.Global.plugins),
     )
     predictor = Predictor.of(spec, engine)
     failed = 0

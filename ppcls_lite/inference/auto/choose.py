@@ -15,8 +15,9 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,11 @@ from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.spec import InferenceSpec, Outputs
 from ppcls_lite.system.processes import environment
+from ppcls_lite.system.timing import in_turns, seconds
 
 BUDGET_S = 10.0
 _TURN, _DROPPED = 12, 3  # runs of a contender at a time; the first ones warm it up again
+_ROUNDS = 40  # at most
 _SAME = 1.03  # medians closer than this are equal: the one with more precision wins
 _INT8_LOSS = 0.01  # of top-1, on the evaluation images of deploy/quantize.py
 _HOPELESS = 1.5  # times the fastest after two rounds: measured no further
@@ -89,8 +92,7 @@ def choose(
         logger.info("%s", choice)
         return choice
     if apart:
-        plugins = [str(file) for file in spec.plugins]
-        call = (str(model), shape, threads, precision, budget_s, str(cache.folder), plugins)
+        call = (str(model), spec.plugins, shape, threads, precision, budget_s, str(cache.folder))
         choice = _measured_apart(call)
         logger.info("%s", choice)
         return choice
@@ -134,7 +136,7 @@ def _measured_apart(call: Sequence[Any]) -> Choice:
 
 def _answer() -> None:
     """The child of `_measured_apart`: the call on standard input, the choice as the last line."""
-    model, shape, threads, precision, budget_s, folder, plugins = json.loads(sys.stdin.read())
+    model, plugins, shape, threads, precision, budget_s, folder = json.loads(sys.stdin.read())
     try:
         spec, cache = InferenceSpec.read(Path(model), plugins), ChoiceCache(Path(folder))
         choice = choose(Path(model), spec, tuple(shape), threads, precision, "cpu", budget_s, cache)
@@ -232,8 +234,7 @@ def _checked(
     end: float,
 ) -> dict[Pair, Engine]:
     """The engines whose answers are right, loaded, in the order of `sources`."""
-    batch = pictures(shape)
-    answers = build_postprocess(spec.postprocess, plugins=spec.plugin_files())
+    batch, answers = pictures(shape), build_postprocess(spec)
     engines: dict[Pair, Engine] = {}
     reference: Outputs | None = None
     for (name, precision), source in sources.items():
@@ -262,22 +263,22 @@ def _measure(
 ) -> dict[str, float]:
     """Median milliseconds of each engine, in turns until `end`, at least two rounds."""
     batch = np.random.default_rng(0).standard_normal(shape, np.float32)
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
-    racing = list(engines)
-    rounds = 0
-    while rounds < 2 or (time.monotonic() < end and rounds < 40 and len(racing) > 1):
-        for name in racing:
-            for index in range(_TURN):
-                start = time.perf_counter()
-                engines[name].run(batch)
-                if index >= _DROPPED:
-                    seconds[name].append(time.perf_counter() - start)
-        rounds += 1
-        medians = {name: float(np.median(values)) for name, values in seconds.items()}
-        if rounds >= 2:
-            limit = _HOPELESS * min(medians.values())
-            racing = [name for name in racing if medians[name] <= limit]
-    return {name: value * 1e3 for name, value in medians.items()}
+
+    def worth_more(found: Mapping[str, list[list[float]]]) -> Collection[str]:
+        if max(map(len, found.values())) < 2:
+            return found
+        medians = {name: float(np.median(turns)) for name, turns in found.items()}
+        limit = _HOPELESS * min(medians.values())
+        racing = [name for name, median in medians.items() if median <= limit]
+        return racing if len(racing) > 1 and time.monotonic() < end else ()
+
+    found = in_turns(
+        {k: partial(seconds, partial(e.run, batch), _TURN, _DROPPED) for k, e in engines.items()},
+        rounds=_ROUNDS,
+        warm_up=0,
+        still_running=worth_more,
+    )
+    return {name: float(np.median(turns)) * 1e3 for name, turns in found.items()}
 
 
 def _fastest(times: dict[str, float], pairs: list[Pair]) -> Pair:

@@ -15,14 +15,20 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
     add("--topk", type=positive, metavar="K", help="classes per image (as exported)")
-    add_plugin_option(parser)
     engines = ("paddle", "openvino", "onnxruntime", "auto")
     add("--engine", choices=engines, default="paddle", help="what runs the network (paddle)")
     precisions = ("fp32", "bf16", "int8")
     add("--precision", choices=precisions, help="(fp32; with auto: the fastest that is right)")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="(cpu)")
     add("--threads", type=positive, metavar="N", help="CPU threads (usable cores, at most 4)")
+    add_plugins(parser)
     add("--no-mkldnn", action="store_true", help="run without oneDNN (MKLDNN): slower, to compare")
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """`--plugins`: where an exported folder's components come from that are not the package's."""
+    text = "files with components of one's own"
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help=text)
 
 
 def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
@@ -37,12 +43,6 @@ def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "precision": args.precision,
         "plugins": args.plugins,
     }
-
-
-def add_plugin_option(parser: argparse.ArgumentParser) -> None:
-    """`--plugins`."""
-    text = "files that parts of its pre- and post-processing come from"
-    parser.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help=text)
 
 
 def positive(text: str) -> int:

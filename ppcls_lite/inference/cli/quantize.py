@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.cli.options import add_plugin_option
+from ppcls_lite.inference.cli.options import add_plugins
 from ppcls_lite.inference.inputs import find_images, read_labelled
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
     quantize.refuse_existing(args.model)
     spec = InferenceSpec.read(args.model, args.plugins)
     spec.check_files(args.model)
-    prepare = Preprocessor(spec.transform_ops, spec.image_shape, spec.plugin_files())
+    prepare = Preprocessor.of(spec)
     calibration = _spread(find_images(args.calibration, "--calibration"), args.images)
     evaluation = read_labelled(args.evaluate, "--evaluate")
     shared = {path.resolve() for path in calibration} & {p.resolve() for p, _ in evaluation}
@@ -96,7 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
-    add_plugin_option(parser)
     add(
         "--calibration",
         required=True,
@@ -111,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LIST",
         help="a text file of `path class_id` lines; top-1 is measured on these images",
     )
+    add_plugins(parser)
     add("--images", type=int, default=256, metavar="N", help="calibration images (256)")
     add(
         "--keep-float",

@@ -16,7 +16,7 @@ class NetworkEngine:
     """Runs `network` in evaluation mode; `outputs` are the names of what it gives."""
 
     def __init__(self, network: nn.Layer) -> None:
-        self._network = Shipped(network, None)
+        self._network = Shipped(network)
         self._network.eval()
         self.outputs = self._network.outputs
 

@@ -2,7 +2,7 @@
 
 A program is compiled for the shape of the warm-up, because fixed shapes run faster; every other
 shape goes through a second program with a free batch and size, compiled when it is first needed.
-Properties: https://docs.openvino.ai (CPU device). Read next: auto.py in the folder above.
+Properties: https://docs.openvino.ai (CPU device). Read next: ../auto/choose.py.
 """
 
 from __future__ import annotations

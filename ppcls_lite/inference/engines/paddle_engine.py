@@ -3,7 +3,7 @@
 How it is tuned, and where each point is measured: docs/deployment.md. In short: intermediate
 results stay allocated between two runs, which the flag in `_kept_buffers` asks for and which only
 the first run of a program reads; memory optimisation stays off, because Paddle 3.3 cannot create a
-predictor from a .json program with it. Read next: predictor.py in the folder above.
+predictor from a .json program with it. Read next: ../predictor.py.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def quantize(
     target = refuse_existing(model_dir)
     with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as room:
         source = float_model(model_dir, spec, Path(room))
-        answers = build_postprocess(spec.postprocess, plugins=spec.plugin_files())
+        answers = build_postprocess(spec)
         reference = _outputs(source, spec, images)
         tried: list[Variant] = []
         for name, layers in _choices(source, keep_float):

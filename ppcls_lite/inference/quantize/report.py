@@ -1,14 +1,14 @@
 """What int8 costs and brings: top-1 before and after, agreement, latency, size.
 
 Both networks run in every installed engine that can, on images that calibration did not use.
-Read before: quantize.py.
+Read before: int8.py.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from ppcls_lite.inference.engines import (
     available_precisions,
     make_engine,
 )
+from ppcls_lite.system.timing import in_turns, seconds
 
 _ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
 _ROUNDS, _RUNS, _DROPPED = 15, 8, 2
@@ -126,12 +127,9 @@ def _load(
 
 def _alternate(engines: Sequence[Engine], batch: np.ndarray) -> list[float]:
     """Median milliseconds of each, in turns so that a noisy machine is noisy for all."""
-    seconds: list[list[float]] = [[] for _ in engines]
-    for _ in range(_ROUNDS):
-        for engine, kept in zip(engines, seconds, strict=True):
-            for index in range(_RUNS):
-                start = time.perf_counter()
-                engine.run(batch)
-                if index >= _DROPPED:
-                    kept.append(time.perf_counter() - start)
-    return [float(np.median(values)) * 1e3 for values in seconds]
+    contenders = {
+        index: partial(seconds, partial(engine.run, batch), _RUNS, _DROPPED)
+        for index, engine in enumerate(engines)
+    }
+    found = in_turns(contenders, _ROUNDS, warm_up=0)
+    return [float(np.median(turns)) * 1e3 for turns in found.values()]
