@@ -241,7 +241,7 @@ def _texts(pairs: Pairs) -> list[str]:
 
 
 def _checked(tree: Tree, path: Path) -> RecipeSettings:
-    """The recipe's settings, once it is right and trains something whose top-1 is measured."""
+    """The recipe's settings, once it is right and trains something that is scored."""
     try:
         settings = check(tree)
     except ConfigError as error:
@@ -251,13 +251,10 @@ def _checked(tree: Tree, path: Path) -> RecipeSettings:
         raise ConfigError(f"{path}: a row needs Loss, Optimizer, DataLoader.Train and .Eval")
     if _at(tree, "DataLoader.Train.sampler.batch_size") is None:
         raise ConfigError(f"{path}: a row needs DataLoader.Train.sampler.batch_size")
-    metrics = (settings.Metric and settings.Metric.Eval) or []
-    topk = [metric.get("topk") for metric in metrics if metric.entry.name == "TopkAcc"]
-    has_top1 = any(k == 1 if isinstance(k, int) else 1 in k for k in topk)
-    if not settings.Global.eval_during_train or not has_top1:
+    if not (settings.Global.eval_during_train and settings.Metric and settings.Metric.Eval):
         raise ConfigError(
-            f"{path}: rows are compared by top-1: keep Global.eval_during_train, and TopkAcc with "
-            "k = 1 in Metric.Eval"
+            f"{path}: rows are compared by the first score of Metric.Eval: keep it, and "
+            "Global.eval_during_train"
         )
     return settings
 

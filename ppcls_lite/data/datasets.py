@@ -42,7 +42,8 @@ class ImageDataset:
         batch_keys: what of a sample goes into a batch, all of one shape each.
         fixed_rows: arrays of as many rows as an image happens to have, and how many rows they have
             in a batch: they are filled up with -1, and `count` says how many are real.
-        one_class_each: whether each image has exactly one class, its integer `label`.
+        default_metrics: what an evaluation computes beside the recipe's metrics.
+        all_labelled: whether every image is known to have a label, none of them -1.
         has_unlabeled: whether some labels stand for images without one.
         views: None, or of how many augmentations of each image the epochs take turns: epoch e
             sees what epoch e % views saw, and a batch has `view` (N,) int64 as well.
@@ -50,7 +51,8 @@ class ImageDataset:
 
     batch_keys: tuple[str, ...] = ("image",)
     fixed_rows: Mapping[str, int] = MappingProxyType({})
-    one_class_each: bool = False
+    default_metrics: tuple[str, ...] = ()
+    all_labelled: bool = False
     has_unlabeled: bool = False
     views: int | None = None
 
@@ -193,15 +195,18 @@ class LabeledDataset(ImageDataset):
     ) -> None:
         super().__init__(source, paths, transform_ops, class_num, seed, problems)
         self.labels = labels
-        self.one_class_each = labels.ndim == 1
+        self.all_labelled = bool((labels >= 0).all())
+        self._one_class_each = labels.ndim == 1
+        if self._one_class_each:
+            self.default_metrics = ("ConfusionMatrix",)
 
     def annotate(self, index: int) -> dict[str, Any]:
         label = self.labels[index]
-        return {"label": int(label) if self.one_class_each else label}
+        return {"label": int(label) if self._one_class_each else label}
 
     def gaps(self) -> list[str]:
         """The classes that no image has."""
-        if not self.one_class_each or not len(self):
+        if not self._one_class_each or not len(self):
             return []
         unseen = np.setdiff1d(np.arange(self.class_num), self.labels)
         if not len(unseen):

@@ -53,6 +53,8 @@ class InferenceModel(nn.Layer):
             BGR images, has a fixed batch, or does not end in logits or a softmax.
     """
 
+    from_file = True
+
     def __init__(
         self,
         path: str,

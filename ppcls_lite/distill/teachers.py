@@ -18,7 +18,6 @@ from paddle import nn
 from ppcls_lite.config.check import Node
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
-from ppcls_lite.distill.inference_model import InferenceModel
 from ppcls_lite.distill.teacher_cache import TeacherCache, open_cache
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.tasks import Distilled
@@ -62,7 +61,7 @@ def prepare_teachers(
     if not isinstance(task, Distilled):
         return None
     for network in task.frozen.values():
-        if isinstance(network, InferenceModel):
+        if network.from_file:
             own = task.model.class_num
             if network.class_num != own:
                 raise UserError(
@@ -105,7 +104,7 @@ def normalizer_of(dataset: Any) -> Normalizer | None:
 
 def weights_checksum(network: nn.Layer) -> str:
     """SHA-256 of a network's weights and statistics, or of the file that it runs."""
-    if isinstance(network, InferenceModel):
+    if network.from_file:
         return network.checksum()
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):

@@ -52,8 +52,7 @@ def score(
         return None
     main = next(iter(scores))
     if evaluator.improves(scores[main], state.best.get("scores", {}).get(main)):
-        confusion = evaluator.confusion()
-        state.best = {"epoch": state.epoch, "scores": scores, "confusion": confusion}
+        state.best = {"epoch": state.epoch, "scores": scores, "metrics": evaluator.kept()}
     best = state.best.get("scores", scores)[main]
     logger.info(f"[Eval][Epoch {state.epoch}][Avg]{log.numbers(scores)}")
     logger.info(f"[Eval][Epoch {state.epoch}][best metric: {best:.5f}]")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppcls_lite.engine import checkpoint, diverged, log, memory, scoring
+from ppcls_lite.engine.accumulate import shares
 from ppcls_lite.engine.evaluate import Evaluator, Loader, totals
 from ppcls_lite.engine.meters import NotFiniteError, Origin
 from ppcls_lite.engine.plan import Plan
@@ -104,13 +105,13 @@ class Trainer:
         lr = state.schedule(state.updates)
         state.optimizer.set_lr(lr)
         sizes = [batch["image"].shape[0] for batch in batches]
-        for batch, size in zip(batches, sizes):
+        parts = shares(state.task.loss, batches, self.world)
+        for batch, size, share in zip(batches, sizes, parts):
             with state.precision.cast():
                 losses, outputs = state.task.losses(batch)
-            loss = losses["loss"]
-            state.precision.backward(loss if len(batches) == 1 else loss * (size / sum(sizes)))
+            state.precision.backward(share.of(losses))
             origin = Origin(state.epoch, state.step_in_epoch + 1, lr, batch.get("index"))
-            state.meters.add(losses, size, origin)
+            state.meters.add(losses, size, losses.denominators, origin)
             for metric in state.metrics:
                 metric.update(outputs, batch)
         asked = bool(self.stop), self.writer.is_due(state.updates + 1)
@@ -227,7 +228,7 @@ class Trainer:
                 f"Ended after epoch {state.epoch - 1} of {plan.epochs}: no better score in "
                 f"{plan.early_stop} evaluations (Global.early_stop)"
             )
-        self.writer.finish(state)
+        self.writer.finish(state, self.evaluator)
         if self.world.size > 1 and stopped.text:
             self.stop.keep_status()
         self.world.barrier()  # the launcher ends all ranks soon after the first one's exit

@@ -50,7 +50,7 @@ class TrainingState:
 
     epoch, step_in_epoch: the running epoch (from 1) and the updates done in it.
     meters: means of the losses over the running epoch.
-    best: epoch, scores and confusion matrix of the best evaluation; empty before the first.
+    best: epoch, scores and what the metrics report of the best evaluation; empty before the first.
     history: one entry for each finished epoch: epoch, lr, train and eval (None: not evaluated).
     lines: of metrics.jsonl, which belong to this state.
     """

@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeFloat, PositiveInt, Probability
 from ppcls_lite.errors import UserError
-from ppcls_lite.losses.targets import class_distribution, is_soft, known_ids, logits_of
+from ppcls_lite.losses.base import Batch, Loss
+from ppcls_lite.losses.targets import class_distribution, count_labels, logits_of
 
 
 @register("loss")
-class CELoss(nn.Layer):
+class CELoss(Loss):
     """Cross entropy between the softmax of the logits and hard, soft or mixed labels.
 
     With targets t (N, C), one-hot where the labels are class ids, and class weights w (default 1):
@@ -60,28 +61,29 @@ class CELoss(nn.Layer):
                 raise UserError("class_weight: all are 0, so nothing would be learnt")
             buffer = paddle.to_tensor(class_weight, dtype=paddle.float32)  # (C,)
         self.register_buffer("class_weight", buffer, persistable=False)
+        self.divides_by = "labels" if buffer is None else "weights"
 
-    def forward(
-        self, outputs: Tensor | Mapping[str, Any], batch: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def forward(self, outputs: Tensor | Mapping[str, Any], batch: Batch) -> dict[str, Tensor]:
         """`{"CELoss": scalar}` for logits (N, C) and `batch["label"]` (N,), (N, 1) or (N, C)."""
         logits = logits_of(outputs)
-        class_num = logits.shape[-1]
-        target = class_distribution(batch["label"], class_num)
-        if self.epsilon:
-            # The row of an image without label stays zero.
-            known = (target.sum(axis=1, keepdim=True) > 0).astype(target.dtype)
-            target = (1 - self.epsilon) * target + known * self.epsilon / class_num
-        if self.class_weight is not None:
-            target = target * self.class_weight
-            # A batch in which every weight is 0 counts nothing, instead of 0 / 0.
-            count = target.sum().clip(min=1e-12)
-        elif is_soft(batch["label"], class_num):
-            count = float(len(logits))
-        else:
-            count = known_ids(batch["label"])[1].sum().clip(min=1.0)
+        target = self._target(batch["label"], logits.shape[-1])
+        # A batch in which nothing counts gives 0, instead of 0 / 0.
+        count = self.denominator(batch).clip(min=1e-12)
         # -sum t log p = (sum t) logsumexp(z) - sum t z: no logarithm of a probability, which could
         # be 0, and on a CPU much faster than Paddle's log_softmax.
         whole = target.sum(axis=1) * logits.logsumexp(axis=1)  # (N,)
         value = (whole - (target * logits).sum(axis=1)).sum() / count
         return {"CELoss": self.weight * value}
+
+    def denominator(self, batch: Batch) -> Tensor:
+        if self.class_weight is None:
+            return count_labels(batch["label"])
+        return self._target(batch["label"], len(self.class_weight)).sum()
+
+    def _target(self, label: Tensor, class_num: int) -> Tensor:
+        """How much each class of each image counts (N, C); 0 for an image without label."""
+        target = class_distribution(label, class_num)
+        if self.epsilon:
+            known = (target.sum(axis=1, keepdim=True) > 0).astype(target.dtype)
+            target = (1 - self.epsilon) * target + known * self.epsilon / class_num
+        return target if self.class_weight is None else target * self.class_weight

@@ -10,23 +10,21 @@ Read before: distillation.py (the formulas). Read next: feature_distance.py.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Ignored, NonNegativeFloat, PositiveFloat, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses import distillation
+from ppcls_lite.losses.base import Batch, Loss
 from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.losses.multilabel import MultiLabelLoss
-from ppcls_lite.losses.targets import frequency_factor, is_soft, output_of
-
-Batch = Mapping[str, Tensor]
+from ppcls_lite.losses.targets import count_labels, frequency_factor, is_soft, output_of
 
 
-class PairLoss(nn.Layer):
+class PairLoss(Loss):
     """Compares an output of pairs of networks; a subclass says how, and the term's name."""
 
     term: str
@@ -67,17 +65,17 @@ class PairLoss(nn.Layer):
         """The unweighted scalar of two outputs."""
 
 
-class LabelLoss(nn.Layer):
+class LabelLoss(Loss):
     """Compares each of several networks with the labels by an ordinary loss."""
 
-    def __init__(self, loss: nn.Layer, names: list[str], key: str | None) -> None:
+    def __init__(self, loss: Loss, names: list[str], key: str | None) -> None:
         super().__init__()
         if not names or len(set(names)) < len(names):
             raise UserError(
                 "model_names: expected the names of networks, each once, for example "
                 f'["Student"], found {list(names)}'
             )
-        self.loss = loss
+        self.loss, self.divides_by = loss, loss.divides_by
         self.names = list(names)
         self.key = key
 
@@ -88,6 +86,9 @@ class LabelLoss(nn.Layer):
             for term, value in self.loss(output_of(outputs, name, self.key), batch).items():
                 terms[f"{term}_{name}"] = value
         return terms
+
+    def denominator(self, batch: Batch) -> Tensor:
+        return self.loss.denominator(batch)
 
 
 @register("loss")
@@ -202,6 +203,7 @@ class DistillationDKDLoss(PairLoss):
         super().__init__(weight, model_name_pairs, key)
         self.temperature, self.alpha, self.beta = temperature, alpha, beta
         self.use_target_as_gt = use_target_as_gt
+        self.divides_by = "images" if use_target_as_gt else "labels"
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         label = teacher if self.use_target_as_gt else batch["label"]
@@ -210,6 +212,9 @@ class DistillationDKDLoss(PairLoss):
         return distillation.dkd_loss(
             student, teacher, label, self.temperature, self.alpha, self.beta
         )
+
+    def denominator(self, batch: Batch) -> Tensor:
+        return count_labels(batch["label"])
 
 
 @register("loss")

@@ -11,16 +11,17 @@ from typing import Any
 
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeFloat, Probability
 from ppcls_lite.errors import UserError
+from ppcls_lite.losses.base import Batch, Loss
 from ppcls_lite.losses.targets import attributes_of, frequency_factor, logits_of
 
 
 @register("loss")
-class MultiLabelLoss(nn.Layer):
+class MultiLabelLoss(Loss):
     """Sigmoid cross entropy of each attribute; unknown attributes (-1) do not count.
 
     Args:
@@ -46,9 +47,7 @@ class MultiLabelLoss(nn.Layer):
         self.size_sum = size_sum
         self.weight_ratio = weight_ratio
 
-    def forward(
-        self, outputs: Tensor | Mapping[str, Any], batch: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def forward(self, outputs: Tensor | Mapping[str, Any], batch: Batch) -> dict[str, Tensor]:
         """`{"MultiLabelLoss": scalar}` for logits (N, C) and labels as `attributes_of` reads."""
         logits, label = logits_of(outputs), batch["label"]
         target = attributes_of(label)

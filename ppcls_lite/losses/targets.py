@@ -80,6 +80,13 @@ def known_ids(label: Tensor) -> tuple[Tensor, Tensor]:
     return ids.clip(min=0), (ids >= 0).astype(paddle.float32)
 
 
+def count_labels(label: Tensor) -> Tensor:
+    """How many images have a label, float32: of class ids those from 0 on, of soft ones all."""
+    if label.ndim == 2 and label.shape[1] > 1:
+        return paddle.full([], label.shape[0])
+    return known_ids(label)[1].sum()
+
+
 def mean_over(values: Tensor, known: Tensor) -> Tensor:
     """The mean of `values` (N,) where `known` (N,) is 1; 0 where nothing is known."""
     return (values * known).sum() / known.sum().clip(min=1.0)

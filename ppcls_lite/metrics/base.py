@@ -8,7 +8,8 @@ neither on the number of cards nor on the batch size. Read next: topk.py, confus
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ Outputs = Tensor | Mapping[str, Any]  # logits (N, C), or a dict with them under
 class Metric(ABC):
     """One or several named scores; the first of them is the main one.
 
-    `higher_is_better` tells which of two main scores is the better one.
+    higher_is_better: which of two main scores is the better one.
+    reports: whether `report` writes anything.
     """
 
-    higher_is_better = True
+    higher_is_better: bool = True
+    reports: bool = False
 
     def __init__(self) -> None:
         self._seen: dict[str, Any] = {}
@@ -46,6 +49,17 @@ class Metric(ABC):
     def load_state(self, state: State) -> None:
         """Continue from what `state()` returned."""
         self._seen = dict(state)
+
+    def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
+        """Write tables and pictures of what was taken in into `folder`; returns the files.
+
+        names: of the classes, where they have some.
+        """
+        return []
+
+    def of_network(self, network: str) -> Metric | None:
+        """This metric of another network of a distillation; None if that is not to be shown."""
+        return None
 
     @abstractmethod
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:

@@ -1,8 +1,12 @@
-"""The confusion matrix and the scores of each class that follow from it. Read before: topk.py."""
+"""The confusion matrix and the scores of each class that follow from it.
+
+Read before: topk.py. Read next: confusion_picture.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +15,7 @@ from paddle import Tensor
 from ppcls_lite.config.registry import register
 from ppcls_lite.losses.targets import is_soft, logits_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State
+from ppcls_lite.metrics.confusion_picture import draw
 
 
 class ClassScores(NamedTuple):
@@ -28,8 +33,11 @@ class ConfusionMatrix(CountingMetric):
     """Macro precision, recall and F1, and the table of all classes behind them.
 
     The macro values are means over the classes that occur as a label or as a prediction, as in
-    scikit-learn. Images without label (-1) do not count.
+    scikit-learn. Images without label (-1) do not count. Its report is per_class.txt, the scores of
+    each class, and confusion_matrix.png.
     """
+
+    reports = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,6 +72,12 @@ class ConfusionMatrix(CountingMetric):
         None before the first update.
         """
         return self.state().get("matrix")
+
+    def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
+        table, picture = folder / "per_class.txt", folder / "confusion_matrix.png"
+        table.write_text(self.table(names) + "\n", encoding="utf-8")
+        draw(self.state()["matrix"], picture, names)
+        return [table, picture]
 
     def per_class(self) -> list[ClassScores]:
         """The scores of every class, in the order of the class ids."""

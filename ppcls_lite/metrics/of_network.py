@@ -1,6 +1,6 @@
 """A metric of one network among several, shown under its name: `Teacher_top1`.
 
-Read before: topk.py, ../tasks.py (`Distilled`).
+Read before: topk.py, ../engine/tasks.py (`Distilled`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class OfNetwork(Metric):
         super().__init__()
         self.metric = metric
         self.network = network
+        self.higher_is_better = metric.higher_is_better
 
     def reset(self) -> None:
         self.metric.reset()

@@ -11,7 +11,8 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import PositiveInt
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of, output_of
-from ppcls_lite.metrics.base import CountingMetric, Outputs, State
+from ppcls_lite.metrics.base import CountingMetric, Metric, Outputs, State
+from ppcls_lite.metrics.of_network import OfNetwork
 
 
 @register("metric")
@@ -28,6 +29,9 @@ class TopkAcc(CountingMetric):
         self.topk = [topk] if isinstance(topk, int) else list(topk)
         if not self.topk:
             raise UserError("topk: expected a number or a list of numbers, found an empty list")
+
+    def of_network(self, network: str) -> Metric:
+        return OfNetwork(TopkAcc(self.topk), network)
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         logits, label = logits_of(outputs), batch["label"]

@@ -46,7 +46,8 @@ def train(tree: Tree) -> FitResult:
         plan = parts.build_plan(settings)
         steps = plan.steps(len(loader))
 
-        task = build_task(settings, parts.build_loss(settings.Loss.Train), world)
+        loss = parts.build_loss(settings.Loss.Train, datasets["Train"])
+        task = build_task(settings, loss, world)
         cache = prepare_teachers(settings, task, datasets["Train"], world)
         kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())
         description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
@@ -58,12 +59,11 @@ def train(tree: Tree) -> FitResult:
         if "Eval" in datasets:
             evaluator = parts.build_evaluator(settings, task, datasets["Eval"], world)
             loaders["Eval"] = evaluator.loader
-        metrics = parts.build_metrics(settings, "Train") + parts.teacher_metrics(settings, task)
         writer = parts.build_writer(settings, run_dir, datasets["Train"], world)
         state = TrainingState(
             *(task, optimizer, description.lr),
             steps=steps,
-            metrics=metrics,
+            metrics=parts.training_metrics(settings, task),
             precision=precision,
             ema=parts.build_ema(settings, task.model),
             world=world,

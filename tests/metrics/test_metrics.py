@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import paddle
 import pytest
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.metrics.confusion import ConfusionMatrix
+from ppcls_lite.metrics.confusion_picture import draw
 from ppcls_lite.metrics.multilabel import (
     AccuracyScore,
     ATTRMetric,
@@ -152,6 +154,21 @@ def test_confusion_equals_sklearn(classes):
         label, predicted, average="macro", zero_division=0
     )
     assert list(found.values()) == pytest.approx(expected[:3])
+
+
+def test_confusion_reports_a_table_and_a_picture(tmp_path):
+    labels = np.array([0, 0, 2, 2, 1, 0, 0, 2])
+    logits = np.eye(3, dtype=np.float32)[[0, 0, 2, 0, 1, 0, 2, 2]]
+    for names in (["cat", "猫", "dog"], None):
+        metric = ConfusionMatrix()
+        score(metric, logits, labels)
+        table, picture = metric.report(tmp_path, names)
+        assert (table.name, picture.name) == ("per_class.txt", "confusion_matrix.png")
+        assert table.read_text(encoding="utf-8") == metric.table(names) + "\n"
+        pixels = cv2.imread(str(picture))
+        assert min(pixels.shape[:2]) > 200 and pixels.std() > 5
+    draw(np.eye(100, dtype=int), tmp_path / "many.png")
+    assert cv2.imread(str(tmp_path / "many.png")).std() > 5
 
 
 def test_confusion_before_the_first_batch():

@@ -98,7 +98,7 @@ def run(world: World, run_dir: Path, update_freq: int = 1) -> None:
     result = {
         "history": state.history,
         "first": evaluator.run(),
-        "matrix": evaluator.confusion().tolist(),
+        "matrix": evaluator.kept()["ConfusionMatrix"]["matrix"].tolist(),
         "everywhere": world.gather(sum(float(p.abs().sum()) for p in model.parameters())),
         "from_main": world.gather(world.from_main(lambda: f"made by rank {world.rank}")),
     }
