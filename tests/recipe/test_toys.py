@@ -167,6 +167,16 @@ def test_it_learns_its_eight_images(toy: Toy) -> None:
     assert max(evaluated) == pytest.approx(scores[toy.score])
 
 
+def test_its_metric_reports(segmenter: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(segmenter.home)
+    (segmenter.run / "overlap.txt").unlink()  # written by the training
+    assert segmenter.call("eval", segmenter.best) == 0
+    rows = (segmenter.run / "overlap.txt").read_text(encoding="utf-8").split("\n")
+    pixels = np.array([row.strip("[] ").split() for row in rows if row], int)
+    assert pixels.shape == (3, 3) and pixels.sum() == COUNT * 64 * 64
+    assert pixels.trace() > 0.95 * pixels.sum()
+
+
 def test_a_resumed_run_ends_with_the_same_weights(toy: Toy) -> None:
     short = "Global.epochs=4", "Global.save_interval=1", "Global.eval_interval=4"
     assert toy.call("train", *short, "Global.output_dir=whole") == 0
