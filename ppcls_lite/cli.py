@@ -11,13 +11,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ppcls_lite.engine import ranks
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.system import cores
 from ppcls_lite.system.machine import usable_cores
 from ppcls_lite.system.processes import toolkit_command
+
+if TYPE_CHECKING:
+    from ppcls_lite.config.complete import Recipe
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
@@ -77,34 +80,29 @@ def parser(name: str, about: str) -> argparse.ArgumentParser:
     return options
 
 
-def _checked(args: argparse.Namespace) -> dict[str, Any]:
-    """The recipe as a plain tree, free of mistakes: they show before Paddle is imported."""
-    from ppcls_lite.config.check import check
+def _checked(args: argparse.Namespace) -> Recipe:
+    """The recipe, free of mistakes: they show before Paddle is imported."""
+    from ppcls_lite.config.complete import Recipe
     from ppcls_lite.config.file import load_config
 
-    tree = load_config(args.config, args.override)
-    check(tree)
-    return tree
+    return Recipe.of(load_config(args.config, args.override))
 
 
 def _train(argv: list[str]) -> int:
     args = parser("train", "Train the network of a recipe.").parse_args(argv)
-    tree = _checked(args)
-    processes = _cpu_processes(tree)
+    recipe = _checked(args)
+    processes = _cpu_processes(recipe)
     if processes > 1:
         return ranks.run(processes, toolkit_command(["train", *argv, "-o", "Global.device=cpu"]))
     cores.claim()
     from ppcls_lite.recipe.train import train
 
-    return train(tree).exit_code
+    return train(recipe).exit_code
 
 
-def _cpu_processes(tree: dict[str, Any]) -> int:
+def _cpu_processes(recipe: Recipe) -> int:
     """How many processes `Global.cpu_processes` wants this one to start; 1 for none."""
-    from ppcls_lite.config.check import check
-
-    settings = check(tree)
-    run, data = settings.Global, settings.DataLoader
+    run, data = recipe.settings.Global, recipe.settings.DataLoader
     if ranks.started_by_launcher() or run.cpu_processes == 1 or data is None or data.Train is None:
         return 1
     if run.device == "gpu":
@@ -116,18 +114,18 @@ def _cpu_processes(tree: dict[str, Any]) -> int:
 def _eval(argv: list[str]) -> None:
     args = parser("eval", "Score weights on the recipe's Eval data.").parse_args(argv)
     cores.claim()
-    tree = _checked(args)
+    recipe = _checked(args)
     from ppcls_lite.recipe.evaluate import evaluate
 
-    evaluate(tree)
+    evaluate(recipe)
 
 
 def _infer(argv: list[str]) -> int:
     args = parser("infer", "Predict the recipe's Infer images without exporting.").parse_args(argv)
-    tree = _checked(args)
+    recipe = _checked(args)
     from ppcls_lite.recipe.infer import infer
 
-    return infer(tree)
+    return infer(recipe)
 
 
 def _export(argv: list[str]) -> None:
@@ -135,10 +133,10 @@ def _export(argv: list[str]) -> None:
     formats = {"choices": ("paddle", "onnx", "both"), "default": "paddle"}
     options.add_argument("--format", **formats, help="what to write (paddle)")
     args = options.parse_args(argv)
-    tree = _checked(args)
+    recipe = _checked(args)
     from ppcls_lite.recipe.export import export
 
-    export(tree, args.format)
+    export(recipe, args.format)
 
 
 def _predict(argv: list[str]) -> int:

@@ -24,6 +24,7 @@ from ppcls_lite.config.check import check
 from ppcls_lite.config.file import find_config, load_config
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.image_list import read_image_list, read_labels
+from ppcls_lite.data.transforms.shape import shape_of
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.system.machine import usable_cores
 
@@ -165,6 +166,9 @@ def pairs_for(path: Path, data: Data, options: Options) -> Pairs:
     pairs |= _budget(recipe, wanted, settings, options)
     if options.image_size is not None:
         pairs |= _image_size(wanted, settings, options.image_size)
+    elif settings.Global.image_shape is None:  # stated, because tables and costs name it
+        ops = settings.DataLoader.Eval.dataset.get("transform_ops")
+        pairs["Global.image_shape"] = list(shape_of([op.build() for op in ops]))
     return pairs
 
 

@@ -3,7 +3,7 @@
 Engines x precisions x threads x batch sizes, for an exported model, some networks of the zoo or all
 of it. Each engine setting lives in a process of its own, pinned to as many cores as it has threads;
 the contenders take turns. What the figures mean and why they differ: docs/latency.md. Read next:
-latency_turns.py (the measurement), latency_report.py (what is said about it), latency_paper.py.
+turns.py (the measurement), report.py (what is said about it), paper.py.
 """
 
 from __future__ import annotations

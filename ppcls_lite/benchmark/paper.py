@@ -2,7 +2,7 @@
 
 Tables 2 and 3 of the PP-LCNet paper (arXiv:2109.15099; Xeon Gold 6148, batch 1, MKLDNN, 10 threads)
 and the table of PaddleClas's PP-LCNetV2 document (Xeon Gold 6271C, OpenVINO). The published numbers
-themselves are data of the zoo. Read next: models/zoo.py, latency_figure.py.
+themselves are data of the zoo. Read next: ../config/zoo.py, figure.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a latency measurement says, as text, Markdown and JSON. Read next: latency.py."""
+"""What a latency measurement says, as text, Markdown and JSON. Read next: cli.py."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 `check` walks the whole tree along the annotations of settings.py and of the constructors that the
 tree names, and reports every mistake at once, before Paddle is even imported. What it returns is
 the same tree with values converted and each component as a `Node`, which builds on demand.
-Read before: config_file.py (YAML to tree). Read next: recipe.py (what is built, in which order).
+Read before: file.py (YAML to tree). Read next: complete.py (what follows from what a recipe says).
 """
 
 from __future__ import annotations
@@ -12,13 +12,21 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ppcls_lite.config import registry
 from ppcls_lite.config.registry import REQUIRED, Argument, Entry
-from ppcls_lite.config.schema import DISTILLATION_MODEL, ComponentOf, IgnoredKey, Only, Range
+from ppcls_lite.config.schema import (
+    DISTILLATION_MODEL,
+    ComponentOf,
+    IgnoredKey,
+    Only,
+    Pixels,
+    Range,
+)
 from ppcls_lite.config.settings import RETRIEVAL, RecipeSettings
 from ppcls_lite.errors import ConfigError, UserError
 
@@ -27,12 +35,12 @@ Inside = Callable[["Node", Any], None]
 DEFAULT_NAME = {"schedule": "ConstLR", "sampler": "DistributedBatchSampler"}
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Node:
     """A checked component: what to build, from which arguments, and where it stood."""
 
     entry: Entry
-    arguments: dict[str, Any]
+    arguments: Mapping[str, Any]
     path: str
     extras: Any = None
 
@@ -43,6 +51,12 @@ class Node:
         if name in self.entry.fixed:
             return self.entry.fixed[name]
         return next(a.default for a in self.entry.arguments if a.name == name)
+
+    def given(self, **arguments: Any) -> Node:
+        """The same component with other arguments."""
+        return dataclasses.replace(
+            self, arguments=MappingProxyType({**self.arguments, **arguments})
+        )
 
     def build(self, inside: Inside | None = None, **context: Any) -> Any:
         """Import the class and call it; `context` fills arguments that the YAML leaves out.
@@ -128,6 +142,8 @@ def type_name(kind: Any) -> str:
         base, mark, *_ = typing.get_args(kind)
         if isinstance(mark, Range):
             return f"{type_name(base)} {mark}"
+        if isinstance(mark, Pixels):
+            return type_name(base)
         return f"a {mark.kind}" if isinstance(mark, ComponentOf) else "anything"
     if _is_union(kind):
         return " or ".join(type_name(k) for k in typing.get_args(kind))
@@ -234,6 +250,8 @@ class _Walker:
             return self.component(value, mark, path)
         if isinstance(mark, IgnoredKey):
             return value
+        if isinstance(mark, Pixels):
+            return self.value(value, base, path)
         if isinstance(mark, Only):
             if value not in (None, False, mark.value):
                 self.problems.append(
@@ -271,7 +289,12 @@ class _Walker:
         return kind(**converted) if converted is not None else None
 
     def arguments(
-        self, values: dict[str, Any], arguments: tuple[Argument, ...], path: str, owner: str
+        self,
+        values: dict[str, Any],
+        arguments: tuple[Argument, ...],
+        path: str,
+        owner: str,
+        component: bool = False,
     ) -> dict[str, Any] | None:
         """The given values converted; None when a required one is missing or any is wrong."""
         known = {a.name: a for a in arguments}
@@ -286,8 +309,11 @@ class _Walker:
                 self.problems.append(f"{place}: {owner_text} has no {what} {key!r}{hint}")
                 continue
             argument = known[key]
+            filled_in = component and key in CONTEXT and not _allows_null(argument.type)
+            if value is None and filled_in:
+                continue  # as if it were left out
             converted[key] = self.value(value, argument.type, place)
-            if _is_ignored(argument.type) and value != argument.default and value is not None:
+            if is_ignored(argument.type) and value != argument.default and value is not None:
                 self.notes.append(f"{place}: accepted, but has no effect here")
         for argument in arguments:
             missing = argument.name not in values and argument.default is REQUIRED
@@ -326,12 +352,12 @@ class _Walker:
             own = {a.name for a in entry.arguments}
             fields = tuple(field for field in _fields(mark.extras) if field.name not in own)
         names = {field.name for field in fields}
-        given = self.arguments(values, (*entry.arguments, *fields), path, entry.name)
+        given = self.arguments(values, (*entry.arguments, *fields), path, entry.name, True)
         if given is None:
             return None
         if mark.extras:
             extras = mark.extras(**{k: given.pop(k) for k in names if k in given})
-        return Node(entry, given, path, extras)
+        return Node(entry, MappingProxyType(given), path, extras)
 
     def one_key(self, value: dict[str, Any], kind: str) -> bool:
         """Whether a map is `X: {...}` with a component's name as its only key."""
@@ -361,7 +387,12 @@ def _fields(kind: type) -> tuple[Argument, ...]:
     return tuple(found)
 
 
-def _is_ignored(kind: Any) -> bool:
+def _allows_null(kind: Any) -> bool:
+    return type(None) in typing.get_args(kind)
+
+
+def is_ignored(kind: Any) -> bool:
+    """Whether a key of this type is accepted without effect."""
     return any(isinstance(mark, IgnoredKey) for mark in typing.get_args(kind))
 
 

@@ -190,6 +190,8 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
             slot = int(key)
         elif not isinstance(place, dict):
             return f"-o {text}: {here} is {place!r}, which has nothing below it"
+        elif key.isdigit():
+            return f"-o {text}: {here} is no list in this recipe, so it has no item {key}"
         if depth == len(keys) - 1:
             place[slot] = value
             return None

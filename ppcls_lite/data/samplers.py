@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveInt
+from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, ScaledSizes
 from ppcls_lite.errors import UserError
 
 
@@ -156,7 +156,7 @@ class MultiScaleSampler(BatchSampler):
 
     def __init__(
         self,
-        scales: list[PositiveInt] | list[list[PositiveInt]],
+        scales: ScaledSizes,
         first_bs: PositiveInt,
         divided_factor: PositiveInt = 32,
         is_training: bool = True,

@@ -22,7 +22,8 @@ from ppcls_lite.config.schema import PositiveFloat, PositiveInt
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines import Engine, find_program, make_engine
+from ppcls_lite.inference.engines import Engine, make_engine
+from ppcls_lite.inference.engines.files import find_program
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.distill.inference_model import InferenceModel
 from ppcls_lite.distill.near_duplicates import BITS, DISTANCE, require_imagehash
@@ -56,7 +57,7 @@ class Teacher:
             raise UserError(f"--config: {path} has its own pre-processing; leave the option out")
         ops: Sequence[Any] = IMAGENET_EVALUATION
         if config:
-            ops = (load_config(config).get("Infer") or {}).get("transforms") or ()
+            ops = (Recipe.of(load_config(config)).tree.get("Infer") or {}).get("transforms")
             if not ops:
                 raise UserError(f"{config}: has no Infer.transforms, which say what the file wants")
         if not is_onnx:

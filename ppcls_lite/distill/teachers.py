@@ -135,7 +135,7 @@ def _parts(settings: RecipeSettings, task: Distilled, dataset: Any) -> dict[str,
 def _plain(value: Any) -> Any:
     """Checked components as lists and maps."""
     if isinstance(value, Node):
-        return {value.entry.name: _plain(value.arguments)}
+        return {value.entry.name: _plain(dict(value.arguments))}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

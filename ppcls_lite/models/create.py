@@ -1,7 +1,8 @@
 """From a name to a network, and what the network costs.
 
-`create_model("PPLCNet_x0_5", class_num=10)` is part of the public API. Read next: zoo.py (the
-names), weights.py (where pretrained weights come from), backbone.py (what a network offers).
+`create_model("PPLCNet_x0_5", class_num=10)` is part of the public API. Read next:
+config/zoo.py (the names), weights/pretrained.py (where weights come from), backbone.py (what a
+network offers).
 """
 
 from __future__ import annotations

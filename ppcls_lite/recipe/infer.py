@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.settings import InferSettings
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ConfigError
@@ -16,26 +17,29 @@ from ppcls_lite.inference.engines.network_engine import NetworkEngine
 from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.spec import InferenceSpec
+from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import build_model, shipped
-from ppcls_lite.recipe.start import Tree, require_weights, start_alone
+from ppcls_lite.recipe.start import Tree, require_weights, start_alone, warn
 
 
-def infer(tree: Tree) -> int:
+def infer(tree: Tree | Recipe) -> int:
     """Predict `Infer.infer_imgs` or `Infer.infer_list` with the network itself, unexported.
 
     Prints a table; with `Infer.save_dir` the results go to a file there as well. Returns the exit
     status: 1 if some image could not be read.
     """
-    settings = start_alone(tree, ("Infer",))
-    require_weights(settings, "predict with")
+    recipe = start_alone(tree, ("Infer",))
+    require_weights(recipe.settings, "predict with")
+    settings = count_classes_in_weights(recipe.settings)
     wanted = settings.Infer
     files = _images(wanted)
     log.setup()
+    warn(recipe)
     engine = NetworkEngine(build_model(settings))
     spec = InferenceSpec(
         model_name=shipped(settings).node.entry.name,
-        transform_ops=tree["Infer"]["transforms"],
-        postprocess=_one_key(tree["Infer"]["PostProcess"]),
+        transform_ops=recipe.tree["Infer"]["transforms"],
+        postprocess=_one_key(recipe.tree["Infer"]["PostProcess"]),
         image_shape=None,
         output="logits",
         outputs=engine.outputs,

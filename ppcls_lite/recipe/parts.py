@@ -21,6 +21,7 @@ from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.loader import Loader
+from ppcls_lite.data.transforms.shape import shape_of
 from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
@@ -49,6 +50,12 @@ def run_dir_of(settings: RecipeSettings) -> Path:
 def class_num_of(settings: RecipeSettings) -> int:
     """The class count of the network, which data and metrics follow."""
     return shipped(settings).node.get("class_num")
+
+
+def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
+    """(C, H, W) of the network's input: `Global.image_shape`, or what `Infer.transforms` give."""
+    stated = settings.Global.image_shape
+    return stated or shape_of([node.build() for node in settings.Infer.transforms])
 
 
 def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
@@ -101,11 +108,11 @@ def _cache_decoded(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
             dataset.keep_decoded(kept)
 
 
-def share_batch(settings: RecipeSettings, world: World) -> None:
-    """With `Global.cpu_processes`, let the ranks share the batch and the data workers."""
+def share_batch(settings: RecipeSettings, world: World) -> RecipeSettings:
+    """With `Global.cpu_processes`, each rank's share of the batch and of the data workers."""
     wanted = settings.Global.cpu_processes
     if wanted == 1 or world.size == 1:
-        return
+        return settings
     if wanted not in ("auto", world.size):
         raise ConfigError(
             f"Global.cpu_processes: is {wanted}, but {world.size} processes were started; leave "
@@ -114,15 +121,20 @@ def share_batch(settings: RecipeSettings, world: World) -> None:
     sampler = settings.DataLoader.Train.sampler
     key = ranks.size_key(sampler.entry.arguments)
     part = ranks.batch_of(world.size, sampler.get(key))
-    arguments = sampler.arguments | {key: part}
-    settings.DataLoader.Train.sampler = dataclasses.replace(sampler, arguments=arguments)
-    for section in (settings.DataLoader.Train, settings.DataLoader.Eval):
+    sections = {}
+    for split in ("Train", "Eval"):
+        section: SplitSettings | None = getattr(settings.DataLoader, split)
         if section is not None:
-            section.loader.num_workers = -(-section.loader.num_workers // world.size)
+            workers = -(-section.loader.num_workers // world.size)
+            loader = dataclasses.replace(section.loader, num_workers=workers)
+            sections[split] = dataclasses.replace(section, loader=loader)
+    sections["Train"] = dataclasses.replace(sections["Train"], sampler=sampler.given(**{key: part}))
     logger.info(
         f"{world.size} processes train on {part} images each: the batch stays as it is, batch "
         "normalisation sees the images of its process"
     )
+    data = dataclasses.replace(settings.DataLoader, **sections)
+    return dataclasses.replace(settings, DataLoader=data)
 
 
 def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: World) -> Loader:
@@ -222,7 +234,7 @@ def build_ema(settings: RecipeSettings, model: nn.Layer) -> ExponentialAverage |
 
 
 def seed_of(settings: RecipeSettings) -> int:
-    """`Global.seed`; `_start` has replaced `false` by a random one."""
+    """`Global.seed`; start.py has replaced `false` by a random one."""
     return int(settings.Global.seed)
 
 

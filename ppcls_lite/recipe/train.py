@@ -10,38 +10,42 @@ import logging
 import paddle
 
 from ppcls_lite import kernels
+from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump
 from ppcls_lite.distill.teachers import prepare_teachers
 from ppcls_lite.engine import rng, run_folder
 from ppcls_lite.engine.trainer import FitResult, Trainer
 from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.recipe import parts
+from ppcls_lite.recipe.classes import count_classes_in_data
 from ppcls_lite.recipe.networks import build_task
-from ppcls_lite.recipe.start import Tree, finish_loaders, logged, scan_data, start
+from ppcls_lite.recipe.start import Tree, finish_loaders, logged, scan_data, start, warn
 
 logger = logging.getLogger("ppcls_lite")
 
 
-def train(tree: Tree) -> FitResult:
+def train(tree: Tree | Recipe) -> FitResult:
     """Train the recipe's network in `<Global.output_dir>/<Arch.name>`, from start or resumed.
 
     Raises UserError for mistakes in the configuration, the data or the environment, all of them
     before the first step, and for a loss that is not finite.
     """
-    notes: list[str] = []
-    settings, world = start(tree, ("Loss", "Optimizer", "DataLoader"), notes)
+    recipe, world = start(tree, ("Loss", "Optimizer", "DataLoader"))
+    recipe = count_classes_in_data(recipe)
+    settings = recipe.settings
     run = settings.Global
     splits = ("Train", "Eval") if run.eval_during_train else ("Train",)
     datasets = parts.build_datasets(settings, splits)
     run_dir = run_folder.prepare(parts.run_dir_of(settings))
     with logged(run_dir, settings, world):
         if world.is_main:
-            run_folder.write_config(run_dir, dump(tree))
+            run_folder.write_config(run_dir, dump(recipe.tree))
             run_folder.write_versions(run_dir)
-        for note in notes:
+        for note in recipe.notes:
             logger.info(note)
+        warn(recipe)
         scan_data(datasets, world)
-        parts.share_batch(settings, world)
+        settings = parts.share_batch(settings, world)
         loader = parts.build_loader(settings, "Train", datasets["Train"], world)
         plan = parts.build_plan(settings)
         steps = plan.steps(len(loader))

@@ -107,6 +107,17 @@ def test_a_trunk_has_neither_classes_nor_what_the_whole_decides(tmp_path: Path) 
             settings(tmp_path, {"name": "PPLCNet_x0_25", key: value})
 
 
+def test_a_trunk_is_merged_with_the_whole(tmp_path: Path) -> None:
+    model = build_model(settings(tmp_path, {"name": "PPLCNetV2_small"}))
+    model.eval()
+    images = paddle.randn([1, 3, 64, 64])
+    before = model(images)
+    assert model.reparameterize() == create_model("PPLCNetV2_small").reparameterize() > 0
+    np.testing.assert_allclose(model(images).numpy(), before.numpy(), rtol=1e-3, atol=1e-5)
+    assert model.outputs == ("logits",)
+    np.testing.assert_array_equal(model.deployed(images)[0].numpy(), model(images).numpy())
+
+
 def test_the_network_inside_a_loss_has_its_weights(tmp_path: Path, weights: Path) -> None:
     term = f"{{Perceptual: {{network: {{name: PPLCNet_x0_25, pretrained: {weights}}}}}}}"
     found = settings(tmp_path, {"name": "PPLCNet_x0_25"}, f"Loss.Train=[{term}]")

@@ -18,7 +18,7 @@ from ppcls_lite.config.schema import (
     NonNegativeInt,
     PositiveInt,
     Probability,
-    Size,
+    ScaledSize,
 )
 from ppcls_lite.data.transforms import augment_ops, policies
 from ppcls_lite.data.transforms.augment_ops import Scale, apply
@@ -103,7 +103,7 @@ class TimmAutoAugment:
         prob: Probability = 1.0,
         config_str: str = "rand-m9-mstd0.5-inc1",
         interpolation: Literal["nearest", "bilinear", "bicubic", "random"] = "bicubic",
-        img_size: Size = 224,
+        img_size: ScaledSize = 224,
         mean: list[Probability] = (0.485, 0.456, 0.406),
     ) -> None:
         del img_size

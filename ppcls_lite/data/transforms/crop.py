@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, NonNegativeInt, PositiveFloat, PositiveInt, Size
+from ppcls_lite.config.schema import Ignored, ImageSize, NonNegativeInt, PositiveFloat, PositiveInt
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.resize import Resizer, width_height
@@ -42,7 +42,7 @@ class CropImage:
 
     follows_size = True
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: ImageSize) -> None:
         self.size = width_height(size, "CropImage")
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
@@ -55,7 +55,7 @@ class CropImage:
 class CenterCrop:
     """Cut `size` (a number or [height, width]) out of the image's centre."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: ImageSize) -> None:
         self.operation = CropImage(size if isinstance(size, int) else list(size)[::-1])
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
@@ -99,7 +99,7 @@ class RandCropImage:
 
     def __init__(
         self,
-        size: Size,
+        size: ImageSize,
         progress_size: Ignored = None,
         scale: list[PositiveFloat] | None = None,
         ratio: list[PositiveFloat] | None = None,
@@ -159,7 +159,7 @@ class RandomCropImage:
         UserError: the image is smaller.
     """
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: ImageSize) -> None:
         self.size = width_height(size, "RandomCropImage")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:

@@ -8,7 +8,13 @@ from typing import Literal
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from ppcls_lite.config.schema import (
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    ScaledInt,
+)
 from ppcls_lite.data.transforms.geometry import Sample, size_of
 from ppcls_lite.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls_lite.data.transforms.orientation import colour
@@ -87,7 +93,7 @@ class Cutout:
     def __init__(
         self,
         n_holes: PositiveInt = 1,
-        length: PositiveInt = 112,
+        length: ScaledInt = 112,
         fill_value: list[NonNegativeInt] | Literal["none"] | None = (0, 0, 0),
     ) -> None:
         self.n_holes = n_holes

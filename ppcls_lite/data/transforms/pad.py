@@ -7,7 +7,7 @@ from typing import Literal
 import cv2
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, NonNegativeInt, PositiveInt, Size
+from ppcls_lite.config.schema import Ignored, ImageSize, NonNegativeInt, PositiveInt
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.orientation import colour
@@ -65,7 +65,7 @@ class Padv2:
 
     def __init__(
         self,
-        size: Size | None = None,
+        size: ImageSize | None = None,
         size_divisor: PositiveInt = 32,
         pad_mode: Literal[-1, 0, 1, 2] = 0,
         offsets: list[NonNegativeInt] | None = None,

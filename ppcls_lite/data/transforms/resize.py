@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, PositiveInt, Size
+from ppcls_lite.config.schema import Ignored, ImageSize, ScaledInt, ScaledSize
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.errors import UserError
@@ -92,8 +92,8 @@ class ResizeImage:
 
     def __init__(
         self,
-        size: Size | None = None,
-        resize_short: PositiveInt | None = None,
+        size: ImageSize | None = None,
+        resize_short: ScaledInt | None = None,
         interpolation: Literal[
             "nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"
         ]
@@ -126,7 +126,7 @@ class Resize:
 
     def __init__(
         self,
-        size: Size,
+        size: ScaledSize,
         interpolation: Literal[
             "nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos"
         ] = "bilinear",

@@ -17,6 +17,7 @@ import numpy as np
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import add_plugins
 from ppcls_lite.inference.inputs import find_images, read_labelled
+from ppcls_lite.system.machine import default_threads
 
 if TYPE_CHECKING:
     from ppcls_lite.inference.preprocess import Preprocessor
@@ -30,8 +31,7 @@ def run(argv: Sequence[str]) -> int:
     """
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from ppcls_lite.inference.engines import default_threads, find_onnx
-    from ppcls_lite.inference.engines.files import ONNX_NAMES
+    from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx
     from ppcls_lite.inference.preprocess import Preprocessor
     from ppcls_lite.inference.quantize import int8 as quantize
     from ppcls_lite.inference.quantize import report as quantize_report

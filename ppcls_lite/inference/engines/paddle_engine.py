@@ -112,10 +112,6 @@ class PaddleEngine:
                 )
             config.enable_use_gpu(_GPU_POOL_MIB, 0)
             return config
-        if self.device != "cpu":
-            raise UserError(f"device: expected cpu or gpu, found {self.device!r}")
-        if type(self.threads) is not int or self.threads < 1:
-            raise UserError(f"threads: expected a whole number from 1 on, found {self.threads!r}")
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(self.threads)
         if not self.mkldnn:

@@ -21,8 +21,8 @@ import numpy as np
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import joined
-from ppcls_lite.inference.engines import find_onnx, make_engine
-from ppcls_lite.inference.engines.files import ONNX_NAMES
+from ppcls_lite.inference.engines import make_engine
+from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx
 from ppcls_lite.inference.engines.installed import missing, require
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY
 from ppcls_lite.inference.postprocess import build_postprocess
