@@ -36,7 +36,7 @@ class ImageDataset:
 
     Attributes:
         paths: the image files, a sequence of str.
-        class_num: number of classes or attributes.
+        class_num: number of classes or attributes; None where the annotations do not tell.
         problems: mistakes in the list; scan.py reports them and the loader refuses to start.
         source: the list file or folder, for messages.
         batch_keys: what of a sample goes into a batch, all of one shape each.
@@ -61,7 +61,7 @@ class ImageDataset:
         source: str,
         paths: Sequence[str],
         transform_ops: list[Any],
-        class_num: int,
+        class_num: int | None,
         seed: int,
         problems: list[str],
     ) -> None:
@@ -370,7 +370,7 @@ class CustomLabelDataset(ImageDataset):
             sample_list_path,
             listed.paths,
             transform_ops,
-            class_num or 1,
+            class_num,
             seed,
             listed.problems,
         )

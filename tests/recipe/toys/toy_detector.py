@@ -40,6 +40,7 @@ class ToyDetector(Network):
     """
 
     outputs = ("boxes", "scores")
+    head_layers = ("scores",)
 
     def __init__(
         self, class_num: PositiveInt, size: PositiveInt = 64, width: PositiveInt = 12

@@ -73,7 +73,7 @@ class ToyMasks(ImageDataset):
     ) -> None:
         paths = sorted(map(str, Path(root, "images").glob("*.png")))
         problems = [] if paths else [f"{root}: there are no images"]
-        super().__init__(root, paths, transform_ops, class_num or 1, seed, problems)
+        super().__init__(root, paths, transform_ops, class_num, seed, problems)
         self.masks = [str(Path(root, "masks", Path(path).name)) for path in paths]
 
     def annotate(self, index: int) -> dict[str, Any]:
