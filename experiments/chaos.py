@@ -35,6 +35,7 @@ from ppcls_lite.engine import checkpoint, manifest
 from ppcls_lite.engine.record import VARYING
 from ppcls_lite.errors import UserError
 from ppcls_lite.system import safe_pickle
+from ppcls_lite.system.files import TEMPORARY
 from ppcls_lite.system.processes import environment, toolkit_command
 
 WAYS = ("SIGKILL", "SIGTERM", "write", "SIGUSR1", "SIGINT")
@@ -217,7 +218,7 @@ def _disturbed(run: Run, pending: list[str], chance: random.Random, report: Repo
             time.sleep(0.002)
         way = pending[-1]
         if way == "write":
-            while process.poll() is None and not (run_dir / ".latest.pdstate.tmp").exists():
+            while process.poll() is None and not any(run_dir.glob(".latest.pdstate.*.tmp")):
                 time.sleep(0.0002)
             time.sleep(chance.random() * 0.02)
         else:
@@ -253,7 +254,7 @@ def compare(whole: Path, killed: Path) -> list[str]:
     names = [{p.name for p in folder.glob("*.pd*")} for folder in (whole, killed)]
     if names[0] != names[1]:
         found.append(f"files: {sorted(names[0] ^ names[1])}")
-    found += [f"left over: {path.name}" for path in killed.glob(".*.tmp")]
+    found += [f"left over: {path.name}" for path in killed.glob(TEMPORARY)]
     return found
 
 

@@ -37,6 +37,7 @@ from ppcls_lite.config.settings import GlobalSettings, RecipeSettings
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.models.weights.load import write_state
+from ppcls_lite.recipe.cli import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = tuple(field.name for field in fields(RecipeSettings))
@@ -196,7 +197,7 @@ def runner(root: Path, patch: pytest.MonkeyPatch) -> Callable[[str], None]:
         if line.startswith(LAUNCH):
             script = next(n for n, word in enumerate(words) if word.startswith("tools/"))
             assert (root / words[script]).is_file()
-            arguments = cli.parser("", "").parse_args(words[script + 1 :])
+            arguments = parser("", "").parse_args(words[script + 1 :])
             check(load_config(arguments.config, arguments.override))
             return
         if words[0] == "grep":

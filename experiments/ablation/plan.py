@@ -23,7 +23,8 @@ from experiments.ablation.table import TABLES
 from ppcls_lite.config.check import check
 from ppcls_lite.config.file import find_config, load_config
 from ppcls_lite.config.settings import RecipeSettings
-from ppcls_lite.data.image_list import read_image_list, read_labels
+from ppcls_lite.data.image_list import read_image_list
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.shape import shape_of
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.system.machine import usable_cores
@@ -123,7 +124,7 @@ def find_data(folder: str) -> Data:
         )
     label_file = place / "labels.txt"
     if label_file.is_file():
-        return Data(place, train, evaluation, label_file, len(read_labels(str(label_file))))
+        return Data(place, train, evaluation, label_file, len(read_label_file(label_file)))
     labels = read_image_list(str(train), str(place)).labels
     return Data(place, train, evaluation, None, max(labels, default=0) + 1)
 

@@ -26,7 +26,7 @@ import numpy as np
 import paddle
 
 from ppcls_lite.data.datasets import LabeledDataset
-from ppcls_lite.data.folder import is_image_name
+from ppcls_lite.data.files import walk_images
 from ppcls_lite.data.image_list import PathList, read_image_list
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.samplers import DistributedBatchSampler
@@ -177,7 +177,7 @@ def epochs(dataset: LabeledDataset, batch_size: int, workers: int) -> Callable[[
 def find(data: str) -> list[str]:
     """The images of a folder (with its sub-folders) or of a list file."""
     if Path(data).is_dir():
-        paths = sorted(str(f) for f in Path(data).rglob("*") if is_image_name(f.name))
+        paths = [str(Path(data, name)) for name in walk_images(data)]
     else:
         paths = list(read_image_list(data, str(Path(data).parent)).paths)
     if not paths:

@@ -203,7 +203,9 @@ def _models(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="ppcls-lite benchmark", description=__doc__.split("\n")[0]
+    )
     what = parser.add_argument_group("what is measured")
     what.add_argument("--model", nargs="+", metavar="FOLDER", help="exported models", default=())
     what.add_argument("--arch", nargs="+", metavar="NAME", help="networks of the zoo")

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ppcls_lite.config import registry
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.registry import REQUIRED, Argument, Entry
 from ppcls_lite.config.schema import (
     DISTILLATION_MODEL,
@@ -325,21 +326,16 @@ class _Walker:
 
     def component(self, value: Any, mark: ComponentOf, path: str) -> Node | None:
         kind = mark.kind
-        if isinstance(value, str):
-            name, values = value, {}
-        elif isinstance(value, dict) and "name" in value:
-            name, values = value["name"], {k: v for k, v in value.items() if k != "name"}
-        elif isinstance(value, dict) and kind in DEFAULT_NAME and not self.one_key(value, kind):
+        unnamed = isinstance(value, dict) and "name" not in value
+        if unnamed and kind in DEFAULT_NAME and not self.one_key(value, kind):
             name, values = DEFAULT_NAME[kind], value
-        elif isinstance(value, dict) and len(value) == 1:
-            ((name, values),) = value.items()
-            path, values = f"{path}.{name}", {} if values is None else values
         else:
-            found = f"the keys {', '.join(map(repr, value))}" if isinstance(value, dict) else value
-            self.problems.append(
-                f"{path}: expected one {kind}, `{{name: X, ...}}` or `X: {{...}}`, found {found}"
-            )
-            return None
+            try:
+                name, values = take_apart(value, kind)
+            except ConfigError as error:
+                self.problems.append(f"{path}: {error}")
+                return None
+            path = f"{path}.{name}" if unnamed else path
         entry = self.find(name, kind, path)
         if entry is None:
             return None

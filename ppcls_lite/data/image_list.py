@@ -106,19 +106,6 @@ def read_image_list(
     return ImageList(file, PathList(names, root), labels, np.array(lines, np.int64), problems)
 
 
-def read_labels(file: str) -> list[str]:
-    """The class names of a label file, in order; a line is `name` or PaddleClas's `id name`.
-
-    Raises:
-        UserError: the file does not exist or is not UTF-8.
-    """
-    lines = [line for _, line in read_lines(file)]
-    pairs = [line.partition(" ") for line in lines]
-    if all(head == str(i) and name for i, (head, _, name) in enumerate(pairs)):
-        return [name.strip() for _, _, name in pairs]
-    return lines
-
-
 def read_lines(file: str) -> list[tuple[int, str]]:
     """The lines of a UTF-8 file that are not blank, stripped, with their numbers from 1.
 

@@ -10,10 +10,7 @@ Read before: datasets.py. Read next: select_unlabeled.py (which images of a larg
 from __future__ import annotations
 
 import functools
-import os
-import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,17 +18,12 @@ import numpy as np
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, TransformSpec
 from ppcls_lite.data.datasets import LabeledDataset, label_problems
-from ppcls_lite.data.folder import IMAGE_SUFFIXES, is_image_name
+from ppcls_lite.data.files import path_in, walk_images
 from ppcls_lite.data.image_list import PathList, read_image_list, read_lines, require_folder
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.errors import UserError
 
 UNLABELED = -1  # the label of an image without one
-
-# A path up to its image suffix; what a list says behind it (a label, a score) is passed over.
-_LINE = re.compile(
-    rf"(?P<path>.*(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))(?:[\s,;|].*)?", re.IGNORECASE
-)
 
 
 @register("dataset")
@@ -155,27 +147,6 @@ def pool_of(root: str, list_file: str | None = None) -> PathList:
     if list_file is None:
         return PathList(walk_images(root), root)
     return PathList((path_in(line) for _, line in read_lines(list_file)), root)
-
-
-def path_in(line: str) -> str:
-    """The path in a line of a list, without what may follow it."""
-    match = _LINE.fullmatch(line)
-    return match["path"] if match else line
-
-
-def walk_images(root: str | os.PathLike[str]) -> Iterator[str]:
-    """The image files below `root` in a fixed order, as paths from there, one folder at a time.
-
-    Holds one folder's names in memory, whatever the number of images; hidden files and folders
-    are left out.
-    """
-    for entry in sorted(Path(root).iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from (f"{entry.name}/{below}" for below in walk_images(entry))
-        elif is_image_name(entry.name):
-            yield entry.name
 
 
 def _drawn(ratio: float | None, labeled: int, pooled: int, source: str) -> int:

@@ -13,8 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ppcls_lite.errors import UserError
-
 DISTANCE = 6  # bits
 BITS = 64
 _ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
@@ -25,17 +23,6 @@ class Match(NamedTuple):
 
     index: int
     distance: int
-
-
-def require_imagehash() -> None:
-    """Raise UserError if the package is not installed."""
-    try:
-        import imagehash  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "finding near-duplicates needs the package imagehash: pip install imagehash "
-            "(or pip install 'ppcls-lite[select]')"
-        ) from error
 
 
 def perceptual_hash(image: np.ndarray) -> int:

@@ -22,9 +22,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ppcls_lite.data.files import path_in, walk_images
 from ppcls_lite.data.image_list import read_lines, require_folder
 from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
-from ppcls_lite.data.unlabeled import path_in, walk_images
 from ppcls_lite.distill.near_duplicates import DISTANCE, KnownImages, distances, perceptual_hash
 from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.system.files import atomic_text

@@ -1,6 +1,6 @@
-"""The command that chooses unlabelled images: tools/select_unlabeled.py.
+"""`ppcls-lite select`: the command that chooses unlabelled images.
 
-    python tools/select_unlabeled.py TEACHER POOL --val LIST --top 4000 --output DIR
+    ppcls-lite select TEACHER POOL --val LIST --top 4000 --output DIR
 
 A second run with the same arguments goes on where the first one stopped; with another `--top` it
 chooses again from the scores that are there. Read next: select_unlabeled.py (what happens),
@@ -20,7 +20,7 @@ import paddle
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.distill.inference_model import InferenceModel
-from ppcls_lite.distill.near_duplicates import BITS, DISTANCE, require_imagehash
+from ppcls_lite.distill.near_duplicates import BITS, DISTANCE
 from ppcls_lite.distill.select_unlabeled import (
     BAD,
     DUPLICATES,
@@ -33,6 +33,7 @@ from ppcls_lite.engine import device, log
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import InferenceSpec
+from ppcls_lite.system.installed import require
 
 IMAGENET_EVALUATION = (
     {"DecodeImage": {}},
@@ -83,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
         UserError: something that was given cannot be used, or the list exists already.
     """
     options = _parser().parse_args(argv)
-    require_imagehash()
+    require("imagehash")
     output = Path(options.output)
     list_path(output, options.top)  # before hours of scoring
     device.select(options.device)
@@ -114,7 +115,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="select_unlabeled.py", description="Choose images without labels to distil on."
+        prog="ppcls-lite select", description="Choose images without labels to distil on."
     )
     parser.add_argument("teacher", metavar="TEACHER", help="an exported folder, or an ONNX file")
     parser.add_argument("pool", metavar="POOL", help="a folder of images, or a list of paths")

@@ -21,12 +21,12 @@ import paddle
 from paddle import nn
 
 from ppcls_lite import __version__
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.data.labels import read_label_file
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.agreement import Agreement, joined, mismatch
 from ppcls_lite.inference.engines import Engine, available_engines, make_engine
 from ppcls_lite.inference.engines.files import ONNX_NAMES
-from ppcls_lite.inference.engines.installed import require
 from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
@@ -34,6 +34,7 @@ from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accep
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.system.files import whole_folder
+from ppcls_lite.system.installed import require
 
 Format = Literal["paddle", "onnx", "both"]
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
@@ -183,13 +184,10 @@ def _postprocess_with_labels(
 ) -> tuple[str, dict[str, Any]]:
     """Name and arguments, with label names in the place of a label file."""
     node = _plain(postprocess or {"Topk": {"topk": 5}})
-    if "name" in node:
-        name, arguments = node.pop("name"), node
-    elif len(node) == 1:
-        ((name, arguments),) = node.items()
-    else:
-        raise UserError(f"Infer.PostProcess: expected one component, found {list(node)}")
-    arguments = dict(arguments or {})
+    try:
+        name, arguments = take_apart(node)
+    except ConfigError as error:
+        raise UserError(f"Infer.PostProcess: {error}") from None
     file, delimiter = arguments.pop("class_id_map_file", None), arguments.pop("delimiter", None)
     if labels is not None:
         arguments["label_list"] = [str(label) for label in labels]

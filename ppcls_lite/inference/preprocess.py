@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppcls_lite.config.check import build_list
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
@@ -47,9 +48,10 @@ class Preprocessor:
         image_shape: tuple[int, int, int] | None = None,
         plugins: Sequence[str] = (),
     ) -> None:
-        named = (op.get("name", next(iter(op), "")) if isinstance(op, dict) else op for op in ops)
-        decode = () if "DecodeImage" in named else ({"DecodeImage": {}},)
-        self.transform = Compose(build_list([*decode, *ops], "transform", plugins))
+        chain = build_list(ops, "transform", plugins)
+        if "DecodeImage" not in [take_apart(op)[0] for op in ops]:
+            chain = [*build_list(["DecodeImage"], "transform"), *chain]
+        self.transform = Compose(chain)
         self._shape = image_shape
 
     @classmethod

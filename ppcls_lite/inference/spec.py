@@ -18,7 +18,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import yaml
 
-from ppcls_lite.errors import UserError
+from ppcls_lite.config.components import take_apart
+from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.onnx.metadata import read_metadata
 
 FILE_NAME = "inference.yml"
@@ -59,7 +60,7 @@ class InferenceSpec:
     @property
     def labels(self) -> list[str] | None:
         """The name of each class in order of the class ids, if the folder carries names."""
-        ((_, arguments),) = self.postprocess.items()
+        _, arguments = take_apart(self.postprocess)
         return arguments.get("label_list")
 
     def named(self, arrays: Sequence[np.ndarray]) -> Outputs:
@@ -250,12 +251,11 @@ def _section(
 def _component(tree: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
     """Name and arguments of the post-processing; Topk where the file says nothing."""
     section = _section(tree, "PostProcess", dict, path, {"Topk": {"topk": 5}})
-    if "name" in section:  # as in a recipe: {name: Topk, topk: 5}
-        return str(section["name"]), {k: v for k, v in section.items() if k != "name"}
-    if len(section) != 1:
-        raise UserError(f"{path}: PostProcess: expected one component, found {list(section)}")
-    ((name, arguments),) = section.items()
-    return name, dict(_section(section, name, dict, path, {}) if arguments else {})
+    try:
+        name, arguments = take_apart(section)
+    except ConfigError as error:
+        raise UserError(f"{path}: PostProcess: {error}") from None
+    return str(name), dict(_section({name: arguments}, str(name), dict, path))
 
 
 def _image_shape(value: Any, path: Path) -> tuple[int, int, int] | None:

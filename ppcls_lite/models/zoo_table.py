@@ -3,7 +3,7 @@
 `Params` are the numbers that training changes and `FLOPs` the multiply-adds of convolutions and
 linear layers. The published tables were made with `paddle.flops`, which counts a little more
 (see `create.Cost`); the columns `as published` repeat its counts, and they are what `--check`
-compares. Read next: zoo.py (the published data), create.py (`cost`).
+compares. Read next: ppcls_lite/config/zoo.py (the published data), create.py (`cost`).
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ def text(rows: list[Row]) -> str:
 
 
 def run(argv: list[str]) -> int:
-    """The command behind tools/zoo.py; returns the exit status."""
+    """`ppcls-lite zoo`; returns the exit status."""
     options = argparse.ArgumentParser(
-        prog="zoo.py", description="List the networks with computed and published costs."
+        prog="ppcls-lite zoo", description="List the networks with computed and published costs."
     )
     options.add_argument("pattern", nargs="?", default="*", help="for example 'PPLCNet*'")
     options.add_argument(

@@ -9,6 +9,7 @@ import contextlib
 from pathlib import Path
 
 from ppcls_lite.config.complete import Recipe
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.settings import InferSettings
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ConfigError
@@ -39,7 +40,7 @@ def infer(tree: Tree | Recipe) -> int:
     spec = InferenceSpec(
         model_name=shipped(settings).node.entry.name,
         transform_ops=recipe.tree["Infer"]["transforms"],
-        postprocess=_one_key(recipe.tree["Infer"]["PostProcess"]),
+        postprocess=dict([take_apart(recipe.tree["Infer"]["PostProcess"])]),
         image_shape=None,
         output="logits",
         outputs=engine.outputs,
@@ -68,10 +69,3 @@ def _images(wanted: InferSettings) -> list[Path]:
     if wanted.infer_imgs:
         return find_images([wanted.infer_imgs], "Infer.infer_imgs:")
     raise ConfigError("Infer.infer_imgs: expected a file or folder: -o Infer.infer_imgs=PATH")
-
-
-def _one_key(node: Tree) -> Tree:
-    """`{name: X, ...}` as `{X: {...}}`."""
-    if "name" not in node:
-        return node
-    return {node["name"]: {k: v for k, v in node.items() if k != "name"}}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from ppcls_lite.data.folder import class_folders, images_in, is_image_name
+from ppcls_lite.data.files import class_folders, images_in, is_image_name
 from ppcls_lite.errors import UserError
 
 TRUTH = Path("data", "ILSVRC2012_validation_ground_truth.txt")

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ppcls_lite.data.image_list import read_image_list, read_labels
+from ppcls_lite.data.image_list import read_image_list
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import UserError
 
 Answers = dict[str, list[str] | None]  # class name -> its class, its attributes, or left out
@@ -33,7 +34,7 @@ def relabel(lists: Sequence[str], map_file: str, output: str, labels: str | None
             list would be overwritten.
     """
     source = labels or str(Path(lists[0]).with_name("labels.txt"))
-    old = read_labels(source)
+    old = read_label_file(source, remedy="name the file with --labels")
     answers, has_attributes = _read_map(map_file, old, source)
     new = list(dict.fromkeys(name for found in answers.values() for name in found or ()))
     kind, least = ("attributes", 1) if has_attributes else ("classes", 2)

@@ -36,10 +36,10 @@ from ppcls_lite.inference.engines import (
     make_engine,
 )
 from ppcls_lite.inference.engines.files import find_onnx, find_program
-from ppcls_lite.inference.engines.installed import missing
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.spec import InferenceSpec, Outputs
+from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import default_threads
 from ppcls_lite.system.processes import environment
 from ppcls_lite.system.timing import in_turns, seconds

@@ -21,7 +21,7 @@ import numpy as np
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines.files import find_onnx
-from ppcls_lite.inference.engines.installed import missing
+from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import cpu_runs_bf16, default_threads
 
 Device = Literal["cpu", "gpu"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines.installed import require
+from ppcls_lite.system.installed import require
 
 
 class ONNXRuntimeEngine:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines.installed import require
+from ppcls_lite.system.installed import require
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 

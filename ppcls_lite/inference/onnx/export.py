@@ -16,8 +16,8 @@ import paddle
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines.files import find_program
-from ppcls_lite.inference.engines.installed import require
 from ppcls_lite.system.files import write_bytes
+from ppcls_lite.system.installed import require
 
 if TYPE_CHECKING:
     import onnx

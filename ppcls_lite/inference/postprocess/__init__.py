@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ppcls_lite.config.check import build
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.registry import entries
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.postprocess.base import Postprocess
@@ -15,7 +16,7 @@ def build_postprocess(spec: InferenceSpec, topk: int | None = None) -> Postproce
     Raises:
         UserError: a mistake in the file, or `topk` for a post-processing without that argument.
     """
-    ((name, arguments),) = spec.postprocess.items()
+    name, arguments = take_apart(spec.postprocess)
     entry = entries(spec.plugins).get(("postprocess", name))
     if topk is not None and entry is not None:
         if "topk" not in {argument.name for argument in entry.arguments}:

@@ -23,11 +23,11 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import joined
 from ppcls_lite.inference.engines import make_engine
 from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx
-from ppcls_lite.inference.engines.installed import missing, require
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.system.files import write_bytes, write_text
+from ppcls_lite.system.installed import missing, require
 from ppcls_lite.system.machine import cpu_flags
 
 if TYPE_CHECKING:
