@@ -79,7 +79,7 @@ def image_shape(folder: Path, size: int) -> tuple[int, int, int]:
     Raises:
         UserError: the folder has no usable inference.yml.
     """
-    spec = InferenceSpec.read(folder)
+    spec = InferenceSpec.read(folder, plugins=None)
     if spec.image_shape is None:
         return (3, size, size)
     channels, height, width = spec.image_shape

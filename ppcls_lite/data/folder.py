@@ -12,7 +12,7 @@ import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, TransformSpec
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.datasets import LabeledDataset
 from ppcls_lite.data.files import IMAGE_SUFFIXES, class_folders, images_in
 from ppcls_lite.data.image_list import SHOWN, PathList, read_lines, require_folder
 from ppcls_lite.data.labels import read_label_file
@@ -21,7 +21,7 @@ LEAVE_OUT = "without label_file, the folders' names are the classes"
 
 
 @register("dataset")
-class FolderDataset(ImageDataset):
+class FolderDataset(LabeledDataset):
     """`root/<class>/<image>`; the classes are numbered in the order of their names.
 
     Args:

@@ -37,9 +37,9 @@ Batch = dict[str, paddle.Tensor]
 class Loader:
     """Batches of `dataset` as `batch_sampler` cuts them.
 
-    A batch is a dict: `image` (N, C, H, W) float32, `label` (N,) int64 or what the data set and
-    the batch transforms make of it, and `index` (N,) int64, the place of each image in the data
-    set.
+    A batch is a dict: `image` (N, C, H, W) float32, what else the data set's `batch_keys` name
+    (`label` (N,) int64, for example), and `index` (N,) int64, the place of each image in the
+    data set.
 
     Args:
         dataset: see datasets.py.
@@ -76,7 +76,7 @@ class Loader:
     ) -> None:
         if dataset.problems:
             raise UserError("\n  ".join(["mistakes in the data:", *dataset.problems]))
-        if batch_transforms and getattr(dataset, "pooled", 0):
+        if batch_transforms and dataset.has_unlabeled:
             raise UserError(
                 "batch_transform_ops mix labels, but this data set has images without labels: "
                 "leave the key out (batch_transform_ops: null)"

@@ -40,7 +40,7 @@ class BatchSampler:
     """What the samplers share; a subclass draws the sizes of an epoch's steps (`_draw`)."""
 
     batch_size: int  # images a step on one rank; the first scale's, where they differ
-    changes_size = False  # whether an image is seen in several sizes
+    changes_size: bool = False  # whether the keys have a `size` that differs from step to step
 
     def __init__(self, seed: int, shuffle: bool, drop_last: bool) -> None:
         self.seed = seed

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from ppcls_lite.data.datasets import ImageDataset
 from ppcls_lite.data.image_list import SHOWN
 from ppcls_lite.errors import UserError
@@ -41,18 +39,20 @@ class ScanReport:
 def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
     """Check data sets, given by the name of their split: `{"Train": ..., "Eval": ...}`.
 
-    Errors: what the data set noted when it was made (`problems`), and missing files. Warnings:
-    duplicates within a split, images that two splits share, classes without a training image.
+    Errors: what the data set noted when it was made (`problems`), and its missing `files`.
+    Warnings: duplicates within a split, images that two splits share, `gaps` of the training set.
     """
     report = ScanReport()
     keys: dict[str, list[str]] = {}
     for split, dataset in datasets.items():
         report.errors += [f"{split}: {problem}" for problem in dataset.problems]
         paths = list(dataset.paths)
-        missing = missing_files(paths)
+        files = list(dataset.files())
+        missing = missing_files(files)
         if missing:
+            kind = "images" if len(files) == len(paths) else "files"
             report.errors.append(
-                f"{split}: {dataset.source}: {len(missing):,} of {len(paths):,} images do not "
+                f"{split}: {dataset.source}: {len(missing):,} of {len(files):,} {kind} do not "
                 f"exist: {_some(missing)}; correct the list or image_root"
             )
         keys[split] = [_normal(path) for path in paths]
@@ -63,7 +63,8 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
                 f"{_some(twice)}"
             )
     if "Train" in datasets:
-        report.warnings += _unseen_classes(datasets["Train"])
+        train = datasets["Train"]
+        report.warnings += [f"Train: {train.source}: {gap}" for gap in train.gaps()]
     report.warnings += _shared(datasets, keys)
     return report
 
@@ -90,18 +91,6 @@ def _present(folder: str, names: set[str]) -> set[str]:
         return set()
     except OSError as error:
         raise UserError(f"{folder}: the image folder cannot be read: {error.strerror}") from error
-
-
-def _unseen_classes(dataset: ImageDataset) -> list[str]:
-    if dataset.labels is None or dataset.labels.ndim != 1 or not len(dataset):
-        return []
-    unseen = np.setdiff1d(np.arange(dataset.class_num), dataset.labels)
-    if not len(unseen):
-        return []
-    return [
-        f"Train: {dataset.source}: {len(unseen):,} of {dataset.class_num:,} classes have no "
-        f"image: {_some([str(i) for i in unseen])}"
-    ]
 
 
 def _shared(datasets: Mapping[str, ImageDataset], keys: Mapping[str, list[str]]) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, TransformSpec
-from ppcls_lite.data.datasets import ImageDataset, label_problems
+from ppcls_lite.data.datasets import LabeledDataset, label_problems
 from ppcls_lite.data.files import path_in, walk_images
 from ppcls_lite.data.image_list import PathList, read_image_list, read_lines, require_folder
 from ppcls_lite.data.samplers import SampleKey
@@ -27,7 +27,7 @@ UNLABELED = -1  # the label of an image without one
 
 
 @register("dataset")
-class UnlabeledDataset(ImageDataset):
+class UnlabeledDataset(LabeledDataset):
     """Images without labels, and beside them, as in ImageNetDataset, those of a list with labels.
 
     Over a recipe for ImageNetDataset it takes three keys: `name`, `unlabeled_root`, and `ratio` or
@@ -56,8 +56,6 @@ class UnlabeledDataset(ImageDataset):
         UserError: a file or folder is missing, or `ratio` asks for more than the pool has.
     """
 
-    default_metrics = ("ConfusionMatrix",)
-
     def __init__(
         self,
         transform_ops: list[TransformSpec],
@@ -80,6 +78,7 @@ class UnlabeledDataset(ImageDataset):
         if not len(pool):
             problems.append(f"{source}: there are no images in the pool without labels")
         self.labeled, self.pooled = len(paths), len(pool)
+        self.has_unlabeled = self.pooled > 0
         self.drawn = _drawn(ratio, len(paths), len(pool), source)
         super().__init__(
             f"{cls_label_path} and {source}" if cls_label_path else source,

@@ -96,8 +96,11 @@ class InferenceSpec:
         return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
     @classmethod
-    def read(cls, model: Path, plugins: Sequence[str | Path] = ()) -> InferenceSpec:
+    def read(cls, model: Path, plugins: Sequence[str | Path] | None = ()) -> InferenceSpec:
         """Read the `inference.yml` of an exported folder, or of an ONNX file's metadata.
+
+        `plugins` are the files that its parts may come from; `None`: none of them is wanted, only
+        the program.
 
         Raises:
             UserError: the folder or file is missing, is not YAML, lacks a section or has a value
@@ -111,7 +114,7 @@ class InferenceSpec:
 
     @classmethod
     def _parse(
-        cls, text: str, path: Path, default_name: str, plugins: Sequence[str | Path]
+        cls, text: str, path: Path, default_name: str, plugins: Sequence[str | Path] | None
     ) -> InferenceSpec:
         tree = _read_yaml(text, path)
         about = _section(tree, "Global", dict, path, {})
@@ -122,8 +125,9 @@ class InferenceSpec:
                 f"{FORMAT_VERSION}; export the network again, or use the version that wrote it "
                 f"({about.get('versions')})"
             )
-        missing = {*_section(about, "plugins", list, path, [])} - {Path(f).name for f in plugins}
-        if missing:
+        needed = _section(about, "plugins", list, path, [])
+        missing = {*needed} - {Path(f).name for f in plugins or ()}
+        if missing and plugins is not None:
             raise UserError(
                 f"{path}: was made with the plug-in {', '.join(sorted(map(str, missing)))}; say "
                 "where it is: plugins=[FILE] or --plugins FILE"
@@ -147,7 +151,7 @@ class InferenceSpec:
             outputs=_names(_section(about, "outputs", list, path, list(LOGITS)), path),
             versions=_section(about, "versions", dict, path, {}),
             checksums=_section(about, "sha256", dict, path, {}),
-            plugins=tuple(map(str, plugins)),
+            plugins=tuple(map(str, plugins or ())),
         )
 
     def check_files(self, folder: Path) -> None:

@@ -25,7 +25,7 @@ def count_classes_in_data(recipe: Recipe) -> Recipe:
         return recipe
     node = settings.DataLoader.Train.dataset
     dataset = node.build(seed=0)
-    if dataset.labels is None and node.arguments.get("class_num") is None:
+    if dataset.class_num is None:
         raise ConfigError(
             f"Arch.class_num: is missing, and {node.path} ({node.entry.name}) does not tell how "
             "many classes its labels have: give it with -o Arch.class_num=NUMBER"
@@ -49,7 +49,8 @@ def count_classes_in_weights(settings: RecipeSettings) -> RecipeSettings:
     member = shipped(settings)
     path = settings.Global.pretrained_model or weights_of(member)
     state = read_state(path)
-    key = f"{member.node.entry.load().head_layers[-1]}.bias"
+    heads = member.node.entry.load().head_layers
+    key = f"{heads[-1]}.bias" if heads else "classifier"
     bias = state.get(key, state.get(f"{member.name}.{key}"))
     if bias is None:
         raise ConfigError(

@@ -60,8 +60,7 @@ def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
 
 def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
     """The weighted terms of `Loss.Train` or `Loss.Eval`, for batches of `dataset`."""
-    all_labelled = dataset.labels is not None and bool((dataset.labels >= 0).all())
-    return CombinedLoss([node.build(load_inside) for node in nodes], all_labelled)
+    return CombinedLoss([node.build(load_inside) for node in nodes], dataset.all_labelled)
 
 
 def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:

@@ -21,8 +21,8 @@ class Compose:
     """Runs `ops` in order on a sample; the result's image is (C, H, W) and contiguous.
 
     `to_chw` false leaves the image (H, W, C), as the first part of `split_tail` does. A sample's
-    `size` (height, width), set by multi-scale samplers, replaces the size of RandCropImage,
-    ResizeImage and CropImage, and is removed at the end.
+    `size` (height, width), set by multi-scale samplers, replaces that of the transforms with
+    `follows_size` and is removed at the end.
 
     Raises:
         UserError: an op that needs (H, W, C) stands after the change to (C, H, W), or the

@@ -40,6 +40,8 @@ class CropImage:
         UserError: the image is smaller.
     """
 
+    follows_size = True
+
     def __init__(self, size: ImageSize) -> None:
         self.size = width_height(size, "CropImage")
 
@@ -92,6 +94,8 @@ class RandCropImage:
     toolkit. A multi-scale sample's own `size` (height, width) replaces `size`. `progress_size`
     only matters to progressive training. Source: Szegedy et al., arXiv:1409.4842.
     """
+
+    follows_size = True
 
     def __init__(
         self,

@@ -18,13 +18,16 @@ from ppcls_lite.data.transforms.geometry import Meta, Rng, Sample
 from ppcls_lite.data.transforms.image_file import array_to_rgb, decode_rgb, jpeg_size, read_file
 from ppcls_lite.errors import UserError
 
+_PLACED = {"boxes", "mask", "meta"}  # what is measured in the pixels of the whole image
+
 
 @register("transform")
 class DecodeImage:
     """Decode `sample["image"]` (a path, bytes or an array) into an (H, W, 3) uint8 RGB array.
 
     An array is taken as RGB (or gray, or RGBA) and only brought into that shape. With bytes, the
-    image is called `sample["path"]` in an error, if that key exists. `to_rgb` false gives BGR,
+    image is called `sample["path"]` in an error, if that key exists. A key `meta` gets the size of
+    the decoded image, as a geometry.Meta. `to_rgb` false gives BGR,
     `channel_first` gives (3, H, W), which only NormalizeImage with order "chw" may follow.
     `to_np` has no effect: images are arrays everywhere.
 
@@ -88,17 +91,17 @@ class DecodeImage:
             )
         if not self.to_rgb:
             image = np.ascontiguousarray(image[..., ::-1])
+        if "meta" in sample:
+            sample["meta"] = Meta(*image.shape[:2])
         if self.channel_first:
             image = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
         sample["image"] = image
-        if "meta" in sample:
-            sample["meta"] = Meta(*image.shape[:2])
         return sample
 
     def _decode(self, data: bytes, name: str, sample: Sample, rng: Rng) -> np.ndarray:
         """The image, possibly reduced; then the part to cut out is in `sample["part"]`."""
         size = None
-        if self.crop is not None and rng is not None and not {"boxes", "mask"} & sample.keys():
+        if self.crop is not None and rng is not None and not _PLACED & sample.keys():
             size = jpeg_size(data)
         if size is None:
             return decode_rgb(data, name, self.backend)

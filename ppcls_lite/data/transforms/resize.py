@@ -88,6 +88,8 @@ class ResizeImage:
     `return_numpy` has no effect: images are arrays everywhere.
     """
 
+    follows_size = True
+
     def __init__(
         self,
         size: ImageSize | None = None,
