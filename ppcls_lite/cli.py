@@ -43,7 +43,7 @@ COMMANDS = {
         "serve.cli:run", "--model DIR", "answer images over HTTP (extra: pip install .[serve])"
     ),
     "quantize": Command(
-        "inference.cli.quantize:run",
+        "recipe.cli:quantize",
         "--model DIR --calibration ...",
         "add an int8 network to an exported model",
     ),

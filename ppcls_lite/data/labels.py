@@ -2,7 +2,7 @@
 
 Bundled: `imagenet1k_label_list.txt` and the lists of PaddleClas's PULC tasks, so that recipes
 which name them by PaddleClas's paths run without its source tree.
-Read next: folder.py, ppcls_lite/inference/postprocess.py.
+Read next: folder.py, inference/postprocess/base.py.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ CPU a process takes its cores before. Read next: train.py, evaluate.py, infer.py
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
@@ -15,6 +16,10 @@ from ppcls_lite.errors import ConfigError
 from ppcls_lite.system import cores
 from ppcls_lite.system.machine import usable_cores
 from ppcls_lite.system.processes import toolkit_command
+
+if TYPE_CHECKING:
+    from ppcls_lite.inference.quantize.report import Evaluation, Labelled
+    from ppcls_lite.inference.spec import InferenceSpec
 
 
 def parser(name: str, about: str) -> argparse.ArgumentParser:
@@ -90,3 +95,15 @@ def export(argv: list[str]) -> None:
     from ppcls_lite.recipe import export as command
 
     command.export(recipe, args.format)
+
+
+def quantize(argv: list[str]) -> int:
+    """`ppcls-lite quantize`, whose scores are a recipe's."""
+    from ppcls_lite.inference.cli.quantize import run
+
+    def evaluation(spec: InferenceSpec, source: Labelled | str) -> Evaluation:
+        from ppcls_lite.recipe.score import by_list, by_recipe
+
+        return by_recipe(spec, source) if isinstance(source, str) else by_list(spec, source)
+
+    return run(argv, evaluation)

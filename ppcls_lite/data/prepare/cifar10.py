@@ -2,7 +2,7 @@
 
 Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; the archive is the
 "binary version" of https://www.cs.toronto.edu/~kriz/cifar.html. A record is one byte of label,
-then 1,024 bytes each of red, green and blue. Read before: prepare.py.
+then 1,024 bytes each of red, green and blue. Read before: cli.py.
 """
 
 from __future__ import annotations

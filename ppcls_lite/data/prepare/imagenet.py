@@ -2,7 +2,7 @@
 
 Class ids are the ranks of the sorted WordNet ids (n01440764 is 0), as in PaddleClas. The
 validation images may lie in class folders, or flat with their classes in the devkit or in the
-LOC_val_solution.csv of the Kaggle edition. Read before: prepare.py.
+LOC_val_solution.csv of the Kaggle edition. Read before: cli.py.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A YAML file maps each class name to another class, or to the list of its attributes; null leaves
 the images of a class out. New classes and attributes are numbered in the order in which the file
 first names them. Images stay where they are: only lists and `labels.txt` are written.
-Read before: image_list.py, prepare.py. Read next: datasets.py (MultiLabelDataset).
+Read before: image_list.py, cli.py. Read next: datasets.py (MultiLabelDataset).
 """
 
 from __future__ import annotations

@@ -215,12 +215,15 @@ def _require_small_loss(path: Path, engine: EngineName) -> None:
     text = read_metadata(path).get(QUANTIZATION_KEY)
     if text is None:
         raise UserError(f"{path.name} does not say what it costs; deploy/quantize.py measures it")
-    for item in json.loads(text)["engines"]:
-        loss = item["top1_before"] - item["top1_after"]
+    report = json.loads(text)
+    key = "score" if "metric" in report else "top1"  # of files before there were other metrics
+    sign = 1 if report.get("higher_is_better", True) else -1
+    for item in report["engines"]:
+        loss = sign * (item[f"{key}_before"] - item[f"{key}_after"])
         if item["engine"] == engine and loss > _INT8_LOSS:
             raise UserError(
-                f"it loses {100 * loss:.1f} points of top-1 on its evaluation images (allowed "
-                f"{100 * _INT8_LOSS:.1f})"
+                f"it loses {100 * loss:.1f} points of {report.get('metric', key)} on its "
+                f"evaluation images (allowed {100 * _INT8_LOSS:.1f})"
             )
 
 
