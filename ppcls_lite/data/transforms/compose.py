@@ -9,8 +9,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer, ToCHWImage
@@ -31,7 +29,6 @@ class Compose:
 
     def __init__(self, ops: Sequence[Any] | None, to_chw: bool = True) -> None:
         self.ops = list(ops or ())
-        self.to_chw = to_chw
         chw = self._check_layout()
         tail = self._tail() if to_chw else 0
         self._head = self.ops[: len(self.ops) - tail]
@@ -39,7 +36,8 @@ class Compose:
         if tail:
             norm = next(op for op in self.ops[-tail:] if isinstance(op, NormalizeImage))
             self._normalizer = norm.normalizer
-        self._append_chw = to_chw and not chw and not tail
+        elif to_chw and not chw:
+            self._head.append(ToCHWImage())
         self._decodes = any(isinstance(op, DecodeImage) for op in self.ops)
         for op, following in zip(self.ops, [*self.ops[1:], None]):
             if isinstance(op, DecodeImage):
@@ -52,8 +50,6 @@ class Compose:
             sample = op(sample, rng)
         if self._normalizer is not None:
             sample["image"] = self._normalizer.normalize_image(sample["image"])  # (C, H, W)
-        elif self._append_chw:
-            sample["image"] = np.ascontiguousarray(sample["image"].transpose(2, 0, 1))  # (C, H, W)
         sample.pop("size", None)
         return sample
 
@@ -88,13 +84,9 @@ class Compose:
 
     def _tail(self) -> int:
         """How many ops at the end a `Normalizer` replaces: NormalizeImage, with ToCHWImage."""
-        tail = 0
-        for op in reversed(self.ops):
-            if not isinstance(op, (NormalizeImage, ToCHWImage)):
-                break
-            tail += 1
-        last = self.ops[len(self.ops) - tail :]
+        before, last = list(self.ops), []
+        while before and isinstance(before[-1], (NormalizeImage, ToCHWImage)):
+            last.append(before.pop())
         norms = [op for op in last if isinstance(op, NormalizeImage)]
-        before = self.ops[: len(self.ops) - tail]
         starts_chw = any(getattr(op, "channel_first", False) for op in before)
-        return tail if len(norms) == 1 and norms[0].can_wait and not starts_chw else 0
+        return len(last) if len(norms) == 1 and norms[0].can_wait and not starts_chw else 0

@@ -7,6 +7,7 @@ Lists of two numbers are [width, height], as in the reference toolkit, except in
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -34,10 +35,7 @@ def _require_room(sample: Sample, size: tuple[int, int], where: str) -> tuple[in
 class CropImage:
     """Cut `size` (a number or [width, height]) out of the image's centre.
 
-    A multi-scale sample's own `size` (height, width) replaces it.
-
-    Raises:
-        UserError: the image is smaller.
+    A multi-scale sample's own `size` (height, width) replaces it. UserError for a smaller image.
     """
 
     follows_size = True
@@ -63,18 +61,17 @@ class CenterCrop:
 
 
 @register("transform")
+@dataclass
 class CropImageAtRatio:
     """Cut the central square of size / (size + pad) of the short edge and resize it to `size`."""
 
-    def __init__(
-        self,
-        size: PositiveInt,
-        pad: NonNegativeInt,
-        interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear",
-    ) -> None:
-        self.size = size
-        self.ratio = size / (size + pad)
-        self.resizer = Resizer(interpolation, "cv2")
+    size: PositiveInt
+    pad: NonNegativeInt
+    interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        self.ratio = self.size / (self.size + self.pad)
+        self.resizer = Resizer(self.interpolation, "cv2")
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         height, width = geometry.size_of(sample)
@@ -84,6 +81,7 @@ class CropImageAtRatio:
 
 
 @register("transform")
+@dataclass
 class RandCropImage:
     """Cut a random part and resize it to `size` (a number or [width, height]).
 
@@ -97,25 +95,22 @@ class RandCropImage:
 
     follows_size = True
 
-    def __init__(
-        self,
-        size: ImageSize,
-        progress_size: Ignored = None,
-        scale: list[PositiveFloat] | None = None,
-        ratio: list[PositiveFloat] | None = None,
-        interpolation: Literal[
-            "nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"
-        ]
-        | None = None,
-        use_log_aspect: bool = False,
-        backend: Literal["cv2", "pil"] = "cv2",
-    ) -> None:
-        del progress_size
-        self.size = width_height(size, "RandCropImage")
-        self.scale = _interval(scale or (0.08, 1.0), "scale", 1.0)
-        self.ratio = _interval(ratio or (3 / 4, 4 / 3), "ratio", math.inf)
-        self.use_log_aspect = use_log_aspect
-        self.resizer = Resizer(interpolation, backend)
+    size: ImageSize
+    progress_size: Ignored = None
+    scale: list[PositiveFloat] | None = None
+    ratio: list[PositiveFloat] | None = None
+    interpolation: (
+        Literal["nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"]
+        | None
+    ) = None
+    use_log_aspect: bool = False
+    backend: Literal["cv2", "pil"] = "cv2"
+
+    def __post_init__(self) -> None:
+        self.size = width_height(self.size, "RandCropImage")
+        self.scale = _interval(self.scale or (0.08, 1.0), "scale", 1.0)
+        self.ratio = _interval(self.ratio or (3 / 4, 4 / 3), "ratio", math.inf)
+        self.resizer = Resizer(self.interpolation, self.backend)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         part = sample.pop("part", None)  # a DecodeImage that reduces has drawn it
@@ -131,13 +126,6 @@ class RandCropImage:
 
     def part(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """A random part (left, top, width, height) of an image."""
-        part_width, part_height = self._size(width, height, rng)
-        left = int(rng.integers(width - part_width + 1))
-        top = int(rng.integers(height - part_height + 1))
-        return left, top, part_width, part_height
-
-    def _size(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int]:
-        """A random (width, height) of the part to cut."""
         low, high = self.ratio
         if self.use_log_aspect:
             aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
@@ -146,17 +134,19 @@ class RandCropImage:
         bound = min(width / height / aspect, height / width * aspect)
         share = rng.uniform(min(self.scale[0], bound), min(self.scale[1], bound))
         area = width * height * share
-        part_width = int(math.sqrt(area * aspect) + 1e-6)  # a full edge must not lose a pixel
-        part_height = int(math.sqrt(area / aspect) + 1e-6)
-        return min(max(part_width, 1), width), min(max(part_height, 1), height)
+        # A full edge must not lose a pixel.
+        part_width = min(max(int(math.sqrt(area * aspect) + 1e-6), 1), width)
+        part_height = min(max(int(math.sqrt(area / aspect) + 1e-6), 1), height)
+        left = int(rng.integers(width - part_width + 1))
+        top = int(rng.integers(height - part_height + 1))
+        return left, top, part_width, part_height
 
 
 @register("transform", aliases=("RandCropImageV2",))
 class RandomCropImage:
     """Cut a window of `size` (a number or [width, height]) at a random place, without resizing.
 
-    Raises:
-        UserError: the image is smaller.
+    UserError for a smaller image.
     """
 
     def __init__(self, size: ImageSize) -> None:
