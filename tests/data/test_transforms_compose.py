@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from ppcls_lite.data.transforms.crop import (
     CenterCrop,
     CropImage,
     CropImageAtRatio,
+    Pad,
+    Padv2,
     RandCropImage,
     RandomCropImage,
 )
 from ppcls_lite.data.transforms.erasing import Cutout, RandomErasing
 from ppcls_lite.data.transforms.orientation import RandFlipImage, RandomRot90, RandomRotation
-from ppcls_lite.data.transforms.pad import Pad, Padv2
 from ppcls_lite.data.transforms.photometric import BlurImage, ColorJitter, RandomGrayscale
 from ppcls_lite.data.transforms.resize import Resize, ResizeImage
 from ppcls_lite.errors import UserError

@@ -9,10 +9,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer, ToCHWImage
 from ppcls_lite.errors import UserError
+
+_PICTURES = ((700, 900), (1200, 800))  # (H, W): wide and high, so that no edge is alike by chance
 
 
 class Compose:
@@ -20,11 +24,8 @@ class Compose:
 
     `to_chw` false leaves the image (H, W, C), as the first part of `split_tail` does. A sample's
     `size` (height, width), set by multi-scale samplers, replaces that of the transforms with
-    `follows_size` and is removed at the end.
-
-    Raises:
-        UserError: an op that needs (H, W, C) stands after the change to (C, H, W), or the
-            reverse.
+    `follows_size` and is removed at the end. UserError where an op that needs (H, W, C) stands
+    after the change to (C, H, W), or the reverse.
     """
 
     def __init__(self, ops: Sequence[Any] | None, to_chw: bool = True) -> None:
@@ -90,3 +91,14 @@ class Compose:
         norms = [op for op in last if isinstance(op, NormalizeImage)]
         starts_chw = any(getattr(op, "channel_first", False) for op in before)
         return len(last) if len(norms) == 1 and norms[0].can_wait and not starts_chw else 0
+
+
+def shape_of(ops: Sequence[Any]) -> tuple[int, int, int]:
+    """(C, H, W) of the images that `ops` give, found by running them; -1: the image decides.
+
+    UserError for transforms that do not fit together, or that cannot be run without chance.
+    """
+    chain = Compose(ops)
+    samples = ({"image": np.zeros((*size, 3), np.uint8)} for size in _PICTURES)
+    first, second = (chain(sample)["image"].shape for sample in samples)
+    return tuple(a if a == b else -1 for a, b in zip(first, second))

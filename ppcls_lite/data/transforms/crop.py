@@ -1,4 +1,4 @@
-"""Crops: the centre (evaluation), a random part resized (ImageNet training), a random window.
+"""Crops (the centre, a random part resized, a random window) and padding, by borders or to a size.
 
 Lists of two numbers are [width, height], as in the reference toolkit, except in `CenterCrop`
 ([height, width], which there comes from paddle.vision). Read next: orientation.py.
@@ -10,12 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Ignored, ImageSize, NonNegativeInt, PositiveFloat, PositiveInt
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
+from ppcls_lite.data.transforms.orientation import colour
 from ppcls_lite.data.transforms.resize import Resizer, width_height
 from ppcls_lite.errors import UserError
 
@@ -165,3 +167,81 @@ def _interval(pair: Any, name: str, limit: float) -> tuple[float, float]:
             + (f" <= {limit:g}" if math.isfinite(limit) else "")
         )
     return float(pair[0]), float(pair[1])
+
+
+_MODES = {
+    "constant": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+    "symmetric": cv2.BORDER_REFLECT,
+}
+
+
+@register("transform")
+@dataclass
+class Pad:
+    """Add `padding` pixels on every side, or [left, top, right, bottom].
+
+    `fill` is the colour of mode "constant", one number or three; "edge" repeats the border,
+    "reflect" mirrors at the last pixel, "symmetric" at its outer side. `backend` has no effect.
+    """
+
+    padding: NonNegativeInt | list[NonNegativeInt]
+    fill: float | list[float] = 0.0
+    padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant"
+    backend: Ignored = "pil"
+
+    def __post_init__(self) -> None:
+        self.borders = [self.padding] * 4 if isinstance(self.padding, int) else self.padding
+        if len(self.borders) != 4:
+            raise UserError(
+                f"Pad: padding has {len(self.borders)} numbers; expected one or "
+                "[left, top, right, bottom]"
+            )
+        self.fill = colour(self.fill, "Pad: fill")
+
+    def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
+        return geometry.pad(sample, self.borders, self.fill, _MODES[self.padding_mode])
+
+
+@register("transform")
+@dataclass
+class Padv2:
+    """Fill up to `size` (a number or [width, height]), or to multiples of `size_divisor`.
+
+    `pad_mode` says where the image lies in the result: 0 top left, 1 centre, 2 bottom right, -1 at
+    `offsets` = [x, y]. The image stays uint8, so that a fractional fill colour is rounded.
+    UserError where the image is larger than `size`.
+    """
+
+    size: ImageSize | None = None
+    size_divisor: PositiveInt = 32
+    pad_mode: Literal[-1, 0, 1, 2] = 0
+    offsets: list[NonNegativeInt] | None = None
+    fill_value: float | list[float] = (127.5, 127.5, 127.5)
+
+    def __post_init__(self) -> None:
+        mode, offsets = self.pad_mode, self.offsets
+        if (mode == -1) != (offsets is not None) or (offsets and len(offsets) != 2):
+            raise UserError(
+                f"Padv2: offsets is {offsets} and pad_mode {mode}; offsets are [x, y] and "
+                "belong to pad_mode -1"
+            )
+        if self.size is not None:
+            self.size = width_height(self.size, "Padv2")
+        self.fill = colour(self.fill_value, "Padv2: fill_value")
+
+    def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
+        height, width = geometry.size_of(sample)
+        step = self.size_divisor
+        new_width, new_height = self.size or (-(-width // step) * step, -(-height // step) * step)
+        room_x, room_y = new_width - width, new_height - height
+        places = {0: (0, 0), 1: (room_x // 2, room_y // 2), 2: (room_x, room_y), -1: self.offsets}
+        left, top = places[self.pad_mode]
+        right, bottom = room_x - left, room_y - top
+        if min(left, top, right, bottom) < 0:
+            raise UserError(
+                f"Padv2: the image of {width}x{height} pixels at {left}, {top} does not fit into "
+                f"{new_width}x{new_height}; put a ResizeImage before it or enlarge 'size'"
+            )
+        return geometry.pad(sample, (left, top, right, bottom), self.fill)

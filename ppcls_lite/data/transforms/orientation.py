@@ -1,4 +1,4 @@
-"""Flips and rotations of the whole image, with boxes and mask. Read next: pad.py."""
+"""Flips and rotations of the whole image, with boxes and mask. Read next: photometric.py."""
 
 from __future__ import annotations
 
