@@ -57,9 +57,7 @@ class Fetcher:
         rank: int = 0,
     ) -> None:
         self.dataset, normalizer = dataset.split_tail()
-        self.batch_transforms = batch_transforms
-        self.on_bad = on_bad
-        self.rank = rank
+        self.batch_transforms, self.on_bad, self.rank = batch_transforms, on_bad, rank
         self.deferred = None if batch_transforms else normalizer
         self._normalizer = normalizer if batch_transforms else None
         self._uint8 = normalizer is not None
@@ -69,9 +67,8 @@ class Fetcher:
     ) -> Fetched:
         """The batch of `keys`; its arrays come from `allocate`.
 
-        Raises:
-            UserError: an unreadable image that must not be replaced, too many in a row, or
-                samples of different sizes.
+        UserError for an unreadable image that must not be replaced, too many in a row, or samples
+        of different sizes.
         """
         fetched = Fetched({}, 0)
         mixes = bool(self.batch_transforms)

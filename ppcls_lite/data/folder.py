@@ -24,14 +24,11 @@ LEAVE_OUT = "without label_file, the folders' names are the classes"
 class FolderDataset(LabeledDataset):
     """`root/<class>/<image>`; the classes are numbered in the order of their names.
 
-    Args:
+    Args: as ImageNetDataset, and
         root: the folder whose sub-folders are the classes.
-        transform_ops: what happens to each image.
         label_file: class names in their order, one a line, `name` or `id name`; give it where
             the training and validation folders might not have the same classes.
         split_file: the images to use, one path below `root` a line; null: all.
-        class_num: number of classes; null: as many as there are.
-        seed: of the augmentations.
     """
 
     def __init__(

@@ -81,8 +81,7 @@ def read_image_list(
         parse_label: turns the label's text into a value or raises ValueError with what was
             expected; None: a line is a path alone.
 
-    Raises:
-        UserError: the file or the root does not exist, or the file is not UTF-8.
+    Raises UserError where the file or the root does not exist, or the file is not UTF-8.
     """
     if delimiter == "\\t":  # '\\t' in single quotes reaches us as two characters
         delimiter = "\t"
@@ -106,11 +105,16 @@ def read_image_list(
     return ImageList(file, PathList(names, root), labels, np.array(lines, np.int64), problems)
 
 
+def some(names: Sequence[Any] | np.ndarray) -> str:
+    """The first of many names, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more
+
+
 def read_lines(file: str) -> list[tuple[int, str]]:
     """The lines of a UTF-8 file that are not blank, stripped, with their numbers from 1.
 
-    Raises:
-        UserError: the file does not exist or is not UTF-8.
+    Raises UserError where the file does not exist or is not UTF-8.
     """
     if not Path(file).is_file():
         raise UserError(

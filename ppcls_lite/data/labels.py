@@ -12,8 +12,6 @@ from pathlib import Path, PurePosixPath
 from ppcls_lite.errors import UserError
 
 BUNDLED = Path(__file__).resolve().parent.parent / "label_lists"
-
-
 NO_NAMES = "in a recipe, -o Infer.PostProcess.class_id_map_file=null answers without names"
 
 

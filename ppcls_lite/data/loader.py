@@ -54,11 +54,8 @@ class Loader:
             `skip_bad` evaluation; a single one is always let pass, unless this is 0.
         prefetch: batches that each worker may be ahead.
 
-    Attributes:
-        bad_files: the unreadable files found so far, path -> reason.
-
-    Raises:
-        UserError: the data set's list has mistakes.
+    `bad_files` are the unreadable ones found so far, path -> reason. Raises UserError where the
+    data set's list has mistakes.
     """
 
     def __init__(
@@ -102,10 +99,8 @@ class Loader:
         """The batches of an epoch from `start_step` on; one epoch at a time.
 
         An evaluation that leaves out bad files gives no batch where none of its images is left.
-
-        Raises:
-            UserError: unreadable images beyond what is allowed, samples that do not form a
-                batch, or a worker that died.
+        Raises UserError for unreadable images beyond what is allowed, samples that do not form a
+        batch, or a worker that died.
         """
         batches = self.batch_sampler.batches(epoch, start_step)
         tasks = enumerate(batches, start_step)
@@ -113,9 +108,7 @@ class Loader:
             results = self._running_pool().run(tasks, self._finish)
         else:
             results = (self._finish(self._fetcher(step, keys)) for step, keys in tasks)
-        for batch in results:
-            if batch:
-                yield batch
+        yield from filter(None, results)
 
     def close(self) -> None:
         """End the worker processes; the next epoch starts new ones."""
@@ -125,9 +118,8 @@ class Loader:
 
     def _running_pool(self) -> workers.WorkerPool:
         if self._pool is None or self._pool.closed:
-            self._pool = workers.WorkerPool(
-                self._fetcher, self.num_workers, self.use_shared_memory, self.prefetch
-            )
+            shared = (self.use_shared_memory, self.prefetch)
+            self._pool = workers.WorkerPool(self._fetcher, self.num_workers, *shared)
         return self._pool
 
     def _finish(self, fetched: Fetched) -> Batch:

@@ -113,9 +113,7 @@ class DistributedBatchSampler(BatchSampler):
 
     Args:
         batch_size: images a step on each rank.
-        shuffle: a new order in every epoch.
         drop_last: leave out the last, smaller batch.
-        seed: the order depends on it and on the epoch only.
     """
 
     def __init__(
@@ -149,7 +147,6 @@ class MultiScaleSampler(BatchSampler):
         is_training: False takes the first scale only and keeps the list's order.
         shuffle: a new order in every epoch (training only).
         drop_last: leave out the last batch where it is smaller than its size allows.
-        seed: the order and the sizes depend on it.
     """
 
     changes_size = True

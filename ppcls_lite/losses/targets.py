@@ -1,6 +1,6 @@
 """What losses and metrics read from a batch, whichever of the accepted shapes it comes in.
 
-Read next: cross_entropy.py, multilabel.py, ../metrics/base.py.
+Read next: cross_entropy.py, ../metrics/base.py.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ An attribute is predicted where its sigmoid is above one half. Labels come in th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -32,12 +33,11 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 @register("metric")
+@dataclass(eq=False)
 class AccuracyScore(CountingMetric):
     """Share of right attributes (base "label"), or of images with all of them right ("sample")."""
 
-    def __init__(self, base: Literal["label", "sample"] = "label") -> None:
-        super().__init__()
-        self.base = base
+    base: Literal["label", "sample"] = "label"
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         score, label = _scores_and_labels(outputs, batch)
@@ -57,9 +57,6 @@ class HammingDistance(CountingMetric):
 
     higher_is_better = False
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         score, label = _scores_and_labels(outputs, batch)
         known = label >= 0
@@ -70,6 +67,7 @@ class HammingDistance(CountingMetric):
 
 
 @register("metric")
+@dataclass(eq=False)
 class ATTRMetric(CountingMetric):
     """Attribute-recognition scores (Li et al. 2016, "RAP", arXiv 1603.07054).
 
@@ -80,9 +78,7 @@ class ATTRMetric(CountingMetric):
     precision and the mean recall; here it takes each attribute's own recall.
     """
 
-    def __init__(self, threshold: Probability = 0.5) -> None:
-        super().__init__()
-        self.threshold = threshold
+    threshold: Probability = 0.5
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         score, label = _scores_and_labels(outputs, batch)
@@ -123,6 +119,7 @@ class ATTRMetric(CountingMetric):
 
 
 @register("metric")
+@dataclass(eq=False)
 class MultiLabelMAP(ScoringMetric):
     """Mean average precision over the attributes that occur.
 
@@ -132,9 +129,7 @@ class MultiLabelMAP(ScoringMetric):
     the order of the images does not matter.
     """
 
-    def __init__(self, map_type: Literal["integral", "11point"] = "integral") -> None:
-        super().__init__()
-        self.map_type = map_type
+    map_type: Literal["integral", "11point"] = "integral"
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         score, label = _scores_and_labels(outputs, batch)

@@ -11,8 +11,7 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import PositiveInt
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of, output_of
-from ppcls_lite.metrics.base import CountingMetric, Metric, Outputs, State
-from ppcls_lite.metrics.of_network import OfNetwork
+from ppcls_lite.metrics.base import CountingMetric, Metric, OfNetwork, Outputs, State
 
 
 @register("metric")

@@ -36,32 +36,25 @@ if TYPE_CHECKING:
     Named = list[tuple[str, paddle.Tensor]]
 
 
-@register("regularizer")
 @dataclass
-class L1:
+class _Penalty:
+    coeff: NonNegativeFloat
+
+    def build(self) -> Any:
+        """Paddle's form of it."""
+        import paddle
+
+        return getattr(paddle.regularizer, f"{type(self).__name__}Decay")(self.coeff)
+
+
+@register("regularizer")
+class L1(_Penalty):
     """Penalty coeff * sum |w|."""
 
-    coeff: NonNegativeFloat
-
-    def build(self) -> Any:
-        """Paddle's form of it."""
-        from paddle.regularizer import L1Decay
-
-        return L1Decay(self.coeff)
-
 
 @register("regularizer")
-@dataclass
-class L2:
+class L2(_Penalty):
     """Penalty coeff / 2 * sum w^2."""
-
-    coeff: NonNegativeFloat
-
-    def build(self) -> Any:
-        """Paddle's form of it."""
-        from paddle.regularizer import L2Decay
-
-        return L2Decay(self.coeff)
 
 
 @dataclass

@@ -10,8 +10,7 @@ import paddle
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.metrics.confusion import ConfusionMatrix
-from ppcls_lite.metrics.confusion_picture import draw
+from ppcls_lite.metrics.confusion import ConfusionMatrix, draw
 from ppcls_lite.metrics.multilabel import (
     AccuracyScore,
     ATTRMetric,
