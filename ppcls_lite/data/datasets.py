@@ -1,9 +1,8 @@
 """What all data sets share, and those on list files; names and arguments as in PaddleClas.
 
-`dataset[SampleKey(index, epoch, size)]` reads, augments and returns one sample. Its random
-numbers depend on (seed, epoch, index) and on nothing else, so that the same run sees the same
-images whatever the number of worker processes, and after a resume. A data set raises ImageError
-for a file that cannot be read; the loader decides what happens then.
+`dataset[SampleKey(index, epoch, size)]` reads, augments and returns one sample. Its random numbers
+depend on (seed, epoch, index) only, so that a run sees the same images whatever the number of
+workers, and after a resume.
 Read before: image_list.py. Read next: folder.py, transforms/compose.py, loader.py.
 """
 
@@ -79,7 +78,7 @@ class ImageDataset:
     def annotate(self, index: int) -> dict[str, Any]:
         """What is known about an image, for its sample: before the transforms, in new arrays.
 
-        ImageError where a file of the annotation, as a mask, cannot be read.
+        Raises ImageError where a file of the annotation, as a mask, cannot be read.
         """
         return {}
 
@@ -103,7 +102,7 @@ class ImageDataset:
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         """The finished sample of a located key; an int stands for `locate(SampleKey(index))`.
 
-        ImageError where the file is missing or is no readable image.
+        Raises ImageError where the file is missing or is no readable image.
         """
         if not isinstance(key, SampleKey):
             key = self.locate(SampleKey(range(len(self))[key]))
@@ -211,7 +210,6 @@ class ImageNetDataset(LabeledDataset):
     Args:
         image_root: the folder that relative paths start from.
         cls_label_path: the list file.
-        transform_ops: what happens to each image.
         delimiter: between path and label; null: the last space or tab.
         relabel: number the labels that occur from 0 in ascending order.
         class_num: number of classes; null: as many as the list has.

@@ -37,12 +37,11 @@ def new_arrays(specs: Specs) -> dict[str, np.ndarray]:
 class Fetcher:
     """Makes batches of `dataset`: `fetcher(step, keys)`.
 
-    Where nothing is mixed, the normalisation is left out: images stay uint8 (N, H, W, C), a
-    quarter of the bytes on their way between processes, and `deferred` holds the normalizer that
-    the receiver applies. Batch transforms need finished images, so before them it happens here.
+    Where nothing is mixed, images stay uint8 (N, H, W, C), a quarter of the bytes on their way
+    between processes, and `deferred` holds the normalizer that the receiver applies. Batch
+    transforms need finished images, so before them the normalisation happens here.
 
     Args:
-        dataset: as described in datasets.py.
         batch_transforms: called in turn as `op(batch, rng)` on the stacked arrays.
         on_bad: what happens to an unreadable image: "replace" takes another sample, "skip"
             makes the batch smaller, "raise" stops.

@@ -1,12 +1,11 @@
 """Loader: batches of Paddle tensors from a data set, epoch by epoch.
 
-What it guarantees: the batches of an epoch are a function of (seed, epoch, step) and not of the
-number of workers, so `epoch(e, start_step=s)` goes on exactly where an interrupted run stopped;
-an unreadable image never passes unnoticed; mistakes of the user arrive as UserError.
+The batches of an epoch are a function of (seed, epoch, step) and not of the number of workers, so
+`epoch(e, start_step=s)` goes on exactly where an interrupted run stopped; an unreadable image never
+passes unnoticed; mistakes of the user arrive as UserError.
 
 Normalisation is done once per batch: on the GPU with a few Paddle operators, on the CPU with one
-table look-up per byte straight out of the shared buffer (0.1 ms per 224x224 image, where the same
-Paddle operators take 1.4 ms); Paddle then takes the array as it is, without another copy.
+table look-up per byte (0.1 ms per 224x224 image, where the same Paddle operators take 1.4 ms).
 Read before: samplers.py, fetch.py, workers.py.
 """
 
@@ -38,24 +37,20 @@ class Loader:
     """Batches of `dataset` as `batch_sampler` cuts them.
 
     A batch is a dict: `image` (N, C, H, W) float32, what else the data set's `batch_keys` name
-    (`label` (N,) int64, for example), and `index` (N,) int64, the place of each image in the
-    data set.
+    (`label` (N,) int64, for example), and `index` (N,) int64, each image's place in the data set.
+    `bad_files` are the unreadable files found so far, path -> reason.
 
     Args:
-        dataset: see datasets.py.
         batch_sampler: a sampler on which `bind` was called.
         batch_transforms: mixup and the like, called as `op(batch, rng)` on numpy arrays.
         num_workers: processes that read images, at most one per CPU core; 0 reads in this one.
         use_shared_memory: False sends batches through sockets instead (slower).
-        training: in training another image takes the place of an unreadable one; in evaluation
-            that would change the score, so it is an error.
+        training: another image takes the place of an unreadable one; in an evaluation that would
+            change the score, so it is an error.
         skip_bad: in evaluation, leave unreadable images out.
-        max_bad_ratio: share of unreadable images among those read that stops a training or a
-            `skip_bad` evaluation; a single one is always let pass, unless this is 0.
+        max_bad_ratio: share of unreadable images among those read that is an error (UserError);
+            a single one is always let pass, unless this is 0.
         prefetch: batches that each worker may be ahead.
-
-    `bad_files` are the unreadable ones found so far, path -> reason. Raises UserError where the
-    data set's list has mistakes.
     """
 
     def __init__(
@@ -98,7 +93,6 @@ class Loader:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from `start_step` on; one epoch at a time.
 
-        An evaluation that leaves out bad files gives no batch where none of its images is left.
         Raises UserError for unreadable images beyond what is allowed, samples that do not form a
         batch, or a worker that died.
         """

@@ -1,9 +1,8 @@
 """Which samples form which batch: the order of an epoch, cut into batches, shared among ranks.
 
-A sampler is a pure function of (seed, epoch): a run that stops in step 700 of epoch 12 asks for
-`batches(12, start_step=700)` and gets the batches that it missed. All ranks draw the same order
-and take neighbouring blocks of it, so that two ranks with 16 images see in each step what one
-rank with 32 sees. Multi-scale batches: Mehta et al., MobileViT (arXiv 2110.02178), section 3.2.
+A sampler is a pure function of (seed, epoch): a resumed run asks for `batches(12, start_step=700)`
+and gets the batches that it missed. All ranks draw the same order and take neighbouring blocks of
+it, so that two ranks with 16 images see in each step what one rank with 32 sees.
 Read next: loader.py.
 """
 
@@ -53,9 +52,9 @@ class BatchSampler:
     ) -> BatchSampler:
         """Set the number of samples and this process's place among `num_replicas`; returns self.
 
-        Training fills the last step up with samples from the epoch's beginning until every rank
-        has equally many. An evaluation counts every sample exactly once, so the last step may
-        be smaller on some ranks, or missing.
+        Training fills the last step up with samples from the epoch's beginning, so that every rank
+        has equally many. An evaluation counts every sample exactly once, so the last step may be
+        smaller on some ranks, or missing.
         """
         if length < 1:
             raise UserError("the data set is empty: there is nothing to draw batches from")
@@ -109,11 +108,9 @@ class BatchSampler:
 
 @register("sampler")
 class DistributedBatchSampler(BatchSampler):
-    """Batches of one size; the sampler of a recipe that names none.
+    """Batches of one size, `batch_size` on each rank; the sampler of a recipe that names none.
 
-    Args:
-        batch_size: images a step on each rank.
-        drop_last: leave out the last, smaller batch.
+    `drop_last` leaves out the last, smaller batch.
     """
 
     def __init__(
@@ -136,16 +133,15 @@ class DistributedBatchSampler(BatchSampler):
 class MultiScaleSampler(BatchSampler):
     """Batches whose image size changes from step to step, with about equally many pixels each.
 
-    Which size a step has is drawn once from the seed: every epoch and every rank has the same
-    number of steps, and all ranks have the same size in a step.
+    Mehta et al., MobileViT (arXiv 2110.02178), section 3.2. Which size a step has is drawn once
+    from the seed: the same for every epoch and rank.
 
     Args:
         scales: sides of square images, or [width, height] pairs.
-        first_bs: images a step on each rank at the first scale; a batch of images with four
-            times the pixels has a quarter of it.
+        first_bs: images a step on each rank at the first scale; others in inverse proportion to
+            their pixels.
         divided_factor: sides are rounded down to a multiple of it (the network's stride).
         is_training: False takes the first scale only and keeps the list's order.
-        shuffle: a new order in every epoch (training only).
         drop_last: leave out the last batch where it is smaller than its size allows.
     """
 

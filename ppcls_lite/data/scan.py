@@ -1,9 +1,7 @@
 """Looks for mistakes in the data before training: all of them, in one report.
 
-Malformed lines and labels out of range were noted when the lists were read; here the files
-themselves are looked for and duplicates are found. Existence is checked one folder at a time: one
-listing instead of 1,300 single questions, which matters on a network drive.
-Read before: image_list.py, datasets.py.
+Existence is checked one folder at a time: one listing instead of 1,300 single questions, which
+matters on a network drive. Read before: image_list.py, datasets.py.
 """
 
 from __future__ import annotations

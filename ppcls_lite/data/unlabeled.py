@@ -1,10 +1,8 @@
 """Images without labels, alone or beside a labelled list, for losses that follow a teacher.
 
-The pool is a folder, or a list of which only the paths count. Its images get the label -1
-(`UNLABELED`); losses and metrics that compare with labels pass over them. Which images of the pool
-an epoch sees is, as everything in the data path, a function of (seed, epoch).
-Why unlabelled images help a student: Cui et al., SSLD (arXiv 2103.05959).
-Read before: datasets.py. Read next: select_unlabeled.py (which images of a large pool to take).
+Their label is -1 (`UNLABELED`); losses and metrics that compare with labels pass over them. Which
+images of the pool an epoch sees is a function of (seed, epoch).
+Cui et al., SSLD (arXiv 2103.05959). Read before: datasets.py.
 """
 
 from __future__ import annotations
@@ -30,8 +28,9 @@ UNLABELED = -1  # the label of an image without one
 class UnlabeledDataset(LabeledDataset):
     """Images without labels, and beside them, as in ImageNetDataset, those of a list with labels.
 
-    Over a recipe for ImageNetDataset it takes three keys: `name`, `unlabeled_root`, and `ratio` or
-    `unlabeled_list`. With `cls_label_path: null` all images are unlabelled.
+    `paths` and `labels` are those of the labelled images, then those of the whole pool. `len`
+    counts the images of an epoch, which are fewer with `ratio`. Raises UserError where a file or
+    folder is missing, or `ratio` asks for more than the pool has.
 
     Args: as ImageNetDataset, and
         unlabeled_root: the pool: the images in this folder and below it, in a fixed order, or the
@@ -41,11 +40,7 @@ class UnlabeledDataset(LabeledDataset):
         ratio: unlabelled images for each labelled one in an epoch. The epochs go through the
             whole pool in a random order before an image comes again. null: each epoch has the
             whole pool.
-        seed: of the augmentations, and of which images an epoch takes.
-
-    `paths` and `labels` are those of the labelled images, then those of the whole pool, whose
-    labels are -1. `len` counts the images of an epoch, which are fewer with `ratio`. Raises
-    UserError where a file or folder is missing, or `ratio` asks for more than the pool has.
+        cls_label_path: the list with labels; null: all images are unlabelled.
     """
 
     def __init__(

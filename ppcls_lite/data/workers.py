@@ -1,18 +1,17 @@
 """Worker processes that make batches.
 
-Why not paddle.io.DataLoader? Measured on Paddle 3.3.1: a worker that is killed is noticed after
-five seconds, and neither that nor an error in a worker reaches the training loop with its own
-message ("Blocking queue is killed"); every epoch leaves six open files behind; leaving an epoch
-early leaves its processes and its files in /dev/shm; persistent workers wait half a second
+Why not paddle.io.DataLoader? Measured on Paddle 3.3.1: a killed worker is noticed after five
+seconds, its message or an error's does not reach the training loop; epochs leave open files behind,
+and leaving one early its processes and files in /dev/shm; persistent workers wait half a second
 between epochs. Here:
 
 - Workers are forked once, with the first batch, and live until the pool is closed.
-- A task goes to the workers in turn and results are taken in the same order, so there is no
-  queue between them: each worker has one socket and `prefetch` buffers of its own.
+- A task goes to the workers in turn and results are taken in the same order, so there is no queue
+between them: each worker has one socket and `prefetch` buffers of its own.
 - Batches travel in nameless shared memory, which cannot be left behind (shared_buffer.py).
 - The parent waits for the next result and for the death of any worker at the same time.
-- Workers leave Ctrl-C, SIGTERM and SIGUSR1/2 to the parent, which may want to save a checkpoint
-  first, and end when they are left alone.
+- Workers leave signals to the parent, which may want to save a checkpoint first, and end when they
+are left alone.
 
 Read before: fetch.py, shared_buffer.py. Read next: loader.py.
 """
@@ -54,13 +53,10 @@ def available() -> bool:
 
 
 class WorkerPool:
-    """Processes that run `fetcher` on tasks.
+    """`num_workers` processes that run `fetcher` on tasks.
 
-    Args:
-        fetcher: makes a batch from a step and its keys.
-        num_workers: number of processes.
-        share_memory: False sends the batches through the sockets: slower, but needs no memfd.
-        prefetch: batches that each worker may be ahead.
+    `share_memory` False sends the batches through the sockets: slower, but needs no memfd.
+    `prefetch` is how many batches each worker may be ahead.
     """
 
     def __init__(
@@ -91,9 +87,7 @@ class WorkerPool:
         """`convert(batch)` of every task (step, keys), in order.
 
         The arrays of a batch lie in a buffer that is used again: `convert` copies what it keeps.
-
-        Raises:
-            UserError: a worker died, or met a mistake of the user's.
+        Raises UserError where a worker died, or met a mistake of the user's.
         """
         self._run += 1  # results of a run that was left early are thrown away
         run = self._run
