@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -50,7 +51,6 @@ class Loader:
         skip_bad: in evaluation, leave unreadable images out.
         max_bad_ratio: share of unreadable images among those read that is an error (UserError);
             a single one is always let pass, unless this is 0.
-        prefetch: batches that each worker may be ahead.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Loader:
         training: bool = True,
         skip_bad: bool = False,
         max_bad_ratio: float = 0.01,
-        prefetch: int = 2,
     ) -> None:
         if dataset.problems:
             raise UserError("\n  ".join(["mistakes in the data:", *dataset.problems]))
@@ -79,7 +78,6 @@ class Loader:
         self.num_workers = usable_workers(num_workers)
         self.use_shared_memory = use_shared_memory
         self.max_bad_ratio = max_bad_ratio
-        self.prefetch = prefetch
         self.bad_files: dict[str, str] = {}
         self._read = 0
         on_bad = "replace" if training else "skip" if skip_bad else "raise"
@@ -112,8 +110,7 @@ class Loader:
 
     def _running_pool(self) -> workers.WorkerPool:
         if self._pool is None or self._pool.closed:
-            shared = (self.use_shared_memory, self.prefetch)
-            self._pool = workers.WorkerPool(self._fetcher, self.num_workers, *shared)
+            self._pool = workers.WorkerPool(self._fetcher, self.num_workers, self.use_shared_memory)
         return self._pool
 
     def _finish(self, fetched: Fetched) -> Batch:
@@ -149,7 +146,7 @@ class Loader:
 @functools.cache  # says it once, not for every loader
 def usable_workers(wanted: int) -> int:
     """`wanted`, but no more than one process per CPU core; 0 where processes are not supported."""
-    if wanted and not workers.available():
+    if wanted and sys.platform != "linux":
         log.info("num_workers: %d -> 0, worker processes are only supported on Linux", wanted)
         return 0
     cores = usable_cores() if wanted else 0

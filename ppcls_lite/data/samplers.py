@@ -42,10 +42,7 @@ class BatchSampler:
     changes_size: bool = False  # whether the keys have a `size` that differs from step to step
 
     def __init__(self, seed: int, shuffle: bool, drop_last: bool) -> None:
-        self.seed = seed
-        self.shuffle = shuffle
-        self.drop_last = drop_last
-        self._steps: list[Step] | None = None
+        self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
 
     def bind(
         self, length: int, num_replicas: int = 1, rank: int = 0, evaluation: bool = False
@@ -58,8 +55,6 @@ class BatchSampler:
         """
         if length < 1:
             raise UserError("the data set is empty: there is nothing to draw batches from")
-        if not 0 <= rank < num_replicas:
-            raise ValueError(f"rank {rank} is not one of {num_replicas} ranks")
         self.length, self.num_replicas, self.rank = length, num_replicas, rank
         self.evaluation = evaluation
         steps, start = [], 0
@@ -83,14 +78,14 @@ class BatchSampler:
 
     def __len__(self) -> int:
         """Steps an epoch on this rank: the same for every epoch."""
-        return len(self._bound())
+        return len(self._steps)
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[list[SampleKey]]:
         """The batches of an epoch on this rank, from `start_step` on."""
         order = np.arange(self.length)
         if self.shuffle:  # the last numbers keep this stream apart from those of the samples
             order = np.random.default_rng((self.seed, epoch, 0, 0, 1)).permutation(self.length)
-        for step in self._bound()[start_step:]:
+        for step in self._steps[start_step:]:
             yield [SampleKey(i, epoch, step.size) for i in self._share(order, step).tolist()]
 
     def _share(self, order: np.ndarray, step: Step) -> np.ndarray:
@@ -100,17 +95,12 @@ class BatchSampler:
         block = np.concatenate([block, np.resize(order, missing)])
         return np.array_split(block, self.num_replicas)[self.rank]
 
-    def _bound(self) -> list[Step]:
-        if self._steps is None:
-            raise RuntimeError("a sampler needs bind(length) before its first batch")
-        return self._steps
-
 
 @register("sampler")
 class DistributedBatchSampler(BatchSampler):
-    """Batches of one size, `batch_size` on each rank; the sampler of a recipe that names none.
+    """Batches of one size; the sampler of a recipe that names none.
 
-    `drop_last` leaves out the last, smaller batch.
+    `batch_size` counts on each rank; `drop_last` leaves out the last, smaller batch.
     """
 
     def __init__(

@@ -7,11 +7,11 @@ between epochs. Here:
 
 - Workers are forked once, with the first batch, and live until the pool is closed.
 - A task goes to the workers in turn and results are taken in the same order, so there is no queue
-between them: each worker has one socket and `prefetch` buffers of its own.
+  between them: each worker has one socket and PREFETCH buffers of its own.
 - Batches travel in nameless shared memory, which cannot be left behind (shared_buffer.py).
 - The parent waits for the next result and for the death of any worker at the same time.
 - Workers leave signals to the parent, which may want to save a checkpoint first, and end when they
-are left alone.
+  are left alone.
 
 Read before: fetch.py, shared_buffer.py. Read next: loader.py.
 """
@@ -26,7 +26,6 @@ import mmap
 import multiprocessing
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -44,25 +43,17 @@ log = logging.getLogger("ppcls_lite")
 Result = TypeVar("Result")
 
 PATIENCE = 60.0  # seconds without a batch before the log says so
+PREFETCH = 2  # batches that each worker may be ahead
 IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
-
-
-def available() -> bool:
-    """Whether worker processes work on this system (elsewhere the loader reads in the process)."""
-    return sys.platform == "linux"
 
 
 class WorkerPool:
     """`num_workers` processes that run `fetcher` on tasks.
 
     `share_memory` False sends the batches through the sockets: slower, but needs no memfd.
-    `prefetch` is how many batches each worker may be ahead.
     """
 
-    def __init__(
-        self, fetcher: Fetcher, num_workers: int, share_memory: bool = True, prefetch: int = 2
-    ) -> None:
-        self.prefetch = prefetch
+    def __init__(self, fetcher: Fetcher, num_workers: int, share_memory: bool = True) -> None:
         self._run = 0
         self._workers: list[_Worker] = []
         # Runs before multiprocessing waits for its children, and when the pool is collected.
@@ -73,7 +64,7 @@ class WorkerPool:
             held = [worker.connection for worker in self._workers] + [ours]
             process = context.Process(
                 target=_work,
-                args=(theirs, held, fetcher, share_memory, prefetch, os.getpid()),
+                args=(theirs, held, fetcher, share_memory, os.getpid()),
                 name=f"ppcls_lite-data-{number}",
                 daemon=True,
             )
@@ -100,7 +91,7 @@ class WorkerPool:
                 waiting.append(worker)
 
         try:
-            for _ in range(self.prefetch):
+            for _ in range(PREFETCH):
                 for worker in self._workers:
                     give(worker)
             while waiting:
@@ -160,13 +151,12 @@ class WorkerPool:
         how = f"ended with exit code {code}"
         if code is not None and code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
-        why = ""
         if code == -signal.SIGKILL:
-            why = (
+            how += (
                 "; usually the machine or container ran out of memory: use fewer "
                 "DataLoader.<split>.loader.num_workers or a smaller batch_size"
             )
-        raise UserError(f"a data worker (process {pid}) {how}{why}")
+        raise UserError(f"a data worker (process {pid}) {how}")
 
 
 class _Worker:
@@ -194,7 +184,6 @@ def _work(
     inherited: list[connection.Connection],
     fetcher: Fetcher,
     share_memory: bool,
-    prefetch: int,
     parent: int,
 ) -> None:
     """The life of a worker."""
@@ -205,9 +194,9 @@ def _work(
     watch_parent(parent)
     gc.freeze()  # a collection would touch, and so copy, all memory shared with the parent
     cv2.setNumThreads(0)  # the processes are the parallelism
-    buffers = [SharedBuffer() for _ in range(prefetch)]
+    buffers = [SharedBuffer() for _ in range(PREFETCH)]
     for count in itertools.count():
-        slot = count % prefetch
+        slot = count % PREFETCH
         try:
             run, step, keys = conn.recv()
             if share_memory:
@@ -220,11 +209,7 @@ def _work(
 
 
 def _send_shared(
-    conn: connection.Connection,
-    run: int,
-    result: Fetched | BaseException,
-    slot: int,
-    buffer: SharedBuffer,
+    conn: connection.Connection, run: int, result: Any, slot: int, buffer: SharedBuffer
 ) -> None:
     """Send a result without its arrays, and the buffer they lie in if the parent lacks it."""
     specs = None

@@ -23,8 +23,8 @@ Counted = Literal["images", "labels", "weights"]
 class Loss(nn.Layer):
     """`loss(outputs, batch)` gives named scalars, each a mean times the loss's weight.
 
-    divides_by: what all its terms are means over: the images of the batch, those of them that have
-        a label, or a sum of weights. Other than for images, `denominator` is overridden.
+    divides_by: what its terms are means over: the images, those that have a label, or a sum of
+    weights. Other than for images, `denominator` is overridden.
     """
 
     divides_by: Counted = "images"

@@ -34,11 +34,9 @@ class CELoss(Loss):
 
         loss = - sum_ic w_c t_ic log p_ic / sum_ic w_c t_ic
 
-    which is the mean over the batch without weights, and the weighted mean for class ids.
-    Images without label (class id -1) do not count; the value is 0 where all are such.
-    `epsilon` smooths every target, also a soft one: (1 - epsilon) t + epsilon / C.
-    Soft labels (from mixup, cutmix, a data set) are used as given; PaddleClas 2.6 passes them
-    through a softmax when `epsilon` is not set, which flattens them.
+    Images without label (class id -1) do not count; the value is 0 where all are such. `epsilon`
+    smooths every target, also a soft one: (1 - epsilon) t + epsilon / C. Soft labels are used as
+    given; PaddleClas 2.6 passes them through a softmax when `epsilon` is not set.
 
     Args:
         weight: factor of this term in the sum of all terms.
@@ -98,9 +96,7 @@ class CELoss(Loss):
 class MultiLabelLoss(Loss):
     """Sigmoid cross entropy of each attribute; unknown attributes (-1) do not count.
 
-    Args:
-        weight: factor of this term in the sum of all terms.
-        epsilon: label smoothing, (1 - epsilon) t + epsilon / C, below 1; 0 or None for none.
+    Args: weight and epsilon as in CELoss, and
         size_sum: sum over the attributes of an image instead of their mean.
         weight_ratio: weigh an attribute with frequency r by exp(1 - r) where it is present and
             by exp(r) where it is absent; needs `label_ratio: true` in the data set.

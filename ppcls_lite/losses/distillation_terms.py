@@ -1,8 +1,7 @@
 """The distillation losses of a recipe, each over named networks: `outputs[name]` by `Arch.models`.
 
 `DistillationXLoss` compares pairs (student, teacher), or each of several networks with the labels.
-A term is called after both: `DMLLoss_Student_Teacher`, `CELoss_Student`. Labels of -1 mark images
-without one: CELoss and DKDLoss leave them out, the others need no labels. No gradient is stopped
+A term is called after both: `DMLLoss_Student_Teacher`, `CELoss_Student`. No gradient is stopped
 here: a frozen teacher has none, and in mutual learning both networks learn.
 Read before: distillation.py (the formulas).
 """

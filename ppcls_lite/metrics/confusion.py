@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from paddle import Tensor
@@ -18,16 +17,6 @@ from ppcls_lite.losses.targets import is_soft, logits_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State
 
 NAMED_CLASSES = 30  # more would not be legible on the picture's axes
-
-
-class ClassScores(NamedTuple):
-    """One class: shares between 0 and 1 (0 where nothing can be divided), and its image count."""
-
-    class_id: int
-    precision: float
-    recall: float
-    f1: float
-    support: int
 
 
 @register("metric")
@@ -65,37 +54,26 @@ class ConfusionMatrix(CountingMetric):
         }
 
     @property
-    def matrix(self) -> np.ndarray | None:
-        """Counts (class_num, class_num) int64: rows are labels, columns predictions.
-
-        None before the first update.
-        """
-        return self.state().get("matrix")
+    def matrix(self) -> np.ndarray:
+        """Counts (class_num, class_num) int64: rows are labels, columns predictions."""
+        return self.state()["matrix"]
 
     def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
         table, picture = folder / "per_class.txt", folder / "confusion_matrix.png"
         table.write_text(self.table(names) + "\n", encoding="utf-8")
-        draw(self.state()["matrix"], picture, names)
+        draw(self.matrix, picture, names)
         return [table, picture]
 
-    def per_class(self) -> list[ClassScores]:
-        """The scores of every class, in the order of the class ids."""
-        matrix = self.matrix
-        if matrix is None:
-            return []
-        columns = [*_scores(matrix), matrix.sum(axis=1)]
-        rows = zip(*(column.tolist() for column in columns))
-        return [ClassScores(class_id, *row) for class_id, row in enumerate(rows)]
-
     def table(self, names: Sequence[str] | None = None) -> str:
-        """`per_class` as text, one class a line, with the classes' names where given."""
-        rows = self.per_class()
-        titles = [names[row.class_id] if names else str(row.class_id) for row in rows]
+        """The scores of every class as text, one a line, with the classes' names where given."""
+        matrix = self.matrix
+        titles = [names[i] if names else str(i) for i in range(len(matrix))]
         width = max(len("class"), *map(len, titles))
         lines = [f"{'class':<{width}}  precision  recall      f1  images"]
-        for title, row in zip(titles, rows):
-            scores = f"{row.precision:9.4f}  {row.recall:6.4f}  {row.f1:6.4f}"
-            lines.append(f"{title:<{width}}  {scores}  {row.support:6d}")
+        rows = zip(titles, *_scores(matrix), matrix.sum(axis=1))
+        for title, precision, recall, f1, images in rows:
+            text = f"{precision:9.4f}  {recall:6.4f}  {f1:6.4f}"
+            lines.append(f"{title:<{width}}  {text}  {images:6d}")
         return "\n".join(lines)
 
 

@@ -74,8 +74,8 @@ class ATTRMetric(CountingMetric):
     `mA`: mean over the attributes of the mean of positive and negative recall. `label_f1`,
     `label_pos_recall`, `label_neg_recall`: means over the attributes. `ins_precision`,
     `ins_recall`, `ins_accuracy`: means over the images, of their sets of attributes; `ins_f1` is
-    the harmonic mean of the first two. PaddleClas computes label_f1 from each attribute's
-    precision and the mean recall; here it takes each attribute's own recall.
+    the harmonic mean of the first two. PaddleClas computes label_f1 with the mean recall instead of
+    each attribute's.
     """
 
     threshold: Probability = 0.5
@@ -123,10 +123,9 @@ class ATTRMetric(CountingMetric):
 class MultiLabelMAP(ScoringMetric):
     """Mean average precision over the attributes that occur.
 
-    `integral`: area under the precision-recall curve, precision taken at each recall step (as
-    scikit-learn's average_precision_score); `11point`: mean over recall 0, 0.1 ... 1 of the best
-    precision at that recall or above (Pascal VOC 2007). Equal scores count as one step, so that
-    the order of the images does not matter.
+    `integral`: area under the precision-recall curve, as scikit-learn's average_precision_score;
+    `11point`: mean over recall 0, 0.1 ... 1 of the best precision at that recall or above (Pascal
+    VOC 2007). Equal scores count as one step, so that the images' order does not matter.
     """
 
     map_type: Literal["integral", "11point"] = "integral"

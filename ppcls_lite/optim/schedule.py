@@ -1,10 +1,9 @@
 """Learning-rate schedules: `schedule(step) -> rate`, a pure function of the update's number.
 
-The trainer sets the rate before every update, so that a resumed run needs no scheduler state; only
-`ReduceOnPlateau` has one. Names, arguments and values are those of PaddleClas, counted as it
-counts: `warmup_epoch` epochs rise in a line from `warmup_start_lr` to the schedule's rate, and the
-schedule proper begins after them. With `by_epoch` the rate changes only between epochs.
-Read next: optimizers.py.
+The trainer sets the rate before every update, so that a resumed run needs no scheduler state.
+Names, arguments and values are those of PaddleClas: `warmup_epoch` epochs rise in a line from
+`warmup_start_lr` to the schedule's rate, and the schedule proper begins after them. With `by_epoch`
+the rate changes only between epochs. Read next: optimizers.py.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ class Schedule(ABC):
     recipe sets where `base_batch_size` asks for it.
 
     A schedule that `follows_score` is told the main score of every evaluation, `observe(score)`,
-    and a checkpoint keeps what it has seen, `state()` and `load_state(state)`. Any other is a
-    function of the step alone.
+    and a checkpoint keeps what it has seen, `state()` and `load_state(state)`.
     """
 
     epochs: PositiveInt
@@ -179,9 +177,8 @@ class MultiStepDecay(FromRate):
 class Piecewise(Schedule):
     """The rates `values`, changing at `decay_epochs` (epochs after the warm-up).
 
-    `learning_rate` alone stands for a tenth of it every 30 epochs, which is what PaddleClas makes
-    of it even where values are given. Its MobileNetV1 recipes give both, in agreement; a
-    learning_rate that contradicts the values is an error here.
+    `learning_rate` alone stands for a tenth of it every 30 epochs. PaddleClas makes that of it even
+    where values are given; here a learning_rate that contradicts the values is an error.
     """
 
     decay_epochs: list[NonNegativeFloat] | None = None
@@ -257,8 +254,7 @@ class OneCycleLR(Schedule):
 
     Smith and Topin 2017 (arXiv 1708.07120). The rise from max_learning_rate / divide_factor takes
     the share `phase_pct` of the run; with `three_phase` the rate falls as long again to where it
-    began before the last, long fall. The cycle is as long as the run, so leave out the warm-up,
-    which is only here because PaddleClas has it, and which would cut off the cycle's end.
+    began before the last, long fall. Leave out the warm-up, which would cut off the cycle's end.
     """
 
     max_learning_rate: PositiveFloat
@@ -299,10 +295,9 @@ class OneCycleLR(Schedule):
 class ReduceOnPlateau(FromRate):
     """Multiplies the rate by factor after `patience` evaluations without a better score.
 
-    The trainer reports the main score of every evaluation with `observe`; the scores are the
-    state, and the rate follows from them. `mode: max` (the default) takes a higher score as
-    better, as for accuracy. PaddleClas also observes the score but defaults to `min`, which lowers
-    the rate while the network gets better.
+    The scores that the trainer reports with `observe` are the state, and the rate follows from
+    them. `mode: max` takes a higher score as better; PaddleClas defaults to `min`, which lowers the
+    rate while the network gets better.
 
     Args:
         threshold: how much better a score must be to count: relative to the best one, or as a
