@@ -17,7 +17,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference import graph_forward as evaluation
 from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.kernels import build, native
-from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.losses.targets import logits_of
 from ppcls_lite.metrics.confusion import ConfusionMatrix
