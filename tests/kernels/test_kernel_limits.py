@@ -60,9 +60,12 @@ class Watched:
         self.library = library
         self.called: list[str] = []
 
-    def __getattr__(self, name: str) -> object:
-        self.called.append(name)
-        return getattr(self.library, name)
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            self.called.append(name)
+            getattr(self.library, name)(*arguments)
+
+        return call
 
 
 @pytest.fixture
