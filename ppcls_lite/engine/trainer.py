@@ -136,28 +136,30 @@ class Trainer:
         """Whether no epoch is left to be trained."""
         return not self.plan.goes_on(self.state.epoch, self.state.evaluations_since_best)
 
-    def resume(self, prefix: str | Path) -> None:
+    def resume(self, prefix: str | Path) -> Path | None:
         """Continue exactly where the checkpoint `prefix` was written.
 
-        `auto` takes the newest whole one of the run folder, or starts a new run if there is none.
-        Raises `UserError` if it is damaged or of another network, optimizer or epoch length.
+        `auto` takes the newest whole one of the run folder, or starts a new run if there is none:
+        then it returns None, otherwise the prefix. Raises `UserError` if it is damaged, of another
+        network, optimizer or epoch length, or of other data.
         """
         if prefix == checkpoint.AUTO:
             run_dir = self.writer.run_dir
             found = self.world.from_main(lambda: checkpoint.load_newest(run_dir))
             if found is None:
                 logger.info(f"No checkpoint in {run_dir}: this is a new run")
-                return
+                return None
             prefix, saved = found
         else:
             saved = self.world.from_main(lambda: checkpoint.load(prefix))
         self.state.restore(saved, str(prefix))
         logger.info(f"Resumed {prefix}: {self._done()}")
         if self.is_complete:
-            logger.warning(
+            logger.info(
                 "There is nothing to do: this run is complete. To train it further raise "
                 "Global.epochs, or Global.early_stop if that ended it"
             )
+        return Path(prefix)
 
     def _updates(self) -> Iterator[list[Batch]]:
         """The rest of the epoch's batches, `update_freq` at a time."""
