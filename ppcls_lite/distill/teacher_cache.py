@@ -12,6 +12,7 @@ Read next: teachers.py (when it is used, and what the header is made of).
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -25,9 +26,10 @@ from paddle import Tensor
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.files import TEMPORARY, write_text
 
-FORMAT = 1
+FORMAT = 2
 HEADER, FILLED = "header.json", "filled.u8"
 FLUSH_SECONDS = 60.0  # so much work a run that is killed does again
+CHECKSUM = re.compile("[0-9a-f]{64}")
 ADVICE = "name another folder as Global.teacher_cache, or delete this one to fill it anew"
 
 Batch = Mapping[str, Tensor]
@@ -191,4 +193,6 @@ def _flat(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return "nothing" if value is None else str(value)[:12]
+    """A value for people; a check sum by its beginning."""
+    text = "nothing" if value is None else str(value)
+    return text[:12] if CHECKSUM.fullmatch(text) else text
