@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,6 @@ import pytest
 
 from ppcls_lite.config.file import load_config
 from ppcls_lite.distill import teacher_cache
-from ppcls_lite.distill.inference_model import InferenceModel
 from ppcls_lite.distill.teacher_cache import TeacherCache, open_cache
 from ppcls_lite.engine.tasks import Distilled
 from ppcls_lite.errors import UserError
@@ -351,7 +351,7 @@ def test_runs_that_cannot_have_a_cache(home, overrides, message):
     assert not (home / "refused_cache").exists()
 
 
-def test_a_teacher_from_a_file_teaches_with_a_cache(home, asked, monkeypatch):
+def test_a_teacher_from_a_file_teaches_with_a_cache(home, asked):
     teacher = create_model("PPLCNet_x0_25", class_num=2, stride_list=[2, 1, 2, 2, 1])
     load_weights(teacher, home / "teacher")
     chain = [{"DecodeImage": {}}, {"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
@@ -365,13 +365,11 @@ def test_a_teacher_from_a_file_teaches_with_a_cache(home, asked, monkeypatch):
     for change, message in (
         ("mean: [0, 0, 0], std: [1, 1, 1]", r"normalisation of Teacher: .* mean \[0.0, 0.0, 0.0\]"),
         ("scale: 1.0", r"normalisation of Teacher: scale 0.0039.* there, scale 1, mean"),
-        ("output: probabilities", "output of Teacher: logits there, probabilities here"),
+        ("output: logits", "output of Teacher: probabilities there, logits here"),
     ):
         other = model.replace("}", f", {change}}}")
-        with monkeypatch.context() as patch:
-            patch.setattr(InferenceModel, "_gives_probabilities", lambda s, t, o: o[0] == "p")
-            with pytest.raises(UserError, match=message):
-                trained(home, "from_file", other, *options[1:])
+        with pytest.raises(UserError, match=message):
+            trained(home, "from_file", other, *options[1:])
     trained(home, "from_network", f"Global.teacher_cache={home}/net_cache", options[2])
     both = []
     for folder in ("file_cache", "net_cache"):
@@ -400,3 +398,21 @@ def test_two_ranks_fill_one_cache(home, asked, tmp_path):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     trained(home, "after_ranks", *options)
     assert asked == []
+
+
+def test_a_full_or_read_only_disk_is_said(tmp_path, monkeypatch):
+    def full(number: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full, raising=False)
+        with pytest.raises(UserError, match=r"Teacher.f16 could not be written: No space left"):
+            opened(tmp_path / "full")
+    opened(tmp_path / "cache")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(np, "memmap", refuse)
+    with pytest.raises(UserError, match=r"cache: cannot be written: Permission denied; a teacher"):
+        opened(tmp_path / "cache")
