@@ -45,6 +45,7 @@ class ImageDataset:
             in a batch: they are filled up with -1, and `count` says how many are real.
         default_metrics: what an evaluation computes beside the recipe's metrics.
         all_labelled: whether every image is known to have a label, none of them -1.
+        none_labelled: whether no image at all has a label.
         has_unlabeled: whether some labels stand for images without one.
         views: None, or of how many augmentations of each image the epochs take turns: epoch e
             sees what epoch e % views saw, and a batch has `view` (N,) int64 as well.
@@ -54,6 +55,7 @@ class ImageDataset:
     fixed_rows: Mapping[str, int] = MappingProxyType({})
     default_metrics: tuple[str, ...] = ()
     all_labelled: bool = False
+    none_labelled: bool = False
     has_unlabeled: bool = False
     views: int | None = None
 
@@ -199,6 +201,7 @@ class LabeledDataset(ImageDataset):
         super().__init__(source, paths, transform_ops, class_num, seed, problems)
         self.labels = labels
         self.all_labelled = bool((labels >= 0).all())
+        self.none_labelled = bool((labels < 0).all())
         self._one_class_each = labels.ndim == 1
         if self._one_class_each:
             self.default_metrics = ("ConfusionMatrix",)

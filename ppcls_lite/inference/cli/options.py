@@ -6,6 +6,7 @@ Read next: predict.py, ppcls_lite/serve/cli.py.
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "precision": args.precision,
         "plugins": args.plugins,
     }
+
+
+def not_negative(text: str) -> float:
+    """An argument that must be a finite number, 0 at least."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {text!r}")
+    return value
 
 
 def positive(text: str) -> int:

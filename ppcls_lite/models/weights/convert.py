@@ -48,6 +48,10 @@ def convert(source: str | Path, target: str | Path, arch: str | None = None) -> 
     Raises `UserError` for other suffixes and for whatever reading or writing finds.
     """
     source, target = Path(source), Path(target)
+    if source.suffix not in (".onnx", ".safetensors"):
+        source = find_weights(source)
+    if source.resolve() == target.resolve():
+        raise UserError(f"{target}: is the source itself; name another file for the result")
     if target.suffix not in (".pdparams", ".safetensors"):
         raise UserError(f"{target}: the result is .pdparams or .safetensors, not {target.suffix!r}")
     if source.suffix == ".onnx":
@@ -59,7 +63,7 @@ def convert(source: str | Path, target: str | Path, arch: str | None = None) -> 
     elif source.suffix == ".safetensors":
         state = read_safetensors(source)
     else:
-        state = read_state(find_weights(source))
+        state = read_state(source)
     if target.suffix == ".safetensors":
         write_safetensors(target, state)
     else:
