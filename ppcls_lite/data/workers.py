@@ -38,13 +38,14 @@ import cv2
 
 from ppcls_lite.data.fetch import Allocate, Fetched, Fetcher, new_arrays
 from ppcls_lite.data.shared_buffer import SharedBuffer, views
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import TryAgainError, UserError
 from ppcls_lite.system.processes import watch_parent
 
 log = logging.getLogger("ppcls_lite")
 Result = TypeVar("Result")
 
 PATIENCE = 60.0  # seconds without a batch before the log says so
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # exit codes of a worker that did nothing wrong
 IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
 
 
@@ -94,6 +95,7 @@ class WorkerPool:
 
         Raises:
             UserError: a worker died, or met a mistake of the user's.
+            TryAgainError: a worker was killed from outside.
         """
         self._run += 1  # results of a run that was left early are thrown away
         run = self._run
@@ -172,7 +174,8 @@ class WorkerPool:
                 "; usually the machine or container ran out of memory: use fewer "
                 "DataLoader.<split>.loader.num_workers or a smaller batch_size"
             )
-        raise UserError(f"a data worker (process {pid}) {how}{why}")
+        kind = TryAgainError if code in KILLED else UserError
+        raise kind(f"a data worker (process {pid}) {how}{why}")
 
 
 class _Worker:
