@@ -3,7 +3,7 @@
 Keys keep PaddleClas's spelling; the comments say what a key does where the name does not. These
 dataclasses are the schema of a recipe: check.py walks a YAML along their annotations. They are
 frozen: what a run finds out later (its share of the batch, a random seed, the class count of the
-data) goes into copies that are passed on. Read next: check.py, then recipe.py.
+data) goes into copies that are passed on. Read next: check.py, then recipe/train.py.
 """
 
 from __future__ import annotations
