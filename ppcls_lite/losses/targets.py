@@ -86,11 +86,6 @@ def count_labels(label: Tensor) -> Tensor:
     return known_ids(label)[1].sum()
 
 
-def mean_over(values: Tensor, known: Tensor) -> Tensor:
-    """The mean of `values` (N,) where `known` (N,) is 1; 0 where nothing is known."""
-    return (values * known).sum() / known.sum().clip(min=1.0)
-
-
 def frequency_factor(label: Tensor) -> Tensor:
     """How much each attribute of each image counts (N, C): rare answers more, unknown ones 0.
 
