@@ -27,14 +27,6 @@ class SampleKey(NamedTuple):
     size: tuple[int, int] | None = None
 
 
-class Step(NamedTuple):
-    """Where a step begins in the epoch's order, and its images on each rank with their size."""
-
-    start: int
-    batch_size: int
-    size: tuple[int, int] | None
-
-
 class BatchSampler:
     """What the samplers share; a subclass draws the sizes of an epoch's steps (`_draw`)."""
 
@@ -57,9 +49,9 @@ class BatchSampler:
             raise UserError("the data set is empty: there is nothing to draw batches from")
         self.length, self.num_replicas, self.rank = length, num_replicas, rank
         self.evaluation = evaluation
-        steps, start = [], 0
+        steps, start = [], 0  # (where it begins in the epoch's order, images a rank, their size)
         for batch_size, size in self._draw(length / num_replicas):
-            steps.append(Step(start, batch_size, size))
+            steps.append((start, batch_size, size))
             start += batch_size * num_replicas
         if not steps:
             raise UserError(
@@ -67,7 +59,7 @@ class BatchSampler:
                 f"{self.batch_size} on each of {num_replicas} ranks; use a smaller batch or "
                 "drop_last: False"
             )
-        if evaluation and not len(self._share(np.arange(length), steps[-1])):
+        if evaluation and not len(self._share(np.arange(length), *steps[-1][:2])):
             steps.pop()  # the other ranks take what is left
         self._steps = steps
         return self
@@ -85,12 +77,13 @@ class BatchSampler:
         order = np.arange(self.length)
         if self.shuffle:  # the last numbers keep this stream apart from those of the samples
             order = np.random.default_rng((self.seed, epoch, 0, 0, 1)).permutation(self.length)
-        for step in self._steps[start_step:]:
-            yield [SampleKey(i, epoch, step.size) for i in self._share(order, step).tolist()]
+        for start, batch_size, size in self._steps[start_step:]:
+            share = self._share(order, start, batch_size)
+            yield [SampleKey(index, epoch, size) for index in share.tolist()]
 
-    def _share(self, order: np.ndarray, step: Step) -> np.ndarray:
+    def _share(self, order: np.ndarray, start: int, batch_size: int) -> np.ndarray:
         """This rank's part of a step."""
-        block = order[step.start : step.start + step.batch_size * self.num_replicas]
+        block = order[start : start + batch_size * self.num_replicas]
         missing = 0 if self.evaluation else -len(block) % self.num_replicas
         block = np.concatenate([block, np.resize(order, missing)])
         return np.array_split(block, self.num_replicas)[self.rank]
