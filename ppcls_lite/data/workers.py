@@ -80,8 +80,8 @@ class WorkerPool:
     ) -> Iterator[Result]:
         """`convert(batch)` of every task (step, keys), in order.
 
-        The arrays of a batch lie in a buffer that is used again: `convert` copies what it keeps.
-        Raises UserError where a worker died, or met a mistake of the user's.
+        `convert` copies what it keeps: a batch's buffer is used again. Raises UserError where a
+        worker died, or met a mistake of the user's.
         """
         self._run += 1  # results of a run that was left early are thrown away
         run = self._run

@@ -71,7 +71,7 @@ def class_distribution(label: Tensor, class_num: int) -> Tensor:
 
 
 def known_ids(label: Tensor) -> tuple[Tensor, Tensor]:
-    """Class ids (N,) int64, 0 where there is none (-1), and which are known: 1 or 0 (N,) float32."""
+    """Class ids (N,) int64, 0 where there is none, and which are known: 1 or 0 (N,) float32."""
     ids = label.flatten().astype(paddle.int64)  # (N,)
     return ids.clip(min=0), (ids >= 0).astype(paddle.float32)
 

@@ -106,8 +106,7 @@ def prepare_digits(output: str) -> None:
 def prepare_folder(folder: str, output: str | None, val: float, seed: int, check: bool) -> None:
     """Write lists for `folder`/<class>/<image>, a share `val` of each class for validation.
 
-    Raises:
-        UserError: no such folder, fewer than two classes, or a share that is not in [0, 1).
+    UserError for no such folder, fewer than two classes, or a share that is not in [0, 1).
     """
     if not 0 <= val < 1:
         raise UserError(f"--val is {val:g}; expected a share of at least 0 and below 1, e.g. 0.2")
