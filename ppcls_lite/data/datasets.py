@@ -9,6 +9,8 @@ Read before: image_list.py. Read next: folder.py, transforms/compose.py, loader.
 from __future__ import annotations
 
 import copy
+import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -85,6 +87,17 @@ class ImageDataset:
     def files(self) -> Iterable[str]:
         """All files that have to exist: the images, and where annotations lie in files, those."""
         return self.paths
+
+    def digests(self) -> dict[str, str]:
+        """What it holds, as texts by which a resume notices other data.
+
+        The images count by their names below the folder that all of them share.
+        """
+        ends = [min(self.paths), max(self.paths)] if len(self.paths) else []
+        below = os.path.commonprefix(ends).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
+        names = "\n".join(path[below:] for path in self.paths)
+        checksum = hashlib.sha256(os.fsencode(names)).hexdigest()
+        return {"number of images": str(len(self.paths)), "images": checksum}
 
     def gaps(self) -> list[str]:
         """What a network cannot learn from these samples; worth a warning before a training."""
@@ -193,6 +206,10 @@ class LabeledDataset(ImageDataset):
     def annotate(self, index: int) -> dict[str, Any]:
         label = self.labels[index]
         return {"label": int(label) if self._one_class_each else label}
+
+    def digests(self) -> dict[str, str]:
+        labels = np.ascontiguousarray(self.labels)
+        return super().digests() | {"labels": hashlib.sha256(labels.tobytes()).hexdigest()}
 
     def gaps(self) -> list[str]:
         """The classes that no image has."""

@@ -1,6 +1,6 @@
 """From the sections of a checked configuration to the objects of a run.
 
-One function per object, each given the settings and what it depends on. Read before: recipe.py,
+One function per object, each given the settings and what it depends on. Read before: train.py,
 which puts them together.
 """
 
