@@ -139,7 +139,6 @@ class DistillationDMLLoss(PairLoss):
     act: Literal["softmax", "sigmoid"] | None = "softmax"
     weight_ratio: bool = False
     sum_across_class_dim: bool = False
-
     term = "DMLLoss"
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
@@ -156,7 +155,6 @@ class DistillationCELoss(PairLoss):
     """
 
     epsilon: Probability | None = None
-
     term = "CELoss"
 
     def __post_init__(self) -> None:
@@ -177,7 +175,6 @@ class DistillationKLDivLoss(PairLoss):
     """
 
     temperature: PositiveFloat = 4.0
-
     term = "KLDivLoss"
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
@@ -198,7 +195,6 @@ class DistillationDKDLoss(PairLoss):
     alpha: NonNegativeFloat = 1.0
     beta: NonNegativeFloat = 1.0
     use_target_as_gt: bool = False
-
     term = "DKDLoss"
 
     def __post_init__(self) -> None:
