@@ -1,15 +1,14 @@
 """An engine in a process of its own, so that inference and Python overlap.
 
-Why: Paddle 3.3's `Predictor.run` holds Python's interpreter lock from its first to its last
-instruction; for as long as a batch runs, no other thread of the process decodes an image or
-answers a request (docs/serving.md names the check). Here the engine lives in a child process. The
-calling thread waits on a pipe, which releases the lock.
+Why: Paddle 3.3's `Predictor.run` holds Python's interpreter lock for as long as a batch runs, so
+no other thread of the process decodes an image or answers a request (docs/serving.md names the
+check). To wait on the pipe of a child process releases it.
 
 How: there are a few *lanes*, each one pipe and one piece of nameless shared memory. A call of
 `run` takes a free lane, copies its batch into the memory, sends the shape and waits for the
-outputs. With two lanes, one batch is copied while another runs; no lane knows of the other, so no
-order has to be kept. The child is started fresh ("spawn"), because a fork of a process with
-threads, or with Paddle in it, may hang. It ends when the pipes close, whatever ended the parent.
+outputs. With two lanes, one batch is copied while another runs. The child is started fresh
+("spawn"), because a fork of a process with threads, or with Paddle in it, may hang. It ends when
+the pipes close, whatever ended the parent.
 Read next: pipeline.py, ppcls_lite/serve/batcher.py.
 """
 
@@ -183,8 +182,6 @@ def _work(make: Callable[[], Engine], lanes: list[_Lane]) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself if it is a user's, else a RuntimeError that names it: C++ errors of
-    engines do not travel between processes."""
-    return (
-        error if isinstance(error, UserError) else RuntimeError(f"{type(error).__name__}: {error}")
-    )
+    """A user's error itself; else a RuntimeError, because engines' C++ errors cannot travel."""
+    known = isinstance(error, UserError)
+    return error if known else RuntimeError(f"{type(error).__name__}: {error}")

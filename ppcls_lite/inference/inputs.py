@@ -18,10 +18,8 @@ LIST_SUFFIXES = (".txt", ".lst", ".list", ".csv", ".tsv")
 def find_images(sources: Sequence[str | Path], option: str = "--input") -> list[Path]:
     """All images that the sources name, in order; folders recursively, as `walk_images` does.
 
-    `option` is where the user named them, for messages.
-
     Files that a list names are not checked for existence: each bad one is an entry of its own in
-    the results. Raises UserError if a source does not exist or holds no image.
+    the results. Raises UserError if a source (named by `option`) does not exist or has no image.
     """
     return [path for source in sources for path in _find(Path(source), option)]
 

@@ -44,14 +44,10 @@ class Predictor:
 
     Args:
         model_dir: the folder that `deploy/export.py` wrote, or an ONNX file of such a folder.
-        device: "cpu" or "gpu" (engine paddle only).
-        mkldnn: use oneDNN (MKLDNN) on a CPU; `False` is for engine paddle only, to compare.
-        threads: of one run on a CPU; `None`: the usable cores, at most 4.
+        device, mkldnn, threads, engine, precision: how the network runs, see `EngineChoice`.
+            Engine "auto" is the fastest that is installed and right, measured once for this model
+            and machine (auto/choose.py).
         topk: how many classes per image, instead of the number in `inference.yml`.
-        engine: "paddle", "openvino", "onnxruntime", or "auto": the fastest that is installed and
-            right, measured once for this model and machine (auto/choose.py).
-        precision: "fp32", "bf16" or "int8"; `None`: fp32, and with "auto" whatever is fastest
-            among those whose answers pass its check.
         isolate: above 0, run the engine in a process of its own, with shared memory for batches
             of so many images, so that Python goes on while it runs (engine_process.py). End it
             with `close` or a `with` block.
