@@ -49,9 +49,8 @@ class InferenceModel(nn.Layer):
             recipe normalises them.
         threads: of one run on a CPU; null: the usable cores, at most 4.
 
-    Raises:
-        UserError: the file is missing, damaged, for another image size or number of classes, takes
-            BGR images, has a fixed batch, or does not end in logits or a softmax.
+    A file that is missing, damaged, for another image size or number of classes, takes BGR images,
+    has a fixed batch, or does not end in logits or a softmax is a UserError.
     """
 
     from_file = True
