@@ -43,16 +43,13 @@ class _Lane(NamedTuple):
 class EngineProcess:
     """Runs what `make` returns in a child process; `run` may be called from several threads.
 
-    The engine's `name`, `precision`, `threads`, ... can be read here too.
-    A program that makes one needs the usual `if __name__ == "__main__":` around its main part.
+    The engine's `name`, `precision`, `threads`, ... can be read here too. A program that makes one
+    needs the usual `if __name__ == "__main__":` around its main part.
 
     Args:
         make: makes the engine; must be picklable, e.g. `functools.partial(PaddleEngine, folder)`.
         numbers: how many numbers of a batch fit into the shared memory, N * C * H * W; a larger
             batch travels through the pipe, which is slower.
-
-    Raises:
-        UserError: what `make` raised, or the process died.
     """
 
     def __init__(self, make: Callable[[], Engine], numbers: int) -> None:
@@ -102,10 +99,9 @@ class EngineProcess:
         return self._process.pid
 
     def run(self, inputs: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
-        """Run one batch: (N, C, H, W), or N images (C, H, W), to the outputs of the network.
+        """One batch, (N, C, H, W) or N images (C, H, W), to the outputs of the network.
 
-        Raises:
-            UserError: what the engine raised, or its process died.
+        Raises what the engine raised; UserError if its process died.
         """
         shape = (len(inputs), *np.shape(inputs[0]))
         lane = self._free.get()

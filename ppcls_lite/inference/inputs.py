@@ -25,15 +25,10 @@ def find_images(sources: Sequence[str | Path], option: str = "--input") -> list[
 
 
 def read_labelled(source: Path, option: str) -> list[tuple[Path, int]]:
-    """The images and class ids of a list with one `path class_id` a line.
-
-    Raises:
-        UserError: the list is missing or empty, or a line has no class id.
-    """
+    """The images and class ids of a list with one `path class_id` a line; or UserError."""
     if not source.is_file():
-        raise UserError(
-            f"{option} {source}: no such file; expected a list of `path class_id` lines"
-        )
+        wanted = "a list of `path class_id` lines"
+        raise UserError(f"{option} {source}: no such file; expected {wanted}")
     paths = _read_list(source, option)
     lines = [line for line in source.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     found = []

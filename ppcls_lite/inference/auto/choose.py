@@ -67,21 +67,17 @@ def choose(
     cache: ChoiceCache | None = None,
     apart: bool = False,
 ) -> Choice:
-    """The fastest engine and precision for one model on this machine.
+    """The fastest engine and precision for one model on this machine; UserError if none runs it.
 
     Args:
-        model: an exported folder, or an ONNX file.
-        spec: its `inference.yml`.
+        model, spec: an exported folder or an ONNX file, and its `inference.yml`.
         shape: (N, C, H, W) that is measured.
         threads: of one run; `None`: the usable cores, at most 4.
         precision: choose among the engines of this precision only.
         device: "gpu" leaves no choice: Paddle.
         budget_s: about how long loading, checking and measuring may take together.
-        cache: where choices are kept; default: the user's cache folder.
+        cache: where choices are kept; default: the user's folder.
         apart: measure in a child process, so that this one loads no engine that loses.
-
-    Raises:
-        UserError: nothing that is installed can run the model.
     """
     if device != "cpu":
         return Choice("paddle", "fp32", model, {}, {})
@@ -111,10 +107,7 @@ def choose(
 
 
 def _measured_apart(call: Sequence[Any]) -> Choice:
-    """`choose` with these arguments in a child process.
-
-    So no engine that lost leaves its memory and threads behind. Raises UserError as `choose`.
-    """
+    """`choose` in a child process: no engine that lost leaves memory and threads behind."""
     child = subprocess.run(
         [sys.executable, "-c", f"from {__name__} import _answer; _answer()"],
         input=json.dumps(call),

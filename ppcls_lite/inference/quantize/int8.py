@@ -64,12 +64,8 @@ def quantize(
         images: pre-processed calibration images, (C, H, W) float32 each.
         keep_float: "auto" measures; else "none", "ends", "se" or "ends+se".
 
-    Returns:
-        The variants that were tried, the chosen one first.
-
-    Raises:
-        UserError: the file is there already, packages are missing, or the network has no layer
-            to quantise.
+    Returns the variants that were tried, the chosen one first. Raises UserError if the file is
+    there already, or the network has no layer to quantise.
     """
     require("onnx")
     require("onnxruntime")
