@@ -205,24 +205,19 @@ def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
     what = parser.add_argument_group("what is measured")
     what.add_argument("--model", nargs="+", metavar="FOLDER", help="exported models", default=())
     what.add_argument("--arch", nargs="+", metavar="NAME", help="networks of the zoo")
-    what.add_argument(
-        *("--zoo",), nargs="?", const="*", metavar="PATTERN", help="the zoo, or a part of it"
-    )
+    part = {"nargs": "?", "const": "*", "metavar": "PATTERN", "help": "the zoo, or a part of it"}
+    what.add_argument("--zoo", **part)
     if comparison:
         what.add_argument("--paper", action="store_true", help=comparison.option)
     parser.set_defaults(paper=False)
-    what.add_argument(
-        *("--latency-budget",), metavar="2ms", help="list the zoo's networks that are fast enough"
-    )
+    text = "list the zoo's networks that are fast enough"
+    what.add_argument("--latency-budget", metavar="2ms", help=text)
     how = parser.add_argument_group("how")
-    how.add_argument(
-        *("--engines",),
-        nargs="+",
-        default=["installed"],
-        metavar="ENGINE",
-        help="paddle openvino onnxruntime auto paddle-default paddle-no-mkldnn, or the words "
-        "installed (the default) and all",
+    text = (
+        "paddle openvino onnxruntime auto paddle-default paddle-no-mkldnn, or the words installed "
+        "(the default) and all"
     )
+    how.add_argument("--engines", nargs="+", default=["installed"], metavar="ENGINE", help=text)
     how.add_argument("--precisions", nargs="+", default=["fp32"], choices=PRECISIONS)
     how.add_argument("--threads", nargs="+", type=int, help="default: 1, and one for each core")
     how.add_argument(

@@ -42,11 +42,7 @@ def parse_line(line: str) -> Primitive | None:
 
 
 def read(log: Path) -> list[list[Primitive]]:
-    """The primitives of each run, from its mark to the next or to the end of its turn.
-
-    Raises:
-        UserError: the log has marks but no primitive: this build of oneDNN keeps silent.
-    """
+    """The primitives of each run, from its mark to the next or to the end of its turn."""
     runs: list[list[Primitive]] = []
     current: list[Primitive] | None = None
     with log.open(encoding="utf-8", errors="replace") as lines:

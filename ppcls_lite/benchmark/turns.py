@@ -54,11 +54,7 @@ class Process:
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send one request and wait for its answer.
-
-        Raises:
-            UserError: the engine cannot do it, or the process has died.
-        """
+        """Send one request and wait for its answer; UserError if it fails or the process dies."""
         try:
             self._process.send_signal(signal.SIGCONT)
             self._process.stdin.write(json.dumps(request) + "\n")

@@ -121,11 +121,7 @@ class InferenceModel(nn.Layer):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in any floating type -> logits (N, class_num) float32 on its device.
-
-        Raises:
-            UserError: images of another size than the file takes.
-        """
+        """(N, C, H, W) in any floating type -> logits (N, class_num) float32 on its device."""
         shape = images.shape[1:]
         if len(shape) != 3 or any(w not in (None, s) for w, s in zip(self._shape, shape)):
             raise UserError(

@@ -65,13 +65,9 @@ class Agreement:
         the same answer where the reference is decided, and to stay close.
         """
         if precision == "fp32":
-            changed = self.changed(ENGINE_TIE)
-            if self.largest <= TOLERANCE and not changed:
-                return None
-            return (
-                f"differs from the reference by {self.largest:.1e}, {self.answer} on {changed} "
-                "images"
-            )
+            changed, far = self.changed(ENGINE_TIE), f"{self.largest:.1e}, {self.answer}"
+            right = self.largest <= TOLERANCE and not changed
+            return None if right else f"differs from the reference by {far} on {changed} images"
         distance = float(self.distance.mean())
         decided = self.lead > _DECIDED
         same = float((self.lost[decided] <= 0).mean()) if decided.any() else 1.0

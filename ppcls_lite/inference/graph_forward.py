@@ -60,8 +60,7 @@ class GraphForward:
     def __init__(
         self, mode: Literal["auto", "inference"] = "auto", threads: int | None = None
     ) -> None:
-        self.mode = mode
-        self.threads = threads
+        self.mode, self.threads = mode, threads
         self.failed: str | None = None  # why the network itself is used for good
         self.used = 0  # evaluations that the graph has run
         self._program: _Program | None = None
@@ -113,9 +112,7 @@ class _Graph:
         give_up: Callable[[Exception], None],
     ) -> None:
         self.engine: PaddleEngine | None = engine
-        self.model = model
-        self.shape = shape  # (N, C, H, W)
-        self.give_up = give_up
+        self.model, self.shape, self.give_up = model, shape, give_up  # shape: (N, C, H, W)
 
     def __call__(self, images: Tensor) -> Any:
         count = images.shape[0]

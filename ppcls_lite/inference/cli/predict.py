@@ -71,8 +71,12 @@ def run(argv: Sequence[str]) -> int:
     print(f"\n{len(images)} images, {len(bad)} unreadable")
     if args.resume:
         print(f"{done} of them were in {args.output} already")
-    for line in (*watch.summary(_conditions(predictor, args)), *_bad_files(bad)):
+    for line in watch.summary(_conditions(predictor, args)):
         print(line)
+    for name, error in bad[:BAD_LIMIT]:
+        print(f"unreadable: {name}: {error}")
+    if len(bad) > BAD_LIMIT:
+        print(f"... and {len(bad) - BAD_LIMIT} more, with `error` in the results")
     if file:
         print(f"results: {file.path}")
     return 1 if bad else 0
@@ -125,13 +129,6 @@ def _divide_cores(args: argparse.Namespace, images: int) -> None:
         args.decode_threads = max(1, usable_cores() // 2) if images >= MANY else 0
     if args.threads is None and args.decode_threads:
         args.threads = min(max(1, usable_cores() - args.decode_threads), MAX_DEFAULT_THREADS)
-
-
-def _bad_files(bad: list[tuple[str, str]]) -> list[str]:
-    lines = [f"unreadable: {file}: {error}" for file, error in bad[:BAD_LIMIT]]
-    if len(bad) > BAD_LIMIT:
-        lines.append(f"... and {len(bad) - BAD_LIMIT} more, with `error` in the results")
-    return lines
 
 
 def _conditions(predictor: Predictor, args: argparse.Namespace) -> str:

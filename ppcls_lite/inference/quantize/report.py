@@ -128,9 +128,6 @@ def _scores_and_outputs(
 
 def _alternate(engines: Sequence[Engine], batch: np.ndarray) -> list[float]:
     """Median milliseconds of each, in turns so that a noisy machine is noisy for all."""
-    contenders = {
-        index: partial(seconds, partial(engine.run, batch), _RUNS, _DROPPED)
-        for index, engine in enumerate(engines)
-    }
-    found = in_turns(contenders, _ROUNDS, warm_up=0)
+    runs = [partial(seconds, partial(engine.run, batch), _RUNS, _DROPPED) for engine in engines]
+    found = in_turns(dict(enumerate(runs)), _ROUNDS, warm_up=0)
     return [float(np.median(turns)) * 1e3 for turns in found.values()]

@@ -161,8 +161,8 @@ def _norm_state(name: str, epsilon: float, bias: np.ndarray, got: _Layer) -> dic
     if got.norm is not None:
         scale, shift, mean, variance, graph_epsilon = got.norm
         mean, variance = mean - bias, variance + (graph_epsilon - epsilon)
-    values = {"weight": scale, "bias": shift, "_mean": mean, "_variance": variance}
-    return {f"{name}.{key}": value for key, value in values.items()}
+    keys = (f"{name}.{key}" for key in ("weight", "bias", "_mean", "_variance"))
+    return dict(zip(keys, (scale, shift, mean, variance)))
 
 
 def _difference(model: nn.Layer, graph_model: Any) -> float:
