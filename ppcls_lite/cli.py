@@ -1,25 +1,72 @@
-"""The command line: `ppcls-lite train|eval|infer|export|predict|config`, and the thin scripts.
+"""The command line, `ppcls-lite COMMAND`, and behind it the scripts of tools/ and deploy/.
 
-Nothing heavy is imported before the arguments and the configuration are found to be right. A
-user's mistake ends with one message and a non-zero exit status, without a traceback.
+A command's module is imported when it is called, because most of them are heavy. A user's mistake
+ends with one message and a non-zero exit status, without a traceback.
+Read next: recipe/cli.py, which has train, eval, infer and export.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from ppcls_lite.engine import ranks
-from ppcls_lite.errors import ConfigError, UserError
-from ppcls_lite.system import cores
-from ppcls_lite.system.machine import usable_cores
-from ppcls_lite.system.processes import toolkit_command
+from ppcls_lite.errors import UserError
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
+
+
+class Command(NamedTuple):
+    """One subcommand: `module:function(argv)`, its arguments in short, and what it does."""
+
+    run: str
+    usage: str
+    about: str
+
+
+_RECIPE = "-c FILE [-o key=value ...]"
+COMMANDS = {
+    "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
+    "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
+    "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
+    "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
+    "config": Command(
+        "config.cli:run", "-c FILE | --list [KIND]", "print a resolved recipe, or every component"
+    ),
+    "predict": Command(
+        "inference.cli.predict:run", "--model DIR --input PATH", "run an exported model"
+    ),
+    "serve": Command(
+        "serve.cli:run", "--model DIR", "answer images over HTTP (extra: pip install .[serve])"
+    ),
+    "quantize": Command(
+        "recipe.cli:quantize",
+        "--model DIR --calibration ...",
+        "add an int8 network to an exported model",
+    ),
+    "benchmark": Command(
+        "benchmark.cli:run", "--model DIR | --arch NAME", "measure latencies on this machine"
+    ),
+    "prepare": Command(
+        "data.prepare.cli:run", "digits | folder DIR | ...", "write the lists that training reads"
+    ),
+    "select": Command(
+        "distill.selection:run",
+        "TEACHER POOL --output DIR",
+        "choose images without labels to distil on (extra: .[select])",
+    ),
+    "convert": Command(
+        "models.weights.convert:run",
+        "SOURCE TARGET",
+        "convert weights to and from safetensors (extra: .[convert])",
+    ),
+    "zoo": Command(
+        "models.zoo_table:run", "['PPLCNet*'] [--check]", "list the networks and their costs"
+    ),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"error: there is no command {command!r}\n\n{_overview()}", file=sys.stderr)
         return 2
-    return guarded(COMMANDS[command], rest)
+    return guarded(lambda rest: _function(COMMANDS[command].run)(rest), rest)
+
+
+def _function(place: str) -> Callable[[list[str]], int | None]:
+    """What `module:function` below this package names."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), name)
 
 
 def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
@@ -62,162 +115,12 @@ def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
         return 1
 
 
-def parser(name: str, about: str) -> argparse.ArgumentParser:
-    """The `-c FILE -o key=value` interface that all recipe commands share."""
-    options = argparse.ArgumentParser(prog=f"ppcls-lite {name}", description=about)
-    options.add_argument("-c", "--config", required=True, metavar="FILE", help="the recipe (YAML)")
-    options.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="path.to.key=value",
-        help="change one value, e.g. -o DataLoader.Train.sampler.batch_size=64; repeatable",
-    )
-    return options
-
-
-def _checked(args: argparse.Namespace) -> dict[str, Any]:
-    """The recipe as a plain tree, free of mistakes: they show before Paddle is imported."""
-    from ppcls_lite.config.check import check
-    from ppcls_lite.config.file import load_config
-
-    tree = load_config(args.config, args.override)
-    check(tree)
-    return tree
-
-
-def _train(argv: list[str]) -> int:
-    args = parser("train", "Train the network of a recipe.").parse_args(argv)
-    tree = _checked(args)
-    processes = _cpu_processes(tree)
-    if processes > 1:
-        return ranks.run(processes, toolkit_command(["train", *argv, "-o", "Global.device=cpu"]))
-    cores.claim()
-    from ppcls_lite.recipe.train import train
-
-    return train(tree).exit_code
-
-
-def _cpu_processes(tree: dict[str, Any]) -> int:
-    """How many processes `Global.cpu_processes` wants this one to start; 1 for none."""
-    from ppcls_lite.config.check import check
-
-    settings = check(tree)
-    run, data = settings.Global, settings.DataLoader
-    if ranks.started_by_launcher() or run.cpu_processes == 1 or data is None or data.Train is None:
-        return 1
-    if run.device == "gpu":
-        raise ConfigError("Global.cpu_processes: is for a CPU, but Global.device is gpu")
-    total = data.Train.sampler.get(ranks.size_key(data.Train.sampler.entry.arguments))
-    return ranks.resolve(run.cpu_processes, total, usable_cores())
-
-
-def _eval(argv: list[str]) -> None:
-    args = parser("eval", "Score weights on the recipe's Eval data.").parse_args(argv)
-    cores.claim()
-    tree = _checked(args)
-    from ppcls_lite.recipe.evaluate import evaluate
-
-    evaluate(tree)
-
-
-def _infer(argv: list[str]) -> int:
-    args = parser("infer", "Predict the recipe's Infer images without exporting.").parse_args(argv)
-    tree = _checked(args)
-    from ppcls_lite.recipe.infer import infer
-
-    return infer(tree)
-
-
-def _export(argv: list[str]) -> None:
-    options = parser("export", "Write an inference model and check it.")
-    formats = {"choices": ("paddle", "onnx", "both"), "default": "paddle"}
-    options.add_argument("--format", **formats, help="what to write (paddle)")
-    args = options.parse_args(argv)
-    tree = _checked(args)
-    from ppcls_lite.recipe.export import export
-
-    export(tree, args.format)
-
-
-def _predict(argv: list[str]) -> int:
-    from ppcls_lite.inference.cli.predict import run
-
-    return run(argv)
-
-
-def _benchmark(argv: list[str]) -> int:
-    from ppcls_lite.benchmark.cli import run
-
-    return run(argv)
-
-
-def _serve(argv: list[str]) -> int:
-    from ppcls_lite.serve.cli import run
-
-    return run(argv)
-
-
-def _quantize(argv: list[str]) -> int:
-    from ppcls_lite.inference.cli.quantize import run
-
-    return run(argv)
-
-
-def _prepare(argv: list[str]) -> int:
-    from ppcls_lite.data.prepare.cli import run
-
-    return run(argv)
-
-
-def _config(argv: list[str]) -> None:
-    options = argparse.ArgumentParser(
-        prog="ppcls-lite config", description="Print a resolved recipe, or every component."
-    )
-    options.add_argument("-c", "--config", metavar="FILE", help="the recipe (YAML)")
-    options.add_argument("-o", "--override", action="append", default=[], metavar="key=value")
-    options.add_argument("--list", nargs="?", const="", metavar="KIND", help="list components")
-    text = "with --list: files with components of one's own, beside those of the recipe"
-    options.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help=text)
-    args = options.parse_args(argv)
-    from ppcls_lite.config import show as show_config
-
-    if args.list is None and args.config is None:
-        options.error("one of -c FILE and --list is needed")
-    if args.list is not None:
-        own = show_config.plugins(args.config, args.override) if args.config else []
-        print(show_config.components(args.list, [*own, *args.plugins]))
-    else:
-        print(show_config.resolved(args.config, args.override), end="")
-
-
-COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
-    "train": _train,
-    "eval": _eval,
-    "infer": _infer,
-    "export": _export,
-    "predict": _predict,
-    "benchmark": _benchmark,
-    "serve": _serve,
-    "quantize": _quantize,
-    "prepare": _prepare,
-    "config": _config,
-}
-
-
 def _overview() -> str:
-    return f"""usage: ppcls-lite COMMAND [options]
-
-  train    -c FILE [-o key=value ...]     train the network of a recipe
-  eval     -c FILE [-o key=value ...]     score weights on the recipe's Eval data
-  infer    -c FILE [-o key=value ...]     predict the recipe's Infer images
-  export   -c FILE [-o key=value ...]     write an inference model and check it
-  predict  --model DIR --input PATH       run an exported model with Paddle Inference
-  benchmark --model DIR | --arch NAME     measure latencies on this machine
-  serve    --model DIR                    answer images over HTTP (extra: pip install .[serve])
-  quantize --model DIR --calibration ...  add an int8 network to an exported model
-  prepare  digits | folder DIR | ...      write the lists that training reads
-  config   -c FILE | --list [KIND]        print a resolved recipe, or every component
-
-`ppcls-lite COMMAND --help` says more. Recipes: {Path("configs")}/*.yaml"""
+    lines = [f"  {name:10}{c.usage:32}{c.about}" for name, c in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ppcls-lite COMMAND [options]\n",
+            *lines,
+            f"\n`ppcls-lite COMMAND --help` says more. Recipes: {Path('configs')}/*.yaml",
+        ]
+    )

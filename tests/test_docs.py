@@ -1,8 +1,8 @@
 """The documents: every command runs, every snippet and every link is right.
 
 The blocks of a document are carried out in their order, in one copy of a checkout with tiny data:
-```bash lines by the scripts that they name, in this process; ```python; and ```yaml blocks whose
-first line names a file are written there. Trainings are cut to one epoch. A command that cannot
+```bash lines by the scripts that they name, in this process; ```python; and blocks whose first
+line names a file are written there. Trainings are cut to one epoch. A command that cannot
 run in a test is listed in `NOT_RUN` with the reason, and what can be checked about it is.
 """
 
@@ -37,6 +37,7 @@ from ppcls_lite.config.settings import GlobalSettings, RecipeSettings
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.models.weights.load import write_state
+from ppcls_lite.recipe.cli import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = tuple(field.name for field in fields(RecipeSettings))
@@ -111,8 +112,8 @@ ALL_BLOCKS = [(path, block) for path in DOCUMENTS for block in blocks(path)]
 
 
 def named(block: Block) -> str | None:
-    """The file that a YAML block is to be saved as, from its first line."""
-    match = re.match(r"# ([\w/]+\.ya?ml)\n", block.text)
+    """The file that a block is to be saved as, from its first line."""
+    match = re.match(r"# ([\w/]+\.(?:ya?ml|py))\n", block.text)
     return match[1] if match else None
 
 
@@ -196,7 +197,7 @@ def runner(root: Path, patch: pytest.MonkeyPatch) -> Callable[[str], None]:
         if line.startswith(LAUNCH):
             script = next(n for n, word in enumerate(words) if word.startswith("tools/"))
             assert (root / words[script]).is_file()
-            arguments = cli.parser("", "").parse_args(words[script + 1 :])
+            arguments = parser("", "").parse_args(words[script + 1 :])
             check(load_config(arguments.config, arguments.override))
             return
         if words[0] == "grep":
@@ -256,12 +257,12 @@ def test_commands_and_snippets_run(
         if block.language == "bash":
             for line in commands(block):
                 run(line)
+        elif named(block):
+            (workplace / named(block)).write_text(block.text, encoding="utf-8")
         elif block.language == "python":
             snippet = workplace / "snippet.py"
             snippet.write_text("\n" * block.line + block.text)  # the document's line numbers
             names = runpy.run_path(str(snippet), names)
-        elif block.language == "yaml" and named(block):
-            (workplace / named(block)).write_text(block.text, encoding="utf-8")
 
 
 def test_what_is_not_run_is_checked_as_far_as_possible() -> None:
@@ -295,8 +296,14 @@ def test_extras_exist(document: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "block"), [b for b in ALL_BLOCKS if b[1].language == "yaml"], ids=label
 )
-def test_yaml_is_what_the_check_accepts(document: Path, block: Block, tmp_path: Path) -> None:
+def test_yaml_is_what_the_check_accepts(
+    document: Path, block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+    for other in blocks(document):
+        if other.language == "python" and named(other):  # a plug-in
+            (tmp_path / named(other)).write_text(other.text, encoding="utf-8")
     tree = yaml.safe_load(block.text)
     if list(tree) == ["transform_ops"]:
         assert build_list(tree["transform_ops"], "transform")

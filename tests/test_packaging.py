@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import runpy
 from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,3 +27,14 @@ def test_the_tests_install_every_extra() -> None:
     installed = (ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert "onnxruntime>=1.18" in wanted
     assert wanted <= set(installed)
+
+
+def test_the_package_is_whole_and_has_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: found.update(arguments))
+    runpy.run_path("setup.py")
+    folders = {path.parent for path in Path("ppcls_lite").rglob("*.py")}
+    modules = {".".join(folder.parts) for folder in folders}
+    assert set(found["packages"]) == {*modules, "ppcls_lite.configs"}
+    assert found["entry_points"] == {"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]}

@@ -1,12 +1,11 @@
-"""Write the lists that training reads: prepare_data.py digits|folder|imagenet|cifar10|relabel."""
+"""`ppcls-lite prepare` from a checkout: python tools/prepare_data.py digits | folder DIR | ...."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_lite.cli import guarded
-from ppcls_lite.data.prepare.cli import run
+from ppcls_lite.cli import main
 
 if __name__ == "__main__":
-    sys.exit(guarded(run, sys.argv[1:]))
+    sys.exit(main(["prepare", *sys.argv[1:]]))

@@ -1,12 +1,11 @@
-"""Computed beside published costs of the networks: python tools/zoo.py ['PPLCNet*'] [--check]."""
+"""`ppcls-lite zoo` from a checkout: python tools/zoo.py ['PPLCNet*'] [--check]."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_lite.cli import guarded
-from ppcls_lite.models.zoo_table import run
+from ppcls_lite.cli import main
 
 if __name__ == "__main__":
-    sys.exit(guarded(run, sys.argv[1:]))
+    sys.exit(main(["zoo", *sys.argv[1:]]))

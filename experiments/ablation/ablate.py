@@ -126,8 +126,9 @@ def train_missing(runs: Sequence[Run], scores: Found, report: Report) -> int:
             raise UserError(f"{title}: {error}") from error
         if result.exit_code:
             return result.exit_code
-        best, last = 100 * result.best["top1"], 100 * result.last["top1"]
-        score = Score(item.seed, best, int(result.best["epoch"]), last)
+        main = next(iter(result.best))
+        best, last = (100 * scored[main] for scored in (result.best, result.last))
+        score = Score(item.seed, best, int(result.best["epoch"]), last, main)
         record.write(item.folder, item.settings, score)
         scores[item.row, item.seed] = score
         report.write(scores)

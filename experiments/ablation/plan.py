@@ -23,7 +23,9 @@ from experiments.ablation.table import TABLES
 from ppcls_lite.config.check import check
 from ppcls_lite.config.file import find_config, load_config
 from ppcls_lite.config.settings import RecipeSettings
-from ppcls_lite.data.image_list import read_image_list, read_labels
+from ppcls_lite.data.image_list import read_image_list
+from ppcls_lite.data.labels import read_label_file
+from ppcls_lite.data.transforms.compose import shape_of
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.system.machine import usable_cores
 
@@ -122,7 +124,7 @@ def find_data(folder: str) -> Data:
         )
     label_file = place / "labels.txt"
     if label_file.is_file():
-        return Data(place, train, evaluation, label_file, len(read_labels(str(label_file))))
+        return Data(place, train, evaluation, label_file, len(read_label_file(label_file)))
     labels = read_image_list(str(train), str(place)).labels
     return Data(place, train, evaluation, None, max(labels, default=0) + 1)
 
@@ -165,6 +167,9 @@ def pairs_for(path: Path, data: Data, options: Options) -> Pairs:
     pairs |= _budget(recipe, wanted, settings, options)
     if options.image_size is not None:
         pairs |= _image_size(wanted, settings, options.image_size)
+    elif settings.Global.image_shape is None:  # stated, because tables and costs name it
+        ops = settings.DataLoader.Eval.dataset.get("transform_ops")
+        pairs["Global.image_shape"] = list(shape_of([op.build() for op in ops]))
     return pairs
 
 
@@ -241,7 +246,7 @@ def _texts(pairs: Pairs) -> list[str]:
 
 
 def _checked(tree: Tree, path: Path) -> RecipeSettings:
-    """The recipe's settings, once it is right and trains something whose top-1 is measured."""
+    """The recipe's settings, once it is right and trains something that is scored."""
     try:
         settings = check(tree)
     except ConfigError as error:
@@ -251,13 +256,10 @@ def _checked(tree: Tree, path: Path) -> RecipeSettings:
         raise ConfigError(f"{path}: a row needs Loss, Optimizer, DataLoader.Train and .Eval")
     if _at(tree, "DataLoader.Train.sampler.batch_size") is None:
         raise ConfigError(f"{path}: a row needs DataLoader.Train.sampler.batch_size")
-    metrics = (settings.Metric and settings.Metric.Eval) or []
-    topk = [metric.get("topk") for metric in metrics if metric.entry.name == "TopkAcc"]
-    has_top1 = any(k == 1 if isinstance(k, int) else 1 in k for k in topk)
-    if not settings.Global.eval_during_train or not has_top1:
+    if not (settings.Global.eval_during_train and settings.Metric and settings.Metric.Eval):
         raise ConfigError(
-            f"{path}: rows are compared by top-1: keep Global.eval_during_train, and TopkAcc with "
-            "k = 1 in Metric.Eval"
+            f"{path}: rows are compared by the first score of Metric.Eval: keep it, and "
+            "Global.eval_during_train"
         )
     return settings
 

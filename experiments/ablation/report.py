@@ -47,7 +47,7 @@ class Report:
         first = self.runs[0].settings
         content = {
             "command": self.command,
-            "units": "top-1 in percent; params and flops (multiply-adds) as numbers",
+            "units": "scores in percent; params and flops (multiply-adds) as numbers",
             "source": table.SOURCE,
             "train_images": self._images("Train"),
             "eval_images": self._images("Eval"),

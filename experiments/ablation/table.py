@@ -100,12 +100,13 @@ TABLES: dict[str, Table] = {
 
 @dataclass(frozen=True)
 class Score:
-    """One finished run: top-1 in percent, the best of all epochs and the last one's."""
+    """One finished run: its main score in percent, the best of all epochs and the last one's."""
 
     seed: int
     best: float
     best_epoch: int
     last: float
+    metric: str = "top1"
 
 
 @dataclass(frozen=True)
@@ -118,22 +119,24 @@ class Row:
     scores: Sequence[Score] = ()
 
     def mean_last(self) -> float | None:
-        """Top-1 after the last epoch, the seeds' mean; None before the first run is finished."""
+        """The last epoch's score, the seeds' mean; None before the first run is finished."""
         return mean(score.last for score in self.scores)
 
 
-_HEADER = (
-    "Row",
-    "Network",
-    "Params (M)",
-    "FLOPs (M)",
-    "Top-1, best (%)",
-    "Top-1, last (%)",
-    f"Last, to {REFERENCE}",
-    "Paper: top-1 (%)",
-    f"Paper: to {REFERENCE}",
-    "Paper: latency (ms)",
-)
+def _header(rows: Iterable[Row]) -> tuple[str, ...]:
+    metric = next((score.metric for row in rows for score in row.scores), "Score")
+    return (
+        "Row",
+        "Network",
+        "Params (M)",
+        "FLOPs (M)",
+        f"{metric}, best (%)",
+        f"{metric}, last (%)",
+        f"Last, to {REFERENCE}",
+        "Paper: top-1 (%)",
+        f"Paper: to {REFERENCE}",
+        "Paper: latency (ms)",
+    )
 
 
 def markdown(rows: Mapping[str, Row], tables: Iterable[str], chosen: Iterable[str] = ()) -> str:
@@ -152,7 +155,7 @@ def spread_note(images: int) -> str:
     """How much of a difference is chance, for a score on so many images."""
     points = 100 * math.sqrt(0.25 / images)
     return (
-        f"Chance alone: one standard error of a top-1 on {images:,} images is up to {points:.1f} "
+        f"Chance alone: one standard error of a share of {images:,} images is up to {points:.1f} "
         "points, and another seed moves it as well; read nothing into smaller differences."
     )
 
@@ -172,7 +175,8 @@ def _network(name: str) -> str:
 
 def _table(title: str, networks: Mapping[str, str], rows: Mapping[str, Row]) -> str:
     reference = rows[REFERENCE].mean_last() if REFERENCE in rows else None
-    lines = [_HEADER, ("---", "---", *["---:"] * (len(_HEADER) - 2))]
+    header = _header(rows.values())
+    lines = [header, ("---", "---", *["---:"] * (len(header) - 2))]
     lines += [_cells(rows[name], network, reference) for name, network in networks.items()]
     return "\n".join([f"### {title}", "", *(f"| {' | '.join(cells)} |" for cells in lines)])
 

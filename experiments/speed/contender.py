@@ -83,9 +83,9 @@ def _torch(options: argparse.Namespace) -> tuple[Round, int]:
 
 
 def _network(options: argparse.Namespace) -> tuple[Round, int]:
-    from ppcls_lite.engine.evaluate import by_network
+    from ppcls_lite.engine.evaluate import dygraph
 
-    return _evaluation(options, by_network)
+    return _evaluation(options, dygraph)
 
 
 def _graph(options: argparse.Namespace) -> tuple[Round, int]:
@@ -114,7 +114,7 @@ def _evaluation(options: argparse.Namespace, forward: Callable) -> tuple[Round, 
     model = create_model(options.arch, class_num=CLASSES)
     steps = max(1, options.eval_images // options.batch_size)
     batches = Batches(steps, options.batch_size, options.image_size)
-    task = Supervised(model, lambda outputs, batch: {})
+    task = Supervised(model, None)
     evaluator = Evaluator(task, batches, [TopkAcc([1, 5])], forward=forward)
     return _timed(lambda: evaluator.run(), steps * options.batch_size), _parameters(options.arch)
 

@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 import paddle
 
-from ppcls_lite.data.datasets import ImageDataset
-from ppcls_lite.data.folder import is_image_name
+from ppcls_lite.data.datasets import LabeledDataset
+from ppcls_lite.data.files import walk_images
 from ppcls_lite.data.image_list import PathList, read_image_list
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.samplers import DistributedBatchSampler
@@ -108,7 +108,7 @@ def _timed(contender: Callable[[int], None]) -> Callable[[], float]:
     return lambda: seconds(lambda: contender(next(numbers)))[0]
 
 
-def training_set(paths: list[str], **decode: bool) -> ImageDataset:
+def training_set(paths: list[str], **decode: bool) -> LabeledDataset:
     """The images with the transforms of the ImageNet recipes (configs/_base_/imagenet.yaml).
 
     `decode` are arguments of DecodeImage.
@@ -120,7 +120,7 @@ def training_set(paths: list[str], **decode: bool) -> ImageDataset:
         NormalizeImage(1 / 255, list(IMAGENET_MEAN), list(IMAGENET_STD), order=""),
     ]
     labels = np.zeros(len(paths), np.int64)
-    return ImageDataset("benchmark", PathList(paths), labels, operators, 1000, 0, [])
+    return LabeledDataset("benchmark", PathList(paths), labels, operators, 1000, 0, [])
 
 
 def decode_only(paths: list[str]) -> None:
@@ -129,7 +129,7 @@ def decode_only(paths: list[str]) -> None:
         decode_rgb(read_file(path), path)
 
 
-def naive(dataset: ImageDataset, batch_size: int, epoch: int) -> None:
+def naive(dataset: LabeledDataset, batch_size: int, epoch: int) -> None:
     """The chain as one writes it first: everything per image, in float."""
     mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
     rng = np.random.default_rng(epoch)
@@ -161,7 +161,7 @@ def generate(folder: Path, count: int) -> list[str]:
     return paths
 
 
-def epochs(dataset: ImageDataset, batch_size: int, workers: int) -> Callable[[int], None]:
+def epochs(dataset: LabeledDataset, batch_size: int, workers: int) -> Callable[[int], None]:
     """Reads the epoch whose number it is given, through a Loader."""
     loader = Loader(
         dataset, DistributedBatchSampler(batch_size).bind(len(dataset)), num_workers=workers
@@ -177,7 +177,7 @@ def epochs(dataset: ImageDataset, batch_size: int, workers: int) -> Callable[[in
 def find(data: str) -> list[str]:
     """The images of a folder (with its sub-folders) or of a list file."""
     if Path(data).is_dir():
-        paths = sorted(str(f) for f in Path(data).rglob("*") if is_image_name(f.name))
+        paths = [str(Path(data, name)) for name in walk_images(data)]
     else:
         paths = list(read_image_list(data, str(Path(data).parent)).paths)
     if not paths:

@@ -1,7 +1,7 @@
 """How well near-duplicates are found: changed copies of images, and images that only look alike.
 
 For each image, the share of changed copies whose hash is within the distance, and how near the
-nearest other image of the folder is. Read next: ../data/near_duplicates.py.
+nearest other image of the folder is. Read next: ../distill/near_duplicates.py.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ppcls_lite.distill.near_duplicates import (
     DISTANCE,
     distances,
     perceptual_hash,
-    require_imagehash,
 )
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.installed import require
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -65,7 +65,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--images", type=int, default=600, help="at most, evenly spread")
     parser.add_argument("--distance", type=int, default=DISTANCE, help="bits")
     options = parser.parse_args(argv)
-    require_imagehash()
+    require("imagehash")
     paths = list(pool_of(options.data))
     step = max(1, -(-len(paths) // options.images))
     images = [decode_rgb(read_file(path), path) for path in paths[::step]]

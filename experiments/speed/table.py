@@ -22,13 +22,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 from experiments.speed.contender import ANSWER, READY, scale_of
 from ppcls_lite.engine.ranks import place
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import cpu_model, installed_versions, usable_processors
 from ppcls_lite.system.processes import environment, free_ports
 from ppcls_lite.system.timing import in_turns, median_ratio
@@ -83,7 +83,7 @@ def run(argv: Sequence[str]) -> int:
     cores = usable_processors()
     python = options.torch_python or sys.executable
     torch = scale_of(options.arch) is not None and not options.no_torch
-    torch = torch and (options.torch_python is not None or util.find_spec("torch") is not None)
+    torch = torch and (options.torch_python is not None or missing("torch") is None)
     contenders = rows(options.parts, len(cores), torch)
     about = _about(options, len(cores))
     started = time.monotonic()

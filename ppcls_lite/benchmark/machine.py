@@ -1,7 +1,7 @@
 """What a latency was measured on: processor, cores, clock policy, load, and what is wrong with it.
 
 Everything is read from Linux's own files; what a system does not tell is left out. Read next:
-latency.py.
+cli.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ In a network with untrained statistics activations fade from layer to layer (the
 PPLCNet_x0_5 is 4e-5 on average) or grow: towards numbers that processors handle slowly, and towards
 answers that are alike whatever an engine does wrong. So batch normalisation takes its statistics
 from noise first. Scores need training, latency does not: it depends on
-the shapes alone. Read next: latency.py.
+the shapes alone. Read next: cli.py.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def image_shape(folder: Path, size: int) -> tuple[int, int, int]:
     Raises:
         UserError: the folder has no usable inference.yml.
     """
-    spec = InferenceSpec.read(folder)
+    spec = InferenceSpec.read(folder, plugins=None)
     if spec.image_shape is None:
         return (3, size, size)
     channels, height, width = spec.image_shape

@@ -1,8 +1,8 @@
 """Where the time of a run goes: oneDNN's primitives by kind, and everything else.
 
 With `ONEDNN_VERBOSE=1` oneDNN writes a line for each primitive that it has run, with its time. Its
-fields are named in the library's documentation ("Verbose Mode"). latency_worker.py
-writes a mark before each run and at the end of a turn. Read next: latency_turns.py.
+fields are named in the library's documentation ("Verbose Mode"). worker.py
+writes a mark before each run and at the end of a turn. Read next: turns.py.
 """
 
 from __future__ import annotations

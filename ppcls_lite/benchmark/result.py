@@ -1,4 +1,4 @@
-"""What was measured of one contender, and how two of them compare. Read next: latency_turns.py."""
+"""What was measured of one contender, and how two of them compare. Read next: turns.py."""
 
 from __future__ import annotations
 

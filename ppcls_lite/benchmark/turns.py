@@ -3,7 +3,7 @@
 A contender is a model with a setting and a batch size. In every round each has one turn, so that
 what disturbs the machine meets all of them alike. The other processes are stopped meanwhile: the
 threads of an OpenMP pool go on spinning for 0.2 s after a run, and would take the next contender's
-cores. Read next: latency_worker.py (the processes), latency_result.py.
+cores. Read next: worker.py (the processes), result.py.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The process reads one JSON request a line and answers each with one JSON line. Whatever libraries
 write to the standard output goes to a file, where the profile finds oneDNN's lines. Nothing that
-starts threads is imported before the process is pinned. Read next: latency_turns.py (the other
-end), latency_profile.py.
+starts threads is imported before the process is pinned. Read next: turns.py (the other
+end), profile.py.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _untuned(model_dir: str, mkldnn: bool, threads: int) -> Run:
     """Paddle Inference as its shortest example has it."""
     from paddle import inference
 
-    from ppcls_lite.inference.engines import find_program
+    from ppcls_lite.inference.engines.files import find_program
 
     program, params = find_program(Path(model_dir))
     config = inference.Config(str(program), str(params))
@@ -120,11 +120,11 @@ class Worker:
             times = []
             for _ in range(2):
                 start = time.perf_counter()
-                found = self._runs[model](inputs)[0]
+                found = self._runs[model](inputs)
                 times.append(time.perf_counter() - start)
             first.append(times[0])
             second.append(times[1])
-            outputs = found[0] if outputs is None else outputs
+            outputs = outputs or [number for array in found for number in array[0].ravel()]
         return {
             "load_s": loaded + first[0],
             "first_s": first,

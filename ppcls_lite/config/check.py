@@ -3,7 +3,7 @@
 `check` walks the whole tree along the annotations of settings.py and of the constructors that the
 tree names, and reports every mistake at once, before Paddle is even imported. What it returns is
 the same tree with values converted and each component as a `Node`, which builds on demand.
-Read before: config_file.py (YAML to tree). Read next: recipe.py (what is built, in which order).
+Read before: file.py (YAML to tree). Read next: complete.py (what follows from what a recipe says).
 """
 
 from __future__ import annotations
@@ -12,13 +12,22 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ppcls_lite.config import registry
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.registry import REQUIRED, Argument, Entry
-from ppcls_lite.config.schema import DISTILLATION_MODEL, ComponentOf, IgnoredKey, Only, Range
+from ppcls_lite.config.schema import (
+    DISTILLATION_MODEL,
+    ComponentOf,
+    IgnoredKey,
+    Only,
+    Pixels,
+    Range,
+)
 from ppcls_lite.config.settings import RETRIEVAL, RecipeSettings
 from ppcls_lite.errors import ConfigError, UserError
 
@@ -27,12 +36,12 @@ Inside = Callable[["Node", Any], None]
 DEFAULT_NAME = {"schedule": "ConstLR", "sampler": "DistributedBatchSampler"}
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Node:
     """A checked component: what to build, from which arguments, and where it stood."""
 
     entry: Entry
-    arguments: dict[str, Any]
+    arguments: Mapping[str, Any]
     path: str
     extras: Any = None
 
@@ -43,6 +52,12 @@ class Node:
         if name in self.entry.fixed:
             return self.entry.fixed[name]
         return next(a.default for a in self.entry.arguments if a.name == name)
+
+    def given(self, **arguments: Any) -> Node:
+        """The same component with other arguments."""
+        return dataclasses.replace(
+            self, arguments=MappingProxyType({**self.arguments, **arguments})
+        )
 
     def build(self, inside: Inside | None = None, **context: Any) -> Any:
         """Import the class and call it; `context` fills arguments that the YAML leaves out.
@@ -128,6 +143,8 @@ def type_name(kind: Any) -> str:
         base, mark, *_ = typing.get_args(kind)
         if isinstance(mark, Range):
             return f"{type_name(base)} {mark}"
+        if isinstance(mark, Pixels):
+            return type_name(base)
         return f"a {mark.kind}" if isinstance(mark, ComponentOf) else "anything"
     if _is_union(kind):
         return " or ".join(type_name(k) for k in typing.get_args(kind))
@@ -234,6 +251,8 @@ class _Walker:
             return self.component(value, mark, path)
         if isinstance(mark, IgnoredKey):
             return value
+        if isinstance(mark, Pixels):
+            return self.value(value, base, path)
         if isinstance(mark, Only):
             if value not in (None, False, mark.value):
                 self.problems.append(
@@ -271,7 +290,12 @@ class _Walker:
         return kind(**converted) if converted is not None else None
 
     def arguments(
-        self, values: dict[str, Any], arguments: tuple[Argument, ...], path: str, owner: str
+        self,
+        values: dict[str, Any],
+        arguments: tuple[Argument, ...],
+        path: str,
+        owner: str,
+        component: bool = False,
     ) -> dict[str, Any] | None:
         """The given values converted; None when a required one is missing or any is wrong."""
         known = {a.name: a for a in arguments}
@@ -286,8 +310,11 @@ class _Walker:
                 self.problems.append(f"{place}: {owner_text} has no {what} {key!r}{hint}")
                 continue
             argument = known[key]
+            filled_in = component and key in CONTEXT and not _allows_null(argument.type)
+            if value is None and filled_in:
+                continue  # as if it were left out
             converted[key] = self.value(value, argument.type, place)
-            if _is_ignored(argument.type) and value != argument.default and value is not None:
+            if is_ignored(argument.type) and value != argument.default and value is not None:
                 self.notes.append(f"{place}: accepted, but has no effect here")
         for argument in arguments:
             missing = argument.name not in values and argument.default is REQUIRED
@@ -299,21 +326,16 @@ class _Walker:
 
     def component(self, value: Any, mark: ComponentOf, path: str) -> Node | None:
         kind = mark.kind
-        if isinstance(value, str):
-            name, values = value, {}
-        elif isinstance(value, dict) and "name" in value:
-            name, values = value["name"], {k: v for k, v in value.items() if k != "name"}
-        elif isinstance(value, dict) and kind in DEFAULT_NAME and not self.one_key(value, kind):
+        unnamed = isinstance(value, dict) and "name" not in value
+        if unnamed and kind in DEFAULT_NAME and not self.one_key(value, kind):
             name, values = DEFAULT_NAME[kind], value
-        elif isinstance(value, dict) and len(value) == 1:
-            ((name, values),) = value.items()
-            path, values = f"{path}.{name}", {} if values is None else values
         else:
-            found = f"the keys {', '.join(map(repr, value))}" if isinstance(value, dict) else value
-            self.problems.append(
-                f"{path}: expected one {kind}, `{{name: X, ...}}` or `X: {{...}}`, found {found}"
-            )
-            return None
+            try:
+                name, values = take_apart(value, kind)
+            except ConfigError as error:
+                self.problems.append(f"{path}: {error}")
+                return None
+            path = f"{path}.{name}" if unnamed else path
         entry = self.find(name, kind, path)
         if entry is None:
             return None
@@ -326,12 +348,12 @@ class _Walker:
             own = {a.name for a in entry.arguments}
             fields = tuple(field for field in _fields(mark.extras) if field.name not in own)
         names = {field.name for field in fields}
-        given = self.arguments(values, (*entry.arguments, *fields), path, entry.name)
+        given = self.arguments(values, (*entry.arguments, *fields), path, entry.name, True)
         if given is None:
             return None
         if mark.extras:
             extras = mark.extras(**{k: given.pop(k) for k in names if k in given})
-        return Node(entry, given, path, extras)
+        return Node(entry, MappingProxyType(given), path, extras)
 
     def one_key(self, value: dict[str, Any], kind: str) -> bool:
         """Whether a map is `X: {...}` with a component's name as its only key."""
@@ -361,7 +383,12 @@ def _fields(kind: type) -> tuple[Argument, ...]:
     return tuple(found)
 
 
-def _is_ignored(kind: Any) -> bool:
+def _allows_null(kind: Any) -> bool:
+    return type(None) in typing.get_args(kind)
+
+
+def is_ignored(kind: Any) -> bool:
+    """Whether a key of this type is accepted without effect."""
     return any(isinstance(mark, IgnoredKey) for mark in typing.get_args(kind))
 
 

@@ -3,7 +3,7 @@
 Three additions to plain YAML: `_base_` (one file or a list, relative to the file that names them,
 merged key by key, later ones winning), `_replace_: true` in a map (take this map instead of
 merging it into the base's), and numbers such as `1e-4` read as numbers. A key given twice in one
-map is an error. What the tree may hold is the business of config.py, which is to be read next.
+map is an error. What the tree may hold is the business of check.py, which is to be read next.
 """
 
 from __future__ import annotations
@@ -190,6 +190,8 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
             slot = int(key)
         elif not isinstance(place, dict):
             return f"-o {text}: {here} is {place!r}, which has nothing below it"
+        elif key.isdigit():
+            return f"-o {text}: {here} is no list in this recipe, so it has no item {key}"
         if depth == len(keys) - 1:
             place[slot] = value
             return None

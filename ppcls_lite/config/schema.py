@@ -2,7 +2,7 @@
 
 A registered class annotates its arguments with builtins (`int`, `float`, `bool`, `str`, `None`,
 `list[T]`, `dict[str, T]`, unions, `Literal`) and with the names below. `config.check` compares
-the YAML with these annotations before anything is built. Read next: registry.py, config.py.
+the YAML with these annotations before anything is built. Read next: registry.py, check.py.
 """
 
 from __future__ import annotations
@@ -42,6 +42,22 @@ Probability = Annotated[float, Range(0, 1)]
 Size = PositiveInt | list[PositiveInt]
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """Marks lengths in an image's pixels, which `Global.image_size` scales.
+
+    exact: an image has this size afterwards, whatever it had before.
+    """
+
+    exact: bool = False
+
+
+ImageSize = Annotated[Size, Pixels(exact=True)]
+ScaledSize = Annotated[Size, Pixels()]
+ScaledInt = Annotated[PositiveInt, Pixels()]
+ScaledSizes = Annotated[list[PositiveInt] | list[list[PositiveInt]], Pixels()]
+
+
 class IgnoredKey:
     """Marks a key of the reference toolkit that is accepted, has no effect and is logged."""
 
@@ -71,14 +87,14 @@ class ComponentOf:
     fixed: tuple[tuple[str, Any], ...] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class ScheduleExtras:
     """Keys of `Optimizer.lr` beside the schedule's own arguments."""
 
     base_batch_size: PositiveInt | None = None  # multiply all rates by total batch / this
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrunkExtras:
     """Keys beside the own arguments of a network inside another one."""
 
@@ -86,7 +102,7 @@ class TrunkExtras:
     use_ssld: bool = False  # with pretrained True: the SSLD-distilled official file
 
 
-@dataclass
+@dataclass(frozen=True)
 class NetworkExtras(TrunkExtras):
     """Keys beside a network's own arguments, in `Arch` and in `Arch.models`."""
 

@@ -1,8 +1,9 @@
 """The run settings: every section and key of the YAML that is not a component's argument.
 
 Keys keep PaddleClas's spelling; the comments say what a key does where the name does not. These
-dataclasses are the schema of a recipe: `config.check` walks a YAML along their annotations.
-Read next: config.py (the check), recipe.py (what is built from it).
+dataclasses are the schema of a recipe: check.py walks a YAML along their annotations. They are
+frozen: what a run finds out later (its share of the batch, a random seed, the class count of the
+data) goes into copies that are passed on. Read next: check.py, then recipe/train.py.
 """
 
 from __future__ import annotations
@@ -31,46 +32,69 @@ from ppcls_lite.config.schema import (
 RETRIEVAL = "retrieval and hashing are outside this toolkit, which trains classifiers"
 
 
-@dataclass
-class GlobalSettings:
-    """`Global`: the run as a whole."""
+@dataclass(frozen=True)
+class RunPlan:
+    """`Global`: how long a training goes on, and what happens how often."""
 
     epochs: PositiveInt = 20
+    update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
+    total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
+    early_stop: PositiveInt | None = None  # evaluations without a better score that end the run
+    max_minutes: PositiveFloat | None = None  # then the run is saved and ends with status 75
+    eval_during_train: bool = True
+    eval_interval: PositiveInt = 1
+    start_eval_epoch: NonNegativeInt = 0
+    print_batch_step: PositiveInt = 10
+
+
+@dataclass(frozen=True)
+class Saving:
+    """`Global`: what a run leaves where."""
+
     output_dir: str = "./output/"  # the run folder is <output_dir>/<Arch.name>
-    device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU if this Paddle sees one
-    # Train on a CPU with the native kernels; for YAML, on and off are true and false.
-    cpu_kernels: Literal["auto", "on", "off"] | bool = "auto"
-    cpu_processes: PositiveInt | Literal["auto"] = 1  # that share the Train batch on a CPU
-    seed: NonNegativeInt | Literal[False] = 42  # order, augmentation, initial weights, dropout
-
-    checkpoints: str | None = None  # prefix to resume from: <run folder>/latest; auto: the newest
-    pretrained_model: str | None = None  # weights to start from, with or without .pdparams
-    replace_head: bool = False  # keep a random classifier where the class count differs
-
+    # What becomes of an earlier run there that is not resumed; keep: it is moved to NAME.run-1.
+    if_exists: Literal["keep", "replace", "error"] = "keep"
     save_interval: PositiveInt = 1  # epochs between two kept epoch_N checkpoints
     save_steps: PositiveInt | None = None  # updates between two writes of latest within an epoch
     save_minutes: PositiveFloat | None = None  # the same by the clock
     keep_last: PositiveInt | None = None  # how many epoch_N stay; null: all
     keep_best: PositiveInt | None = None  # keep the epoch_N of that many best scores as well
-    early_stop: PositiveInt | None = None  # evaluations without a better score that end the run
-    max_minutes: PositiveFloat | None = None  # then the run is saved and ends with status 75
-    eval_during_train: bool = True
-    eval_interval: PositiveInt = 1
-    eval_engine: Literal["auto", "dygraph", "inference"] = "auto"  # see docs/performance.md
-    start_eval_epoch: NonNegativeInt = 0
-    print_batch_step: PositiveInt = 10
     use_visualdl: bool = False
-    update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
-    total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
+    save_inference_dir: str = "./inference"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """`Global`: what a run starts from, and what it makes of images."""
+
+    checkpoints: str | None = None  # prefix to resume from: <run folder>/latest; auto: the newest
+    resume_changed_data: bool = False  # resume although images or labels are others now
+    pretrained_model: str | None = None  # weights to start from, with or without .pdparams
+    replace_head: bool = False  # keep a random classifier where the class count differs
     teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept
     teacher_cache_views: PositiveInt = 1  # augmentations of each image that the epochs repeat
     plugins: list[str] = field(default_factory=list)  # files with components of one's own
-
     max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
     eval_skip_bad: bool = False  # leave unreadable images out of an evaluation
+    image_size: PositiveInt | None = None  # sets all sizes of the transforms: image_size.py
+    image_shape: list[PositiveInt] | None = None  # (C, H, W); null: what Infer's transforms give
 
-    image_shape: list[PositiveInt] = field(default_factory=lambda: [3, 224, 224])
-    save_inference_dir: str = "./inference"
+
+@dataclass(frozen=True)
+class Machine:
+    """`Global`: where and how it is computed."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU if this Paddle sees one
+    # Train on a CPU with the native kernels; for YAML, on and off are true and false.
+    cpu_kernels: Literal["auto", "on", "off"] | bool = "auto"
+    cpu_processes: PositiveInt | Literal["auto"] = 1  # that share the Train batch on a CPU
+    eval_engine: Literal["auto", "dygraph", "inference"] = "auto"  # see docs/performance.md
+    seed: NonNegativeInt | Literal[False] = 42  # order, augmentation, initial weights, dropout
+
+
+@dataclass(frozen=True)
+class AcceptedKeys:
+    """`Global`: keys of PaddleClas that say nothing here, or for which one value is accepted."""
 
     class_num: NonNegativeInt | None = None  # older place of Arch.class_num
     to_static: Ignored = False
@@ -95,7 +119,12 @@ class GlobalSettings:
     ] = None
 
 
-@dataclass
+@dataclass(frozen=True)
+class GlobalSettings(RunPlan, Saving, Sources, Machine, AcceptedKeys):
+    """`Global`: the run as a whole. What needs one group of keys asks for that group's class."""
+
+
+@dataclass(frozen=True)
 class AMPSettings:
     """`AMP`: mixed precision."""
 
@@ -109,7 +138,7 @@ class AMPSettings:
     max_skipped: PositiveInt = 50  # skipped updates in a row that stop the run
 
 
-@dataclass
+@dataclass(frozen=True)
 class EMASettings:
     """`EMA`: exponential moving average of the weights; the section's presence turns it on."""
 
@@ -117,7 +146,7 @@ class EMASettings:
     use_warmup: bool = False  # let the decay grow from 0.1, for short runs
 
 
-@dataclass
+@dataclass(frozen=True)
 class ArchExtras(NetworkExtras):
     """Keys of `Arch` beside the network's own arguments."""
 
@@ -126,7 +155,7 @@ class ArchExtras(NetworkExtras):
     infer_output_key: Ignored = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class DatasetExtras:
     """Keys of a data set beside its own arguments."""
 
@@ -135,7 +164,7 @@ class DatasetExtras:
     cache_dir: str = "./cache"  # of cache: disk
 
 
-@dataclass
+@dataclass(frozen=True)
 class LoaderSettings:
     """`DataLoader.<split>.loader`: worker processes."""
 
@@ -143,7 +172,7 @@ class LoaderSettings:
     use_shared_memory: bool = True
 
 
-@dataclass
+@dataclass(frozen=True)
 class SplitSettings:
     """`DataLoader.Train` or `DataLoader.Eval`."""
 
@@ -152,7 +181,7 @@ class SplitSettings:
     loader: LoaderSettings = field(default_factory=LoaderSettings)
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataLoaderSettings:
     """`DataLoader`."""
 
@@ -160,7 +189,7 @@ class DataLoaderSettings:
     Eval: SplitSettings | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class LossSettings:
     """`Loss`: weighted terms for training and for evaluation."""
 
@@ -168,7 +197,7 @@ class LossSettings:
     Eval: list[LossSpec] | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class MetricSettings:
     """`Metric`."""
 
@@ -176,19 +205,19 @@ class MetricSettings:
     Eval: list[MetricSpec] | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class InferSettings:
     """`Infer`: one prediction run; its transforms and post-processing go into the export."""
 
-    transforms: list[TransformSpec]
     PostProcess: PostprocessSpec
+    transforms: list[TransformSpec] | None = None  # null: those of DataLoader.Eval
     infer_imgs: str | None = None  # a file, a folder
     infer_list: str | None = None  # a text file with one path a line
     batch_size: PositiveInt = 1
     save_dir: str | None = None  # results as JSON lines
 
 
-@dataclass
+@dataclass(frozen=True)
 class RecipeSettings:
     """The top level of a YAML file."""
 

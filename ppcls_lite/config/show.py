@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppcls_lite.config import registry
-from ppcls_lite.config.check import check, plugins_of, type_name
+from ppcls_lite.config.check import plugins_of, type_name
+from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump, load_config
 from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.errors import ConfigError
@@ -15,10 +16,9 @@ from ppcls_lite.errors import ConfigError
 
 def resolved(path: str | Path, overrides: Sequence[str]) -> str:
     """The checked recipe as YAML, its notes as comments on top."""
-    tree = load_config(path, overrides)
-    notes: list[str] = []
-    check(tree, notes)
-    return "".join(f"# {note}\n" for note in notes) + dump(tree)
+    recipe = Recipe.of(load_config(path, overrides))
+    notes = (*recipe.notes, *recipe.warnings)
+    return "".join(f"# {note}\n" for note in notes) + dump(recipe.tree)
 
 
 def plugins(path: str | Path, overrides: Sequence[str]) -> list[str]:

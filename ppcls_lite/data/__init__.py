@@ -3,5 +3,5 @@
 An image's way: samplers.py says which samples form a batch, datasets.py (lists, image_list.py) or
 folder.py (class folders) finds them, transforms/ turns each into an array, batch_transforms.py
 mixes them, loader.py does all this in worker processes and hands out batches. scan.py looks for
-mistakes before training, prepare.py writes the lists.
+mistakes before training, prepare/ writes the lists.
 """

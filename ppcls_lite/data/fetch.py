@@ -34,20 +34,14 @@ def new_arrays(specs: Specs) -> dict[str, np.ndarray]:
     return {name: np.empty(shape, dtype) for name, (shape, dtype) in specs.items()}
 
 
-def _where_it_is(key: SampleKey) -> SampleKey:
-    """`locate` of a data set whose epochs are the whole list."""
-    return key
-
-
 class Fetcher:
     """Makes batches of `dataset`: `fetcher(step, keys)`.
 
-    Where nothing is mixed, the normalisation is left out: images stay uint8 (N, H, W, C), a
-    quarter of the bytes on their way between processes, and `deferred` holds the normalizer that
-    the receiver applies. Batch transforms need finished images, so before them it happens here.
+    Where nothing is mixed, images stay uint8 (N, H, W, C), a quarter of the bytes on their way
+    between processes, and `deferred` holds the normalizer that the receiver applies. Batch
+    transforms need finished images, so before them the normalisation happens here.
 
     Args:
-        dataset: as described in datasets.py.
         batch_transforms: called in turn as `op(batch, rng)` on the stacked arrays.
         on_bad: what happens to an unreadable image: "replace" takes another sample, "skip"
             makes the batch smaller, "raise" stops.
@@ -62,10 +56,7 @@ class Fetcher:
         rank: int = 0,
     ) -> None:
         self.dataset, normalizer = dataset.split_tail()
-        self._locate = getattr(self.dataset, "locate", _where_it_is)
-        self.batch_transforms = batch_transforms
-        self.on_bad = on_bad
-        self.rank = rank
+        self.batch_transforms, self.on_bad, self.rank = batch_transforms, on_bad, rank
         self.deferred = None if batch_transforms else normalizer
         self._normalizer = normalizer if batch_transforms else None
         self._uint8 = normalizer is not None
@@ -75,9 +66,8 @@ class Fetcher:
     ) -> Fetched:
         """The batch of `keys`; its arrays come from `allocate`.
 
-        Raises:
-            UserError: an unreadable image that must not be replaced, too many in a row, or
-                samples of different sizes.
+        UserError for an unreadable image that must not be replaced, too many in a row, or samples
+        of different sizes.
         """
         fetched = Fetched({}, 0)
         mixes = bool(self.batch_transforms)
@@ -85,8 +75,7 @@ class Fetcher:
             found = self._read(key, fetched.bad)
             if found is None:
                 continue
-            sample = found[1] | {"index": found[0]}
-            sample = {name: np.asarray(sample[name]) for name in self._names()}
+            sample = self._chosen(*found)
             if not fetched.arrays:
                 specs = {n: ((len(keys), *v.shape), self._type(n, v)) for n, v in sample.items()}
                 fetched.arrays = (new_arrays if mixes else allocate)(specs)
@@ -101,8 +90,16 @@ class Fetcher:
             fetched.arrays = self._mix(arrays, keys[0].epoch, step, allocate)
         return fetched
 
-    def _names(self) -> tuple[str, ...]:
-        return (*self.dataset.batch_keys, "index")
+    def _chosen(self, index: int, sample: dict[str, Any]) -> dict[str, np.ndarray]:
+        """What of a sample goes into the batch."""
+        missing = [name for name in self.dataset.batch_keys if name not in sample]
+        if missing:
+            raise UserError(
+                f"{self.dataset.paths[index]}: its sample has no {missing[0]!r}, which batch_keys "
+                f"of {type(self.dataset).__name__} names; it has {', '.join(sorted(sample))}"
+            )
+        chosen = {name: np.asarray(sample[name]) for name in self.dataset.batch_keys}
+        return chosen | {"index": np.asarray(index)}
 
     def _type(self, name: str, value: np.ndarray) -> np.dtype:
         """The type in a batch: images stay uint8 only until they are normalised."""
@@ -115,7 +112,7 @@ class Fetcher:
     ) -> tuple[int, dict[str, Any]] | None:
         """The index and the sample of `key`, or of the one that replaces it."""
         first = key.index
-        key = self._locate(key)
+        key = self.dataset.locate(key)
         for attempt in range(RETRIES + 1):
             path = self.dataset.paths[key.index]
             try:
@@ -132,7 +129,7 @@ class Fetcher:
                     return None
                 other = np.random.default_rng((self.dataset.seed, key.epoch, first, attempt, 3))
                 key = key._replace(index=int(other.integers(len(self.dataset))))
-                key = self._locate(key)
+                key = self.dataset.locate(key)
             except UserError as error:
                 raise type(error)(f"{path}: {error}") from error
             except Exception as error:
@@ -158,8 +155,13 @@ class Fetcher:
         return target
 
     def _uneven(self, name: str, first: Any, second: Any, index: int) -> UserError:
+        remedy = (
+            "all samples of a batch need one size: end transform_ops with RandCropImage "
+            "(training) or ResizeImage and CropImage (evaluation)"
+        )
+        if name != "image":
+            remedy = f"fixed_rows of {type(self.dataset).__name__} fills up what differs in length"
         return UserError(
             f"{self.dataset.paths[index]}: its {name} has the shape {second}, the batch began with "
-            f"{first}; all samples of a batch need one size: end transform_ops with RandCropImage "
-            "(training) or ResizeImage and CropImage (evaluation)"
+            f"{first}; {remedy}"
         )

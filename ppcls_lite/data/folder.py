@@ -1,35 +1,32 @@
 """A data set read directly from folders: one sub-folder of images per class, no list file.
 
-Read before: datasets.py. Read next: prepare.py (lists from folders, with a stratified split).
+Read before: datasets.py. Read next: files.py, prepare/cli.py (lists from folders).
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, TransformSpec
-from ppcls_lite.data.datasets import ImageDataset
-from ppcls_lite.data.image_list import SHOWN, PathList, read_labels, read_lines, require_folder
+from ppcls_lite.data.datasets import LabeledDataset
+from ppcls_lite.data.files import IMAGE_SUFFIXES, class_folders, images_in
+from ppcls_lite.data.image_list import SHOWN, PathList, read_lines, require_folder
+from ppcls_lite.data.labels import read_label_file
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif")
+LEAVE_OUT = "without label_file, the folders' names are the classes"
 
 
 @register("dataset")
-class FolderDataset(ImageDataset):
+class FolderDataset(LabeledDataset):
     """`root/<class>/<image>`; the classes are numbered in the order of their names.
 
-    Args:
-        root: the folder whose sub-folders are the classes.
-        transform_ops: what happens to each image.
-        label_file: class names in their order, one a line, `name` or `id name`; give it where
-            the training and validation folders might not have the same classes.
+    Args: as ImageNetDataset, and
+        label_file: class names in their order, one a line, `name` or `id name`, for training and
+            validation folders that might not have the same classes.
         split_file: the images to use, one path below `root` a line; null: all.
-        class_num: number of classes; null: as many as there are.
-        seed: of the augmentations.
     """
 
     def __init__(
@@ -43,7 +40,7 @@ class FolderDataset(ImageDataset):
     ) -> None:
         require_folder(root)
         folders = class_folders(root)
-        self.class_names = read_labels(label_file) if label_file else folders
+        self.class_names = read_label_file(label_file, remedy=LEAVE_OUT) if label_file else folders
         problems = _class_problems(root, folders, label_file, self.class_names, class_num)
         if split_file:
             names, wrong = _names_of_split(split_file, root, self.class_names)
@@ -60,26 +57,6 @@ class FolderDataset(ImageDataset):
             )
         count = class_num or max(1, len(self.class_names))
         super().__init__(root, PathList(names, root), labels, transform_ops, count, seed, problems)
-
-
-def class_folders(root: str | os.PathLike[str]) -> list[str]:
-    """The names of the sub-folders, sorted; hidden ones do not count."""
-    return sorted(e.name for e in Path(root).iterdir() if e.is_dir() and not e.name.startswith("."))
-
-
-def images_in(root: str | os.PathLike[str], folder: str) -> list[str]:
-    """The image files below `root/folder`, nested folders too, as sorted paths from there."""
-    top = Path(root, folder)
-    found = []
-    for place, _, files in os.walk(top, followlinks=True):
-        below = Path(place).relative_to(top)
-        found += [(below / f).as_posix() for f in files if is_image_name(f)]
-    return sorted(found)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file's name looks like an image (hidden files, as macOS leaves, do not)."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def _class_of(name: str) -> str:

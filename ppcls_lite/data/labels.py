@@ -1,7 +1,7 @@
 """Label files: the names of a network's classes, one line each, in a user's file or ours.
 
-Bundled: `imagenet1k_label_list.txt` and the lists of PaddleClas's PULC tasks, so that recipes
-which name them by PaddleClas's paths run without its source tree. Read next: postprocess.py.
+Bundled are the lists of ImageNet-1k and of PaddleClas's PULC tasks, so that recipes which name them
+by PaddleClas's paths run. Read next: folder.py.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from pathlib import Path, PurePosixPath
 from ppcls_lite.errors import UserError
 
 BUNDLED = Path(__file__).resolve().parent.parent / "label_lists"
+NO_NAMES = "in a recipe, -o Infer.PostProcess.class_id_map_file=null answers without names"
 
 
-def find_label_file(path: str | Path) -> Path:
+def find_label_file(path: str | Path, remedy: str = NO_NAMES) -> Path:
     """The file at `path`, or else the bundled list of the same file name.
 
-    Raises UserError when there is neither.
+    Raises UserError with `remedy` where there is neither.
     """
     if Path(path).is_file():
         return Path(path)
@@ -26,19 +27,20 @@ def find_label_file(path: str | Path) -> Path:
     known = ", ".join(sorted(file.name for file in BUNDLED.glob("*.txt")))
     raise UserError(
         f"label file {str(path)!r} does not exist. Give the path of a text file with one class a "
-        f"line, `id name` or only the name, or one of the bundled lists: {known}; in a recipe, "
-        "-o Infer.PostProcess.class_id_map_file=null answers without names"
+        f"line, `id name` or only the name, or one of the bundled lists: {known}; {remedy}"
     )
 
 
-def read_label_file(path: str | Path, delimiter: str | None = None) -> list[str]:
+def read_label_file(
+    path: str | Path, delimiter: str | None = None, remedy: str = NO_NAMES
+) -> list[str]:
     """The class names in the order of their ids.
 
     A line is `id name`, divided by `delimiter` (default: the first white space), or only the name
     of the class whose id is the line's number, from 0. Names may hold spaces; the text is UTF-8.
     Raises UserError for an empty file, an empty line, or ids that are not 0 .. n-1, each once.
     """
-    file = find_label_file(path)
+    file = find_label_file(path, remedy)
     try:
         lines = file.read_text(encoding="utf-8-sig").rstrip().split("\n")
     except UnicodeDecodeError as error:

@@ -1,9 +1,7 @@
 """Looks for mistakes in the data before training: all of them, in one report.
 
-Malformed lines and labels out of range were noted when the lists were read; here the files
-themselves are looked for and duplicates are found. Existence is checked one folder at a time: one
-listing instead of 1,300 single questions, which matters on a network drive.
-Read before: image_list.py, datasets.py.
+Existence is checked one folder at a time: one listing instead of 1,300 single questions, which
+matters on a network drive. Read before: image_list.py, datasets.py.
 """
 
 from __future__ import annotations
@@ -12,12 +10,11 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-
 from ppcls_lite.data.datasets import ImageDataset
-from ppcls_lite.data.image_list import SHOWN
+from ppcls_lite.data.image_list import some
 from ppcls_lite.errors import UserError
 
 FEW = 16  # up to so many files of one folder are looked for one by one
@@ -32,8 +29,8 @@ class ScanReport:
 
     def raise_errors(self) -> None:
         """Raise one UserError that names every error."""
-        if self.errors:
-            count = len(self.errors)
+        count = len(self.errors)
+        if count:
             head = f"{count} mistake{'s' if count > 1 else ''} in the data:"
             raise UserError("\n  ".join([head, *self.errors]))
 
@@ -41,29 +38,32 @@ class ScanReport:
 def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
     """Check data sets, given by the name of their split: `{"Train": ..., "Eval": ...}`.
 
-    Errors: what the data set noted when it was made (`problems`), and missing files. Warnings:
-    duplicates within a split, images that two splits share, classes without a training image.
+    Errors: what the data set noted when it was made (`problems`), and its missing `files`.
+    Warnings: duplicates within a split, images that two splits share, `gaps` of the training set.
     """
     report = ScanReport()
     keys: dict[str, list[str]] = {}
     for split, dataset in datasets.items():
         report.errors += [f"{split}: {problem}" for problem in dataset.problems]
         paths = list(dataset.paths)
-        missing = missing_files(paths)
+        files = list(dataset.files())
+        missing = missing_files(files)
         if missing:
+            kind = "images" if len(files) == len(paths) else "files"
             report.errors.append(
-                f"{split}: {dataset.source}: {len(missing):,} of {len(paths):,} images do not "
-                f"exist: {_some(missing)}; correct the list or image_root"
+                f"{split}: {dataset.source}: {len(missing):,} of {len(files):,} {kind} do not "
+                f"exist: {some(missing)}; correct the list or image_root"
             )
         keys[split] = [_normal(path) for path in paths]
         twice = [path for path, count in Counter(keys[split]).items() if count > 1]
         if twice:
             report.warnings.append(
                 f"{split}: {dataset.source}: {len(twice):,} images are listed more than once: "
-                f"{_some(twice)}"
+                f"{some(twice)}"
             )
     if "Train" in datasets:
-        report.warnings += _unseen_classes(datasets["Train"])
+        train = datasets["Train"]
+        report.warnings += [f"Train: {train.source}: {gap}" for gap in train.gaps()]
     report.warnings += _shared(datasets, keys)
     return report
 
@@ -92,43 +92,24 @@ def _present(folder: str, names: set[str]) -> set[str]:
         raise UserError(f"{folder}: the image folder cannot be read: {error.strerror}") from error
 
 
-def _unseen_classes(dataset: ImageDataset) -> list[str]:
-    if dataset.labels is None or dataset.labels.ndim != 1 or not len(dataset):
-        return []
-    unseen = np.setdiff1d(np.arange(dataset.class_num), dataset.labels)
-    if not len(unseen):
-        return []
-    return [
-        f"Train: {dataset.source}: {len(unseen):,} of {dataset.class_num:,} classes have no "
-        f"image: {_some([str(i) for i in unseen])}"
-    ]
-
-
 def _shared(datasets: Mapping[str, ImageDataset], keys: Mapping[str, list[str]]) -> list[str]:
     """Warnings for each pair of splits that have images in common."""
     warnings = []
-    names = list(datasets)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            both = sorted(set(keys[first]) & set(keys[second]))
-            if both and datasets[first].source == datasets[second].source:
-                warnings.append(
-                    f"{first} and {second} read the same list, {datasets[first].source}: the "
-                    "score will say how well the images are remembered, not recognised"
-                )
-            elif both:
-                warnings.append(
-                    f"{len(both):,} images are in {first} as well as in {second}: {_some(both)}; "
-                    "the score will be too good"
-                )
+    for first, second in combinations(datasets, 2):
+        both = sorted(set(keys[first]) & set(keys[second]))
+        if both and datasets[first].source == datasets[second].source:
+            warnings.append(
+                f"{first} and {second} read the same list, {datasets[first].source}: the "
+                "score will say how well the images are remembered, not recognised"
+            )
+        elif both:
+            warnings.append(
+                f"{len(both):,} images are in {first} as well as in {second}: {some(both)}; "
+                "the score will be too good"
+            )
     return warnings
 
 
 def _normal(path: str) -> str:
     """One spelling for one file; most paths are normal already, and normpath is slow."""
     return os.path.normpath(path) if "./" in path or "//" in path else path
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -13,29 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ppcls_lite.errors import UserError
-
 DISTANCE = 6  # bits
 BITS = 64
 _ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
 
 class Match(NamedTuple):
-    """The place of the nearest hash, and how many bits differ."""
+    """A known image, and how many bits differ."""
 
     index: int
     distance: int
-
-
-def require_imagehash() -> None:
-    """Raise UserError if the package is not installed."""
-    try:
-        import imagehash  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "finding near-duplicates needs the package imagehash: pip install imagehash "
-            "(or pip install 'ppcls-lite[select]')"
-        ) from error
 
 
 def perceptual_hash(image: np.ndarray) -> int:
@@ -54,12 +41,7 @@ def distances(hashes: np.ndarray, other: int) -> np.ndarray:
 
 
 class KnownImages:
-    """Finds which of the known images an image is near to.
-
-    Args:
-        hashes: of the known images.
-        distance: so many bits may differ.
-    """
+    """Finds which of the known images, given by their hashes, an image is near to."""
 
     def __init__(self, hashes: Sequence[int], distance: int = DISTANCE) -> None:
         self._hashes = np.array(hashes, np.uint64)

@@ -1,6 +1,6 @@
 """Frozen teachers meet the training's data: their normalisation, and the cache of their logits.
 
-Read before: networks.py (how they are built). Read next: teacher_cache.py.
+Read before: ../recipe/networks.py (how they are built). Read next: teacher_cache.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from paddle import nn
 from ppcls_lite.config.check import Node
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
-from ppcls_lite.distill.inference_model import InferenceModel
 from ppcls_lite.distill.teacher_cache import TeacherCache, open_cache
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.tasks import Distilled
@@ -44,10 +43,10 @@ def fix_views(settings: RecipeSettings, dataset: Any) -> None:
             f"{where}DataLoader.Train.dataset.batch_transform_ops mix each image with others, so "
             "its logits cannot be kept: remove one of the two"
         )
-    if section.sampler.entry.name == "MultiScaleSampler":
+    if section.sampler.entry.load().changes_size:
         raise ConfigError(
-            f"{where}MultiScaleSampler shows an image in changing sizes, so its logits cannot be "
-            "kept: use DistributedBatchSampler, or remove teacher_cache"
+            f"{where}{section.sampler.entry.name} shows an image in changing sizes, so its logits "
+            "cannot be kept: use DistributedBatchSampler, or remove teacher_cache"
         )
     dataset.fix_views(run.teacher_cache_views)
 
@@ -62,7 +61,7 @@ def prepare_teachers(
     if not isinstance(task, Distilled):
         return None
     for network in task.frozen.values():
-        if isinstance(network, InferenceModel):
+        if network.from_file:
             own = task.model.class_num
             if network.class_num != own:
                 raise UserError(
@@ -105,7 +104,7 @@ def normalizer_of(dataset: Any) -> Normalizer | None:
 
 def weights_checksum(network: nn.Layer) -> str:
     """SHA-256 of a network's weights and statistics, or of the file that it runs."""
-    if isinstance(network, InferenceModel):
+    if network.from_file:
         return network.checksum()
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
@@ -136,7 +135,7 @@ def _parts(settings: RecipeSettings, task: Distilled, dataset: Any) -> dict[str,
 def _plain(value: Any) -> Any:
     """Checked components as lists and maps."""
     if isinstance(value, Node):
-        return {value.entry.name: _plain(value.arguments)}
+        return {value.entry.name: _plain(dict(value.arguments))}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -83,6 +83,13 @@ class World:
         """Wait until every rank is here."""
         self.gather(None)
 
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of `values` over the ranks."""
+        if self.size > 1:
+            with self._connected(), paddle.no_grad():
+                distributed.all_reduce(values)
+        return values
+
     def share(self, layer: nn.Layer) -> None:
         """Give all ranks rank 0's parameters and buffers."""
         if self.size > 1:

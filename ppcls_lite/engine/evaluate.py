@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import paddle
@@ -19,19 +20,25 @@ from ppcls_lite.engine.meters import Meters
 from ppcls_lite.engine.tasks import Batch, Loss, Outputs, Supervised
 from ppcls_lite.errors import UserError
 
+State = Mapping[str, np.ndarray]
+
 
 class Metric(Protocol):
     """Counts over batches. `result()` lists the main value first.
 
-    A metric whose smaller values are better has an attribute `higher_is_better = False`.
+    `reports`: whether `report` writes tables or pictures of what `state()` holds.
     """
+
+    higher_is_better: bool
+    reports: bool
 
     def reset(self) -> None: ...
     def update(self, outputs: Outputs, batch: Batch) -> None: ...
     def result(self) -> dict[str, float]: ...
-    def state(self) -> dict[str, np.ndarray]: ...
-    def load_state(self, state: dict[str, np.ndarray]) -> None: ...
-    def merge(self, states: Iterable[dict[str, np.ndarray]]) -> None: ...
+    def state(self) -> State: ...
+    def load_state(self, state: State) -> None: ...
+    def merge(self, states: Iterable[State]) -> None: ...
+    def report(self, folder: Path, names: Sequence[str] | None) -> list[Path]: ...
 
 
 class Loader(Protocol):
@@ -46,38 +53,36 @@ class Loader(Protocol):
     def epoch(self, epoch: int, start_step: int = 0) -> Iterable[Batch]: ...
 
 
-Predict = Callable[[paddle.Tensor], Outputs]  # images (N, C, H, W)
+Run = Callable[[paddle.Tensor], Outputs]  # images (N, C, H, W) to a network's output
 
 
 class Forward(Protocol):
-    """How an evaluation runs the network; inference/evaluation.py has a faster way for CPUs.
+    """How an evaluation runs a network; inference/graph_forward.py has a faster way for CPUs.
 
-    Called with the network, its own forward pass, the first batch's images and the number of
-    batches, it gives the forward pass of this evaluation, valid in a `with` block.
+    Called with the network, the first batch's images and the number of batches, it gives the
+    forward pass of this evaluation, valid in a `with` block.
     """
 
     def __call__(
-        self, model: paddle.nn.Layer, predict: Predict, images: paddle.Tensor, batches: int
-    ) -> contextlib.AbstractContextManager[Predict]: ...
+        self, model: paddle.nn.Layer, images: paddle.Tensor, batches: int
+    ) -> contextlib.AbstractContextManager[Run]: ...
 
 
 @contextlib.contextmanager
-def by_network(
-    model: paddle.nn.Layer, predict: Predict, images: paddle.Tensor, batches: int
-) -> Iterator[Predict]:
+def dygraph(model: paddle.nn.Layer, images: paddle.Tensor, batches: int) -> Iterator[Run]:
     """The `Forward` that is the network's own."""
-    yield predict
+    yield model
 
 
 class Evaluator:
     """Runs a task's network over `loader` and collects `metrics` and the means of `loss`.
 
-    The first value of the first metric is the main one, by which the best model is chosen
-    (without metrics: `loss`, smaller is better). Losses are weighted by the batch's size, so that
-    a smaller last batch counts exactly. In a `world` of several ranks each takes its part of the
-    images, and what they collected is put together: the result is that of all images, on every
-    rank. The network's mode and all random generators are left as they were: whether a run is
-    evaluated does not change its training. `forward` chooses how the network is run.
+    The first value of the first metric is the main one, by which the best model is chosen (without
+    metrics: `loss`, smaller is better). A loss is that of one batch with all images. In a `world`
+    of several ranks each takes its part of the images, and what they collected is put together: the
+    result is that of all images, on every rank. The network's mode and all random generators are
+    left as they were: whether a run is evaluated does not change its training. `forward` chooses
+    how the network is run.
     """
 
     def __init__(
@@ -87,7 +92,7 @@ class Evaluator:
         metrics: Sequence[Metric],
         loss: Loss | None = None,
         world: World | None = None,
-        forward: Forward = by_network,
+        forward: Forward = dygraph,
     ) -> None:
         if not metrics and loss is None:
             raise UserError("an evaluation needs Metric.Eval or Loss.Eval; both are empty")
@@ -97,9 +102,7 @@ class Evaluator:
         self.loss = loss
         self.world = world or World()
         self.forward = forward
-        self.higher_is_better = bool(
-            getattr(self.metrics[0], "higher_is_better", True) if self.metrics else False
-        )
+        self.higher_is_better = bool(self.metrics) and self.metrics[0].higher_is_better
 
     def run(
         self,
@@ -122,13 +125,13 @@ class Evaluator:
         stopped = False
         try:
             with paddle.no_grad(), contextlib.ExitStack() as while_running:
-                predict: Predict | None = None
+                run: Run | None = None
                 for batch in self.loader.epoch(0):
-                    if predict is None:
-                        forward = self.forward if task is self.task else by_network
-                        way = (task.model, task.predict, batch["image"], len(self.loader))
-                        predict = while_running.enter_context(forward(*way))
-                    self._add(predict(batch["image"]), batch, meters)
+                    if run is None:
+                        forward = self.forward if task is self.task else dygraph
+                        way = forward(task.model, batch["image"], len(self.loader))
+                        run = while_running.enter_context(way)
+                    self._add(task.named(run(batch["image"])), batch, meters)
                     on_batch()
                     if stopped := stop():
                         break
@@ -155,7 +158,12 @@ class Evaluator:
     def _add(self, outputs: Outputs, batch: Batch, meters: Meters) -> None:
         for metric in self.metrics:
             metric.update(outputs, batch)
-        meters.add(self.loss(outputs, batch) if self.loss else {}, batch["image"].shape[0])
+        images = batch["image"].shape[0]
+        if self.loss is None:
+            meters.add({}, images)
+        else:
+            terms = self.loss(outputs, batch)
+            meters.add(terms, images, terms.denominators)
 
     def improves(self, value: float, best: float | None) -> bool:
         """Whether the main value `value` beats `best` (None: nothing yet); NaN never does."""
@@ -163,13 +171,24 @@ class Evaluator:
             return not math.isnan(value)
         return value > best if self.higher_is_better else value < best
 
-    def confusion(self) -> np.ndarray | None:
-        """The confusion matrix (C, C) of the last run, if one of the metrics keeps one."""
+    def kept(self) -> dict[str, State]:
+        """What `report` needs of the last run: the states of the metrics that report something."""
+        return {type(m).__name__: m.state() for m in self.metrics if m.reports}
+
+    def report(
+        self, folder: Path, names: Sequence[str] | None, kept: Mapping[str, State]
+    ) -> list[Path]:
+        """Write the metrics' tables and pictures of a `kept` run into `folder`; returns the files.
+
+        names: of the classes, where they have some.
+        """
+        files = []
         for metric in self.metrics:
-            matrix: Any = getattr(metric, "matrix", None)
-            if matrix is not None:
-                return np.asarray(matrix)
-        return None
+            state = kept.get(type(metric).__name__)
+            if state:
+                metric.load_state(state)
+                files += metric.report(folder, names)
+        return files
 
 
 def results(metrics: Sequence[Metric]) -> dict[str, float]:

@@ -8,29 +8,55 @@ Classification, detection and segmentation differ by network, loss and metric, n
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import paddle
 from paddle import Tensor, nn
 
 Batch = Mapping[str, Tensor]
 Outputs = Any  # logits (N, class_num), or what the network and its loss agree on
-Loss = Callable[[Outputs, Batch], dict[str, Tensor]]
+
+
+class Terms(Protocol):
+    """The terms of a batch: named scalars, their sum under `loss`, and what they are divided by.
+
+    parts: the sum of the terms of each loss. denominators: by name, of those terms that are not
+    means over the batch's images.
+    """
+
+    parts: Sequence[Tensor]
+    denominators: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor: ...
+    def items(self) -> Iterable[tuple[str, Tensor]]: ...
+
+
+class Loss(Protocol):
+    """One or several losses, called on the same outputs.
+
+    `denominators(batch)` has, for each, what its terms will be divided by; None: the images.
+    """
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> Terms: ...
+    def denominators(self, batch: Batch) -> Sequence[Tensor | None]: ...
 
 
 class Supervised:
     """One network learns from labelled batches.
 
-    `loss(outputs, batch)` returns named scalar terms and their sum under the key `loss`.
-
     model: the network that ships.
+    frozen: networks beside it that never change, by name.
+    loss: what it learns by; None: this task is only evaluated.
     companions: what else learns but does not ship, by name: a loss with parameters of its own.
     """
 
+    frozen: Mapping[str, nn.Layer] = MappingProxyType({})
+
     def __init__(self, model: nn.Layer, loss: Loss | None) -> None:
         self.model = model
-        self.loss = loss  # None: this task is only evaluated
+        self.loss = loss
         self.companions: dict[str, nn.Layer] = {}
         if isinstance(loss, nn.Layer) and _learns(loss):
             self.companions["loss"] = loss
@@ -52,14 +78,18 @@ class Supervised:
         """Tasks of fixed networks, whose scores are worth a comparison."""
         return {}
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Outputs]:
-        """The loss terms (scalars; `loss` is their sum) and the outputs of `batch["image"]`."""
+    def losses(self, batch: Batch) -> tuple[Terms, Outputs]:
+        """The loss terms and the outputs of `batch["image"]`."""
         outputs = self.model(batch["image"])
         return self.loss(outputs, batch), outputs
 
+    def named(self, output: Outputs) -> Outputs:
+        """An output of `model`, in the form that losses and metrics take."""
+        return output
+
     def predict(self, images: Tensor) -> Outputs:
-        """The network's outputs for `images` (N, C, H, W), in the current mode."""
-        return self.model(images)
+        """The outputs for `images` (N, C, H, W), in the current mode."""
+        return self.named(self.model(images))
 
     def train(self) -> None:
         """Switch dropout on and batch normalisation to the statistics of the batch."""
@@ -77,8 +107,8 @@ class Distilled(Supervised):
 
     The loss and the metrics get a dict: each network's outputs under its name, and the student's
     logits under `logits`, so that those which know no distillation look at the student. Networks
-    that are not frozen learn together with the student, as companions. `predict` runs the student
-    alone: an evaluation needs no teacher.
+    that are not frozen learn together with the student, as companions. An evaluation runs the
+    student alone.
 
     teacher_outputs: the frozen networks' outputs for a batch, by name. It is `run_teachers`;
     whoever has them already (a cache, by `batch["index"]`) may put another function there.
@@ -110,11 +140,10 @@ class Distilled(Supervised):
     @property
     def references(self) -> dict[str, Supervised]:
         """A task of each teacher of the student's classes, which answers as the student does."""
-        classes = getattr(self.model, "class_num", None)
         return {
             name: Distilled({self.student: network}, None, self.student)
             for name, network in self.frozen.items()
-            if getattr(network, "class_num", None) == classes
+            if network.class_num == self.model.class_num
         }
 
     @paddle.no_grad()
@@ -126,23 +155,17 @@ class Distilled(Supervised):
             outputs[name] = network(batch["image"])
         return outputs
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Outputs]:
+    def losses(self, batch: Batch) -> tuple[Terms, Outputs]:
         """The loss terms, and the outputs of all networks with the student's logits."""
-        outputs = self._named(
-            {
-                **self.teacher_outputs(batch),
-                **{name: network(batch["image"]) for name, network in self.learners.items()},
-            }
-        )
+        teachers = self.teacher_outputs(batch)
+        learnt = {name: network(batch["image"]) for name, network in self.learners.items()}
+        outputs = {**teachers, **learnt, **self.named(learnt[self.student])}
         return self.loss(outputs, batch), outputs
 
-    def predict(self, images: Tensor) -> Outputs:
-        """The student's outputs for `images` (N, C, H, W), in the form that `losses` gives."""
-        return self._named({self.student: self.model(images)})
-
-    def _named(self, outputs: dict[str, Outputs]) -> dict[str, Outputs]:
-        own = outputs[self.student]
-        return {**outputs, "logits": own["logits"] if isinstance(own, Mapping) else own}
+    def named(self, output: Outputs) -> dict[str, Outputs]:
+        """The student's output under its name, and its logits."""
+        logits = output["logits"] if isinstance(output, Mapping) else output
+        return {self.student: output, "logits": logits}
 
 
 def _learns(layer: nn.Layer) -> bool:

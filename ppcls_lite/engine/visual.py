@@ -20,7 +20,6 @@ import numpy as np
 logger = logging.getLogger("ppcls_lite")
 
 _NOT_SCALARS = ("kind", "epoch", "step")
-COMPARED = ["train/loss", "eval/top1"]  # shown beside the hyper-parameters
 
 
 class VisualLog:
@@ -29,6 +28,7 @@ class VisualLog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._writer: Any = None
+        self._hyper_parameters: dict[str, Any] = {}  # until they are written
 
     def open(self, hyper_parameters: Mapping[str, Any]) -> None:
         """Start a new file; an older one of ours goes, since VisualDL shows one file a folder."""
@@ -39,23 +39,24 @@ class VisualLog:
             for old in self.folder.glob("vdlrecords.*.log"):
                 old.unlink()
             self._writer = LogWriter(logdir=str(self.folder))
-            if hyper_parameters:
-                plain = {
-                    name: value if type(value) in (int, float) else str(value)
-                    for name, value in hyper_parameters.items()
-                }
-                self._writer.add_hparams(hparams_dict=plain, metrics_list=COMPARED)
+            self._hyper_parameters = {
+                name: value if type(value) in (int, float) else str(value)
+                for name, value in hyper_parameters.items()
+            }
             logger.info(f"To watch the curves: visualdl --logdir {self.folder} --language en")
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Show a record of metrics.jsonl: steps under `train`, the rest by epoch."""
         by_step = record["kind"] == "step"
         group = {"step": "train", "train": "train_epoch"}.get(record["kind"], record["kind"])
+        values = [name for name in record if name not in _NOT_SCALARS]
+        if record["kind"] == "eval":
+            self._compare(f"eval/{values[0]}")  # the main score
         with self._guard("write"):
-            for name, value in record.items():
-                if name not in _NOT_SCALARS and type(value) in (int, float) and self._writer:
+            for name in values:
+                if type(record[name]) in (int, float) and self._writer:
                     x = record["step"] if by_step else record["epoch"]
-                    self._writer.add_scalar(f"{group}/{name}", value, x)
+                    self._writer.add_scalar(f"{group}/{name}", record[name], x)
 
     def image(self, tag: str, picture: np.ndarray) -> None:
         """Show `picture` (H, W, 3) uint8."""
@@ -64,10 +65,18 @@ class VisualLog:
                 self._writer.add_image(tag, picture, step=0)
 
     def close(self) -> None:
+        self._compare()
         writer, self._writer = self._writer, None
         with self._guard("write"):
             if writer:
                 writer.close()
+
+    def _compare(self, *scores: str) -> None:
+        """Write the table of hyper-parameters, once, with the loss and `scores` beside them."""
+        table, self._hyper_parameters = self._hyper_parameters, {}
+        with self._guard("write"):
+            if table and self._writer:
+                self._writer.add_hparams(table, ["train/loss", *scores])
 
     @contextlib.contextmanager
     def _guard(self, what: str) -> Iterator[None]:

@@ -14,6 +14,7 @@ import paddle
 
 from ppcls_lite.engine import checkpoint, run_folder
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
+from ppcls_lite.engine.evaluate import Evaluator
 from ppcls_lite.engine.record import Recorder, Value
 from ppcls_lite.engine.training_state import TrainingState
 
@@ -29,14 +30,15 @@ class Pictures(Protocol):
     def drawn_batch(self) -> np.ndarray | None:
         """What `first_batch` has drawn before a resume, if it is there."""
 
-    def finish(self, history: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> None:
-        """Draw the run, from `history` and `best` of its TrainingState."""
+    def finish(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Draw the run, from the `history` of its TrainingState."""
 
 
 class Writer:
     """Writes a run into `run_dir`; one that is not `active` (ranks other than 0) writes nothing.
 
-    By default there are records, a checkpoint after each epoch, and no pictures.
+    By default there are records, a checkpoint after each epoch, and neither pictures nor reports of
+    the metrics, which show `class_names`.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class Writer:
         recorder: Recorder | None = None,
         checkpoints: CheckpointManager | None = None,
         pictures: Pictures | None = None,
+        class_names: Sequence[str] | None = None,
         active: bool = True,
     ) -> None:
         self.run_dir = run_folder.prepare(run_dir)
         self.recorder = recorder or Recorder(run_dir)
         self.checkpoints = checkpoints or CheckpointManager(run_dir)
         self.pictures = pictures if active else None
+        self.class_names = class_names
         self.active = active
 
     def open(self, lines: int) -> None:
@@ -104,10 +108,17 @@ class Writer:
         if self.active:
             self.checkpoints.save_epoch(saved, higher_is_better)
 
-    def finish(self, state: TrainingState) -> None:
-        """Draw the run."""
+    def keep_best_as(self, name: str) -> None:
+        """Keep the present `best_model` under another name as well."""
+        if self.active:
+            self.checkpoints.keep_best_as(name)
+
+    def finish(self, state: TrainingState, evaluator: Evaluator | None) -> None:
+        """Draw the run, and let the metrics report its best evaluation."""
         if self.pictures:
-            self.pictures.finish(state.history, state.best)
+            self.pictures.finish(state.history)
+            if evaluator:
+                evaluator.report(self.run_dir, self.class_names, state.best.get("metrics", {}))
 
     def _open_records(self, lines: int) -> None:
         self.recorder.open(lines)

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines.choice import Engine
+from ppcls_lite.inference.engines import Engine
 
 LANES = 2
 _PATIENCE = 5.0  # seconds for the child to leave by itself

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,12 @@ import paddle
 from paddle import nn
 
 from ppcls_lite import __version__
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.data.labels import read_label_file
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.agreement import Agreement, joined, mismatch
 from ppcls_lite.inference.engines import Engine, available_engines, make_engine
 from ppcls_lite.inference.engines.files import ONNX_NAMES
-from ppcls_lite.inference.engines.installed import require
 from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
@@ -33,39 +34,27 @@ from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accep
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.system.files import whole_folder
+from ppcls_lite.system.installed import require
 
 Format = Literal["paddle", "onnx", "both"]
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
 _OWN_FILES = {FILE_NAME, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
-_CHECK_IMAGES, _FREE_EDGE = 4, 224
-_ACTIVATIONS = {"softmax": nn.functional.softmax, "sigmoid": nn.functional.sigmoid, "none": None}
+_ACTIVATIONS = {"softmax": nn.functional.softmax, "sigmoid": nn.functional.sigmoid}
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how close it is to the network.
-
-    Attributes:
-        folder: where the exported model lies.
-        sizes: bytes per file.
-        engines: what ran it for the comparison.
-        merged_places: branches that re-parameterisation merged into single convolutions.
-        images: how many images were compared.
-        what: the outputs in words.
-        max_difference: the largest difference of an output, relative to the largest output of its
-            image; of probabilities also that of their logarithms.
-        changed: images whose answer (best class) changed; only ties may.
-    """
+    """What was written, and how close it is to the network."""
 
     folder: Path
     model_name: str
-    what: str
-    sizes: dict[str, int]
-    engines: tuple[str, ...]
-    merged_places: int
-    images: int
-    max_difference: float
-    changed: int
+    what: str  # the outputs in words
+    sizes: dict[str, int]  # bytes per file
+    engines: tuple[str, ...]  # what ran it for the comparison
+    merged_places: int  # branches that became part of single convolutions
+    images: int  # that were compared
+    max_difference: float  # of outputs (and logarithms of probabilities), relative to the largest
+    changed: int  # images with another answer; only ties may
 
     def __str__(self) -> str:
         files = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in self.sizes.items())
@@ -88,10 +77,9 @@ def export_model(
     add_softmax: bool = True,
     sample_images: Sequence[Image] | np.ndarray | None = None,
     format: Format = "paddle",
+    plugins: Sequence[str | Path] = (),
 ) -> ExportReport:
-    """Export `model`, which is not changed, and check the result on a CPU.
-
-    It is run by Paddle with oneDNN and, as ONNX, by every installed engine that reads it.
+    """Export `model`, which is not changed, and check the result with every installed engine.
 
     Args:
         model: images (N, C, H, W) to logits (N, classes), or to a dict with `logits`; or a network
@@ -109,6 +97,7 @@ def export_model(
         sample_images: paths or (H, W, 3) uint8 RGB arrays to compare on; default: four
             synthetic pictures.
         format: "paddle" writes Paddle's program, "onnx" `inference.onnx`, "both" both.
+        plugins: files with components of one's own; `inference.yml` names those that it needs.
 
     Raises:
         UserError: pre-processing, post-processing, labels or shapes do not fit together;
@@ -121,28 +110,34 @@ def export_model(
         require("onnx")
     shape = _checked_shape(image_shape)
     name, arguments = _postprocess_with_labels(postprocess, labels)
-    answers = build_postprocess({name: arguments})
-    activation = answers.activation
-    if activation == "softmax" and not add_softmax:
-        activation = "none"
     with _on_cpu():
-        shipped = Shipped(copy.deepcopy(model).to("cpu"), _ACTIVATIONS[activation])
+        shipped = Shipped(copy.deepcopy(model).to("cpu"))
     spec = InferenceSpec(
         model_name=model_name or type(model).__name__,
         transform_ops=_plain(transforms),
         postprocess={name: arguments},
         image_shape=shape,
-        output="logits" if activation == "none" else "probabilities",
         outputs=shipped.outputs,
         versions={"paddle": paddle.__version__, "ppcls_lite": __version__},
+        plugins=tuple(map(str, plugins)),
     )
-    prepared = _check_inputs(spec, sample_images)
+    answers = build_postprocess(spec)
+    if answers.activation != "none" and (add_softmax or answers.activation != "softmax"):
+        shipped.activation = _ACTIVATIONS[answers.activation]
+    else:
+        spec.output = "logits"
+    prepare = Preprocessor(spec.transform_ops, plugins=spec.plugins)
+    prepared = _prepared(prepare, shape, sample_images)
+    spec.plugins = _needed(spec.plugins, [answers, *prepare.transform.ops])
     inputs = np.stack([item.array for item in prepared])  # (N, C, H, W)
     with whole_folder(Path(out_dir), _OWN_FILES) as folder, _on_cpu():
         shipped.eval()
-        with paddle.no_grad():
-            expected = spec.named([o.numpy() for o in shipped(paddle.to_tensor(inputs))])
-        _require_finite(expected)
+        expected = spec.named(shipped.run(inputs))
+        if not all(np.isfinite(array).all() for array in expected.values()):
+            raise UserError(
+                "the network gives values that are not finite (NaN or infinity) in eval mode; its "
+                "weights are damaged or the training diverged. Export another checkpoint"
+            )
         answers(expected, [item.meta for item in prepared])  # outputs that do not fit show here
         merged = shipped.reparameterize()
         save_program(shipped, folder, shape)
@@ -152,13 +147,8 @@ def export_model(
         compared = [_compare(*item, spec, answers, inputs, expected) for item in engines.items()]
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     return ExportReport(
-        folder=Path(out_dir),
-        model_name=spec.model_name,
-        what=answers.describe(expected, spec.output),
-        sizes=sizes,
-        engines=tuple(engines),
-        merged_places=merged,
-        images=len(inputs),
+        *(Path(out_dir), spec.model_name, answers.describe(expected, spec.output), sizes),
+        *(tuple(engines), merged, len(inputs)),
         max_difference=max(agreement.largest for agreement in compared),
         changed=max(agreement.changed() for agreement in compared),
     )
@@ -178,13 +168,10 @@ def _postprocess_with_labels(
 ) -> tuple[str, dict[str, Any]]:
     """Name and arguments, with label names in the place of a label file."""
     node = _plain(postprocess or {"Topk": {"topk": 5}})
-    if "name" in node:
-        name, arguments = node.pop("name"), node
-    elif len(node) == 1:
-        ((name, arguments),) = node.items()
-    else:
-        raise UserError(f"Infer.PostProcess: expected one component, found {list(node)}")
-    arguments = dict(arguments or {})
+    try:
+        name, arguments = take_apart(node)
+    except ConfigError as error:
+        raise UserError(f"Infer.PostProcess: {error}") from None
     file, delimiter = arguments.pop("class_id_map_file", None), arguments.pop("delimiter", None)
     if labels is not None:
         arguments["label_list"] = [str(label) for label in labels]
@@ -200,18 +187,25 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _check_inputs(
-    spec: InferenceSpec, sample_images: Sequence[Image] | np.ndarray | None
+def _needed(plugins: Sequence[str], parts: Sequence[object]) -> tuple[str, ...]:
+    """The files that some of `parts` come from."""
+    homes = {Path(inspect.getfile(type(part))) for part in parts}
+    return tuple(file for file in plugins if Path(file).expanduser().absolute() in homes)
+
+
+def _prepared(
+    prepare: Preprocessor,
+    shape: tuple[int, int, int],
+    sample_images: Sequence[Image] | np.ndarray | None,
 ) -> list[Prepared]:
     """The images to compare on, pre-processed and of one size."""
     images = _synthetic_pictures() if sample_images is None else sample_images
-    prepare = Preprocessor(spec.transform_ops)
     prepared = [prepare(image) for image in images]
     for array, _ in prepared:
-        if not accepts(spec.image_shape, array.shape):
+        if not accepts(shape, array.shape):
             raise UserError(
                 f"Infer.transforms give images of the shape {array.shape}, but Global.image_shape "
-                f"is {list(spec.image_shape)}; make the two agree"
+                f"is {list(shape)}; make the two agree"
             )
     # They differ only where the size is free.
     height, width = np.min([item.array.shape[1:] for item in prepared], axis=0)
@@ -228,15 +222,15 @@ def _synthetic_pictures() -> list[np.ndarray]:
 def _engines(folder: Path, spec: InferenceSpec, format: Format) -> dict[str, Engine]:
     """Write the format's files, and load each of them with what is to be compared."""
     engines: dict[str, Engine] = {}
-    if format in ("paddle", "both"):
+    if format != "onnx":
         engines["paddle"] = make_engine(folder, "paddle")
-    if format in ("onnx", "both"):
+    if format != "paddle":
         path = folder / ONNX_NAMES["fp32"]
         write_onnx(folder, path, spec.text(), spec.model_name)
         for name, missing in available_engines().items():
             if name != "paddle" and missing is None:
                 engines[name] = make_engine(path, name)
-        if not engines.keys() - {"paddle"}:
+        if not {*engines} - {"paddle"}:
             engines["onnx's reference"] = ReferenceEngine(path)
     if format == "onnx":
         for program in folder.glob(f"{STEM}.*"):
@@ -270,14 +264,6 @@ def _compare(
             f"written. Please report it with the recipe and Paddle's version, {paddle.__version__}"
         )
     return agreement
-
-
-def _require_finite(outputs: Outputs) -> None:
-    if not all(np.isfinite(array).all() for array in outputs.values()):
-        raise UserError(
-            "the network gives values that are not finite (NaN or infinity) in eval mode; its "
-            "weights are damaged or the training diverged. Export another checkpoint"
-        )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ and from when on it pays: docs/performance.md, "Evaluation".
 A training must not notice it: the engine sets the number of threads of the whole process, so it is
 put back afterwards (`_own_threads`); the flag that the engine sets is put back there; nothing draws
 random numbers. Where the graph cannot be made, or gives other results on the first images, the
-network itself goes on, and one line in the log says why. Read before: export.py, agreement.py.
+network itself goes on, and one line in the log says why.
+Read before: export.py, agreement.py, ../engine/evaluate.py.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from ppcls_lite.system.machine import usable_cores
 
 logger = logging.getLogger("ppcls_lite")
 
-Predict = Callable[[Tensor], Any]  # images (N, C, H, W) to the network's outputs
+Run = Callable[[Tensor], Any]  # images (N, C, H, W) to the network's output
 WORTH = 10_000_000  # pixels of an evaluation where a predictor pays: 200 of 224x224
 _CHECKED = 2  # images of the first batch that the network computes as well
 _FAILURES = (UserError, RuntimeError, ValueError, TypeError, AttributeError, OSError)
@@ -53,7 +54,7 @@ class _Program:
 
 
 class GraphForward:
-    """Gives an evaluation the fastest way to run a network: `with forward(...) as predict`.
+    """Gives an evaluation the fastest way to run a network: `with forward(...) as run`.
 
     Args:
         mode: "auto" uses the graph from `WORTH` pixels on, "inference" always.
@@ -70,22 +71,20 @@ class GraphForward:
         self._program: _Program | None = None
 
     @contextlib.contextmanager
-    def __call__(
-        self, model: nn.Layer, predict: Predict, images: Tensor, batches: int
-    ) -> Iterator[Predict]:
+    def __call__(self, model: nn.Layer, images: Tensor, batches: int) -> Iterator[Run]:
         """The forward pass for an evaluation of `batches` batches like `images` (N, C, H, W).
 
-        Either the graph with the weights that `model` has now, or `predict`, its own.
+        Either the graph with the weights that `model` has now, or `model` itself.
         """
         pixels = batches * images.shape[0] * images.shape[2] * images.shape[3]
         small = self.mode == "auto" and pixels < WORTH
         if self.failed or small or not paddle.get_device().startswith("cpu"):
-            yield predict
+            yield model
             return
         with _own_threads():
-            yield self._made(model, predict, images) or predict
+            yield self._made(model, images) or model
 
-    def _made(self, model: nn.Layer, predict: Predict, images: Tensor) -> Predict | None:
+    def _made(self, model: nn.Layer, images: Tensor) -> Run | None:
         """The graph's forward pass, if it can be made and agrees with the network's."""
         try:
             weights = _weights(model)
@@ -93,8 +92,8 @@ class GraphForward:
             if self._program is None or self._program.shape != shape:
                 self._program = _export(model, shape)
             engine = _engine(self._program, weights, self.threads or usable_cores())
-            run = _Run(engine, predict, tuple(images.shape), self._give_up)
-            _require_equal(run(images[:_CHECKED]), predict(images[:_CHECKED]))
+            run = _Graph(engine, model, tuple(images.shape), self._give_up)
+            _require_equal(run(images[:_CHECKED]), model(images[:_CHECKED]))
         except _FAILURES as error:
             self._give_up(error)
             return None
@@ -107,25 +106,25 @@ class GraphForward:
         logger.info(f"evaluating with the network itself, not its graph: {self.failed}")
 
 
-class _Run:
+class _Graph:
     """Runs batches by the engine; smaller ones are filled up, others go to the network."""
 
     def __init__(
         self,
         engine: PaddleEngine,
-        predict: Predict,
+        model: nn.Layer,
         shape: tuple[int, ...],
         give_up: Callable[[Exception], None],
     ) -> None:
         self.engine: PaddleEngine | None = engine
-        self.predict = predict
+        self.model = model
         self.shape = shape  # (N, C, H, W)
         self.give_up = give_up
 
     def __call__(self, images: Tensor) -> Any:
         count = images.shape[0]
         if self.engine is None or tuple(images.shape[1:]) != self.shape[1:]:
-            return self.predict(images)
+            return self.model(images)
         array = images.numpy()
         if count < self.shape[0]:  # another batch size would cost as much as a whole batch or two
             full = np.zeros(self.shape, np.float32)
@@ -136,7 +135,7 @@ class _Run:
         except UserError as error:
             self.engine = None
             self.give_up(error)
-            return self.predict(images)
+            return self.model(images)
         return paddle.to_tensor(outputs)
 
 
@@ -154,7 +153,7 @@ def _export(model: nn.Layer, shape: tuple[int, ...]) -> _Program:
     """The graph of `model`, which is not changed, for images of `shape` (C, H, W)."""
     # Names count up in the process; a guard leaves those of later layers as they would be.
     with paddle.utils.unique_name.guard(), tempfile.TemporaryDirectory() as folder:
-        shipped = Shipped(copy.deepcopy(model), None)
+        shipped = Shipped(copy.deepcopy(model))
         shipped.eval()
         save_program(shipped, Path(folder), shape)
         text = Path(folder, f"{STEM}.json").read_bytes()

@@ -1,6 +1,6 @@
 """What `--input` names: an image, a folder of images, or a text file that lists them.
 
-Read next: predict_cli.py.
+Read next: cli/predict.py; ppcls_lite/data/files.py, which files count.
 """
 
 from __future__ import annotations
@@ -9,19 +9,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ppcls_lite.data.files import IMAGE_SUFFIXES, path_in, walk_images
 from ppcls_lite.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 LIST_SUFFIXES = (".txt", ".lst", ".list", ".csv", ".tsv")
-
-# A path up to its image suffix; a label may follow behind a delimiter, as in training lists.
-_LINE = re.compile(
-    rf"(?P<path>.*(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))(?:[\s,;|].*)?", re.IGNORECASE
-)
 
 
 def find_images(sources: Sequence[str | Path], option: str = "--input") -> list[Path]:
-    """All images that the sources name, in order; folders recursively, sorted by path.
+    """All images that the sources name, in order; folders recursively, as `walk_images` does.
 
     `option` is where the user named them, for messages.
 
@@ -54,7 +49,7 @@ def read_labelled(source: Path, option: str) -> list[tuple[Path, int]]:
 
 def _find(source: Path, option: str) -> list[Path]:
     if source.is_dir():
-        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        found = [source / name for name in walk_images(source)]
         if not found:
             known = ", ".join(IMAGE_SUFFIXES)
             raise UserError(f"{option} {source}: no images in this folder or below it ({known})")
@@ -84,7 +79,6 @@ def _read_list(source: Path, option: str) -> list[Path]:
 
 def _resolve(line: str, folder: Path) -> Path:
     """The path in a line: as it stands, or relative to the list's folder if it exists there."""
-    match = _LINE.fullmatch(line)
-    path = Path(match["path"] if match else line)
+    path = Path(path_in(line))
     beside = folder / path
     return beside if beside.exists() or not path.exists() else path

@@ -55,6 +55,7 @@ class Predictor:
         isolate: above 0, run the engine in a process of its own, with shared memory for batches
             of so many images, so that Python goes on while it runs (engine_process.py). End it
             with `close` or a `with` block.
+        plugins: files with components of one's own that `inference.yml` names.
 
     Attributes:
         spec: what `inference.yml` says: `model_name`, `labels`, `image_shape`, ...
@@ -78,13 +79,14 @@ class Predictor:
         engine: EngineName | Literal["auto"] = "paddle",
         precision: Precision | None = None,
         isolate: int = 0,
+        plugins: Sequence[str | Path] = (),
     ) -> None:
         folder = Path(model_dir)
-        spec = InferenceSpec.read(folder)
+        spec = InferenceSpec.read(folder, plugins)
         if folder.is_dir():
             spec.check_files(folder)
         try:
-            self._prepare(spec, build_postprocess(spec.postprocess, topk))
+            self._prepare(spec, build_postprocess(spec, topk))
         except UserError as error:
             raise type(error)(f"{folder / FILE_NAME}: {error}") from error
         wanted = EngineChoice(engine, precision, threads, device, mkldnn)
@@ -107,7 +109,7 @@ class Predictor:
     def of(cls, spec: InferenceSpec, engine: Engine) -> Predictor:
         """A predictor around anything that runs the network, without an exported folder."""
         predictor = cls.__new__(cls)
-        predictor._prepare(spec, build_postprocess(spec.postprocess))
+        predictor._prepare(spec, build_postprocess(spec))
         predictor.engine = engine
         return predictor
 
@@ -126,7 +128,7 @@ class Predictor:
         self.spec = spec
         self.choice: Choice | None = None
         self.postprocess = postprocess
-        self._preprocess = Preprocessor(spec.transform_ops, spec.image_shape)
+        self._preprocess = Preprocessor.of(spec)
         self.pipeline = Pipeline(self._preprocess, self._run, self._answer)
         self._process: EngineProcess | None = None
 

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppcls_lite.config.check import build_list
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.spec import FILE_NAME
+from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 
 Image = str | os.PathLike[str] | bytes | np.ndarray
 
@@ -35,16 +36,28 @@ class Preprocessor:
     Args:
         ops: `transform_ops`, in any YAML form; without DecodeImage, it comes first.
         image_shape: (C, H, W) that the network takes, -1 for any; `None`: any at all.
+        plugins: files that transforms may come from.
 
     Attributes:
         transform: the chain.
     """
 
-    def __init__(self, ops: Sequence[Any], image_shape: tuple[int, int, int] | None = None) -> None:
-        named = (op.get("name", next(iter(op), "")) if isinstance(op, dict) else op for op in ops)
-        decode = () if "DecodeImage" in named else ({"DecodeImage": {}},)
-        self.transform = Compose(build_list([*decode, *ops], "transform"))
+    def __init__(
+        self,
+        ops: Sequence[Any],
+        image_shape: tuple[int, int, int] | None = None,
+        plugins: Sequence[str] = (),
+    ) -> None:
+        chain = build_list(ops, "transform", plugins)
+        if "DecodeImage" not in [take_apart(op)[0] for op in ops]:
+            chain = [*build_list(["DecodeImage"], "transform"), *chain]
+        self.transform = Compose(chain)
         self._shape = image_shape
+
+    @classmethod
+    def of(cls, spec: InferenceSpec) -> Preprocessor:
+        """That of an exported folder."""
+        return cls(spec.transform_ops, spec.image_shape, spec.plugins)
 
     def __call__(self, image: Image) -> Prepared:
         """One picture: a path, the bytes of a file, or an (H, W, 3) uint8 RGB array.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
@@ -21,18 +22,15 @@ class Shipped(nn.Layer):
 
     A network that does not say what it deploys is a classifier, whose logits are.
 
-    Args:
-        model: the network.
-        activation: what turns its class scores into that; `None` leaves them.
-
     Attributes:
         outputs: the names of what it gives.
+        activation: what its class scores go through before; `None`: nothing.
     """
 
-    def __init__(self, model: nn.Layer, activation: Callable[[Tensor], Tensor] | None) -> None:
+    def __init__(self, model: nn.Layer) -> None:
         super().__init__()
         self.model = model
-        self.activation = activation
+        self.activation: Callable[[Tensor], Tensor] | None = None
         self.outputs: tuple[str, ...] = tuple(getattr(model, "outputs", LOGITS))
         self._deployed = getattr(model, "deployed", self._logits)
 
@@ -43,6 +41,11 @@ class Shipped(nn.Layer):
     def _logits(self, image: Tensor) -> list[Tensor]:
         outputs = self.model(image)
         return [outputs["logits"] if isinstance(outputs, dict) else outputs]  # (N, classes)
+
+    @paddle.no_grad()
+    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
+        """(N, C, H, W) float32 to its outputs, (N, ...) each: an engine for a checkpoint."""
+        return [output.numpy() for output in self(paddle.to_tensor(inputs))]
 
     def reparameterize(self) -> int:
         """Merge the network's branches, if it has any; returns how many."""

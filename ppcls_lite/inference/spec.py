@@ -18,7 +18,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import yaml
 
-from ppcls_lite.errors import UserError
+from ppcls_lite.config.components import take_apart
+from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.onnx.metadata import read_metadata
 
 FILE_NAME = "inference.yml"
@@ -42,6 +43,8 @@ class InferenceSpec:
         outputs: the names of what the program gives, in its order.
         versions: the versions of paddle and ppcls_lite that wrote the folder.
         checksums: SHA-256 of the program and weight files that belong to this file.
+        plugins: the plug-in files whose transforms or post-processing are among these; the file
+            holds their names only, and the reader says where they are.
     """
 
     model_name: str
@@ -52,11 +55,12 @@ class InferenceSpec:
     outputs: tuple[str, ...] = LOGITS
     versions: dict[str, str] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
 
     @property
     def labels(self) -> list[str] | None:
         """The name of each class in order of the class ids, if the folder carries names."""
-        ((_, arguments),) = self.postprocess.items()
+        _, arguments = take_apart(self.postprocess)
         return arguments.get("label_list")
 
     def named(self, arrays: Sequence[np.ndarray]) -> Outputs:
@@ -82,6 +86,7 @@ class InferenceSpec:
                 "output": self.output,
                 # Left out of a classifier's file, which stays as it was before there were names.
                 **({} if self.outputs == LOGITS else {"outputs": list(self.outputs)}),
+                **({"plugins": [Path(f).name for f in self.plugins]} if self.plugins else {}),
                 "versions": self.versions,
                 "sha256": self.checksums,
             },
@@ -91,20 +96,26 @@ class InferenceSpec:
         return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
     @classmethod
-    def read(cls, model: Path) -> InferenceSpec:
+    def read(cls, model: Path, plugins: Sequence[str | Path] | None = ()) -> InferenceSpec:
         """Read the `inference.yml` of an exported folder, or of an ONNX file's metadata.
+
+        `plugins` are the files that its parts may come from; `None`: none of them is wanted, only
+        the program.
 
         Raises:
             UserError: the folder or file is missing, is not YAML, lacks a section or has a value
-                of the wrong type, or was written by another version of the format.
+                of the wrong type, was written by another version of the format, or needs a
+                plug-in that is not among `plugins`.
         """
         if model.suffix == ".onnx" and model.is_file():
-            return cls._parse(_metadata_text(model), model, model.stem)
+            return cls._parse(_metadata_text(model), model, model.stem, plugins)
         path = model / FILE_NAME
-        return cls._parse(_file_text(model, path), path, model.name)
+        return cls._parse(_file_text(model, path), path, model.name, plugins)
 
     @classmethod
-    def _parse(cls, text: str, path: Path, default_name: str) -> InferenceSpec:
+    def _parse(
+        cls, text: str, path: Path, default_name: str, plugins: Sequence[str | Path] | None
+    ) -> InferenceSpec:
         tree = _read_yaml(text, path)
         about = _section(tree, "Global", dict, path, {})
         version = about.get("format_version")
@@ -113,6 +124,13 @@ class InferenceSpec:
                 f"{path}: has format version {version!r}; this version of ppcls_lite reads "
                 f"{FORMAT_VERSION}; export the network again, or use the version that wrote it "
                 f"({about.get('versions')})"
+            )
+        needed = _section(about, "plugins", list, path, [])
+        missing = {*needed} - {Path(f).name for f in plugins or ()}
+        if missing and plugins is not None:
+            raise UserError(
+                f"{path}: was made with the plug-in {', '.join(sorted(map(str, missing)))}; say "
+                "where it is: plugins=[FILE] or --plugins FILE"
             )
         ops = _section(tree, "PreProcess.transform_ops", list, path)
         name, arguments = _component(tree, path)
@@ -133,6 +151,7 @@ class InferenceSpec:
             outputs=_names(_section(about, "outputs", list, path, list(LOGITS)), path),
             versions=_section(about, "versions", dict, path, {}),
             checksums=_section(about, "sha256", dict, path, {}),
+            plugins=tuple(map(str, plugins or ())),
         )
 
     def check_files(self, folder: Path) -> None:
@@ -232,12 +251,11 @@ def _section(
 def _component(tree: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
     """Name and arguments of the post-processing; Topk where the file says nothing."""
     section = _section(tree, "PostProcess", dict, path, {"Topk": {"topk": 5}})
-    if "name" in section:  # as in a recipe: {name: Topk, topk: 5}
-        return str(section["name"]), {k: v for k, v in section.items() if k != "name"}
-    if len(section) != 1:
-        raise UserError(f"{path}: PostProcess: expected one component, found {list(section)}")
-    ((name, arguments),) = section.items()
-    return name, dict(_section(section, name, dict, path, {}) if arguments else {})
+    try:
+        name, arguments = take_apart(section)
+    except ConfigError as error:
+        raise UserError(f"{path}: PostProcess: {error}") from None
+    return str(name), dict(_section({name: arguments}, str(name), dict, path))
 
 
 def _image_shape(value: Any, path: Path) -> tuple[int, int, int] | None:

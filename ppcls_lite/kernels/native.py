@@ -20,7 +20,7 @@ from ppcls_lite.kernels.swap import convert
 logger = logging.getLogger("ppcls_lite")
 
 Mode = Literal["auto", "on", "off"] | bool  # for YAML, on and off are true and false
-THREADS = "PPCLS_LITE_THREADS"  # engine/cores.py sets it before Paddle is imported
+THREADS = "PPCLS_LITE_THREADS"  # system/cores.py sets it before Paddle is imported
 
 
 def prepare(model: nn.Layer, mode: Mode, device: str) -> bool:

@@ -1,7 +1,8 @@
 """From a name to a network, and what the network costs.
 
-`create_model("PPLCNet_x0_5", class_num=10)` is part of the public API. Read next: zoo.py (the
-names), weights.py (where pretrained weights come from), backbone.py (what a network offers).
+`create_model("PPLCNet_x0_5", class_num=10)` is part of the public API. Read next:
+config/zoo.py (the names), weights/pretrained.py (where weights come from), backbone.py (what a
+network offers).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from ppcls_lite.config.schema import DISTILLATION_MODEL
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.weights.load import load_weights, resolve_pretrained
+from ppcls_lite.models.weights.load import load_weights
+from ppcls_lite.models.weights.pretrained import resolve_pretrained
 
 
 class Cost(NamedTuple):
@@ -96,7 +98,7 @@ def create_model(
 def cost(model: nn.Layer, image_shape: tuple[int, int, int] = (3, 224, 224)) -> Cost:
     """Count parameters and operations for one image of `image_shape` (C, H, W).
 
-    Runs one forward pass in eval mode with a hook on each layer that counts.
+    Runs the network once, in eval mode.
     """
     flops = extra = 0
 

@@ -5,39 +5,45 @@ from __future__ import annotations
 import json
 import logging
 
+from ppcls_lite.config.complete import Recipe
 from ppcls_lite.engine import log, run_folder
-from ppcls_lite.metrics.confusion import ConfusionMatrix
+from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import task_to_score
 from ppcls_lite.recipe.parts import build_datasets, build_evaluator, labels_of, run_dir_of
-from ppcls_lite.recipe.start import Tree, finish_loaders, logged, require_weights, scan_data, start
-from ppcls_lite.report import pictures
+from ppcls_lite.recipe.start import (
+    Tree,
+    finish_loaders,
+    logged,
+    require_weights,
+    scan_data,
+    start,
+    warn,
+)
 
 logger = logging.getLogger("ppcls_lite")
 
 
-def evaluate(tree: Tree) -> dict[str, float]:
+def evaluate(tree: Tree | Recipe) -> dict[str, float]:
     """Score the recipe's weights on `DataLoader.Eval`; the first value is the main one.
 
-    Also writes eval.json and, for one label per image, the scores of each class (per_class.txt)
-    and confusion_matrix.png into the run folder.
+    Also writes eval.json and the reports of the metrics into the run folder.
     """
-    settings, world = start(tree, ("DataLoader",))
-    require_weights(settings, "evaluate")
+    recipe, world = start(tree, ("DataLoader",))
+    require_weights(recipe.settings, "evaluate")
+    settings = count_classes_in_weights(recipe.settings)
     datasets = build_datasets(settings, ("Eval",))
     run_dir = run_folder.prepare(run_dir_of(settings))
     with logged(run_dir, settings, world):
+        warn(recipe)
         scan_data(datasets, world)
         evaluator = build_evaluator(settings, task_to_score(settings), datasets["Eval"], world)
         with log.bar("[Eval]", len(evaluator.loader)) as bar:
             scores = evaluator.run(on_batch=bar.update)
         logger.info(f"[Eval][Avg]{log.numbers(scores)}")
-        names = labels_of(settings)
-        for metric in evaluator.metrics if world.is_main else ():
-            if isinstance(metric, ConfusionMatrix):
-                path = run_dir / "per_class.txt"
-                path.write_text(metric.table(names) + "\n", encoding="utf-8")
-                pictures.confusion_matrix(metric.matrix, run_dir / "confusion_matrix.png", names)
-                logger.info(f"scores of each class: {path}, {run_dir / 'confusion_matrix.png'}")
+        if world.is_main:
+            files = evaluator.report(run_dir, labels_of(settings), evaluator.kept())
+            if files:
+                logger.info(f"written: {', '.join(map(str, files))}")
         finish_loaders({"Eval": evaluator.loader}, run_dir / "eval_bad_files", world)
         if world.is_main:
             text = json.dumps({"weights": settings.Global.pretrained_model, **scores}, indent=2)

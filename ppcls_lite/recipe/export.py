@@ -8,37 +8,42 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.engine import log
 from ppcls_lite.inference.export import ExportReport, Format, export_model
 from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import build_model, shipped
-from ppcls_lite.recipe.parts import labels_of
-from ppcls_lite.recipe.start import Tree, require_weights, start_alone
+from ppcls_lite.recipe.parts import image_shape_of, labels_of
+from ppcls_lite.recipe.start import Tree, require_weights, start_alone, warn
 
 logger = logging.getLogger("ppcls_lite")
 _CHECKED = 8  # images of Infer.infer_imgs that an export is compared on
 
 
-def export(tree: Tree, format: Format = "paddle") -> ExportReport:
+def export(tree: Tree | Recipe, format: Format = "paddle") -> ExportReport:
     """Write the network as an inference model to `Global.save_inference_dir`, checked.
 
     `format`: "paddle", "onnx" or "both".
     """
-    settings = start_alone(tree, ("Infer",))
-    require_weights(settings, "export")
+    recipe = start_alone(tree, ("Infer",))
+    require_weights(recipe.settings, "export")
+    settings = count_classes_in_weights(recipe.settings)
     log.setup()
+    warn(recipe)
     report = export_model(
         build_model(settings),
         settings.Global.save_inference_dir,
-        image_shape=settings.Global.image_shape,
-        transforms=tree["Infer"]["transforms"],
-        postprocess=tree["Infer"]["PostProcess"],
+        image_shape=image_shape_of(settings),
+        transforms=recipe.tree["Infer"]["transforms"],
+        postprocess=recipe.tree["Infer"]["PostProcess"],
         labels=labels_of(settings, required=True),
         model_name=shipped(settings).node.entry.name,
         add_softmax=settings.Arch.extras.infer_add_softmax,
         sample_images=_some_real_images(settings),
         format=format,
+        plugins=settings.Global.plugins,
     )
     logger.info(str(report))
     return report

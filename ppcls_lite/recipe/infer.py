@@ -8,38 +8,44 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from ppcls_lite.config.complete import Recipe
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.settings import InferSettings
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.inference.cli.output import ResultFile, table_head, table_lines
-from ppcls_lite.inference.engines.network_engine import NetworkEngine
 from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.inference.shipped import Shipped
 from ppcls_lite.inference.spec import InferenceSpec
+from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import build_model, shipped
-from ppcls_lite.recipe.start import Tree, require_weights, start_alone
+from ppcls_lite.recipe.start import Tree, require_weights, start_alone, warn
 
 
-def infer(tree: Tree) -> int:
+def infer(tree: Tree | Recipe) -> int:
     """Predict `Infer.infer_imgs` or `Infer.infer_list` with the network itself, unexported.
 
     Prints a table; with `Infer.save_dir` the results go to a file there as well. Returns the exit
     status: 1 if some image could not be read.
     """
-    settings = start_alone(tree, ("Infer",))
-    require_weights(settings, "predict with")
+    recipe = start_alone(tree, ("Infer",))
+    require_weights(recipe.settings, "predict with")
+    settings = count_classes_in_weights(recipe.settings)
     wanted = settings.Infer
     files = _images(wanted)
     log.setup()
-    engine = NetworkEngine(build_model(settings))
+    warn(recipe)
+    engine = Shipped(build_model(settings))
+    engine.eval()
     spec = InferenceSpec(
         model_name=shipped(settings).node.entry.name,
-        transform_ops=tree["Infer"]["transforms"],
-        postprocess=_one_key(tree["Infer"]["PostProcess"]),
+        transform_ops=recipe.tree["Infer"]["transforms"],
+        postprocess=dict([take_apart(recipe.tree["Infer"]["PostProcess"])]),
         image_shape=None,
         output="logits",
         outputs=engine.outputs,
-        versions={},
+        plugins=tuple(settings.Global.plugins),
     )
     predictor = Predictor.of(spec, engine)
     failed = 0
@@ -64,10 +70,3 @@ def _images(wanted: InferSettings) -> list[Path]:
     if wanted.infer_imgs:
         return find_images([wanted.infer_imgs], "Infer.infer_imgs:")
     raise ConfigError("Infer.infer_imgs: expected a file or folder: -o Infer.infer_imgs=PATH")
-
-
-def _one_key(node: Tree) -> Tree:
-    """`{name: X, ...}` as `{X: {...}}`."""
-    if "name" not in node:
-        return node
-    return {node["name"]: {k: v for k, v in node.items() if k != "name"}}

@@ -21,7 +21,7 @@ from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.tasks import Distilled, Supervised
 from ppcls_lite.errors import UserError
-from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.models.network import Network
 from ppcls_lite.models.weights.load import load_weights
 from ppcls_lite.models.weights.pretrained import fetch_weights, resolve_pretrained
@@ -108,7 +108,7 @@ def _other_network(settings: RecipeSettings, member: Member, world: World) -> nn
             f"Give them with -o {member.path}.pretrained=PATH (true: the official ImageNet weights)"
         )
     if parameters:
-        load_weights(network, _weights_of(member), member=member.name)
+        load_weights(network, weights_of(member), member=member.name)
     network.eval()
     return network
 
@@ -117,7 +117,7 @@ def _load_pretrained(
     settings: RecipeSettings, model: nn.Layer, member: Member, replace_head: bool
 ) -> None:
     if member.pretrained and not _resumed(settings):
-        load_weights(model, _weights_of(member), replace_head=replace_head, member=member.name)
+        load_weights(model, weights_of(member), replace_head=replace_head, member=member.name)
 
 
 def _resumed(settings: RecipeSettings) -> bool:
@@ -138,7 +138,7 @@ def _inside(settings: RecipeSettings, member: Member) -> Inside | None:
     return None if member.pretrained or _resumed(settings) else load_inside
 
 
-def _weights_of(member: Member) -> str | Path:
+def weights_of(member: Member) -> str | Path:
     """The file that a member's `pretrained` names."""
     try:
         return _file_of(member.node, member.pretrained)

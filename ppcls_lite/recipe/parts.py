@@ -1,6 +1,6 @@
 """From the sections of a checked configuration to the objects of a run.
 
-One function per object, each given the settings and what it depends on. Read before: recipe.py,
+One function per object, each given the settings and what it depends on. Read before: train.py,
 which puts them together.
 """
 
@@ -13,21 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls_lite.config.check import Node
+from ppcls_lite.config.check import Node, build
 from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.loader import Loader
+from ppcls_lite.data.transforms.compose import shape_of
 from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.ema import ExponentialAverage
-from ppcls_lite.engine.evaluate import Evaluator, Forward, by_network
+from ppcls_lite.engine.evaluate import Evaluator, Forward, dygraph
 from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import Recorder
 from ppcls_lite.engine.tasks import Supervised
@@ -35,10 +35,7 @@ from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.kernels.native import threads
-from ppcls_lite.losses.combined import CombinedLoss
-from ppcls_lite.metrics.confusion import ConfusionMatrix
-from ppcls_lite.metrics.of_network import OfNetwork
-from ppcls_lite.metrics.topk import TopkAcc
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.recipe.networks import load_inside, shipped
 from ppcls_lite.report.pictures import RunPictures
 
@@ -55,9 +52,15 @@ def class_num_of(settings: RecipeSettings) -> int:
     return shipped(settings).node.get("class_num")
 
 
-def build_loss(nodes: Sequence[Node]) -> CombinedLoss:
-    """The weighted terms of `Loss.Train` or `Loss.Eval`."""
-    return CombinedLoss([node.build(load_inside) for node in nodes])
+def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
+    """(C, H, W) of the network's input: `Global.image_shape`, or what `Infer.transforms` give."""
+    stated = settings.Global.image_shape
+    return stated or shape_of([node.build() for node in settings.Infer.transforms])
+
+
+def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
+    """The weighted terms of `Loss.Train` or `Loss.Eval`, for batches of `dataset`."""
+    return CombinedLoss([node.build(load_inside) for node in nodes], dataset.all_labelled)
 
 
 def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
@@ -66,11 +69,11 @@ def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
     return [node.build(class_num=class_num_of(settings)) for node in nodes or ()]
 
 
-def teacher_metrics(settings: RecipeSettings, task: Supervised) -> list[Any]:
-    """The accuracy of a distillation's other networks in training, where the student's is shown."""
-    nodes = (settings.Metric.Train if settings.Metric else None) or ()
-    shown = [node for node in nodes if node.entry.name in ("TopkAcc", "DistillationTopkAcc")]
-    return [OfNetwork(TopkAcc(node.get("topk")), n) for node in shown[:1] for n in task.others]
+def training_metrics(settings: RecipeSettings, task: Supervised) -> list[Any]:
+    """`Metric.Train`, and the first that can be shown of a distillation's other networks."""
+    metrics = build_metrics(settings, "Train")
+    beside = ([m.of_network(name) for name in task.others] for m in metrics)
+    return metrics + next((found for found in beside if any(found)), [])
 
 
 def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str, Any]:
@@ -105,11 +108,11 @@ def _cache_decoded(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
             dataset.keep_decoded(kept)
 
 
-def share_batch(settings: RecipeSettings, world: World) -> None:
-    """With `Global.cpu_processes`, let the ranks share the batch and the data workers."""
+def share_batch(settings: RecipeSettings, world: World) -> RecipeSettings:
+    """With `Global.cpu_processes`, each rank's share of the batch and of the data workers."""
     wanted = settings.Global.cpu_processes
     if wanted == 1 or world.size == 1:
-        return
+        return settings
     if wanted not in ("auto", world.size):
         raise ConfigError(
             f"Global.cpu_processes: is {wanted}, but {world.size} processes were started; leave "
@@ -118,15 +121,20 @@ def share_batch(settings: RecipeSettings, world: World) -> None:
     sampler = settings.DataLoader.Train.sampler
     key = ranks.size_key(sampler.entry.arguments)
     part = ranks.batch_of(world.size, sampler.get(key))
-    arguments = sampler.arguments | {key: part}
-    settings.DataLoader.Train.sampler = dataclasses.replace(sampler, arguments=arguments)
-    for section in (settings.DataLoader.Train, settings.DataLoader.Eval):
+    sections = {}
+    for split in ("Train", "Eval"):
+        section: SplitSettings | None = getattr(settings.DataLoader, split)
         if section is not None:
-            section.loader.num_workers = -(-section.loader.num_workers // world.size)
+            workers = -(-section.loader.num_workers // world.size)
+            loader = dataclasses.replace(section.loader, num_workers=workers)
+            sections[split] = dataclasses.replace(section, loader=loader)
+    sections["Train"] = dataclasses.replace(sections["Train"], sampler=sampler.given(**{key: part}))
     logger.info(
         f"{world.size} processes train on {part} images each: the batch stays as it is, batch "
         "normalisation sees the images of its process"
     )
+    data = dataclasses.replace(settings.DataLoader, **sections)
+    return dataclasses.replace(settings, DataLoader=data)
 
 
 def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: World) -> Loader:
@@ -151,24 +159,24 @@ def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: Worl
 def build_evaluator(
     settings: RecipeSettings, task: Supervised, dataset: Any, world: World
 ) -> Evaluator:
-    """The evaluation on `DataLoader.Eval`, with a confusion matrix for one label per image."""
+    """The evaluation on `DataLoader.Eval`, by its metrics and those of its data set's kind."""
     metrics = build_metrics(settings, "Eval")
-    single_label = dataset.labels is not None and np.ndim(dataset.labels) == 1
-    if single_label and not any(isinstance(metric, ConfusionMatrix) for metric in metrics):
-        metrics.append(ConfusionMatrix())
-    loss = build_loss(settings.Loss.Eval) if settings.Loss and settings.Loss.Eval else None
+    named = {type(metric).__name__ for metric in metrics}
+    metrics += [build({n: {}}, "metric") for n in dataset.default_metrics if n not in named]
+    nodes = settings.Loss.Eval if settings.Loss else None
+    loss = build_loss(nodes, dataset) if nodes else None
     loader = build_loader(settings, "Eval", dataset, world)
-    return Evaluator(task, loader, metrics, loss, world, build_forward(settings, task))
+    return Evaluator(task, loader, metrics, loss, world, build_forward(settings))
 
 
-def build_forward(settings: RecipeSettings, task: Supervised) -> Forward:
+def build_forward(settings: RecipeSettings) -> Forward:
     """How an evaluation runs the network: `Global.eval_engine`.
 
-    Mixed precision and tasks whose prediction is more than one network's stay as they are.
+    With mixed precision the network runs itself.
     """
     mode, amp_on = settings.Global.eval_engine, settings.AMP is not None and settings.AMP.use_amp
-    if mode == "dygraph" or amp_on or type(task).predict is not Supervised.predict:
-        return by_network
+    if mode == "dygraph" or amp_on:
+        return dygraph
     return GraphForward(mode, threads())
 
 
@@ -187,7 +195,8 @@ def build_writer(settings: RecipeSettings, run_dir: Path, dataset: Any, world: W
         run_dir,
         Recorder(run_dir, run.use_visualdl, _compared(settings)),
         CheckpointManager(run_dir, **{name: getattr(run, name) for name in kept}),
-        RunPictures(run_dir, *scale, labels_of(settings)),
+        RunPictures(run_dir, *scale),
+        labels_of(settings),
         active=world.is_main,
     )
 
@@ -225,7 +234,7 @@ def build_ema(settings: RecipeSettings, model: nn.Layer) -> ExponentialAverage |
 
 
 def seed_of(settings: RecipeSettings) -> int:
-    """`Global.seed`; `_start` has replaced `false` by a random one."""
+    """`Global.seed`; start.py has replaced `false` by a random one."""
     return int(settings.Global.seed)
 
 

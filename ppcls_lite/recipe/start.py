@@ -6,6 +6,7 @@ Read next: train.py.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 
 import paddle
 
-from ppcls_lite.config.check import check
+from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.scan import scan
-from ppcls_lite.engine import device, log, rng
+from ppcls_lite.engine import device, log, rng, run_folder
 from ppcls_lite.engine.distributed import World, connect, ranks_wanted
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.recipe.networks import shipped
@@ -30,27 +31,30 @@ logger = logging.getLogger("ppcls_lite")
 Tree = dict[str, Any]
 
 
-def start(
-    tree: Tree, sections: Sequence[str], notes: list[str] | None = None
-) -> tuple[RecipeSettings, World]:
-    """Check the tree (see `check` for `notes`), choose the device, join the other processes of
-    the run if there are any, and seed all generators.
+def start(tree: Tree | Recipe, sections: Sequence[str]) -> tuple[Recipe, World]:
+    """Check the tree unless it is a checked recipe, choose the device, join the other processes
+    of the run if there are any, and seed all generators.
+
+    The settings that come back have the seed that is used, and `Global.class_num` in `Arch`.
     """
-    settings = check(tree, notes)
+    recipe = Recipe.of(tree)
+    settings = recipe.settings
     missing = [name for name in sections if getattr(settings, name) is None]
     if missing:
         raise ConfigError(f"{', '.join(missing)}: is missing; this command needs the section")
-    if settings.Arch.arguments.get("class_num") is None and settings.Global.class_num is not None:
-        settings.Arch.arguments["class_num"] = settings.Global.class_num
-    device.select(settings.Global.device)
+    run, arch = settings.Global, settings.Arch
+    if arch.arguments.get("class_num") is None and run.class_num is not None:
+        arch = arch.given(class_num=run.class_num)
+    device.select(run.device)
     world = connect()
-    if settings.Global.seed is False:
-        settings.Global.seed = world.from_main(rng.random_seed)
-    rng.seed(seed_of(settings))
-    return settings, world
+    if run.seed is False:
+        run = dataclasses.replace(run, seed=world.from_main(rng.random_seed))
+    rng.seed(int(run.seed))
+    settings = dataclasses.replace(settings, Arch=arch, Global=run)
+    return dataclasses.replace(recipe, settings=settings), world
 
 
-def start_alone(tree: Tree, sections: Sequence[str]) -> RecipeSettings:
+def start_alone(tree: Tree | Recipe, sections: Sequence[str]) -> Recipe:
     if ranks_wanted() > 1:
         raise UserError(
             f"paddle.distributed.launch started {ranks_wanted()} processes, but this command "
@@ -60,9 +64,14 @@ def start_alone(tree: Tree, sections: Sequence[str]) -> RecipeSettings:
 
 
 @contextlib.contextmanager
-def logged(run_dir: Path, settings: RecipeSettings, world: World) -> Iterator[None]:
-    """Log to the run folder's train.log as well, mistakes included, and tell the other ranks."""
-    log.setup(run_dir, world.rank)
+def logged(
+    run_dir: Path, settings: RecipeSettings, world: World, held: bool = False
+) -> Iterator[None]:
+    """Log to the run folder's train.log as well, mistakes included, and tell the other ranks.
+
+    `held`: nothing is written there before `log.release`, if the folder holds an earlier run.
+    """
+    log.setup(run_dir, world.rank, held)
     logger.info(
         f"device {paddle.get_device()}, processes {world.size}, seed {seed_of(settings)}, "
         f"run folder {run_dir}"
@@ -72,7 +81,15 @@ def logged(run_dir: Path, settings: RecipeSettings, world: World) -> Iterator[No
             yield
     except UserError as error:
         logger.error(f"stopped: {error}", extra=log.FILE_ONLY)  # the command line prints it
+        if not run_folder.holds_run(run_dir):
+            log.release(run_dir)
         raise
+
+
+def warn(recipe: Recipe) -> None:
+    """Log what of a recipe is worth a warning."""
+    for warning in recipe.warnings:
+        logger.warning(warning)
 
 
 def scan_data(datasets: dict[str, Any], world: World) -> None:

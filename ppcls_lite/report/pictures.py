@@ -1,7 +1,7 @@
-"""Pictures of a run: the first batch, the curves, the confusion matrix.
+"""Pictures of a run: the first batch, the curves.
 
-Curves and matrices are drawn with matplotlib, without a display; it is imported by the first of
-them, after an epoch, so that no start of a run waits for it. Read before: engine/writer.py.
+Curves are drawn with matplotlib, without a display; it is imported by the first of them, after an
+epoch, so that no start of a run waits for it. Read before: engine/writer.py.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 
 COLOURS = {"train": "tab:blue", "eval": "tab:orange"}
 GRID_IMAGES = 64
-NAMED_CLASSES = 30  # more would not be legible on the axes
 
 
 class RunPictures:
-    """The pictures in a run's folder: first_batch.png, curves.png, confusion_matrix.png.
+    """The pictures in a run's folder: first_batch.png, curves.png.
 
-    `mean` and `std` (per channel, for values in 0..1) undo the normalisation of the batch, `labels`
-    are the names of the classes.
+    `mean` and `std` (per channel, for values in 0..1) undo the normalisation of the batch.
     """
 
     def __init__(
@@ -34,10 +32,9 @@ class RunPictures:
         run_dir: Path,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        labels: Sequence[str] | None = None,
     ) -> None:
         self.run_dir = run_dir
-        self.mean, self.std, self.labels = mean, std, labels
+        self.mean, self.std = mean, std
 
     def first_batch(self, images: np.ndarray) -> np.ndarray:
         """Draw `images` (N, C, H, W) as they enter the network; returns the grid (H, W, 3)."""
@@ -50,13 +47,10 @@ class RunPictures:
         path = self.run_dir / "first_batch.png"
         return read_image(path) if path.exists() else None
 
-    def finish(self, history: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> None:
-        """Draw the epochs of `history` and the confusion matrix of the `best`, as far as known."""
+    def finish(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Draw the epochs of `history`, if there are any."""
         if history:
             curves(history, self.run_dir / "curves.png")
-        if best.get("confusion") is not None:
-            path = self.run_dir / "confusion_matrix.png"
-            confusion_matrix(best["confusion"], path, self.labels)
 
 
 def image_grid(
@@ -135,44 +129,6 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     _write(figure, path)
-
-
-def confusion_matrix(matrix: np.ndarray, path: Path, labels: Sequence[str] | None = None) -> None:
-    """`matrix` (C, C) of counts, rows true and columns predicted, coloured by the row's share."""
-    from matplotlib.figure import Figure
-
-    count = len(matrix)
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (C, C)
-    side = min(12.0, 4.0 + 0.3 * count)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.add_subplot()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if count <= NAMED_CLASSES:
-        names = _legible(labels or [], count)
-        axes.set_xticks(range(count), names, rotation=90 if labels is not None else 0)
-        axes.set_yticks(range(count), names)
-        for row, column in np.argwhere(matrix > 0):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            text = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
-            axes.text(column, row, str(matrix[row, column]), **text)
-    right = np.trace(matrix) / max(matrix.sum(), 1)
-    axes.set_title(f"{int(matrix.sum())} images, {right:.2%} right")
-    _write(figure, path)
-
-
-def _legible(labels: Sequence[str], count: int) -> list[str]:
-    """The labels; a number for a class without one, or with characters that the font lacks."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    font = get_font(findfont(FontProperties()))
-    names = [str(i) for i in range(count)]
-    for i, label in enumerate(labels[:count]):
-        if all(font.get_char_index(ord(character)) for character in label):
-            names[i] = label
-    return names
 
 
 def _write(figure: Figure, path: Path) -> None:

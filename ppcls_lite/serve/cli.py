@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 from collections.abc import Sequence
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
 from ppcls_lite.serve.options import ServeOptions
+from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import usable_cores
 
 _PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
         timeout=args.timeout,
         decode_threads=args.decode_threads,
     )
-    absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    absent = [name for name in _PACKAGES if missing(name)]
     if absent:
         raise UserError(f"not installed: {', '.join(absent)}; run pip install '.[serve]'")
     # OpenCV reads it at its import: a second limit, should its parser and Pillow's ever disagree.

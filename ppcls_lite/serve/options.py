@@ -1,4 +1,4 @@
-"""What the operator of the service decides; the command line (serve_cli.py) fills it in."""
+"""What the operator of the service decides; the command line (cli.py) fills it in."""
 
 from __future__ import annotations
 

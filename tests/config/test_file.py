@@ -58,6 +58,7 @@ def test_overrides_walk_lists_and_empty_maps(tmp_path: Path) -> None:
         ("ops.4.Crop.size=3", r"expected an index \(0 to 0\), found '4'"),
         ("ops.x=3", "ops is a list"),
         ("G.e.deeper=3", "G.e is 1, which has nothing below it"),
+        ("G.ops.1.Crop.size=3", "G.ops is no list in this recipe, so it has no item 1"),
         ("G.e=[1", "not valid YAML"),
     ],
 )

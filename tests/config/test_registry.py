@@ -159,11 +159,11 @@ def test_a_recipe_names_plug_ins_beside_it_or_from_the_working_directory(
     base = (ROOT / "configs" / "PPLCNet_x0_5.yaml").as_posix()
     recipe.write_text(f"_base_: {base}\nGlobal: {{plugins: [near.py, far.py]}}\n")
     monkeypatch.chdir(tmp_path / "work")
-    use = ["DataLoader.Train.dataset.transform_ops.1=near", "Infer.transforms.1={far: {times: 2}}"]
-    settings = check(load_config("../recipes/a.yaml", use))
-    ops = settings.DataLoader.Train.dataset.arguments["transform_ops"]
-    assert ops[1].build().times == 1
-    assert settings.Infer.transforms[1].build().times == 2
+    uses = {"Train": "near", "Eval": "{far: {times: 2}}"}
+    use = [f"DataLoader.{split}.dataset.transform_ops.1={op}" for split, op in uses.items()]
+    data = check(load_config("../recipes/a.yaml", use)).DataLoader
+    for section, times in ((data.Train, 1), (data.Eval, 2)):
+        assert section.dataset.get("transform_ops")[1].build().times == times
     assert main(["config", "--list", "transform", "-c", "../recipes/a.yaml"]) == 0
     listed = capsys.readouterr().out
     assert "transform near:" in listed

@@ -12,7 +12,7 @@ import pytest
 
 from ppcls_lite.config.check import check
 from ppcls_lite.data import cache
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.datasets import LabeledDataset
 from ppcls_lite.data.image_list import PathList
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.samplers import DistributedBatchSampler
@@ -43,7 +43,7 @@ def dataset(paths, **decode):
     # writes into its input, which must not reach the cache
     ops.insert(2, RandomErasing(EPSILON=1.0, use_log_aspect=True))
     labels = np.arange(len(paths))
-    return ImageDataset("test", PathList(paths), labels, ops, len(paths), 0, [])
+    return LabeledDataset("test", PathList(paths), labels, ops, len(paths), 0, [])
 
 
 def batches(data, workers=0, epochs=(1, 2)):

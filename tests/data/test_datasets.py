@@ -15,7 +15,7 @@ from ppcls_lite.data.datasets import (
     MultiScaleDataset,
 )
 from ppcls_lite.data.folder import FolderDataset
-from ppcls_lite.data.image_list import PathList, read_image_list, read_labels
+from ppcls_lite.data.image_list import PathList, read_image_list
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.data.transforms.crop import RandCropImage
 from ppcls_lite.data.transforms.decode import DecodeImage
@@ -105,14 +105,6 @@ def test_path_list():
     assert paths[-1] == "/c" and paths[1:3] == ["root/b/猫.jpg", "root/"] and len(paths) == 4
     with pytest.raises(IndexError):
         paths[4]
-
-
-def test_read_labels(tmp_path):
-    assert read_labels(make_list(tmp_path, ["0 tench, Tinca", "1 cock"])) == [
-        "tench, Tinca",
-        "cock",
-    ]
-    assert read_labels(make_list(tmp_path, ["big cat", "dog"])) == ["big cat", "dog"]
 
 
 @pytest.fixture

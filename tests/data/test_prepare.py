@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from ppcls_lite.data.datasets import ImageNetDataset
-from ppcls_lite.data.image_list import read_image_list, read_labels
+from ppcls_lite.data.image_list import read_image_list
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.prepare.cli import run, stratified_split
 from ppcls_lite.data.scan import scan
 from ppcls_lite.errors import UserError
@@ -51,7 +52,7 @@ def test_digits(tmp_path, capsys):
     counts = [np.bincount(d.labels, minlength=10) for d in splits.values()]
     assert sum(counts).sum() == 1797
     assert np.all(np.abs(counts[1] / sum(counts) - 0.2) < 0.005)
-    assert read_labels(str(root / "labels.txt"))[7] == "seven"
+    assert read_label_file(str(root / "labels.txt"))[7] == "seven"
     # Shrinking the picture again gives the scan back: a real image, of the right digit.
     path, label = splits["val"].paths[5], splits["val"].labels[5]
     image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
@@ -96,7 +97,7 @@ def test_folder(pets, capsys):
     out = capsys.readouterr().out
     assert "2 other files in the sub-folders are left out" in out
     assert "1 images lie in" in out and "class 'owl' has 1 images" in out
-    assert read_labels(str(pets / "labels.txt")) == ["big dog", "cat", "owl", "狐狸"]
+    assert read_label_file(str(pets / "labels.txt")) == ["big dog", "cat", "owl", "狐狸"]
     (train, train_labels), (val, val_labels) = read(pets, "train"), read(pets, "val")
     assert np.bincount(train_labels).tolist() == [4, 8, 1, 1]
     assert np.bincount(val_labels, minlength=4).tolist() == [1, 2, 0, 1]

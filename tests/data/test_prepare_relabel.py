@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ppcls_lite.data.datasets import ImageNetDataset, MultiLabelDataset
-from ppcls_lite.data.image_list import read_labels
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.prepare.cli import run
 from ppcls_lite.data.scan import scan
 from ppcls_lite.errors import UserError
@@ -41,7 +41,7 @@ def relabel(
 
 def test_classes(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = relabel(zoo, CLASSES)
-    assert read_labels(str(new / "labels.txt")) == ["striped", "plain"]
+    assert read_label_file(str(new / "labels.txt")) == ["striped", "plain"]
     assert (new / "train.txt").read_text() == "a b.jpg 1\nt.jpg 0\nz.jpg 0\n"
     assert (new / "test.txt").read_text() == "z2.jpg 0\n"
     assert "3 images: striped 2, plain 1" in capsys.readouterr().out
@@ -51,7 +51,7 @@ def test_classes(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_attributes(zoo: Path) -> None:
     new = relabel(zoo, ATTRIBUTES)
-    assert read_labels(str(new / "labels.txt")) == ["hooves", "stripes", "purrs"]
+    assert read_label_file(str(new / "labels.txt")) == ["hooves", "stripes", "purrs"]
     dataset = MultiLabelDataset(str(zoo), str(new / "train.txt"), [], True, class_num=3)
     assert dataset.problems == []
     assert dataset.labels.tolist() == [[0, 0, 0], [0, 1, 1], [1, 1, 0]]
@@ -124,7 +124,7 @@ def test_cifar10(tmp_path: Path) -> None:
     image = cv2.imread(splits["test"].paths[2])[:, :, ::-1]
     assert splits["test"].paths[2].endswith("test/frog/0001.png")
     assert np.array_equal(image.transpose(2, 0, 1), planes[2])
-    assert read_labels(str(root / "labels.txt"))[6] == "frog"
+    assert read_label_file(str(root / "labels.txt"))[6] == "frog"
 
 
 def test_what_is_not_cifar10_is_refused(tmp_path: Path) -> None:

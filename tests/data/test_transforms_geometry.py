@@ -15,11 +15,13 @@ from ppcls_lite.data.transforms.crop import (
     CenterCrop,
     CropImage,
     CropImageAtRatio,
+    Pad,
+    Padv2,
     RandCropImage,
     RandomCropImage,
 )
+from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.orientation import RandFlipImage, RandomRot90, RandomRotation
-from ppcls_lite.data.transforms.pad import Pad, Padv2
 from ppcls_lite.data.transforms.resize import Resize, ResizeImage, Resizer
 from ppcls_lite.errors import UserError
 
@@ -79,6 +81,29 @@ def test_image_mask_and_boxes_move_together(move: str, seed: int) -> None:
     slack = 1.01 if "Resize" in move or "Rand" in move or "Ratio" in move else 1e-3
     np.testing.assert_allclose(extent(sample["mask"] == 1), seen, atol=slack)
     np.testing.assert_allclose(sample["boxes"][0], seen, atol=slack)
+
+
+@pytest.mark.parametrize("move", MOVES, ids=str)
+def test_meta_leads_back_to_the_decoded_image(move: str) -> None:
+    asked = DecodeImage()(scene() | {"meta": None})
+    sample = MOVES[move]()(asked, generator(1))
+    (back,) = sample["meta"].boxes_back(sample["boxes"])
+    assert (sample["meta"].height, sample["meta"].width) == (80, 120)
+    inside = np.array([30, 20, 90, 50])
+    assert (back[:2] > inside[:2] - 1e-3).all() and (back[2:] < inside[2:] + 1e-3).all()
+    height, width = sample["image"].shape[:2]
+    x1, y1, x2, y2 = sample["boxes"][0]
+    if min(x1, y1) > 0 and x2 < width and y2 < height:  # none of it was cut off
+        np.testing.assert_allclose(back, inside, atol=1e-3)
+
+
+def test_meta_follows_a_chain_of_moves() -> None:
+    sample = DecodeImage(channel_first=False)({"image": ramp(100, 200), "meta": None})
+    sample = ResizeImage(size=[100, 50])(sample)
+    sample = CropImage([60, 40])(sample)  # from (20, 5)
+    sample = geometry.flip(Pad([4, 6, 0, 0])(sample), 1)  # 64 wide
+    (back,) = sample["meta"].boxes_back(np.array([[0, 6, 10, 46]], np.float32))
+    np.testing.assert_allclose(back, [(20 + 50) * 2, 5 * 2, (20 + 60) * 2, 45 * 2])
 
 
 def test_rotation_moves_a_box_to_the_box_around_it() -> None:

@@ -16,7 +16,7 @@ from ppcls_lite.data.scan import scan
 from ppcls_lite.data.transforms.crop import RandCropImage
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage
-from ppcls_lite.data.unlabeled import UNLABELED, UnlabeledDataset, path_in, walk_images
+from ppcls_lite.data.unlabeled import UNLABELED, UnlabeledDataset
 from ppcls_lite.errors import UserError
 
 LABELED, POOL = 6, 10
@@ -82,21 +82,6 @@ def test_a_pool_alone_and_as_a_list_whose_labels_do_not_count(home):
     assert dataset.labels.tolist() == [UNLABELED] * 4 and dataset.class_num == 3
     assert all(Path(path).is_file() for path in dataset.paths)
     assert scan({"Train": dataset}).errors == []
-
-
-@pytest.mark.parametrize(
-    "line, path",
-    [
-        ("my cat.jpg 3", "my cat.jpg"),
-        ("my cat.jpg", "my cat.jpg"),
-        ("a.jpg.png\t3", "a.jpg.png"),
-        ("no suffix", "no suffix"),
-        ("a.JPEG,0.5,3", "a.JPEG"),
-        ("a.jpgs/b.png", "a.jpgs/b.png"),
-    ],
-)
-def test_the_path_in_a_line(line, path):
-    assert path_in(line) == path
 
 
 def test_ratio_goes_through_the_whole_pool_before_an_image_comes_again(home):
@@ -208,10 +193,3 @@ def test_by_name_over_the_keys_of_a_labelled_recipe(home):
     }
     dataset = build(node, "dataset", class_num=3, seed=0)
     assert len(dataset) == 2 * LABELED
-
-
-def test_a_folder_is_walked_in_a_fixed_order(home):
-    (home / "pool" / ".hidden").mkdir()
-    write_image(home / "pool" / ".hidden" / "x.png", 1)
-    found = list(walk_images(home / "pool"))
-    assert found[:2] == ["a b/1.png", "a b/3.png"] and len(found) == POOL

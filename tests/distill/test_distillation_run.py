@@ -13,6 +13,7 @@ import pytest
 
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.errors import UserError
+from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights.load import read_state, write_state
 from ppcls_lite.recipe import networks
@@ -29,8 +30,8 @@ LARGE = SMALL | {"name": "PPLCNet_x0_5"}
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("curves", "confusion_matrix"):
-        monkeypatch.setattr(pictures, name, lambda *_: None)
+    monkeypatch.setattr(pictures, "curves", lambda *_: None)
+    monkeypatch.setattr(ConfusionMatrix, "report", lambda *_: [])
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +145,8 @@ def differences(first: Any, second: Any, place: str = "") -> list[str]:
 @pytest.fixture(scope="module")
 def run_dir(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("curves", "confusion_matrix"):
-            patch.setattr(pictures, name, lambda *_: None)
+        patch.setattr(pictures, "curves", lambda *_: None)
+        patch.setattr(ConfusionMatrix, "report", lambda *_: [])
         return train(frozen(home, tmp_path_factory.mktemp("run"))).run_dir
 
 

@@ -20,6 +20,7 @@ from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.engine.writer import Writer
+from ppcls_lite.losses.base import CombinedLoss, Loss
 from ppcls_lite.report.pictures import RunPictures
 
 
@@ -36,9 +37,23 @@ class TinyNet(nn.Layer):
         return self.fc(self.drop(x.mean([2, 3])))  # (N, class_num)
 
 
-def cross_entropy(outputs, batch):
-    term = nn.functional.cross_entropy(outputs, batch["label"])
-    return {"CELoss": term, "loss": term}
+class FunctionLoss(Loss):
+    """A function of outputs and batch as the only term, `CELoss`."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, outputs, batch):
+        return {"CELoss": self.function(outputs, batch)}
+
+
+def loss_of(function):
+    """A whole loss of one function."""
+    return CombinedLoss([FunctionLoss(function)])
+
+
+cross_entropy = loss_of(lambda outputs, b: nn.functional.cross_entropy(outputs, b["label"]))
 
 
 class LinearNet(nn.Sequential):
@@ -81,6 +96,8 @@ class MemoryLoader:
 
 
 class Accuracy:
+    higher_is_better, reports = True, False
+
     def __init__(self):
         self.reset()
 
@@ -101,15 +118,18 @@ class Accuracy:
         self.right, self.seen = int(state["right"]), int(state["seen"])
 
 
-class Confusion(Accuracy):
-    def reset(self):
-        self.matrix = np.zeros((3, 3), np.int64)
+class Trace(Accuracy):
+    """Reports its score."""
 
-    def update(self, outputs, batch):
-        np.add.at(self.matrix, (batch["label"].numpy(), outputs.argmax(1).numpy()), 1)
+    reports = True
 
     def result(self):
-        return {"trace": float(np.trace(self.matrix))}
+        return {"trace": float(self.right)}
+
+    def report(self, folder, names):
+        file = folder / "trace.txt"
+        file.write_text(f"{' '.join(names or ())} {self.result()['trace']}")
+        return [file]
 
 
 class Rate:
@@ -149,7 +169,7 @@ def build(run_dir, optimizer="Momentum", loader=None, loss=cross_entropy, net=Ti
     evaluator = options.pop("evaluator", None) or Evaluator(
         task,
         MemoryLoader(10, 4, shuffle=False, seed=8),
-        [Accuracy(), Confusion()],
+        [Accuracy(), Trace()],
         cross_entropy,
     )
     loader = MemoryLoader() if loader is None else loader
@@ -178,8 +198,9 @@ def tiny():
         LinearNet=LinearNet,
         Loader=MemoryLoader,
         Accuracy=Accuracy,
-        Confusion=Confusion,
+        Trace=Trace,
         Falling=Falling,
         Rate=Rate,
         loss=cross_entropy,
+        Loss=loss_of,
     )

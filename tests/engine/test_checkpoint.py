@@ -66,11 +66,26 @@ def test_what_a_state_holds(tiny, tmp_path):
     state = checkpoint.load(tmp_path / "latest")
     assert list(state) == [
         *("format", "model", "ema", "companions", "optimizer", "precision", "schedule"),
-        *("epoch", "step_in_epoch", "steps_per_epoch", "best", "history", "lines", "ranks"),
+        *("epoch", "step_in_epoch", "steps_per_epoch", "best", "history", "lines"),
+        *("origin", "ranks"),
     ]
-    assert set(state["best"]) == {"epoch", "scores", "confusion"}
+    assert list(state["origin"]) == ["recipe", "data", "teachers", "batch"]
+    assert set(state["best"]) == {"epoch", "scores", "metrics"}
     assert set(state["history"][0]) == {"epoch", "lr", "train", "eval"}
     assert set(state["ranks"][0]) == {"meters", "metrics", "rng"}
+
+
+def test_an_older_state_whose_best_has_a_matrix_instead_of_metrics_resumes(tiny, tmp_path):
+    tiny.build(tmp_path, epochs=1).fit()
+    state = checkpoint.load(tmp_path / "latest")
+    del state["best"]["metrics"]
+    state["best"]["confusion"] = np.eye(3, dtype=np.int64)
+    state["best"]["scores"] = {"top1": 2.0}  # is not beaten
+    checkpoint.save(tmp_path / "older", state)
+    resumed = tiny.build(tmp_path, epochs=2, pictures=True)
+    resumed.resume(tmp_path / "older")
+    assert resumed.fit().best == {"top1": 2.0, "epoch": 1}
+    assert not (tmp_path / "trace.txt").exists() and (tmp_path / "curves.png").exists()
 
 
 def test_truncated_state_of_a_real_run(tiny, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 
@@ -13,12 +12,14 @@ import pytest
 from ppcls_lite.config.check import check
 from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.engine.evaluate import Evaluator
-from ppcls_lite.engine.tasks import Supervised
+from ppcls_lite.engine.tasks import Distilled, Supervised
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference import graph_forward as evaluation
 from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.kernels import build, native
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
+from ppcls_lite.losses.targets import logits_of
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.metrics.topk import TopkAcc
 from ppcls_lite.models.create import create_model
@@ -54,7 +55,7 @@ class Seen(TopkAcc):
 
     def update(self, outputs, batch):
         super().update(outputs, batch)
-        self.outputs.append(outputs.numpy())
+        self.outputs.append(logits_of(outputs).numpy())
 
 
 def spread(model):
@@ -74,15 +75,10 @@ def spread(model):
 
 def scored(model, forward=None, images=None):
     """All scores of a network, and its outputs (N, classes)."""
-    metrics, loss = [Seen(), ConfusionMatrix()], CELoss()
-
-    def with_sum(outputs, batch):
-        terms = loss(outputs, batch)
-        return terms | {"loss": sum(terms.values())}
-
-    task = Supervised(model, with_sum)
+    metrics, loss = [Seen(), ConfusionMatrix()], CombinedLoss([CELoss()])
+    task = model if isinstance(model, Supervised) else Supervised(model, loss)
     options = {} if forward is None else {"forward": forward}
-    evaluator = Evaluator(task, images or Images(), metrics, with_sum, **options)
+    evaluator = Evaluator(task, images or Images(), metrics, loss, **options)
     scores = evaluator.run()
     return scores, np.concatenate(metrics[0].outputs), metrics[1].matrix
 
@@ -103,11 +99,23 @@ def require_same(found, expected):
     ["PPLCNet_x0_25", "PPLCNetV2_small", "MobileNetV3_small_x0_35", "ShuffleNetV2_x0_25"],
 )
 def test_the_score_is_the_network_s(name):
+    paddle.seed(0)
     model, forward = spread(create_model(name, class_num=10)), GraphForward("inference", threads=1)
     expected = scored(model)
     assert np.ptp(expected[1].argmax(1)) > 0  # images differ
     require_same(scored(model, forward), expected)
     assert forward.used == 1 and forward.failed is None
+
+
+def test_the_student_of_a_distillation_is_run_by_its_graph():
+    networks = {
+        n: spread(create_model("PPLCNet_x0_25", class_num=10)) for n in ("Teacher", "Pupil")
+    }
+    task = Distilled(networks, None, student="Pupil", frozen=["Teacher"])
+    forward = GraphForward("inference", threads=1)
+    require_same(scored(task, forward), scored(task))
+    require_same(scored(task, forward), scored(task.model))
+    assert forward.used == 2 and forward.failed is None
 
 
 def test_a_network_that_trains_with_native_kernels():
@@ -219,8 +227,8 @@ def test_small_evaluations_stay_with_the_network():
     assert (forward.used, forward.failed) == (0, None)
     image = paddle.zeros([8, 3, 32, 32])
     for batches, used in ((evaluation.WORTH // (8 * 32 * 32), 0), (evaluation.WORTH, 1)):
-        with forward(model.eval() or model, model, image, batches) as predict:
-            assert predict(image).shape == [8, 10]
+        with forward(model.eval() or model, image, batches) as run:
+            assert run(image).shape == [8, 10]
         assert forward.used == used
 
 
@@ -262,8 +270,8 @@ def test_what_has_no_equal_graph_is_run_by_the_network(caplog):
         caplog.clear()
         forward = GraphForward("inference", threads=1)
         for _ in range(2):
-            with forward(model, model, image, 1) as predict:
-                assert predict is model
+            with forward(model, image, 1) as run:
+                assert run is model
         assert forward.used == 0 and reason in forward.failed
         (message,) = [r.message for r in caplog.records if r.name == "ppcls_lite"]  # once
         assert reason in message
@@ -284,23 +292,12 @@ def test_a_failure_in_the_middle_goes_on_with_the_network(monkeypatch):
     assert len(runs) == 3 and forward.failed == "out of memory"
 
 
-def test_the_key_chooses(tiny):
+def test_the_key_chooses():
     def forward(**changes):
-        tree = {"Arch": {"name": "PPLCNet_x0_25", "class_num": 2}, **changes}
-        task = changes.pop("task", None) or Supervised(tiny.Net(), tiny.loss)
-        return build_forward(check(tree), task)
+        return build_forward(check({"Arch": {"name": "PPLCNet_x0_25", "class_num": 2}, **changes}))
 
     assert forward().mode == "auto"
     assert forward(Global={"eval_engine": "inference"}).mode == "inference"
     for tree in ({"Global": {"eval_engine": "dygraph"}}, {"AMP": {"level": "O1"}}):
-        with forward(**tree)(None, "own", None, 1) as predict:
-            assert predict == "own"
-
-    class Several(Supervised):
-        def predict(self, images):
-            return [self.model(images)] * 2
-
-    settings = check({"Arch": {"name": "PPLCNet_x0_25", "class_num": 2}})
-    with contextlib.ExitStack() as stack:
-        chosen = build_forward(settings, Several(tiny.Net(), tiny.loss))
-        assert stack.enter_context(chosen(None, "own", None, 1)) == "own"
+        with forward(**tree)("own", None, 1) as run:
+            assert run == "own"

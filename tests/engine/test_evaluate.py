@@ -36,7 +36,7 @@ def test_mode_generators_and_gradients_are_left_alone(tiny, training):
     scores.task.train() if training else scores.task.eval()
     statistics = scores.task.model.norm._mean.numpy()
     before = rng.state()
-    scores.loss = lambda outputs, batch: {"loss": paddle.rand([]) + np.random.rand()}
+    scores.loss = tiny.Loss(lambda outputs, batch: paddle.rand([]) + np.random.rand())
     scores.run()
     assert scores.task.model.training is training
     np.testing.assert_equal(rng.state(), before)
@@ -76,11 +76,16 @@ def test_main_value_and_its_direction(tiny):
     assert evaluator(tiny, 4, metrics=[Error(), tiny.Accuracy()]).improves(0.1, 0.2)
 
 
-def test_confusion_comes_from_the_metric_that_keeps_one(tiny):
-    scores = evaluator(tiny, 4, metrics=[tiny.Accuracy(), tiny.Confusion()])
-    scores.run()
-    assert scores.confusion().sum() == 10
-    assert evaluator(tiny, 4).confusion() is None
+def test_the_metrics_report_a_run_that_was_kept(tiny, tmp_path):
+    scores = evaluator(tiny, 4, metrics=[tiny.Accuracy(), tiny.Trace()])
+    before = scores.run()
+    kept = scores.kept()
+    assert list(kept) == ["Trace"]  # what reports nothing keeps nothing
+    scores.task.model.fc.bias.set_value(paddle.to_tensor([9.0, 0.0, 0.0]))
+    assert scores.run()["trace"] != before["trace"]
+    (file,) = scores.report(tmp_path, ["a", "b", "c"], kept)
+    assert file.read_text() == f"a b c {before['trace']}"
+    assert scores.report(tmp_path, None, {}) == []
 
 
 def test_metrics_start_from_zero_each_time(tiny):

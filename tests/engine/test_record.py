@@ -72,17 +72,19 @@ def test_visualdl_really_holds_the_records(tmp_path):
     recorder.write("step", 1, 10, {"lr": 0.5, "loss": 2.0})
     recorder.write("step", 1, 20, {"lr": 0.25, "loss": 1.0})
     recorder.write("train", 1, 25, {"loss": 1.5})
-    recorder.write("eval", 1, 25, {"top1": 0.75})
+    recorder.write("eval", 1, 25, {"mA": 0.75, "f1": 0.5})
+    recorder.write("eval", 2, 50, {"mA": 0.8, "f1": 0.6})
     recorder.close()
 
     scalars, reader = written(tmp_path)
     assert scalars["train/loss"] == [(10, 2.0), (20, 1.0)]
     assert scalars["train/lr"] == [(10, 0.5), (20, 0.25)]
     assert scalars["train_epoch/loss"] == [(1, 1.5)]
-    assert scalars["eval/top1"] == [(1, 0.75)]
+    assert scalars["eval/mA"] == [(1, 0.75), (2, pytest.approx(0.8))]
     (image,) = reader.get_data("image", "train%first_batch")
     assert image.image.encoded_image_string.startswith(b"\x89PNG")
     (record,) = reader.get_data("hyper_parameters", reader.get_tags()["hyper_parameters"][0])
+    assert [info.name for info in record.hparam.metricInfos] == ["train/loss", "eval/mA"]
     found = {
         i.name: i.string_value or i.float_value or i.int_value for i in record.hparam.hparamInfos
     }

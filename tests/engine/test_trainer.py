@@ -15,6 +15,8 @@ from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import VARYING
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.errors import UserError
+from ppcls_lite.losses.base import CombinedLoss
+from ppcls_lite.losses.cross_entropy import CELoss
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +134,7 @@ def test_epochs_are_recorded_saved_and_logged(tiny, tmp_path, lines):
     prefixes = ("latest", "best_model", "epoch_2", "epoch_4")
     assert {f"{p}.{s}" for p in prefixes for s in ("pdparams", "pdstate")} <= names
     assert not any(name.startswith(("epoch_1.", "epoch_3.", ".")) for name in names)
-    assert {"curves.png", "confusion_matrix.png", "first_batch.png", "metrics.jsonl"} <= names
+    assert {"curves.png", "trace.txt", "first_batch.png", "metrics.jsonl"} <= names
     kinds = [record["kind"] for record in records(tmp_path)]
     assert kinds == ["step"] * 4 + ["train", "eval"] + (["step"] * 3 + ["train", "eval"]) * 3
     scores = [r["top1"] for r in records(tmp_path) if r["kind"] == "eval"]
@@ -178,16 +180,19 @@ def test_evaluation_does_not_change_training(tiny, tmp_path):
     assert_same_state(often["model"], once["model"])
 
 
-def test_accumulated_batches_equal_one_large_batch(tiny, tmp_path):
+@pytest.mark.parametrize("weights", [None, [1.0, 9.0, 0.3]])
+def test_accumulated_batches_equal_one_large_batch(tiny, tmp_path, weights):
     """Two batches of 4 are one of 8, and at the end 4 and 2 are one of 6."""
-    net = tiny.LinearNet
-    small = tiny.build(tmp_path / "a", net=net, loader=tiny.Loader(22, 4), update_freq=2)
-    large = tiny.build(tmp_path / "b", net=net, loader=tiny.Loader(22, 8))
+    options = {"net": tiny.LinearNet, "loss": CombinedLoss([CELoss(class_weight=weights)])}
+    small = tiny.build(tmp_path / "a", loader=tiny.Loader(22, 4), update_freq=2, **options)
+    large = tiny.build(tmp_path / "b", loader=tiny.Loader(22, 8), **options)
     assert small.state.steps == large.state.steps == Plan(1, update_freq=2).steps(6) == 3
     small.fit()
     large.fit()
     for name, weight in small.state.task.model.state_dict().items():
         np.testing.assert_allclose(weight, large.state.task.model.state_dict()[name], atol=2e-6)
+    losses = [[entry["train"]["loss"] for entry in run.state.history] for run in (small, large)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_accumulation_resumes_in_the_middle_of_an_epoch(tiny, tmp_path):

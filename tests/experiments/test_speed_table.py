@@ -54,7 +54,7 @@ def test_a_run_in_processes(tmp_path, capsys):
     assert "| train | Paddle as it is |" in printed and "1.00x" in printed
     assert prefix.with_suffix(".md").read_text(encoding="utf-8").strip() == printed.strip()
     saved = json.loads(prefix.with_suffix(".json").read_text(encoding="utf-8"))
-    assert saved["options"]["arch"] == "PPLCNet_x0_25" and saved["versions"]["paddle"]
+    assert saved["options"]["arch"] == "PPLCNet_x0_25" and saved["versions"]["paddlepaddle"]
     for row in saved["rows"]:
         assert len(row["speeds"]) == 1 and row["speeds"][0] > 0 and row["cpu"][0] > 0
 

@@ -212,6 +212,7 @@ def test_bf16_is_refused_where_the_cpu_has_none(
         ({"precision": "fp16"}, "precision: expected one of fp32, bf16, int8, found 'fp16'"),
         ({"precision": "int8"}, "paddle has fp32, bf16; int8 is of openvino, onnxruntime"),
         ({"threads": 0}, "threads: expected a whole number from 1 on, found 0"),
+        ({"threads": 1.5}, "found 1.5"),
         ({"device": "tpu"}, "device: expected cpu or gpu"),
     ],
 )

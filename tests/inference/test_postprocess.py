@@ -43,7 +43,7 @@ def test_topk_of_fewer_classes_and_without_names():
 def test_topk_reads_its_label_file(tmp_path):
     file = tmp_path / "names.txt"
     file.write_text("0,red\n1,deep green\n2,blue\n", encoding="utf-8")
-    topk = Topk(1, str(file), delimiter=",")
+    topk = Topk(1, class_id_map_file=str(file), delimiter=",")
     assert topk.label_list == ["red", "deep green", "blue"]
     assert answers(topk)[0]["label_names"] == ["deep green"]
 

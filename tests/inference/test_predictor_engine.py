@@ -15,8 +15,9 @@ import paddle
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference import engines
-from ppcls_lite.inference.engines import PaddleEngine, default_threads, find_program
+from ppcls_lite.inference.engines.files import find_program
+from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
+from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, default_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = "FLAGS_eager_delete_tensor_gb"
@@ -49,7 +50,7 @@ def test_onednn_runs_the_convolutions_only_if_asked(exported: Any) -> None:
     code = """
 import sys
 import numpy as np
-from ppcls_lite.inference.engines import PaddleEngine
+from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
 engine = PaddleEngine(sys.argv[1], mkldnn=sys.argv[2] == "on", threads=1)
 engine.run(np.zeros((1, 3, 64, 64), np.float32))
 """
@@ -101,7 +102,7 @@ def test_memory_stays_flat_over_varying_batches(exported: Any) -> None:
 import os, random, sys
 from pathlib import Path
 import numpy as np
-from ppcls_lite.inference.engines import PaddleEngine
+from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
 
 def resident():
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
@@ -153,7 +154,7 @@ def test_threads_change_nothing_but_the_speed(exported: Any) -> None:
     results = [PaddleEngine(exported.folder, threads=n).run(batch())[0] for n in (1, 2, 3)]
     for result in results[1:]:
         assert result == pytest.approx(results[0], abs=1e-6)
-    assert 1 <= default_threads() <= engines.MAX_DEFAULT_THREADS
+    assert 1 <= default_threads() <= MAX_DEFAULT_THREADS
     assert PaddleEngine(exported.folder).threads == default_threads()
 
 
@@ -186,19 +187,6 @@ def test_damaged_and_missing_files(
     with pytest.raises(UserError, match=says) as caught:
         PaddleEngine(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"threads": 0}, "threads: expected a whole number from 1 on, found 0"),
-        ({"threads": 1.5}, "found 1.5"),
-        ({"device": "tpu"}, "device: expected cpu or gpu, found 'tpu'"),
-    ],
-)
-def test_wrong_arguments(options: dict[str, Any], says: str, exported: Any) -> None:
-    with pytest.raises(UserError, match=says):
-        PaddleEngine(exported.folder, **options)
 
 
 def test_what_this_paddle_lacks(exported: Any, monkeypatch: pytest.MonkeyPatch) -> None:

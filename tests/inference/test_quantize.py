@@ -11,10 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from ppcls_lite import cli
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import Agreement
+from ppcls_lite.inference.auto import choose
 from ppcls_lite.inference.auto.choose import _require_small_loss
 from ppcls_lite.inference.engines import available_precisions, make_engine
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
@@ -69,6 +71,7 @@ def quantised(place: Path) -> Path:
 def test_the_report_is_what_the_engines_give(place: Path, quantised: Path) -> None:
     report = json.loads(read_metadata(quantised / "inference_int8.onnx")[QUANTIZATION_KEY])
     assert (report["images"], report["calibration_images"]) == (20, 12)
+    assert report["metric"] == "top1" and report["higher_is_better"]
     assert report["bytes_after"] < 0.6 * report["bytes_before"]
     predictor = Predictor(quantised, threads=1, topk=1)
     lines = [line.split() for line in (place / "list.txt").read_text().splitlines()]
@@ -79,9 +82,34 @@ def test_the_report_is_what_the_engines_give(place: Path, quantised: Path) -> No
     for item in report["engines"]:
         engine = make_engine(quantised, item["engine"], "int8", 1)
         found = [int(engine.run(array[None])[0].argmax()) for array in arrays]
-        assert item["top1_before"] == pytest.approx(19 / 20)
-        assert item["top1_after"] == pytest.approx(np.mean(np.equal(found, truth)))
+        assert item["score_before"] == pytest.approx(19 / 20)
+        assert item["score_after"] == pytest.approx(np.mean(np.equal(found, truth)))
         assert item["agreement"] > 0.7 and item["ms_before"] > 0 and item["ms_after"] > 0
+
+
+def test_a_recipe_scores_by_its_metric(
+    place: Path, exported_both: Any, chain: Any, tmp_path: Path, capsys: Any
+) -> None:
+    folder = shutil.copytree(exported_both.folder, tmp_path / "m")
+    dataset = {"name": "ImageNetDataset", "image_root": str(place), "transform_ops": chain(64)}
+    dataset |= {"cls_label_path": str(place / "list.txt")}
+    sampler = {"name": "DistributedBatchSampler", "batch_size": 8}
+    tree = {
+        "Global": {"device": "cpu"},
+        "Arch": {"name": "PPLCNet_x0_25", "class_num": 5},
+        "Metric": {"Eval": [{"TopkAcc": {"topk": [2, 1]}}]},
+        "DataLoader": {"Eval": {"dataset": dataset, "sampler": sampler, "loader": {}}},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    arguments = command(place, folder, "--keep-float", "none")
+    start = arguments.index("--evaluate")
+    arguments[start : start + 2] = ["-c", str(tmp_path / "recipe.yaml")]
+    assert cli.main(arguments) == 0
+    assert "top2 fp32" in capsys.readouterr().out
+    report = json.loads(read_metadata(folder / "inference_int8.onnx")[QUANTIZATION_KEY])
+    assert (report["metric"], report["images"]) == ("top2", 20)
+    for item in report["engines"]:
+        assert item["score_before"] >= 19 / 20  # its first class is right but for one image
 
 
 def test_the_network_is_int8_and_the_folder_still_whole(quantised: Path) -> None:
@@ -172,12 +200,24 @@ def test_auto_refuses_an_int8_network_that_is_worse(quantised: Path, tmp_path: P
     copy = Path(shutil.copytree(quantised, tmp_path / "m"))
     spec = InferenceSpec.read(copy)
     row = quantize_report.EngineReport("openvino", 0.9, 0.895, 0.99, 1.0, 0.5)
-    report = quantize_report.QuantizeReport(20, 12, "none", 0, 2, 1, 1, (row,))
+    report = quantize_report.QuantizeReport(20, 12, "none", 0, 2, 1, 1, (row,), "top1")
     quantize.note_report(copy, spec, report)
     _require_small_loss(copy / "inference_int8.onnx", "openvino")
-    worse = replace(report, engines=(replace(row, top1_after=0.85),))
+    worse = replace(report, engines=(replace(row, score_after=0.85),))
     quantize.note_report(copy, spec, worse)
-    with pytest.raises(UserError, match=r"loses 5.0 points of top-1"):
+    with pytest.raises(UserError, match=r"loses 5.0 points of top1"):
         _require_small_loss(copy / "inference_int8.onnx", "openvino")
+    lower = replace(worse, metric="wrong", higher_is_better=False)
+    quantize.note_report(copy, spec, lower)
+    _require_small_loss(copy / "inference_int8.onnx", "openvino")
     with pytest.raises(UserError, match="does not say what it costs"):
         _require_small_loss(copy / "inference.onnx", "openvino")
+
+
+def test_auto_reads_what_earlier_versions_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = {"engine": "openvino", "top1_before": 0.9, "top1_after": 0.85}
+    text = json.dumps({"engines": [item]})
+    monkeypatch.setattr(choose, "read_metadata", lambda path: {QUANTIZATION_KEY: text})
+    _require_small_loss(Path("x.onnx"), "onnxruntime")
+    with pytest.raises(UserError, match=r"loses 5.0 points of top1"):
+        _require_small_loss(Path("x.onnx"), "openvino")

@@ -9,14 +9,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 
+import ppcls_lite
 from experiments.chaos import compare
 from ppcls_lite.cli import main
+from ppcls_lite.config import complete
+from ppcls_lite.config.check import check
+from ppcls_lite.config.file import dump, load_config
 from ppcls_lite.data.prepare.cli import run as prepare
+from ppcls_lite.models.create import create_model
+from ppcls_lite.models.weights.load import write_state
 from ppcls_lite.system import safe_pickle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,8 +100,12 @@ def run(command: str, home: Path, *overrides: str) -> int:
     return main([command, "-c", str(home / "recipe.yaml"), *options])
 
 
+def best_dir(home: Path) -> Path:
+    return home / "output" / "PPLCNet_x0_25"
+
+
 def best(home: Path) -> str:
-    return f"Global.pretrained_model={home}/output/PPLCNet_x0_25/best_model"
+    return f"Global.pretrained_model={best_dir(home)}/best_model"
 
 
 def records(run_dir: Path, kind: str) -> list[dict[str, float]]:
@@ -151,6 +163,95 @@ def test_infer_export_and_predict_agree(
         assert one["class_ids"] == other["class_ids"]
         assert one["label_names"] == other["label_names"]
         assert one["scores"] == pytest.approx(other["scores"], rel=1e-3, abs=1e-6)
+
+
+def exported_spec(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / "inference.yml").read_text(encoding="utf-8"))
+
+
+def test_prediction_follows_the_evaluation(home: Path, tmp_path: Path) -> None:
+    left_out = ("Infer.transforms=null", "Global.image_shape=null")
+    specs = []
+    for number, overrides in enumerate(((), left_out, (*left_out, "Global.image_size=40"))):
+        folder = tmp_path / str(number)
+        assert (
+            run("export", home, best(home), *overrides, f"Global.save_inference_dir={folder}") == 0
+        )
+        specs.append(exported_spec(folder))
+    stated, followed, larger = specs
+    chw = [{"ToCHWImage": None}]  # said of every chain that follows
+    assert followed["PreProcess"]["transform_ops"] == stated["PreProcess"]["transform_ops"] + chw
+    assert followed["Global"]["image_shape"] == stated["Global"]["image_shape"] == [3, 32, 32]
+    assert larger["PreProcess"]["transform_ops"][1] == {"ResizeImage": {"size": 40}}
+    assert larger["Global"]["image_shape"] == [3, 40, 40]
+
+
+def test_a_prediction_unlike_the_evaluation_is_warned_of(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = "Infer.transforms.1.ResizeImage.size=34"
+    says = "Infer.transforms.1.ResizeImage.size: is 34, but DataLoader.Eval"
+    for command in ("eval", "infer"):
+        assert run(command, home, best(home), f"Global.output_dir={tmp_path}") == 0
+        assert "Infer.transforms" not in "".join(capsys.readouterr())
+        assert run(command, home, best(home), f"Global.output_dir={tmp_path}", other) == 0
+        assert "".join(capsys.readouterr()).count(says) == 1
+
+
+def test_classes_are_counted_where_the_recipe_leaves_them_out(home: Path, tmp_path: Path) -> None:
+    left_out = ("Arch.class_num=null", f"Global.output_dir={tmp_path}")
+    assert run("train", home, *left_out, "Global.epochs=1") == 0
+    run_dir = tmp_path / "PPLCNet_x0_25"
+    kept = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    assert kept["Arch"]["class_num"] == 2
+    assert "Arch.class_num: 2, as in " in (run_dir / "train.log").read_text(encoding="utf-8")
+    folder = f"Global.save_inference_dir={tmp_path}/inference"
+    for command in ("eval", "infer", "export"):
+        assert run(command, home, best(home), *left_out, folder) == 0
+    top = max(record["top1"] for record in records(best_dir(home), "eval"))
+    assert json.loads((run_dir / "eval.json").read_text())["top1"] == pytest.approx(top)
+    assert exported_spec(tmp_path / "inference")["PostProcess"]["Topk"]["label_list"] == [*CLASSES]
+
+
+def test_classes_that_cannot_be_counted_are_asked_for(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trunk = create_model("PPLCNet_x0_25", class_num=0, stride_list=[2, 1, 2, 2, 1])
+    file = write_state(tmp_path / "trunk", trunk.state_dict())
+    paths = f"{{name: CustomLabelDataset, image_root: {home}, transform_ops: [DecodeImage], "
+    unlabelled = f"DataLoader.Train.dataset={paths}sample_list_path: {tmp_path}/list.txt}}"
+    (tmp_path / "list.txt").write_text("photos/disc/disc 1.png\n", encoding="utf-8")
+    for command, override, says in (
+        ("export", f"Global.pretrained_model={file}", "has no fc.bias"),
+        ("train", unlabelled, "CustomLabelDataset) does not tell how many"),
+    ):
+        assert run(command, home, "Arch.class_num=null", override) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: Arch.class_num: is missing") and says in said
+        assert "-o Arch.class_num=" in said
+
+
+def test_each_command_checks_the_recipe_once(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = []
+
+    def counted(*arguments: Any) -> Any:
+        checks.append(arguments)
+        return check(*arguments)
+
+    monkeypatch.setattr(complete, "check", counted)
+    own = (f"Global.output_dir={tmp_path}", f"Global.save_inference_dir={tmp_path}/inference")
+    for command in ("train", "eval", "infer", "export", "config"):
+        weights = () if command == "train" else (best(home),)
+        checks.clear()
+        assert run(command, home, "Global.epochs=1", *weights, *own) == 0
+        assert len(checks) == 1, command
+    checks.clear()
+    tree = load_config(home / "recipe.yaml", [best(home), *own])
+    before = dump(tree)
+    ppcls_lite.evaluate(tree)  # a plain tree is checked as well, and stays as it is
+    assert len(checks) == 1 and dump(tree) == before
 
 
 def test_eight_images_are_learnt_by_heart(home: Path, tmp_path: Path) -> None:

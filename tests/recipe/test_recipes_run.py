@@ -22,12 +22,15 @@ import numpy as np
 import pytest
 
 from ppcls_lite.cli import main
-from ppcls_lite.config.check import Node, check
+from ppcls_lite.config.check import Node, build_list, check
+from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.data.labels import BUNDLED
 from ppcls_lite.data.prepare.cli import run as prepare
+from ppcls_lite.data.transforms.compose import shape_of
 from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights.load import read_state, write_state
 from ppcls_lite.recipe import networks
@@ -110,8 +113,8 @@ def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pictures at the end of a run take a second; tests/engine has them."""
-    for name in ("curves", "confusion_matrix"):
-        monkeypatch.setattr(pictures, name, lambda *_: None)
+    monkeypatch.setattr(pictures, "curves", lambda *_: None)
+    monkeypatch.setattr(ConfusionMatrix, "report", lambda *_: [])
 
 
 def stand_in(home: Path, arch: dict[str, Any]) -> Path:
@@ -126,7 +129,7 @@ def stand_in(home: Path, arch: dict[str, Any]) -> Path:
 
 def tiny(path: Path, photos: Path, home: Path, output: Path) -> dict[str, Any]:
     """The recipe on `photos`, a quarter as large, two batches in one epoch, on the CPU."""
-    tree = _quarter(load_config(path))
+    tree = _quarter(Recipe.of(load_config(path)).tree)
     tree["Global"] |= {
         **{"device": "cpu", "epochs": 1, "start_eval_epoch": 0, "use_visualdl": False},
         **{"print_batch_step": 1, "output_dir": str(output)},
@@ -184,7 +187,7 @@ def exported(output: Path, tree: dict[str, Any]) -> Path:
     return export_model(
         create_model("PPLCNet_x0_25", tree["Arch"]["class_num"]),
         output / "teacher",
-        image_shape=tree["Global"]["image_shape"],
+        image_shape=shape_of(build_list(tree["Infer"]["transforms"], "transform")),
         transforms=tree["Infer"]["transforms"],
         postprocess={"Topk": {}},
         labels=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import paddle
@@ -23,6 +24,7 @@ from paddle import nn
 
 from ppcls_lite import register
 from ppcls_lite.config.schema import PositiveInt, TrunkSpec
+from ppcls_lite.losses.base import Loss
 from ppcls_lite.models.network import Network
 
 
@@ -41,7 +43,7 @@ class TwoHeads(Network):
 
 
 @register("loss")
-class Perceptual(nn.Layer):
+class Perceptual(Loss):
     def __init__(self, network: TrunkSpec) -> None:
         super().__init__()
         self.network = network
@@ -107,11 +109,20 @@ def test_a_trunk_has_neither_classes_nor_what_the_whole_decides(tmp_path: Path) 
             settings(tmp_path, {"name": "PPLCNet_x0_25", key: value})
 
 
+def test_a_trunk_is_merged_with_the_whole(tmp_path: Path) -> None:
+    model = build_model(settings(tmp_path, {"name": "PPLCNetV2_small"}))
+    model.eval()
+    images = paddle.randn([1, 3, 64, 64])
+    before = model(images)
+    assert model.reparameterize() == create_model("PPLCNetV2_small").reparameterize() > 0
+    np.testing.assert_allclose(model(images).numpy(), before.numpy(), rtol=1e-3, atol=1e-5)
+    assert model.outputs == ("logits",)
+    np.testing.assert_array_equal(model.deployed(images)[0].numpy(), model(images).numpy())
+
+
 def test_the_network_inside_a_loss_has_its_weights(tmp_path: Path, weights: Path) -> None:
     term = f"{{Perceptual: {{network: {{name: PPLCNet_x0_25, pretrained: {weights}}}}}}}"
     found = settings(tmp_path, {"name": "PPLCNet_x0_25"}, f"Loss.Train=[{term}]")
-    state = read_state(weights)
-    (trunk,) = [
-        v for k, v in build_loss(found.Loss.Train).state_dict().items() if "conv1.conv" in k
-    ]
-    np.testing.assert_array_equal(trunk.numpy(), state["conv1.conv.weight"])
+    (loss,) = build_loss(found.Loss.Train, Mock(all_labelled=False)).losses
+    first = loss.network.conv1.conv.weight
+    np.testing.assert_array_equal(first.numpy(), read_state(weights)["conv1.conv.weight"])

@@ -28,14 +28,10 @@ def test_grid_without_statistics_limit_and_one_channel():
     assert grid[1, 1].tolist() == [0, 0, 0] and (grid[..., 0] == grid[..., 2]).all()
 
 
-def test_pictures_are_written(tmp_path):
+def test_curves_are_drawn(tmp_path):
     values = {"top1": 0.5, "loss": 1.0}
     history = [{"epoch": e, "lr": 0.1, "train": values, "eval": values} for e in range(1, 4)]
     history[1]["eval"] = None
     pictures.curves(history, tmp_path / "curves.png")
-    matrix = np.array([[5, 0, 1], [0, 0, 0], [2, 0, 3]])
-    pictures.confusion_matrix(matrix, tmp_path / "named.png", ["cat", "猫", "dog"])
-    pictures.confusion_matrix(np.eye(100, dtype=int), tmp_path / "many.png")
-    for name in ("curves.png", "named.png", "many.png"):
-        picture = imread(tmp_path / name)
-        assert min(picture.shape[:2]) > 200 and picture[..., :3].std() > 0.02
+    picture = imread(tmp_path / "curves.png")
+    assert min(picture.shape[:2]) > 200 and picture[..., :3].std() > 0.02

@@ -1,10 +1,8 @@
-"""Writes the list files that training reads: `tools/prepare_data.py digits|folder|imagenet`.
+"""`ppcls-lite prepare digits|folder|imagenet|...`: writes the list files that training reads.
 
-These commands write `train_list.txt` and `val_list.txt` (`path label` lines, paths relative to
-the image folder) and, where the classes have names of their own, `labels.txt` (`id name` lines).
-`cifar10` does so with test_list.txt; `relabel` makes lists for other questions from such lists.
-Running a command again writes the same files again.
-Read next: datasets.py, prepare_relabel.py, prepare_cifar10.py, prepare_imagenet.py.
+These are `train_list.txt` and `val_list.txt` (`path label` lines, paths relative to the image
+folder) and, where the classes have names of their own, `labels.txt` (`id name` lines).
+Read next: relabel.py, cifar10.py, imagenet.py, ppcls_lite/data/datasets.py.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ppcls_lite.data.folder import class_folders, images_in, is_image_name
+from ppcls_lite.data.files import class_folders, images_in, is_image_name, walk_files
 from ppcls_lite.data.image_list import require_folder
 from ppcls_lite.data.prepare.cifar10 import prepare_cifar10
 from ppcls_lite.data.prepare.imagenet import prepare_imagenet
@@ -31,13 +29,9 @@ SHOWN = 5
 
 
 def run(argv: Sequence[str]) -> int:
-    """The command line; returns the exit status.
-
-    Raises:
-        UserError: what the user gave cannot be prepared.
-    """
+    """The command line; returns the exit status. UserError for what cannot be prepared."""
     options = argparse.ArgumentParser(
-        prog="prepare_data.py", description="Write the list files that training reads."
+        prog="ppcls-lite prepare", description="Write the list files that training reads."
     )
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
     digits = commands.add_parser("digits", help="1,797 handwritten digits, offline")
@@ -78,10 +72,8 @@ def run(argv: Sequence[str]) -> int:
 def prepare_digits(output: str) -> None:
     """Write scikit-learn's handwritten digits (UCI, 8x8 pixels, 17 grays) as 32x32 PNG files.
 
-    A file's name ends in its digit. A fifth of each digit's images is for validation.
-
-    Raises:
-        UserError: scikit-learn is not installed.
+    A file's name ends in its digit. A fifth of each digit's images is for validation. Raises
+    UserError where scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
@@ -124,7 +116,7 @@ def prepare_folder(folder: str, output: str | None, val: float, seed: int, check
     names, labels, others = [], [], 0
     for label, name in enumerate(classes):
         images = images_in(folder, name)
-        others += sum(1 for f in Path(folder, name).rglob("*") if f.is_file()) - len(images)
+        others += sum(1 for _ in walk_files(Path(folder, name), hidden=True)) - len(images)
         names += [f"{name}/{image}" for image in images]
         labels += [label] * len(images)
     if len(set(labels)) < 2:

@@ -1,9 +1,8 @@
 """Other questions to the same images: `prepare_data.py relabel` turns class lists into new lists.
 
-A YAML file maps each class name to another class, or to the list of its attributes; null leaves
-the images of a class out. New classes and attributes are numbered in the order in which the file
-first names them. Images stay where they are: only lists and `labels.txt` are written.
-Read before: image_list.py, prepare.py. Read next: datasets.py (MultiLabelDataset).
+A YAML file maps each class name to another class, or to the list of its attributes; null leaves the
+images of a class out. New names are numbered in the order in which the file first has them.
+Read before: image_list.py. Read next: datasets.py (MultiLabelDataset).
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ppcls_lite.data.image_list import read_image_list, read_labels
+from ppcls_lite.data.image_list import read_image_list
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import UserError
 
 Answers = dict[str, list[str] | None]  # class name -> its class, its attributes, or left out
@@ -25,15 +25,12 @@ def relabel(lists: Sequence[str], map_file: str, output: str, labels: str | None
     """Write each of `lists` (lines `path id`) into the folder `output` under its own name.
 
     The new lines are `path id` where the map names classes, and `path<TAB>0,1,0` where it names
-    lists of attributes. `labels` holds the names of the old ids; default: the labels.txt beside
-    the first list. Paths stay relative to the same image folder as before.
-
-    Raises:
-        UserError: a file is missing or broken, the map lacks a class or has one too many, or a
-            list would be overwritten.
+    lists of attributes. `labels` holds the names of the old ids; default: the labels.txt beside the
+    first list. Raises UserError where a file is missing or broken, the map lacks a class or has one
+    too many, or a list would be overwritten.
     """
     source = labels or str(Path(lists[0]).with_name("labels.txt"))
-    old = read_labels(source)
+    old = read_label_file(source, remedy="name the file with --labels")
     answers, has_attributes = _read_map(map_file, old, source)
     new = list(dict.fromkeys(name for found in answers.values() for name in found or ()))
     kind, least = ("attributes", 1) if has_attributes else ("classes", 2)

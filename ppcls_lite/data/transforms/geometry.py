@@ -1,9 +1,9 @@
-"""Moving a sample: the image and, where present, its boxes and its mask, always together.
+"""Moving a sample: the image and, where present, its boxes, its mask and `meta`, always together.
 
 A sample's `image` is (H, W, C), `mask` (H, W), `boxes` (n, 4) as x1, y1, x2, y2 in pixels, where a
-pixel at column i covers i to i + 1, so that a box over the whole image is (0, 0, W, H). Boxes are
-clipped to the image and never removed, so that lists parallel to them stay aligned: one that has
-left the image has no area. Read next: crop.py, resize.py, orientation.py, pad.py.
+pixel at column i covers i to i + 1. Boxes are clipped to the image and never removed, so that lists
+parallel to them stay aligned: one that has left the image has no area. `meta` is the way back, for
+whoever put a `Meta` into the sample. Read next: crop.py, resize.py, orientation.py.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ Rng = np.random.Generator | None  # `None` only where nothing is drawn
 class Meta:
     """What a chain of transforms did to an image.
 
-    Attributes:
-        height, width: of the image as it was decoded, in pixels.
-        source: (2, 3) float64, the affine map that sends a point (x, y) of the result to its place
-            in the decoded image.
+    `height` and `width` are those of the image as it was decoded; `source` (2, 3) float64 is the
+    affine map that sends a point (x, y) of the result to its place there.
     """
 
     height: int = 0
     width: int = 0
     source: np.ndarray = field(default_factory=lambda: np.eye(2, 3))
+
+    def boxes_back(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (n, 4) in the result's pixels as boxes in those of the decoded image."""
+        return _clip(_around(boxes, self.source), self.width, self.height)
 
 
 def size_of(sample: Sample) -> tuple[int, int]:
@@ -40,16 +42,15 @@ def size_of(sample: Sample) -> tuple[int, int]:
     return sample["image"].shape[:2]
 
 
+def _pictures(sample: Sample) -> set[str]:
+    return {"image", "mask"} & sample.keys()
+
+
 def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
     """Cut out a window that lies inside the image; a view, nothing is copied."""
-    window = (slice(top, top + height), slice(left, left + width))
-    sample["image"] = sample["image"][window]
-    if "mask" in sample:
-        sample["mask"] = sample["mask"][window]
-    if "boxes" in sample:
-        shifted = sample["boxes"] - np.array([left, top, left, top], np.float32)
-        sample["boxes"] = _clip(shifted, width, height)
-    return sample
+    for name in _pictures(sample):
+        sample[name] = sample[name][top : top + height, left : left + width]
+    return _follow(sample, [[1, 0, left], [0, 1, top]])
 
 
 def resize(
@@ -59,41 +60,28 @@ def resize(
     old_height, old_width = size_of(sample)
     sample["image"] = resize_image(sample["image"], (width, height), rng)
     if "mask" in sample:
-        sample["mask"] = cv2.resize(
-            sample["mask"], (width, height), interpolation=cv2.INTER_NEAREST
-        )
-    if "boxes" in sample:
-        factor = np.array([width / old_width, height / old_height] * 2, np.float32)
-        sample["boxes"] = sample["boxes"] * factor
-    return sample
+        mask = cv2.resize(sample["mask"], (width, height), interpolation=cv2.INTER_NEAREST)
+        sample["mask"] = mask
+    return _follow(sample, [[old_width / width, 0, 0], [0, old_height / height, 0]])
 
 
 def flip(sample: Sample, flip_code: int) -> Sample:
     """Mirror: 1 left-right, 0 top-bottom, -1 both."""
     height, width = size_of(sample)
-    sample["image"] = cv2.flip(sample["image"], flip_code)
-    if "mask" in sample:
-        sample["mask"] = cv2.flip(sample["mask"], flip_code)
-    if "boxes" in sample:
-        x1, y1, x2, y2 = sample["boxes"].T
-        if flip_code != 0:
-            x1, x2 = width - x2, width - x1
-        if flip_code != 1:
-            y1, y2 = height - y2, height - y1
-        sample["boxes"] = np.stack([x1, y1, x2, y2], axis=1)  # (n, 4)
-    return sample
+    for name in _pictures(sample):
+        sample[name] = cv2.flip(sample[name], flip_code)
+    across = [-1, 0, width] if flip_code != 0 else [1, 0, 0]
+    down = [0, -1, height] if flip_code != 1 else [0, 1, 0]
+    return _follow(sample, [across, down])
 
 
 def rotate90(sample: Sample, times: int) -> Sample:
     """Turn counter-clockwise by `times` quarter turns."""
     for _ in range(times % 4):
         _, width = size_of(sample)
-        sample["image"] = cv2.rotate(sample["image"], cv2.ROTATE_90_COUNTERCLOCKWISE)
-        if "mask" in sample:
-            sample["mask"] = cv2.rotate(sample["mask"], cv2.ROTATE_90_COUNTERCLOCKWISE)
-        if "boxes" in sample:
-            x1, y1, x2, y2 = sample["boxes"].T
-            sample["boxes"] = np.stack([y1, width - x2, y2, width - x1], axis=1)  # (n, 4)
+        for name in _pictures(sample):
+            sample[name] = cv2.rotate(sample[name], cv2.ROTATE_90_COUNTERCLOCKWISE)
+        sample = _follow(sample, [[0, -1, width], [1, 0, 0]])
     return sample
 
 
@@ -105,16 +93,12 @@ def pad(
 ) -> Sample:
     """Add `borders` = (left, top, right, bottom) pixels of colour `fill`, or of another `mode`."""
     left, top, right, bottom = borders
-    sample["image"] = cv2.copyMakeBorder(
-        sample["image"], top, bottom, left, right, mode, value=tuple(fill)
-    )
-    if "mask" in sample:
-        sample["mask"] = cv2.copyMakeBorder(
-            sample["mask"], top, bottom, left, right, mode, value=MASK_FILL
-        )
-    if "boxes" in sample:
-        sample["boxes"] = sample["boxes"] + np.array([left, top, left, top], np.float32)
-    return sample
+    for name, value in (("image", tuple(fill)), ("mask", MASK_FILL)):
+        if name in sample:
+            sample[name] = cv2.copyMakeBorder(
+                sample[name], top, bottom, left, right, mode, value=value
+            )
+    return _follow(sample, [[1, 0, -left], [0, 1, -top]])
 
 
 def warp(
@@ -130,36 +114,41 @@ def warp(
     # Coordinates here count from a pixel's edge, OpenCV's from its centre.
     centred = source.astype(np.float64)
     centred[:, 2] += centred[:, :2].sum(axis=1) * 0.5 - 0.5
-    sample["image"] = cv2.warpAffine(
-        sample["image"],
-        centred,
-        size,
-        flags=interpolation | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=tuple(fill),
-    )
-    if "mask" in sample:
-        sample["mask"] = cv2.warpAffine(
-            sample["mask"],
-            centred,
-            size,
-            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=MASK_FILL,
-        )
+    ways = (("image", interpolation, tuple(fill)), ("mask", cv2.INTER_NEAREST, MASK_FILL))
+    for name, method, value in ways:
+        if name in sample:
+            flags = method | cv2.WARP_INVERSE_MAP
+            sample[name] = cv2.warpAffine(
+                *(sample[name], centred, size),
+                flags=flags,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=value,
+            )
+    return _follow(sample, source)
+
+
+def _follow(sample: Sample, source: Any) -> Sample:
+    """Move the boxes and note the move, after the image; `source` (2, 3) as in `warp`."""
     if "boxes" in sample:
-        corners = sample["boxes"][:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (n, 4, 2)
-        forward = cv2.invertAffineTransform(source.astype(np.float64))
-        moved = corners @ forward[:, :2].T + forward[:, 2]  # (n, 4, 2)
-        boxes = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)  # (n, 4)
-        sample["boxes"] = _clip(boxes.astype(np.float32), *size)
+        forward = cv2.invertAffineTransform(np.asarray(source, np.float64))
+        height, width = size_of(sample)
+        sample["boxes"] = _clip(_around(sample["boxes"], forward), width, height)
+    if "meta" in sample:
+        meta, step = sample["meta"], np.vstack([source, [0, 0, 1]])
+        sample["meta"] = Meta(meta.height, meta.width, meta.source @ step)
     return sample
+
+
+def _around(boxes: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """The boxes (n, 4) float32 around boxes (n, 4) that the affine map `move` (2, 3) has moved."""
+    corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (n, 4, 2)
+    moved = corners @ move[:, :2].T + move[:, 2]  # (n, 4, 2)
+    return np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32)
 
 
 def rotation(angle: float, centre: tuple[float, float]) -> np.ndarray:
     """The backward map (2, 3) of a counter-clockwise rotation by `angle` degrees about `centre`."""
-    forward = cv2.getRotationMatrix2D(centre, angle, 1.0)
-    return cv2.invertAffineTransform(forward)
+    return cv2.invertAffineTransform(cv2.getRotationMatrix2D(centre, angle, 1.0))
 
 
 def _clip(boxes: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -1,13 +1,10 @@
 """Image files to RGB arrays: which kinds are accepted, and how each one is turned into 8-bit RGB.
 
-The kinds, each on purpose: grayscale is repeated three times; palettes are expanded; 16-bit
-samples keep their high byte; CMYK and YCCK JPEGs are converted by the decoder; transparency is
-composited on white (an image's colour under transparent pixels is arbitrary, often black); the
-EXIF orientation is applied; of an animation the first frame counts. Except for transparency, which
-`cv2.imdecode` drops, this is what the reference toolkit's cv2 path gives.
-
-A truncated file is an error, recognised by the format's own end mark before anything is decoded:
-decoders differ, and some return the half image. Read next: decode.py.
+Grayscale is repeated three times; palettes are expanded; 16-bit samples keep their high byte; CMYK
+and YCCK JPEGs are converted by the decoder; transparency is composited on white (other than
+`cv2.imdecode`, which drops it: the colour below is arbitrary, often black); the EXIF orientation is
+applied; of an animation the first frame counts. A truncated file is an error, recognised by the
+format's own end mark: some decoders return the half image. Read next: decode.py.
 """
 
 from __future__ import annotations
@@ -39,11 +36,7 @@ _ADVICE = "copy the file again or remove it from the list"
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file; any file name works on any platform because Python opens it.
-
-    Raises:
-        ImageError: the file is missing, unreadable or empty.
-    """
+    """The bytes of a file; ImageError where it is missing, unreadable or empty."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -56,11 +49,9 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 def decode_rgb(data: bytes, name: str, backend: str = "cv2", reduced: int = 1) -> np.ndarray:
     """Decode an image file's bytes into an (H, W, 3) uint8 RGB array.
 
-    `name` is what the error message calls the image; `backend` is "cv2" or "pil". `reduced` 2, 4
-    or 8 divides the size of a JPEG (rounded up), with "cv2" only.
-
-    Raises:
-        ImageError: truncated, corrupt, too large or not an image.
+    `name` is what an ImageError calls it where it is truncated, corrupt, too large or no image;
+    `backend` is "cv2" or "pil". `reduced` 2, 4 or 8 divides the size of a JPEG (rounded up), with
+    "cv2" only.
     """
     _check_complete(data, name)
     if backend == "pil" or _needs_pillow(data):
@@ -77,10 +68,8 @@ def decode_rgb(data: bytes, name: str, backend: str = "cv2", reduced: int = 1) -
 def array_to_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:
     """An (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA array as (H, W, 3) uint8 RGB.
 
-    uint16 keeps its high byte. An RGB uint8 array is returned as it is, not copied.
-
-    Raises:
-        UserError: another shape or another type of number.
+    uint16 keeps its high byte. An RGB uint8 array is returned as it is, not copied. UserError for
+    another shape or type.
     """
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
@@ -103,7 +92,7 @@ def array_to_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:
 def _check_complete(data: bytes, name: str) -> None:
     if data.startswith(JPEG):
         # The last end mark must lie behind the first scan: a thumbnail in the header has its own.
-        # Bytes after it are common (cameras append previews) and harmless.
+        # Bytes after it (cameras append previews) are harmless.
         scan = _start_of_scan(data)
         if scan is None or data.rfind(_JPEG_END) < scan:
             raise ImageError(f"{name}: truncated JPEG ({len(data)} bytes, no end mark); {_ADVICE}")

@@ -15,8 +15,9 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,20 @@ from ppcls_lite.inference.engines import (
     EngineName,
     Precision,
     available_precisions,
-    default_threads,
-    find_onnx,
-    find_program,
     make_engine,
 )
-from ppcls_lite.inference.engines.installed import missing
+from ppcls_lite.inference.engines.files import find_onnx, find_program
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.spec import InferenceSpec, Outputs
+from ppcls_lite.system.installed import missing
+from ppcls_lite.system.machine import default_threads
 from ppcls_lite.system.processes import environment
+from ppcls_lite.system.timing import in_turns, seconds
 
 BUDGET_S = 10.0
 _TURN, _DROPPED = 12, 3  # runs of a contender at a time; the first ones warm it up again
+_ROUNDS = 40  # at most
 _SAME = 1.03  # medians closer than this are equal: the one with more precision wins
 _INT8_LOSS = 0.01  # of top-1, on the evaluation images of deploy/quantize.py
 _HOPELESS = 1.5  # times the fastest after two rounds: measured no further
@@ -89,7 +91,7 @@ def choose(
         logger.info("%s", choice)
         return choice
     if apart:
-        call = (str(model), shape, threads, precision, budget_s, str(cache.folder))
+        call = (str(model), spec.plugins, shape, threads, precision, budget_s, str(cache.folder))
         choice = _measured_apart(call)
         logger.info("%s", choice)
         return choice
@@ -133,9 +135,9 @@ def _measured_apart(call: Sequence[Any]) -> Choice:
 
 def _answer() -> None:
     """The child of `_measured_apart`: the call on standard input, the choice as the last line."""
-    model, shape, threads, precision, budget_s, folder = json.loads(sys.stdin.read())
+    model, plugins, shape, threads, precision, budget_s, folder = json.loads(sys.stdin.read())
     try:
-        spec, cache = InferenceSpec.read(Path(model)), ChoiceCache(Path(folder))
+        spec, cache = InferenceSpec.read(Path(model), plugins), ChoiceCache(Path(folder))
         choice = choose(Path(model), spec, tuple(shape), threads, precision, "cpu", budget_s, cache)
         answer = asdict(choice) | {"model": str(choice.model)}
     except UserError as error:
@@ -213,12 +215,15 @@ def _require_small_loss(path: Path, engine: EngineName) -> None:
     text = read_metadata(path).get(QUANTIZATION_KEY)
     if text is None:
         raise UserError(f"{path.name} does not say what it costs; deploy/quantize.py measures it")
-    for item in json.loads(text)["engines"]:
-        loss = item["top1_before"] - item["top1_after"]
+    report = json.loads(text)
+    key = "score" if "metric" in report else "top1"  # of files before there were other metrics
+    sign = 1 if report.get("higher_is_better", True) else -1
+    for item in report["engines"]:
+        loss = sign * (item[f"{key}_before"] - item[f"{key}_after"])
         if item["engine"] == engine and loss > _INT8_LOSS:
             raise UserError(
-                f"it loses {100 * loss:.1f} points of top-1 on its evaluation images (allowed "
-                f"{100 * _INT8_LOSS:.1f})"
+                f"it loses {100 * loss:.1f} points of {report.get('metric', key)} on its "
+                f"evaluation images (allowed {100 * _INT8_LOSS:.1f})"
             )
 
 
@@ -231,7 +236,7 @@ def _checked(
     end: float,
 ) -> dict[Pair, Engine]:
     """The engines whose answers are right, loaded, in the order of `sources`."""
-    batch, answers = pictures(shape), build_postprocess(spec.postprocess)
+    batch, answers = pictures(shape), build_postprocess(spec)
     engines: dict[Pair, Engine] = {}
     reference: Outputs | None = None
     for (name, precision), source in sources.items():
@@ -260,22 +265,22 @@ def _measure(
 ) -> dict[str, float]:
     """Median milliseconds of each engine, in turns until `end`, at least two rounds."""
     batch = np.random.default_rng(0).standard_normal(shape, np.float32)
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
-    racing = list(engines)
-    rounds = 0
-    while rounds < 2 or (time.monotonic() < end and rounds < 40 and len(racing) > 1):
-        for name in racing:
-            for index in range(_TURN):
-                start = time.perf_counter()
-                engines[name].run(batch)
-                if index >= _DROPPED:
-                    seconds[name].append(time.perf_counter() - start)
-        rounds += 1
-        medians = {name: float(np.median(values)) for name, values in seconds.items()}
-        if rounds >= 2:
-            limit = _HOPELESS * min(medians.values())
-            racing = [name for name in racing if medians[name] <= limit]
-    return {name: value * 1e3 for name, value in medians.items()}
+
+    def worth_more(found: Mapping[str, list[list[float]]]) -> Collection[str]:
+        if max(map(len, found.values())) < 2:
+            return found
+        medians = {name: float(np.median(turns)) for name, turns in found.items()}
+        limit = _HOPELESS * min(medians.values())
+        racing = [name for name, median in medians.items() if median <= limit]
+        return racing if len(racing) > 1 and time.monotonic() < end else ()
+
+    found = in_turns(
+        {k: partial(seconds, partial(e.run, batch), _TURN, _DROPPED) for k, e in engines.items()},
+        rounds=_ROUNDS,
+        warm_up=0,
+        still_running=worth_more,
+    )
+    return {name: float(np.median(turns)) * 1e3 for name, turns in found.items()}
 
 
 def _fastest(times: dict[str, float], pairs: list[Pair]) -> Pair:

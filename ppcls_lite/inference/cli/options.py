@@ -21,7 +21,14 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=precisions, help="(fp32; with auto: the fastest that is right)")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="(cpu)")
     add("--threads", type=positive, metavar="N", help="CPU threads (usable cores, at most 4)")
+    add_plugins(parser)
     add("--no-mkldnn", action="store_true", help="run without oneDNN (MKLDNN): slower, to compare")
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """`--plugins`: where an exported folder's components come from that are not the package's."""
+    text = "files with components of one's own"
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help=text)
 
 
 def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
@@ -34,6 +41,7 @@ def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "topk": args.topk,
         "engine": args.engine,
         "precision": args.precision,
+        "plugins": args.plugins,
     }
 
 

@@ -112,7 +112,7 @@ def _keep(args: argparse.Namespace) -> Kept:
     from ppcls_lite.inference.postprocess import build_postprocess
     from ppcls_lite.inference.spec import InferenceSpec
 
-    postprocess = build_postprocess(InferenceSpec.read(args.model).postprocess)
+    postprocess = build_postprocess(InferenceSpec.read(args.model, args.plugins))
     return keep(Path(args.output), csv_columns(postprocess))
 
 

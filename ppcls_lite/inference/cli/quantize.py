@@ -8,45 +8,50 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.options import add_plugins
 from ppcls_lite.inference.inputs import find_images, read_labelled
+from ppcls_lite.system.machine import default_threads
 
 if TYPE_CHECKING:
-    from ppcls_lite.inference.preprocess import Preprocessor
+    from ppcls_lite.inference.quantize.report import Evaluation, Labelled
+    from ppcls_lite.inference.spec import InferenceSpec
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run the command; returns 0.
+def run(
+    argv: Sequence[str], evaluation_of: Callable[[InferenceSpec, Labelled | str], Evaluation]
+) -> int:
+    """Run the command; returns 0. `evaluation_of` scores by labelled images, or by a recipe's file.
 
     Raises:
         UserError: a wrong argument, missing files or packages, an int8 file that is there already.
     """
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from ppcls_lite.inference.engines import default_threads, find_onnx
-    from ppcls_lite.inference.engines.files import ONNX_NAMES
+    from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx
     from ppcls_lite.inference.preprocess import Preprocessor
     from ppcls_lite.inference.quantize import int8 as quantize
     from ppcls_lite.inference.quantize import report as quantize_report
     from ppcls_lite.inference.spec import InferenceSpec
 
     quantize.refuse_existing(args.model)
-    spec = InferenceSpec.read(args.model)
+    spec = InferenceSpec.read(args.model, args.plugins)
     spec.check_files(args.model)
-    prepare = Preprocessor(spec.transform_ops, spec.image_shape)
+    prepare = Preprocessor.of(spec)
     calibration = _spread(find_images(args.calibration, "--calibration"), args.images)
-    evaluation = read_labelled(args.evaluate, "--evaluate")
-    shared = {path.resolve() for path in calibration} & {p.resolve() for p, _ in evaluation}
+    source = args.config or read_labelled(args.evaluate, "--evaluate")
+    evaluation = evaluation_of(spec, source)
+    shared = {path.resolve() for path in calibration} & {p.resolve() for p in evaluation.paths}
     if shared:
         raise UserError(
-            f"--calibration and --evaluate share {len(shared)} images, e.g. {min(shared)}; top-1 "
-            "must be measured on images that calibration has not seen"
+            f"--calibration and the evaluation share {len(shared)} images, e.g. {min(shared)}; the "
+            "score must be measured on images that calibration has not seen"
         )
     images = [prepare(path).array for path in calibration]
     tried = quantize.quantize(args.model, spec, images, args.keep_float)
@@ -54,8 +59,9 @@ def run(argv: Sequence[str]) -> int:
         report = quantize_report.measure(
             quantize.float_model(args.model, spec, Path(room)),
             args.model / ONNX_NAMES["int8"],
-            _Preprocessed(prepare, [path for path, _ in evaluation]),
-            [label for _, label in evaluation],
+            spec,
+            evaluation,
+            images[0][None],
             tried[0].name,
             len(tried[0].layers),
             len(images),
@@ -65,20 +71,6 @@ def run(argv: Sequence[str]) -> int:
     print(*report.lines(), sep="\n")
     print(f"written: {find_onnx(args.model, 'int8')}")
     return 0
-
-
-class _Preprocessed(Sequence[np.ndarray]):
-    """The evaluation images, decoded when they are asked for: memory stays flat."""
-
-    def __init__(self, prepare: Preprocessor, paths: Sequence[Path]) -> None:
-        self._prepare = prepare
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self._prepare(self._paths[index]).array
 
 
 def _spread(paths: list[Path], count: int) -> list[Path]:
@@ -102,13 +94,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="real images like those of later use, from training: files, folders or lists",
     )
-    add(
+    scored = parser.add_mutually_exclusive_group(required=True)
+    scored.add_argument(
         "--evaluate",
-        required=True,
         type=Path,
         metavar="LIST",
         help="a text file of `path class_id` lines; top-1 is measured on these images",
     )
+    scored.add_argument(
+        "-c",
+        "--config",
+        metavar="RECIPE",
+        help="or a recipe: its first metric is measured on DataLoader.Eval",
+    )
+    add_plugins(parser)
     add("--images", type=int, default=256, metavar="N", help="calibration images (256)")
     add(
         "--keep-float",

@@ -1,4 +1,4 @@
-"""Engines: what runs an exported network. `make_engine` chooses by name and precision.
+"""Engines: what runs an exported network, and which one a user may ask for.
 
 | engine | runs | precisions |
 |---|---|---|
@@ -6,51 +6,109 @@
 | openvino | `inference.onnx`, `inference_int8.onnx` | fp32, bf16, int8 |
 | onnxruntime | the same | fp32, int8 |
 
-No engine is imported before it is wanted, so a server that runs OpenVINO does not load Paddle.
-Read next: choice.py (what can be said), and ../auto/choose.py, which measures them.
+What fits together is checked in `EngineChoice` alone. No engine is imported before it is wanted, so
+a server that runs OpenVINO does not load Paddle. Read next: paddle_engine.py, openvino_engine.py,
+onnxruntime_engine.py, and ../auto/choose.py, which measures them.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Literal, Protocol, get_args
 
-from ppcls_lite.inference.engines.choice import (
-    PRECISIONS,
-    Device,
-    Engine,
-    EngineChoice,
-    EngineName,
-    Precision,
-    refusal,
-)
-from ppcls_lite.inference.engines.files import find_onnx, find_program
-from ppcls_lite.inference.engines.installed import missing
-from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, default_threads
+import numpy as np
 
-__all__ = [
-    "MAX_DEFAULT_THREADS",
-    "PRECISIONS",
-    "Device",
-    "Engine",
-    "EngineChoice",
-    "EngineName",
-    "Precision",
-    "available_engines",
-    "available_precisions",
-    "default_threads",
-    "find_onnx",
-    "find_program",
-    "make_engine",
-]
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines.files import find_onnx
+from ppcls_lite.system.installed import missing
+from ppcls_lite.system.machine import cpu_runs_bf16, default_threads
+
+Device = Literal["cpu", "gpu"]
+EngineName = Literal["paddle", "openvino", "onnxruntime"]
+Precision = Literal["fp32", "bf16", "int8"]
+PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
+    "paddle": ("fp32", "bf16"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32", "int8"),
+}
 
 
-def __getattr__(name: str) -> Any:
-    if name == "PaddleEngine":  # a second of import that the other engines do not need
-        from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
+class Engine(Protocol):
+    """What the predictor needs of anything that runs a network.
 
-        return PaddleEngine
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+    Engines of `make_engine` also have `name`, `precision`, `threads` and `device`.
+    """
+
+    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
+        """(N, C, H, W) float32 to the network's outputs, (N, ...) each."""
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """What a user may say about how a network runs.
+
+    Attributes:
+        engine: "paddle", "openvino" or "onnxruntime"; "auto" is left to auto/choose.py.
+        precision: "fp32"; "bf16" where the CPU computes with it; "int8" of a folder that
+            `deploy/quantize.py` has been run on; `None`: fp32, and with "auto" what is fastest.
+        threads: of one run on a CPU; `None`: the usable cores, at most 4.
+        device: "gpu" is for paddle with fp32 alone.
+        mkldnn: `False` is paddle with fp32 without oneDNN, to compare.
+
+    Raises:
+        UserError: the engine is not installed or cannot do this here, or two do not fit together.
+    """
+
+    engine: EngineName | Literal["auto"] = "paddle"
+    precision: Precision | None = None
+    threads: int | None = None
+    device: Device = "cpu"
+    mkldnn: bool = True
+
+    def __post_init__(self) -> None:
+        name, precision = self.engine, self.precision or "fp32"
+        if not self.mkldnn and (name, precision) != ("paddle", "fp32"):
+            raise UserError("mkldnn=False (--no-mkldnn) is for engine paddle with fp32 only")
+        if name not in (*PRECISIONS, "auto"):
+            raise UserError(f"engine: expected {', '.join(PRECISIONS)} or auto, found {name!r}")
+        if precision not in get_args(Precision):
+            known = ", ".join(get_args(Precision))
+            raise UserError(f"precision: expected one of {known}, found {precision!r}")
+        reason = None if name == "auto" else _refusal(name, precision)
+        if reason is not None:
+            raise UserError(f"engine {name} with precision {precision}: {reason}")
+        if self.device not in get_args(Device):
+            raise UserError(f"device: expected cpu or gpu, found {self.device!r}")
+        if self.device != "cpu" and name != "auto" and (name, precision) != ("paddle", "fp32"):
+            raise UserError(
+                f"device {self.device}: only engine paddle with fp32, not {name} {precision}"
+            )
+        if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
+            raise UserError(f"threads: expected a whole number from 1 on, found {self.threads!r}")
+
+    def make(self, model: Path, warmup_shape: tuple[int, int, int, int] | None = None) -> Engine:
+        """The engine for an exported folder or an ONNX file.
+
+        `warmup_shape` (N, C, H, W) is that of a first run with zeros, so that no request pays
+        for it. Raises UserError if a file is missing or damaged.
+        """
+        if self.engine == "auto":
+            raise UserError(f"engine: expected {', '.join(PRECISIONS)}; only a Predictor has auto")
+        precision = self.precision or "fp32"
+        threads = default_threads() if self.threads is None else self.threads
+        if self.engine == "paddle":
+            from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
+
+            return PaddleEngine(model, self.device, self.mkldnn, threads, warmup_shape, precision)
+        file = find_onnx(model, "int8" if precision == "int8" else "fp32")
+        if self.engine == "openvino":
+            from ppcls_lite.inference.engines.openvino_engine import OpenVINOEngine
+
+            return OpenVINOEngine(file, precision, threads, warmup_shape)
+        from ppcls_lite.inference.engines.onnxruntime_engine import ONNXRuntimeEngine
+
+        return ONNXRuntimeEngine(file, precision, threads, warmup_shape)
 
 
 def make_engine(
@@ -61,21 +119,7 @@ def make_engine(
     device: Device = "cpu",
     warmup_shape: tuple[int, int, int, int] | None = None,
 ) -> Engine:
-    """An engine that runs the network in `model_dir`; safe to call from several threads.
-
-    Args:
-        model_dir: the folder that `deploy/export.py` wrote; for openvino and onnxruntime also an
-            ONNX file.
-        engine: "paddle", "openvino" or "onnxruntime".
-        precision: "fp32"; "bf16" where the CPU computes with it; "int8" of a folder that
-            `deploy/quantize.py` has been run on.
-        threads: of one run on a CPU; `None`: the usable cores, at most 4.
-        device: "gpu" is for paddle alone.
-        warmup_shape: (N, C, H, W) of a first run with zeros, so that no request pays for it.
-
-    Raises:
-        UserError: the engine is not installed, cannot do this here, or a file is missing.
-    """
+    """`EngineChoice(...).make(...)`: an engine that several threads may use."""
     choice = EngineChoice(engine, precision, threads, device)
     return choice.make(Path(model_dir), warmup_shape)
 
@@ -90,4 +134,19 @@ def available_precisions(engine: EngineName) -> dict[Precision, str | None]:
 
     Whether a folder holds the int8 network is another question.
     """
-    return {precision: refusal(engine, precision) for precision in get_args(Precision)}
+    return {precision: _refusal(engine, precision) for precision in get_args(Precision)}
+
+
+def _refusal(engine: EngineName, precision: Precision) -> str | None:
+    """Why `engine` cannot compute with `precision` here, or `None` if it can."""
+    reason = missing(engine)
+    if reason is not None:
+        return reason
+    if precision not in PRECISIONS[engine]:
+        others = [name for name, known in PRECISIONS.items() if precision in known]
+        return (
+            f"{engine} has {', '.join(PRECISIONS[engine])}; {precision} is of {', '.join(others)}"
+        )
+    if precision == "bf16" and not cpu_runs_bf16():
+        return "this CPU does not compute with bf16 (its flags lack avx512_bf16 and amx_bf16)"
+    return None

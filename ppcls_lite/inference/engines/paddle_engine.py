@@ -3,7 +3,7 @@
 How it is tuned, and where each point is measured: docs/deployment.md. In short: intermediate
 results stay allocated between two runs, which the flag in `_kept_buffers` asks for and which only
 the first run of a program reads; memory optimisation stays off, because Paddle 3.3 cannot create a
-predictor from a .json program with it. Read next: predictor.py in the folder above.
+predictor from a .json program with it. Read next: ../predictor.py.
 """
 
 from __future__ import annotations
@@ -28,18 +28,11 @@ _FLAG_LOCK = threading.Lock()
 
 
 class PaddleEngine:
-    """Runs the program in `model_dir`; safe to call from several threads, one at a time runs.
+    """Runs the program in `model_dir`; safe from several threads, one run at a time.
 
-    Args:
-        model_dir: holds one program, `*.json` (preferred) or `*.pdmodel`, and its `*.pdiparams`.
-        device: "cpu" or "gpu".
-        mkldnn: use oneDNN on a CPU; turned off to compare.
-        threads: of one run on a CPU; `None`: the usable cores, at most 4.
-        warmup_shape: (N, C, H, W) of a first run with zeros, so that no request pays for it.
-        precision: "fp32", or "bf16" with oneDNN on a CPU that has it.
-
-    Raises:
-        UserError: files are missing or damaged, or this Paddle lacks what is asked for.
+    The folder holds one program, `*.json` (preferred) or `*.pdmodel`, and its `*.pdiparams`; the
+    other arguments are those of `EngineChoice`. Files that are missing or damaged, and what this
+    Paddle lacks, are a UserError.
     """
 
     name = "paddle"
@@ -78,17 +71,7 @@ class PaddleEngine:
             self.run(np.zeros(warmup_shape, np.float32))
 
     def run(self, inputs: np.ndarray) -> list[np.ndarray]:
-        """Run the program on one batch.
-
-        Args:
-            inputs: what the program takes, usually (N, C, H, W) float32.
-
-        Returns:
-            The program's outputs, copied; usually one array (N, classes) float32.
-
-        Raises:
-            UserError: the program does not take an input of this shape.
-        """
+        """One batch (N, C, H, W) to copies of the outputs; UserError for a shape it cannot take."""
         inputs = np.ascontiguousarray(inputs, np.float32)
         with self._lock, contextlib.nullcontext() if self._ran else _kept_buffers():
             try:
@@ -112,10 +95,6 @@ class PaddleEngine:
                 )
             config.enable_use_gpu(_GPU_POOL_MIB, 0)
             return config
-        if self.device != "cpu":
-            raise UserError(f"device: expected cpu or gpu, found {self.device!r}")
-        if type(self.threads) is not int or self.threads < 1:
-            raise UserError(f"threads: expected a whole number from 1 on, found {self.threads!r}")
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(self.threads)
         if not self.mkldnn:

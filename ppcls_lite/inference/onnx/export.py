@@ -3,7 +3,7 @@
 The file carries `inference.yml` among its metadata, so that the file alone is enough for the
 `Predictor`. It needs the package `onnx` to write, not to run. Why not paddle2onnx: version 2.1
 installs packages by itself when it is imported and is bound to an old `onnx`.
-Read next: onnx_graph.py, onnx_operations.py, engines/ (what runs it).
+Read next: graph.py, operations.py, engines/ (what runs it).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import paddle
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines.files import find_program
-from ppcls_lite.inference.engines.installed import require
 from ppcls_lite.system.files import write_bytes
+from ppcls_lite.system.installed import require
 
 if TYPE_CHECKING:
     import onnx

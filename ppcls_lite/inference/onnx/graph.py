@@ -1,6 +1,6 @@
 """An ONNX graph in the making: names, known values and nodes, while a program is walked through.
 
-Read next: onnx_operations.py (operation by operation), onnx_export.py (reads the program and adds
+Read next: operations.py (operation by operation), export.py (reads the program and adds
 the description).
 """
 
@@ -27,7 +27,7 @@ class GraphWriter:
     Args:
         operations: of the program's only block.
         parameters: the weights by the names that the program uses.
-        translations: what writes each kind of operation (onnx_operations.py).
+        translations: what writes each kind of operation (operations.py).
     """
 
     def __init__(

@@ -4,7 +4,7 @@ Written for the operations of the zoo's networks, which are few; another one is 
 Batch normalisation is folded into the convolution before it and a bias into its convolution or
 matrix product, so that the graph holds what an engine computes. Operators are those of ONNX's
 operator sets 14 (HardSwish as one node) to 17: https://onnx.ai/onnx/operators.
-Read before: onnx_graph.py.
+Read before: graph.py.
 """
 
 from __future__ import annotations

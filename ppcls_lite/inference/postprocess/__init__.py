@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ppcls_lite.config.check import build
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.registry import entries
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.postprocess.base import Postprocess
+from ppcls_lite.inference.spec import InferenceSpec
 
 
-def build_postprocess(node: dict[str, Any], topk: int | None = None) -> Postprocess:
-    """Build `{name: {arguments}}`; `topk` replaces the argument of that name.
+def build_postprocess(spec: InferenceSpec, topk: int | None = None) -> Postprocess:
+    """The post-processing of an exported folder; `topk` replaces its argument of that name.
 
-    Raises:
-        UserError: a mistake in `node`, or `topk` for a post-processing without that argument.
+    Raises UserError for a mistake in the file, or a post-processing without that argument.
     """
-    ((name, arguments),) = node.items()
-    entry = entries().get(("postprocess", name))
+    name, arguments = take_apart(spec.postprocess)
+    entry = entries(spec.plugins).get(("postprocess", name))
     if topk is not None and entry is not None:
         if "topk" not in {argument.name for argument in entry.arguments}:
             raise UserError(f"topk: the post-processing is {name}, which has no such number")
         arguments = {**arguments, "topk": topk}
-    return build({name: arguments}, "postprocess")
+    return build({name: arguments}, "postprocess", spec.plugins)

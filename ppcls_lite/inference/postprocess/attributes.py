@@ -5,6 +5,8 @@ Read before: classify.py.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ppcls_lite.config.registry import register
@@ -14,22 +16,19 @@ from ppcls_lite.inference.postprocess.classify import ClassScores
 
 
 @register("postprocess")
+@dataclass
 class PersonAttribute(ClassScores):
     """The 26 pedestrian attributes of PA-100K in words, as PULC's person_attribute has them."""
 
+    threshold: Probability = 0.5
+    glasses_threshold: Probability = 0.3
+    hold_threshold: Probability = 0.6
     activation = "sigmoid"
     class_num = 26
 
-    def __init__(
-        self,
-        threshold: Probability = 0.5,
-        glasses_threshold: Probability = 0.3,
-        hold_threshold: Probability = 0.6,
-    ) -> None:
-        self.threshold = threshold
-        self.thresholds = np.full(26, threshold)
-        self.thresholds[1] = glasses_threshold
-        self.thresholds[18] = hold_threshold
+    def __post_init__(self) -> None:
+        self.thresholds = np.full(26, self.threshold)
+        self.thresholds[[1, 18]] = self.glasses_threshold, self.hold_threshold
 
     def one(self, row: np.ndarray) -> Result:
         present = row > self.thresholds
@@ -57,9 +56,12 @@ class PersonAttribute(ClassScores):
 
 
 @register("postprocess")
+@dataclass
 class VehicleAttribute(ClassScores):
     """Colour (10) and type (9) of a vehicle, as PULC's vehicle_attribute has them (VeRi)."""
 
+    color_threshold: Probability = 0.5
+    type_threshold: Probability = 0.5
     activation = "sigmoid"
     class_num = 19
     colors = (
@@ -71,12 +73,6 @@ class VehicleAttribute(ClassScores):
         *("pickup", "bus", "truck", "estate"),
     )
 
-    def __init__(
-        self, color_threshold: Probability = 0.5, type_threshold: Probability = 0.5
-    ) -> None:
-        self.color_threshold = color_threshold
-        self.type_threshold = type_threshold
-
     def one(self, row: np.ndarray) -> Result:
         color = _best("Color", self.colors, row[:10], self.color_threshold)
         kind = _best("Type", self.types, row[10:], self.type_threshold)
@@ -85,9 +81,16 @@ class VehicleAttribute(ClassScores):
 
 
 @register("postprocess")
+@dataclass
 class TableAttribute(ClassScores):
     """Six properties of a photographed table, as PULC's table_attribute has them."""
 
+    source_threshold: Probability = 0.5
+    number_threshold: Probability = 0.5
+    color_threshold: Probability = 0.5
+    clarity_threshold: Probability = 0.5
+    obstruction_threshold: Probability = 0.5
+    angle_threshold: Probability = 0.5
     activation = "sigmoid"
     class_num = 6
     names = (
@@ -99,24 +102,12 @@ class TableAttribute(ClassScores):
         ("Tilted", "Horizontal"),
     )
 
-    def __init__(
-        self,
-        source_threshold: Probability = 0.5,
-        number_threshold: Probability = 0.5,
-        color_threshold: Probability = 0.5,
-        clarity_threshold: Probability = 0.5,
-        obstruction_threshold: Probability = 0.5,
-        angle_threshold: Probability = 0.5,
-    ) -> None:
-        self.thresholds = np.array(
-            [
-                *(source_threshold, number_threshold, color_threshold),
-                *(clarity_threshold, obstruction_threshold, angle_threshold),
-            ]
-        )
-
     def one(self, row: np.ndarray) -> Result:
-        present = (row > self.thresholds).astype(int).tolist()
+        thresholds = (
+            *(self.source_threshold, self.number_threshold, self.color_threshold),
+            *(self.clarity_threshold, self.obstruction_threshold, self.angle_threshold),
+        )
+        present = (row > np.array(thresholds)).astype(int).tolist()
         words = [pair[chosen] for pair, chosen in zip(self.names, present)]
         return {"attributes": words, "output": present}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -90,17 +91,20 @@ class Classes(ClassScores):
         return list(zip(ids, scores, labels, strict=True)) or [("", "", "(no class)")]
 
 
+@dataclass
 class _Labelled(Classes):
     """With names from a file, or given as a list (as an exported model carries them)."""
 
-    def __init__(
-        self, class_id_map_file: str | None, delimiter: str | None, label_list: list[str] | None
-    ) -> None:
-        self.label_list = label_list
+    _: KW_ONLY
+    class_id_map_file: str | None = None
+    delimiter: str | None = None
+    label_list: list[str] | None = None
+
+    def __post_init__(self) -> None:
         self._source = "label_list"
-        if label_list is None and class_id_map_file is not None:
-            self.label_list = read_label_file(class_id_map_file, delimiter)
-            self._source = class_id_map_file
+        if self.label_list is None and self.class_id_map_file is not None:
+            self.label_list = read_label_file(self.class_id_map_file, self.delimiter)
+            self._source = self.class_id_map_file
 
     def check(self, found: int) -> None:
         if self.label_list is not None and len(self.label_list) != found:
@@ -118,75 +122,53 @@ class _Labelled(Classes):
 
 
 @register("postprocess")
+@dataclass
 class Topk(_Labelled):
     """The k most probable classes, the best first (all of them if there are fewer)."""
 
-    def __init__(
-        self,
-        topk: PositiveInt = 1,
-        class_id_map_file: str | None = None,
-        delimiter: str | None = None,
-        label_list: list[str] | None = None,
-    ) -> None:
-        super().__init__(class_id_map_file, delimiter, label_list)
-        self.topk = topk
+    topk: PositiveInt = 1
 
     def one(self, row: np.ndarray) -> Result:
         return self._result(np.argsort(-row, kind="stable")[: self.topk], row)
 
 
 @register("postprocess")
-class DistillationPostProcess(Topk):
+@dataclass
+class DistillationPostProcess(_Labelled):
     """PaddleClas's post-processing of a distillation's network: `Topk` of what ships.
 
     Only the network of `Arch.infer_model_name` is predicted with or exported, so there is none to
     choose; for other answers than the k best, name that post-processing itself.
     """
 
-    def __init__(
-        self,
-        model_name: Ignored = "Student",
-        key: Ignored = None,
-        func: Literal["Topk"] = "Topk",
-        topk: PositiveInt = 1,
-        class_id_map_file: str | None = None,
-        delimiter: str | None = None,
-        label_list: list[str] | None = None,
-    ) -> None:
-        super().__init__(topk, class_id_map_file, delimiter, label_list)
+    model_name: Ignored = "Student"
+    key: Ignored = None
+    func: Literal["Topk"] = "Topk"
+    topk: PositiveInt = 1
+    one = Topk.one
 
 
 @register("postprocess")
+@dataclass
 class MultiLabelThreshOutput(_Labelled):
     """All classes whose probability reaches the threshold, in the order of their ids."""
 
+    threshold: Probability = 0.5
     activation = "sigmoid"
-
-    def __init__(
-        self,
-        threshold: Probability = 0.5,
-        class_id_map_file: str | None = None,
-        delimiter: str | None = None,
-        label_list: list[str] | None = None,
-    ) -> None:
-        super().__init__(class_id_map_file, delimiter, label_list)
-        self.threshold = threshold
 
     def one(self, row: np.ndarray) -> Result:
         return self._result(np.flatnonzero(row >= self.threshold), row)
 
 
 @register("postprocess")
+@dataclass
 class ThreshOutput(Classes):
     """Of two classes: class 1 where its probability reaches the threshold, else class 0."""
 
+    threshold: Probability = 0.5
+    label_0: str = "0"
+    label_1: str = "1"
     class_num = 2
-
-    def __init__(
-        self, threshold: Probability = 0.5, label_0: str = "0", label_1: str = "1"
-    ) -> None:
-        self.threshold = threshold
-        self.labels = (label_0, label_1)
 
     def one(self, row: np.ndarray) -> Result:
         score = float(row[1])
@@ -194,18 +176,17 @@ class ThreshOutput(Classes):
         return {
             "class_ids": [chosen],
             "scores": [score if chosen else 1 - score],
-            "label_names": [self.labels[chosen]],
+            "label_names": [(self.label_0, self.label_1)[chosen]],
         }
 
 
 @register("postprocess")
+@dataclass
 class ScoreOutput(ClassScores):
     """The network's raw outputs, rounded."""
 
+    decimal_places: NonNegativeInt = 5
     activation = "none"
-
-    def __init__(self, decimal_places: NonNegativeInt = 5) -> None:
-        self.decimal_places = decimal_places
 
     def one(self, row: np.ndarray) -> Result:
         return {"scores": row.round(self.decimal_places).tolist()}

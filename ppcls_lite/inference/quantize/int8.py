@@ -21,13 +21,13 @@ import numpy as np
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import joined
-from ppcls_lite.inference.engines import find_onnx, make_engine
-from ppcls_lite.inference.engines.files import ONNX_NAMES
-from ppcls_lite.inference.engines.installed import missing, require
+from ppcls_lite.inference.engines import make_engine
+from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.system.files import write_bytes, write_text
+from ppcls_lite.system.installed import missing, require
 from ppcls_lite.system.machine import cpu_flags
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def quantize(
     target = refuse_existing(model_dir)
     with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as room:
         source = float_model(model_dir, spec, Path(room))
-        answers = build_postprocess(spec.postprocess)
+        answers = build_postprocess(spec)
         reference = _outputs(source, spec, images)
         tried: list[Variant] = []
         for name, layers in _choices(source, keep_float):

@@ -1,41 +1,56 @@
-"""What int8 costs and brings: top-1 before and after, agreement, latency, size.
+"""What int8 costs and brings: the score before and after, agreement, latency, size.
 
 Both networks run in every installed engine that can, on images that calibration did not use.
-Read before: quantize.py.
+Read before: int8.py. Read next: ../../recipe/score.py, which scores.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from ppcls_lite.inference.agreement import joined
 from ppcls_lite.inference.engines import (
     Engine,
     EngineName,
-    Precision,
     available_precisions,
     make_engine,
 )
+from ppcls_lite.inference.postprocess import build_postprocess
+from ppcls_lite.inference.spec import InferenceSpec, Outputs
+from ppcls_lite.system.timing import in_turns, seconds
 
 _ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
 _ROUNDS, _RUNS, _DROPPED = 15, 8, 2
+Labelled = Sequence[tuple[Path, int]]  # images with their class ids
+
+
+class Evaluation(Protocol):
+    """Images about which something is known, and how a network is scored on them."""
+
+    paths: Sequence[Path]
+    higher_is_better: bool
+
+    def scores(self, run: Callable[[np.ndarray], Outputs]) -> dict[str, float]:
+        """The scores of what `run` makes of images (1, C, H, W) float32; the main one first."""
 
 
 @dataclass(frozen=True)
 class EngineReport:
     """One engine with both networks.
 
-    top1_before, top1_after, agreement: shares of the evaluation images; agreement is with the
-    float network's best class. ms_before, ms_after: median of one image.
+    score_before, score_after: the main score. agreement: share of the images that get the float
+    network's answer. ms_before, ms_after: median of one image.
     """
 
     engine: str
-    top1_before: float
-    top1_after: float
+    score_before: float
+    score_after: float
     agreement: float
     ms_before: float
     ms_after: float
@@ -43,7 +58,7 @@ class EngineReport:
 
 @dataclass(frozen=True)
 class QuantizeReport:
-    """`images` were evaluated; sizes in bytes; `float_layers` stayed in float."""
+    """`images` were evaluated by `metric`; sizes in bytes; `float_layers` stayed in float."""
 
     images: int
     calibration_images: int
@@ -53,6 +68,8 @@ class QuantizeReport:
     bytes_after: int
     threads: int
     engines: tuple[EngineReport, ...]
+    metric: str
+    higher_is_better: bool = True
 
     def lines(self) -> list[str]:
         """A table for people."""
@@ -60,12 +77,12 @@ class QuantizeReport:
             f"{self.images} evaluation images, {self.calibration_images} for calibration; layers "
             f"in float: {self.float_layers} ({self.kept}); size {self.bytes_before / 1e6:.2f} MB "
             f"-> {self.bytes_after / 1e6:.2f} MB",
-            f"{'engine':<12} {'top-1 fp32':>10} {'int8':>8} {'agreement':>10} "
+            f"{'engine':<12} {f'{self.metric} fp32':>10} {'int8':>8} {'agreement':>10} "
             f"{'ms fp32':>8} {'int8':>8}   ({self.threads} threads, batch 1, median)",
         ]
         for item in self.engines:
             shown.append(
-                f"{item.engine:<12} {item.top1_before:>10.2%} {item.top1_after:>8.2%} "
+                f"{item.engine:<12} {item.score_before:>10.2%} {item.score_after:>8.2%} "
                 f"{item.agreement:>10.2%} {item.ms_before:>8.2f} {item.ms_after:>8.2f}"
             )
         return shown
@@ -74,40 +91,40 @@ class QuantizeReport:
 def measure(
     float_model: Path,
     int8_model: Path,
-    images: Sequence[np.ndarray],
-    labels: Sequence[int],
+    spec: InferenceSpec,
+    evaluation: Evaluation,
+    example: np.ndarray,
     kept: str,
     float_layers: int,
     calibration_images: int,
     threads: int,
 ) -> QuantizeReport:
-    """Run both networks over `images`, (C, H, W) float32 each, with their class ids."""
-    truth = np.asarray(labels)
-    found = []
+    """Run both networks over the images; `example` (1, C, H, W) float32 is one like them."""
+    postprocess, found, metric = build_postprocess(spec), [], ""
     for name in _ENGINES:
         if available_precisions(name)["int8"] is not None:
             continue
         engines = [
-            _load(path, name, kind, threads, images[0].shape)
+            make_engine(path, name, kind, threads, "cpu", example.shape)
             for path, kind in ((float_model, "fp32"), (int8_model, "int8"))
         ]
-        before, after = (
-            np.array([engine.run(image[None])[0].argmax() for image in images])
-            for engine in engines
+        (before, reference), (after, outputs) = (
+            _scores_and_outputs(engine, spec, evaluation) for engine in engines
         )
-        ms_before, ms_after = _alternate(engines, images[0][None])
+        metric = next(iter(before))
+        ms_before, ms_after = _alternate(engines, example)
         found.append(
             EngineReport(
                 engine=name,
-                top1_before=float((before == truth).mean()),
-                top1_after=float((after == truth).mean()),
-                agreement=float((before == after).mean()),
+                score_before=before[metric],
+                score_after=after[metric],
+                agreement=postprocess.agreement(reference, outputs, spec.output).same,
                 ms_before=ms_before,
                 ms_after=ms_after,
             )
         )
     return QuantizeReport(
-        images=len(images),
+        images=len(evaluation.paths),
         calibration_images=calibration_images,
         kept=kept,
         float_layers=float_layers,
@@ -115,23 +132,28 @@ def measure(
         bytes_after=int8_model.stat().st_size,
         threads=threads,
         engines=tuple(found),
+        metric=metric,
+        higher_is_better=evaluation.higher_is_better,
     )
 
 
-def _load(
-    path: Path, name: EngineName, precision: Precision, threads: int, shape: tuple[int, ...]
-) -> Engine:
-    return make_engine(path, name, precision, threads, "cpu", (1, *shape))
+def _scores_and_outputs(
+    engine: Engine, spec: InferenceSpec, evaluation: Evaluation
+) -> tuple[dict[str, float], Outputs]:
+    kept = []
+
+    def run(images: np.ndarray) -> Outputs:
+        kept.append(spec.named(engine.run(images)))
+        return kept[-1]
+
+    return evaluation.scores(run), joined(kept)
 
 
 def _alternate(engines: Sequence[Engine], batch: np.ndarray) -> list[float]:
     """Median milliseconds of each, in turns so that a noisy machine is noisy for all."""
-    seconds: list[list[float]] = [[] for _ in engines]
-    for _ in range(_ROUNDS):
-        for engine, kept in zip(engines, seconds, strict=True):
-            for index in range(_RUNS):
-                start = time.perf_counter()
-                engine.run(batch)
-                if index >= _DROPPED:
-                    kept.append(time.perf_counter() - start)
-    return [float(np.median(values)) * 1e3 for values in seconds]
+    contenders = {
+        index: partial(seconds, partial(engine.run, batch), _RUNS, _DROPPED)
+        for index, engine in enumerate(engines)
+    }
+    found = in_turns(contenders, _ROUNDS, warm_up=0)
+    return [float(np.median(turns)) * 1e3 for turns in found.values()]

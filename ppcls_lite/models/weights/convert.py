@@ -10,12 +10,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.weights.load import find_weights, read_state, write_state
 from ppcls_lite.system.files import write_bytes
+from ppcls_lite.system.installed import require
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -23,16 +22,22 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    require("safetensors")
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        return load_file(path)
+    except (SafetensorError, KeyError, TypeError) as error:
         raise UserError(f"{path} could not be read as safetensors: {error}") from None
 
 
 def write_safetensors(path: str | Path, state: dict[str, np.ndarray]) -> None:
     """Write arrays as a safetensors file, whole or not at all."""
-    data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in state.items()})
-    write_bytes(path, data)
+    require("safetensors")
+    from safetensors.numpy import save
+
+    write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in state.items()}))
 
 
 def convert(source: str | Path, target: str | Path, arch: str | None = None) -> int:
@@ -63,9 +68,9 @@ def convert(source: str | Path, target: str | Path, arch: str | None = None) -> 
 
 
 def run(argv: list[str]) -> None:
-    """The command behind tools/convert_weights.py."""
+    """`ppcls-lite convert`."""
     options = argparse.ArgumentParser(
-        prog="convert_weights.py", description="Convert weights; the suffixes name the formats."
+        prog="ppcls-lite convert", description="Convert weights; the suffixes name the formats."
     )
     options.add_argument("source", help=".pdparams, .safetensors or .onnx")
     options.add_argument("target", help=".pdparams or .safetensors")

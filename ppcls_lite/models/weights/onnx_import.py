@@ -22,6 +22,7 @@ from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights.load import apply_state
+from ppcls_lite.system.installed import require
 
 _SAME_VALUES = ("Identity", "Reshape", "Unsqueeze", "Squeeze")  # the shape of a bias is no matter
 _TOLERANCE = 1e-3  # of the largest output; folding and other kernels stay below 1e-5
@@ -64,11 +65,10 @@ def read_onnx(path: str | Path, arch: str) -> dict[str, np.ndarray]:
 
 
 def _load(path: Path) -> Any:
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError:
-        raise UserError("reading ONNX needs the onnx package: pip install onnx") from None
+    require("onnx")
+    import onnx
+    from google.protobuf.message import DecodeError
+
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:

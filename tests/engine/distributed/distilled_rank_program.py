@@ -1,6 +1,7 @@
 """What test_ranks_distilled.py runs in one process and in two: a student, a fellow and a teacher.
 
-The three networks are those of rank_program.py, whose answers do not depend on the split.
+The three networks are those of rank_program.py, whose answers do not depend on the split; images
+without label and the classes' weights differ between the ranks.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from ppcls_lite.engine.tasks import Distilled
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.engine.writer import Writer
-from ppcls_lite.losses.combined import CombinedLoss
-from ppcls_lite.losses.distillation_terms import DistillationDMLLoss, DistillationGTCELoss
-from ppcls_lite.losses.feature_distance import DistillationDistanceLoss
+from ppcls_lite.losses.base import CombinedLoss
+from ppcls_lite.losses.cross_entropy import CELoss
+from ppcls_lite.losses.distillation_terms import (
+    DistillationDistanceLoss,
+    DistillationDMLLoss,
+    DistillationGTCELoss,
+)
 from ppcls_lite.optim.schedule import Cosine
 from ppcls_lite.system import safe_pickle
 from tests.engine.distributed.rank_program import Images, frozen_network
@@ -37,6 +42,7 @@ def run(world: World, run_dir: Path) -> None:
     loss = CombinedLoss(
         [
             DistillationGTCELoss(model_names=["Student", "Fellow"]),
+            CELoss(class_weight=[1.0, 5.0, 0.2]),
             DistillationDMLLoss(model_name_pairs=[["Student", "Teacher"]]),
             DistillationDistanceLoss(
                 model_name_pairs=[["Student", "Fellow"]], key="blocks4", channels=[width, width]
@@ -46,6 +52,7 @@ def run(world: World, run_dir: Path) -> None:
     task = Distilled(networks, loss, frozen=["Teacher"])
     world.share(task.trained)
     loader = Images(70, world)
+    loader.labels[::3] = -1
     state = TrainingState(
         task,
         paddle.optimizer.Momentum(0.1, 0.9, task.trained.parameters(), weight_decay=1e-4),

@@ -6,7 +6,11 @@ import importlib.util
 
 from ppcls_lite.errors import UserError
 
-_EXTRAS = {"openvino": "openvino", "onnxruntime": "onnxruntime", "onnx": "onnx"}
+# The extra of setup.py that brings a package, by the name to import.
+_EXTRAS = {
+    **{"openvino": "openvino", "onnxruntime": "onnxruntime", "onnx": "onnx"},
+    **{"safetensors": "convert", "imagehash": "select"},
+}
 
 
 def missing(package: str) -> str | None:

@@ -1,0 +1,108 @@
+"""A recipe that is right, and complete: what it leaves out because another key says it already.
+
+`Infer.transforms` are those of `DataLoader.Eval` unless a recipe states others. Each command
+makes one `Recipe` of its tree and hands it on: the tree is checked once.
+Read before: check.py. Read next: image_size.py, recipe/start.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ppcls_lite.config.check import Node, check, is_ignored
+from ppcls_lite.config.image_size import component_at, resize
+from ppcls_lite.config.settings import RecipeSettings
+from ppcls_lite.errors import ConfigError
+
+Tree = dict[str, Any]
+LAST = "ToCHWImage"  # what every chain ends with, whether it is written or not
+_SIDES = ("Infer.transforms", "DataLoader.Eval")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe.
+
+    Attributes:
+        tree: plain maps and lists with everything that was left out; for export and config.yaml.
+        settings: the same as settings.py describes it.
+        notes: what a log should say of keys without effect.
+        warnings: what a log should warn of.
+    """
+
+    tree: Tree
+    settings: RecipeSettings
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, tree: Tree | Recipe) -> Recipe:
+        """The recipe of a plain tree, as `load_config` gives it, which stays as it is.
+
+        Raises ConfigError with every mistake in it.
+        """
+        if isinstance(tree, cls):
+            return tree
+        notes: list[str] = []
+        tree, settings = resize(plain_copy(tree), check(tree, notes))
+        tree, settings, warnings = _follow_evaluation(tree, settings)
+        return cls(tree, settings, tuple(notes), warnings)
+
+
+def plain_copy(value: Any) -> Any:
+    """A copy of maps and lists that shares nothing, not even what one YAML anchor stands for."""
+    if isinstance(value, dict):
+        return {key: plain_copy(item) for key, item in value.items()}
+    return [plain_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def _follow_evaluation(
+    tree: Tree, settings: RecipeSettings
+) -> tuple[Tree, RecipeSettings, tuple[str, ...]]:
+    """With `Infer.transforms`; a warning where they are stated and are not the evaluation's."""
+    infer, data = settings.Infer, settings.DataLoader
+    if infer is None:
+        return tree, settings, ()
+    dataset = data.Eval.dataset if data and data.Eval else None
+    ops: list[Node] | None = dataset.arguments.get("transform_ops") if dataset else None
+    if infer.transforms is not None:
+        difference = _difference(ops, infer.transforms) if ops else None
+        return tree, settings, (difference,) if difference else ()
+    if ops is None:
+        raise ConfigError(
+            "Infer.transforms: is missing, and so are the transforms of DataLoader.Eval, which it "
+            "would follow; give one of the two"
+        )
+    followed = plain_copy(component_at(tree, dataset.path)["transform_ops"])
+    if all(op.entry.name != LAST for op in ops):
+        followed.append({LAST: None})
+    section = dict(tree["Infer"])
+    section.pop("transforms", None)
+    after = {key: section.pop(key) for key in list(section)[list(section).index("PostProcess") :]}
+    tree = tree | {"Infer": {**section, "transforms": followed, **after}}
+    infer = dataclasses.replace(infer, transforms=ops)
+    return tree, dataclasses.replace(settings, Infer=infer), ()
+
+
+def _difference(evaluation: Sequence[Node], infer: Sequence[Node]) -> str | None:
+    """The first place where prediction prepares images in another way than evaluation does."""
+    chains = [[op for op in ops if op.entry.name != LAST] for ops in (infer, evaluation)]
+    for own, other in itertools.zip_longest(*chains):
+        if own is None or other is None:
+            there, missing = _SIDES if other is None else reversed(_SIDES)
+            where, what = (own or other).path, f"is in {there} only: {missing} ends before it"
+        elif own.entry != other.entry:
+            where, what = own.path, f"is {own.entry.name}, but {other.path} is {other.entry.name}"
+        else:
+            names = [a.name for a in own.entry.arguments if not is_ignored(a.type)]
+            name = next((n for n in names if own.get(n) != other.get(n)), None)
+            if name is None:
+                continue
+            where, what = (f"{op.path}.{name}" for op in (own, other))
+            what = f"is {own.get(name)!r}, but {what} is {other.get(name)!r}"
+        return f"{where}: {what}; leave Infer.transforms out to have DataLoader.Eval's"
+    return None

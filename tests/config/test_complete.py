@@ -1,0 +1,165 @@
+"""What follows from another key of a recipe: `Infer.transforms`, and every size of the images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppcls_lite.config.check import Node
+from ppcls_lite.config.complete import Recipe
+from ppcls_lite.config.file import dump, load_config
+from ppcls_lite.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+RECIPES = sorted(p for p in CONFIGS.rglob("*.yaml") if "_base_" not in p.parts)
+OFFICIAL = sorted((ROOT / "tests" / "fixtures" / "official").glob("*.yaml"))
+EVAL_RESIZE = "DataLoader.Eval.dataset.transform_ops.1.ResizeImage"
+DECODE = "DecodeImage: {to_rgb: true, channel_first: false}"
+NORMALIZE = "NormalizeImage: {scale: 1.0/255.0, mean: [0.485, 0.456, 0.406], order: ''}"
+INFER = (
+    f"Infer.transforms=[{{{DECODE}}}, {{ResizeImage: {{resize_short: 256}}}}, "
+    f"{{CropImage: {{size: 224}}}}, {{{NORMALIZE}}}, ToCHWImage]"
+)
+
+
+def recipe(*overrides: str, name: str = "PPLCNet_x0_5") -> Recipe:
+    return Recipe.of(load_config(CONFIGS / f"{name}.yaml", overrides))
+
+
+def refused(*overrides: str, name: str = "PPLCNet_x0_5") -> str:
+    with pytest.raises(ConfigError) as caught:
+        recipe(*overrides, name=name)
+    return str(caught.value)
+
+
+def ops(recipe: Recipe, split: str) -> list[Any]:
+    return recipe.tree["DataLoader"][split]["dataset"]["transform_ops"]
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *OFFICIAL], ids=lambda p: p.stem)
+def test_no_recipe_predicts_unlike_it_evaluates(path: Path) -> None:
+    whole = Recipe.of(load_config(path))
+    assert not whole.warnings
+    assert whole.tree["Infer"]["transforms"] == [*ops(whole, "Eval"), {"ToCHWImage": None}]
+    assert dump(Recipe.of(whole.tree).tree) == dump(whole.tree)
+
+
+def test_prediction_follows_a_change_of_the_evaluation() -> None:
+    changed = recipe(f"{EVAL_RESIZE}.resize_short=300")
+    assert changed.tree["Infer"]["transforms"][1] == {"ResizeImage": {"resize_short": 300}}
+    assert changed.settings.Infer.transforms[1].get("resize_short") == 300
+    assert not changed.warnings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ([INFER], "transforms.3.NormalizeImage.std: is None, but "),
+        (
+            [INFER, f"{EVAL_RESIZE}.resize_short=300"],
+            "Infer.transforms.1.ResizeImage.resize_short: is 256, but "
+            f"{EVAL_RESIZE}.resize_short is 300;",
+        ),
+        (
+            [INFER, "Infer.transforms.1={CenterCrop: {size: 224}}"],
+            f"Infer.transforms.1.CenterCrop: is CenterCrop, but {EVAL_RESIZE} is ResizeImage;",
+        ),
+        (
+            ["Infer.transforms=[DecodeImage, {ResizeImage: {resize_short: 256}}]"],
+            "transform_ops.2.CropImage: is in DataLoader.Eval only: Infer.transforms ends before",
+        ),
+    ],
+)
+def test_one_difference_is_named(overrides: list[str], says: str) -> None:
+    (warning,) = recipe(*overrides).warnings
+    assert says in warning
+
+
+def test_defaults_and_keys_without_effect_are_no_difference() -> None:
+    std = "std: [0.229, 0.224, 0.225], order"
+    same = INFER.replace("order", std).replace("{to_rgb: true, channel_first: false}", "")
+    same = same.replace("resize_short: 256", "resize_short: 256, return_numpy: false")
+    assert not recipe(same.replace(", ToCHWImage", "")).warnings
+
+
+def test_nothing_to_follow_is_a_mistake() -> None:
+    says = "Infer.transforms: is missing, and so are the transforms of DataLoader.Eval"
+    assert says in refused("DataLoader.Eval=null")
+    assert recipe("DataLoader.Eval=null", INFER).tree["Infer"]["transforms"]
+
+
+def test_one_key_sets_every_size() -> None:
+    small = recipe("Global.image_size=192", "Global.image_shape=[3, 224, 224]", INFER)
+    assert ops(small, "Train")[1]["RandCropImage"]["size"] == 192
+    for chain in (ops(small, "Eval"), small.tree["Infer"]["transforms"]):
+        assert chain[1:3] == [{"ResizeImage": {"resize_short": 219}}, {"CropImage": {"size": 192}}]
+    assert small.tree["Global"]["image_shape"] == [3, 192, 192]
+    data, infer = small.settings.DataLoader, small.settings.Infer
+    assert small.settings.Global.image_shape == [3, 192, 192]
+    assert data.Train.dataset.get("transform_ops")[1].get("size") == 192
+    for nodes in (data.Eval.dataset.get("transform_ops"), infer.transforms):
+        assert [nodes[1].get("resize_short"), nodes[2].get("size")] == [219, 192]
+    assert dump(Recipe.of(small.tree).tree) == dump(small.tree)  # once more changes nothing
+
+
+def test_the_tree_that_was_given_stays() -> None:
+    tree = load_config(CONFIGS / "PPLCNet_x0_5.yaml", ["Global.image_size=96"])
+    before = dump(tree)
+    Recipe.of(tree)
+    assert dump(tree) == before
+
+
+def test_lengths_in_pixels_keep_their_proportion() -> None:
+    padded = recipe("Global.image_size=64", name="quickstart/animals")
+    assert [*ops(padded, "Train")[1].values(), *ops(padded, "Train")[2].values()] == [
+        {"size": 72, "pad_mode": 1, "fill_value": 0},
+        {"size": 64},
+    ]
+    cutout = "DataLoader.Train.dataset.transform_ops.2=Cutout"
+    assert ops(recipe("Global.image_size=112", cutout), "Train")[2] == {
+        "name": "Cutout",
+        "length": 56,
+    }
+    scales = "{name: MultiScaleSampler, scales: [160, 192, 224], first_bs: 8}"
+    several = recipe("Global.image_size=448", f"DataLoader.Train.sampler={scales}")
+    assert several.tree["DataLoader"]["Train"]["sampler"]["scales"] == [320, 384, 448]
+
+
+def test_sizes_that_one_number_cannot_be_are_named() -> None:
+    text = refused("Global.image_size=96", name="pulc/textline_orientation")
+    assert text.startswith("Global.image_size: 96 cannot be set everywhere")
+    for split in ("Train", "Eval"):
+        place = f"DataLoader.{split}.dataset.transform_ops.1.ResizeImage.size"
+        assert f"\n  {place}: is [160, 80], which is not square" in text
+    place = "DataLoader.Eval.dataset.transform_ops"
+    text = refused("Global.image_size=96", f"{place}=[DecodeImage, {{Pad: {{padding: 9}}}}]")
+    assert f"{place}: none of its transforms sets the size of an image: DecodeImage, Pad" in text
+
+
+def parts(value: Any) -> Iterator[Any]:
+    """All settings and components of a recipe."""
+    if isinstance(value, list):
+        for item in value:
+            yield from parts(item)
+    elif dataclasses.is_dataclass(value):
+        yield value
+        inside = value.arguments.values() if isinstance(value, Node) else vars(value).values()
+        for item in inside:
+            yield from parts(item)
+
+
+def test_a_checked_recipe_cannot_be_changed() -> None:
+    whole = recipe("AMP.level=O1", "EMA.decay=0.9")
+    found = [whole, *parts(whole.settings)]
+    assert len(found) > 30
+    for part in found:
+        for field in dataclasses.fields(part):
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(part, field.name, None)
+    with pytest.raises(TypeError):
+        whole.settings.Arch.arguments["class_num"] = 3

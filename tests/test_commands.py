@@ -1,0 +1,53 @@
+"""`ppcls-lite`: every command can be called, by its name and by its script."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ppcls_lite import cli
+from ppcls_lite.system import installed
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted(path for folder in ("tools", "deploy") for path in (ROOT / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_a_help_text_of_its_name(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([name, "--help"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: ppcls-lite {name} ")
+
+
+def test_the_overview_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    listed = re.findall(r"^  (\w+) ", capsys.readouterr().out, flags=re.M)
+    assert listed == list(cli.COMMANDS)
+    assert cli.main(["trian"]) == 2
+    assert "there is no command 'trian'" in capsys.readouterr().err
+
+
+def test_every_script_of_a_command_names_one_that_exists() -> None:
+    called = {}
+    for path in SCRIPTS:
+        found = re.search(r'main\(\["(\w+)", \*sys\.argv\[1:\]\]\)', path.read_text())
+        if found:
+            called[path.name] = found[1]
+    assert set(called.values()) == set(cli.COMMANDS)
+    assert called["zoo.py"] == "zoo" and called["convert_weights.py"] == "convert"
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(ROOT / "setup.py", tmp_path / "a.safetensors")
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
+    arguments = ["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "a.pdparams")]
+    assert cli.main(arguments) == 1
+    assert 'safetensors is not installed: pip install ".[convert]"' in capsys.readouterr().err
