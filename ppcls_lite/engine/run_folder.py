@@ -31,7 +31,7 @@ from ppcls_lite.system.processes import ROOT
 
 logger = logging.getLogger("ppcls_lite")
 
-PATIENCE = 5.0  # seconds
+PATIENCE = 5.0
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python-headless", "opencv-python")
 
 
@@ -51,11 +51,11 @@ def prepare(run_dir: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def owned(run_dir: Path, patience: float = PATIENCE) -> Iterator[None]:
+def owned(run_dir: Path) -> Iterator[None]:
     """While the block runs, no other process can own this run folder.
 
     The lock is a file beside the folder, which stays when the folder is moved; it ends with the
-    process. One that has just been killed gets `patience` seconds to be gone.
+    process. One that has just been killed gets `PATIENCE` seconds to be gone.
 
     Raises:
         UserError: another process owns it (which one is in the message), or it cannot be locked.
@@ -66,7 +66,7 @@ def owned(run_dir: Path, patience: float = PATIENCE) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{path} cannot be opened: {error.strerror or error}") from None
     with os.fdopen(number, "r+", encoding="utf-8", errors="replace") as file:
-        end = time.monotonic() + patience
+        end = time.monotonic() + PATIENCE
         while not _locked(file):
             if time.monotonic() > end:
                 raise UserError(
