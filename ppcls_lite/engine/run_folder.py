@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ from typing import IO
 
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.files import write_text
+from ppcls_lite.system.files import free_name, move, write_text
 from ppcls_lite.system.machine import cpu_model, installed_versions, usable_cores
 from ppcls_lite.system.processes import ROOT
 
@@ -125,13 +124,9 @@ def make_room(run_dir: Path, if_exists: str) -> None:
             checkpoint.remove(path.with_suffix(""))
         return
     place = run_dir.resolve()  # a link goes on naming the newest run
-    numbers = [
-        p.name.rpartition("-")[2] for p in place.parent.glob(f"{glob.escape(place.name)}.run-*")
-    ]
-    number = max([int(n) for n in numbers if n.isdecimal()], default=0) + 1
-    kept = place.with_name(f"{place.name}.run-{number}")
+    kept = free_name(place, "run")
     try:
-        place.rename(kept)
+        move(place, kept)
         place.mkdir()
     except OSError as error:
         raise UserError(

@@ -8,6 +8,7 @@ Read next: safe_pickle.py, ppcls_lite/engine/checkpoint.py.
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import os
 import secrets
@@ -148,6 +149,19 @@ def locked(path: Path) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def free_name(path: Path, word: str) -> Path:
+    """`NAME.word-N` beside `path`, with a number above all that are there."""
+    others = path.parent.glob(f"{glob.escape(path.name)}.{word}-*")
+    numbers = [other.name.rpartition("-")[2] for other in others]
+    number = max([int(n) for n in numbers if n.isdecimal()], default=0) + 1
+    return path.with_name(f"{path.name}.{word}-{number}")
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder another name on the same drive. Raises OSError."""
+    source.rename(target)
 
 
 def _temporary(path: Path) -> Path:
