@@ -7,7 +7,6 @@ VisualDL's records. Read next: checkpoint.py, record.py.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -20,11 +19,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.files import free_name, move, write_text
+from ppcls_lite.system.files import free_name, move, try_lock, write_text
 from ppcls_lite.system.machine import cpu_model, installed_versions, usable_cores
 from ppcls_lite.system.processes import ROOT
 
@@ -66,7 +64,7 @@ def owned(run_dir: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be opened: {error.strerror or error}") from None
     with os.fdopen(number, "r+", encoding="utf-8", errors="replace") as file:
         end = time.monotonic() + PATIENCE
-        while not _locked(file):
+        while not try_lock(file):
             if time.monotonic() > end:
                 raise UserError(
                     f"the run folder {run_dir} belongs to a training that is running: "
@@ -78,20 +76,6 @@ def owned(run_dir: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}, {shlex.join(sys.argv)}\n")
         file.flush()
         yield
-
-
-def _locked(file: IO[str]) -> bool:
-    """Take the lock; False if another process has it. True as well where there are no locks."""
-    try:
-        import fcntl
-
-        # by process, not by open file: worker processes do not inherit it
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
-    except ImportError:  # Windows
-        return True
-    return True
 
 
 def holds_run(run_dir: Path) -> bool:
