@@ -19,7 +19,7 @@ from paddle import Tensor
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.network import Network
-from ppcls_lite.system import safe_pickle
+from ppcls_lite.system import manifest, safe_pickle
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -55,22 +55,45 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     `UserError` when there is no such file, or it is no file of weights (see safe_pickle.py).
     """
     path = find_weights(path)
+    _require_whole(path)
     state = safe_pickle.load(path)
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a dict of named arrays")
     state.pop(_NAMES, None)
-    for key, info in state.pop(_CHUNKS, {}).items():
-        parts = [state.pop(name) for name in info["slices"]]
-        state[key] = np.concatenate(parts).reshape(info["OriginShape"])
+    try:
+        for key, info in state.pop(_CHUNKS, {}).items():
+            parts = [state.pop(name) for name in info["slices"]]
+            state[key] = np.concatenate(parts).reshape(info["OriginShape"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged: its list of split arrays does not fit ({type(error).__name__}: "
+            f"{error}). Copy or download it again."
+        ) from None
     for key, value in state.items():
         if isinstance(value, tuple) and len(value) == 2:  # a Tensor, saved as (name, array)
             state[key] = value = value[1]
-        if not isinstance(key, str) or not isinstance(value, np.ndarray):
+        numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+        if not isinstance(key, str) or not numbers:
             raise UserError(
-                f"{path} is no file of weights: {key!r} is a {type(value).__name__}, not an array"
-                + ". A .pdstate file is resumed with Global.checkpoints" * ("model" in state)
+                f"{path} is no file of weights: {key!r:.60} is a {type(value).__name__}, not an "
+                "array of numbers"
+                + ". A .pdstate file is resumed with Global.checkpoints"
+                * ("model" in state)
             )
     return state
+
+
+def _require_whole(path: Path) -> None:
+    """Raise `UserError` if the manifest of the checkpoint that `path` belongs to disagrees."""
+    damage = manifest.problem_of_weights(path)
+    if damage:
+        raise UserError(
+            f"{damage}. Copy it again, or use another checkpoint of its folder; if you have put "
+            f"other weights in its place, remove the {manifest.SUFFIX[1:]} beside it"
+        )
+    prefix = path.with_name(path.name.removesuffix(".pdparams").removesuffix("_raw"))
+    if prefix.with_name(f"{prefix.name}.pdstate").exists() and not manifest.is_there(prefix):
+        logger.warning(f"{path} has lost its {prefix.name}{manifest.SUFFIX}: it is read unchecked")
 
 
 def find_weights(path: str | Path) -> Path:
