@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveFloat, PositiveInt
+from ppcls_lite.config.schema import ClassCount, PositiveFloat
 from ppcls_lite.errors import ConfigError, UserError
 
 Batch = dict[str, Any]
@@ -28,7 +28,7 @@ class MixupOperator:
     range 0 to 255: rounding again would add noise. Source: arXiv:1710.09412.
     """
 
-    def __init__(self, class_num: PositiveInt, alpha: PositiveFloat = 1.0) -> None:
+    def __init__(self, class_num: ClassCount, alpha: PositiveFloat = 1.0) -> None:
         self.class_num = class_num
         self.alpha = alpha
 
@@ -52,7 +52,7 @@ class CutmixOperator:
     Source: arXiv:1905.04899.
     """
 
-    def __init__(self, class_num: PositiveInt, alpha: PositiveFloat = 0.2) -> None:
+    def __init__(self, class_num: ClassCount, alpha: PositiveFloat = 0.2) -> None:
         self.class_num = class_num
         self.alpha = alpha
 
@@ -82,7 +82,7 @@ class OpSampler:
 
     def __init__(
         self,
-        class_num: PositiveInt,
+        class_num: ClassCount,
         MixupOperator: dict[str, float] | None = None,
         CutmixOperator: dict[str, float] | None = None,
     ) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, ScaledSizes
+from ppcls_lite.config.schema import Edge, PositiveInt, ScaledSizes, Seed
 from ppcls_lite.errors import UserError
 
 
@@ -123,7 +123,7 @@ class DistributedBatchSampler(BatchSampler):
         batch_size: PositiveInt,
         shuffle: bool = False,
         drop_last: bool = False,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(seed, shuffle, drop_last)
         self.batch_size = batch_size
@@ -158,11 +158,11 @@ class MultiScaleSampler(BatchSampler):
         self,
         scales: ScaledSizes,
         first_bs: PositiveInt,
-        divided_factor: PositiveInt = 32,
+        divided_factor: Edge = 32,
         is_training: bool = True,
         shuffle: bool = True,
         drop_last: bool = False,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(seed, shuffle and is_training, drop_last)
         sides = [tuple(s) if isinstance(s, (list, tuple)) else (s, s) for s in scales]

@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, NonNegativeFloat, PositiveInt
+from ppcls_lite.config.schema import Channels, Ignored, NonNegativeFloat
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.distillation_terms import PairLoss
 
@@ -40,7 +40,7 @@ class DistillationDistanceLoss(PairLoss):
         mode: Literal["l1", "l2", "smooth_l1"] = "l2",
         model_name_pairs: list[list[str]] = (("Student", "Teacher"),),
         key: str | None = None,
-        channels: list[PositiveInt] | None = None,
+        channels: list[Channels] | None = None,
         act: Ignored = None,
         name: Ignored = None,
     ) -> None:

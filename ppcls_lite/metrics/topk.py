@@ -8,7 +8,7 @@ import paddle
 from paddle import Tensor
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveInt
+from ppcls_lite.config.schema import ClassCount
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of, output_of
 from ppcls_lite.metrics.base import CountingMetric, Metric, Outputs, State
@@ -24,7 +24,7 @@ class TopkAcc(CountingMetric):
     all are such there is no score.
     """
 
-    def __init__(self, topk: PositiveInt | list[PositiveInt] = (1, 5)) -> None:
+    def __init__(self, topk: ClassCount | list[ClassCount] = (1, 5)) -> None:
         super().__init__()
         self.topk = [topk] if isinstance(topk, int) else list(topk)
         if not self.topk:
@@ -65,7 +65,7 @@ class DistillationTopkAcc(TopkAcc):
         self,
         model_key: str | None = "Student",
         feature_key: str | None = None,
-        topk: PositiveInt | list[PositiveInt] = (1, 5),
+        topk: ClassCount | list[ClassCount] = (1, 5),
     ) -> None:
         super().__init__(topk)
         self.model_key = model_key

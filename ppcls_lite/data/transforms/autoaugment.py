@@ -16,8 +16,8 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import (
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveInt,
     Probability,
+    Repeats,
     ScaledSize,
 )
 from ppcls_lite.data.transforms import augment_ops, policies
@@ -61,7 +61,7 @@ class RandAugment:
 
     def __init__(
         self,
-        num_layers: PositiveInt = 2,
+        num_layers: Repeats = 2,
         magnitude: NonNegativeFloat = 5.0,
         fillcolor: list[NonNegativeInt] = (128, 128, 128),
     ) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, ImageSize, NonNegativeInt, PositiveFloat, PositiveInt
+from ppcls_lite.config.schema import Edge, Ignored, ImageSize, Margin, PositiveFloat
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.resize import Resizer, width_height
@@ -68,8 +68,8 @@ class CropImageAtRatio:
 
     def __init__(
         self,
-        size: PositiveInt,
-        pad: NonNegativeInt,
+        size: Edge,
+        pad: Margin,
         interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear",
     ) -> None:
         self.size = size

@@ -8,13 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import (
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Probability,
-    ScaledInt,
-)
+from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, Probability, Repeats, ScaledInt
 from ppcls_lite.data.transforms.geometry import Sample, size_of
 from ppcls_lite.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls_lite.data.transforms.orientation import colour
@@ -39,7 +33,7 @@ class RandomErasing:
         sh: Probability = 0.4,
         r1: PositiveFloat = 0.3,
         mean: list[float] = (0.0, 0.0, 0.0),
-        attempt: PositiveInt = 100,
+        attempt: Repeats = 100,
         use_log_aspect: bool = False,
         mode: Literal["const", "rand", "pixel"] = "const",
     ) -> None:
@@ -92,7 +86,7 @@ class Cutout:
 
     def __init__(
         self,
-        n_holes: PositiveInt = 1,
+        n_holes: Repeats = 1,
         length: ScaledInt = 112,
         fill_value: list[NonNegativeInt] | Literal["none"] | None = (0, 0, 0),
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import cv2
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, ImageSize, NonNegativeInt, PositiveInt
+from ppcls_lite.config.schema import Edge, Ignored, ImageSize, Margin
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.orientation import colour
@@ -32,7 +32,7 @@ class Pad:
 
     def __init__(
         self,
-        padding: NonNegativeInt | list[NonNegativeInt],
+        padding: Margin | list[Margin],
         fill: float | list[float] = 0.0,
         padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant",
         backend: Ignored = "pil",
@@ -66,9 +66,9 @@ class Padv2:
     def __init__(
         self,
         size: ImageSize | None = None,
-        size_divisor: PositiveInt = 32,
+        size_divisor: Edge = 32,
         pad_mode: Literal[-1, 0, 1, 2] = 0,
-        offsets: list[NonNegativeInt] | None = None,
+        offsets: list[Margin] | None = None,
         fill_value: float | list[float] = (127.5, 127.5, 127.5),
     ) -> None:
         if (pad_mode == -1) != (offsets is not None) or (offsets and len(offsets) != 2):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeFloat, PositiveInt, Probability
+from ppcls_lite.config.schema import NonNegativeFloat, PositiveInt, Probability, Repeats
 from ppcls_lite.data.transforms import pixels
 from ppcls_lite.data.transforms.geometry import Sample
 from ppcls_lite.errors import UserError
@@ -86,9 +86,9 @@ class BlurImage:
     def __init__(
         self,
         ratio: Probability = 0.5,
-        motion_max_ksize: PositiveInt = 12,
+        motion_max_ksize: Repeats = 12,
         motion_max_angle: PositiveInt = 45,
-        gaussian_max_ksize: PositiveInt = 12,
+        gaussian_max_ksize: Repeats = 12,
     ) -> None:
         if min(motion_max_ksize, gaussian_max_ksize) < 6:
             raise UserError("BlurImage: motion_max_ksize and gaussian_max_ksize must be at least 6")
