@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ppcls_lite.config.yaml_reader import MAX_DEPTH, BoundedLoader, read_yaml, reason
+from ppcls_lite.config.yaml_reader import MAX_DEPTH, BoundedLoader, in_file, read_yaml, reason
 from ppcls_lite.errors import ConfigError, cut, joined, shown
 
 BASE, REPLACE = "_base_", "_replace_"
@@ -130,9 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         tree = read_yaml(path.read_text(encoding="utf-8-sig"), _Loader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: not valid YAML: {reason(error)}") from error
+        raise ConfigError(in_file(path, error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a UTF-8 text file: {error.reason}") from error
     except OSError as error:

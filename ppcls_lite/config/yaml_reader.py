@@ -10,6 +10,7 @@ version 1.1 makes 90 and a date of them. Read next: file.py (recipes), inference
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
@@ -128,6 +129,13 @@ def reason(error: yaml.YAMLError) -> str:
     marked = isinstance(error, yaml.MarkedYAMLError)
     text = (error.problem or error.context or "") if marked else str(error)
     return cut(" ".join(text.split()), 300)
+
+
+def in_file(path: str | Path, error: yaml.YAMLError) -> str:
+    """The message about a file that is not YAML, with line and column where they are known."""
+    mark = getattr(error, "problem_mark", None)
+    place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+    return f"{place}: not valid YAML: {reason(error)}"
 
 
 def _refused(problem: str, mark: yaml.Mark) -> yaml.YAMLError:
