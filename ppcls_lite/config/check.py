@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +42,7 @@ from ppcls_lite.errors import ConfigError, UserError, cut, joined, shown
 CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed")  # filled in by the recipe
 Inside = Callable[["Node", Any], None]
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
+_LARGEST = 3.4e38  # what float32 holds
 DEFAULT_NAME = {"schedule": "ConstLR", "sampler": "DistributedBatchSampler"}
 
 
@@ -449,8 +449,8 @@ def _scalar(value: Any, kind: Any) -> Any:
     if isinstance(value, bool) or kind is bool:
         return value if isinstance(value, bool) and kind is bool else None
     if kind is float and isinstance(number, (int, float)):
-        # The comparison is exact for integers that no float can hold.
-        return float(number) if abs(number) <= sys.float_info.max else None
+        # The comparison is exact for integers that no float can hold, and false for NaN.
+        return float(number) if abs(number) <= _LARGEST else None
     if kind is int and isinstance(value, float):
         return int(value) if value.is_integer() else None
     return value if kind in (int, str, list, dict) and isinstance(value, kind) else None

@@ -49,6 +49,7 @@ ClassCount = Annotated[int, Range(1, 1_000_000)]
 Channels = Annotated[int, Range(1, 65_536)]
 Stride = Annotated[int, Range(1, 16)]
 WidthScale = Annotated[float, Range(0, 32, open_low=True)]  # of a network
+Deviation = Annotated[float, Range(1e-6, 10**6)]  # what pixels are divided by
 Size = Edge | list[Edge]
 
 

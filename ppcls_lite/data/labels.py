@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from ppcls_lite.data.image_list import read_text
 from ppcls_lite.errors import UserError
 
 BUNDLED = Path(__file__).resolve().parent.parent / "label_lists"
@@ -44,11 +45,7 @@ def read_label_file(
     Raises UserError for an empty file, an empty line, or ids that are not 0 .. n-1, each once.
     """
     file = find_label_file(path, remedy)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").rstrip().split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    lines = [line.strip() for line in lines]
+    lines = [line.strip() for line in read_text(file).rstrip().split("\n")]
     if "" in lines:
         empty = lines.index("") + 1
         raise UserError(f"{file}:{empty}: the line is empty; expected `id name` or a name")

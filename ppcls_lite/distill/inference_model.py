@@ -38,7 +38,7 @@ class InferenceModel(nn.Layer):
     """Images (N, C, H, W) -> logits (N, class_num) by an inference engine, without gradient.
 
     Args:
-        path: a folder that deploy/export.py wrote (or PaddleClas, with its inference.yml), run by
+        path: a folder that ppcls-lite export wrote (or PaddleClas, with its inference.yml), run by
             Paddle Inference on the device of the training; or a file `*.onnx`, run by ONNX Runtime
             on the CPU.
         class_num: what the student has; a file with another number is refused.

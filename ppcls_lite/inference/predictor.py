@@ -43,7 +43,7 @@ class Predictor:
     One predictor may be used from several threads; one batch runs at a time.
 
     Args:
-        model_dir: the folder that `deploy/export.py` wrote, or an ONNX file of such a folder.
+        model_dir: the folder that `ppcls-lite export` wrote, or an ONNX file of such a folder.
         device: "cpu" or "gpu" (engine paddle only).
         mkldnn: use oneDNN (MKLDNN) on a CPU; `False` is for engine paddle only, to compare.
         threads: of one run on a CPU; `None`: the usable cores, at most 4.

@@ -212,11 +212,11 @@ def _file_text(folder: Path, path: Path) -> str:
         siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
         close = difflib.get_close_matches(folder.name, [p.name for p in siblings if p.is_dir()])
         hint = f"; did you mean {folder.parent / close[0]}?" if close else ""
-        raise UserError(f"{folder}: {kind}; expected one written by deploy/export.py{hint}")
+        raise UserError(f"{folder}: {kind}; expected one written by ppcls-lite export{hint}")
     if not path.is_file():
         raise UserError(
             f"{path}: no such file; without it the pre-processing is unknown. Export the network "
-            "again with deploy/export.py, or write the file (docs/deployment.md)"
+            "again with ppcls-lite export, or write the file (docs/deployment.md)"
         )
     try:
         return path.read_text(encoding="utf-8")

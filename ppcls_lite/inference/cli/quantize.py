@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Add inference_int8.onnx to an exported folder and say what it costs.",
     )
     add = parser.add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
+    add("--model", required=True, type=Path, metavar="DIR", help="what ppcls-lite export wrote")
     add(
         "--calibration",
         required=True,

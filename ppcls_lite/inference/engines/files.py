@@ -35,7 +35,7 @@ def find_program(model_dir: Path) -> tuple[Path, Path]:
         hint = "; it holds ONNX: say engine openvino or onnxruntime (--engine)"
     raise UserError(
         f"{model_dir}: expected inference.json (or .pdmodel) and inference.pdiparams beside it, "
-        f"found {_held(model_dir)}; deploy/export.py writes them{hint}"
+        f"found {_held(model_dir)}; ppcls-lite export writes them{hint}"
     )
 
 
@@ -54,7 +54,7 @@ def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> P
     if path.is_file():
         return path
     how = {
-        "fp32": "deploy/export.py --format onnx (or both) writes it",
+        "fp32": "ppcls-lite export --format onnx (or both) writes it",
         "int8": "deploy/quantize.py writes it",
     }
     raise UserError(
@@ -64,7 +64,7 @@ def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> P
 
 def _require_folder(model_dir: Path) -> None:
     if not model_dir.is_dir():
-        raise UserError(f"{model_dir}: no such folder; expected one written by deploy/export.py")
+        raise UserError(f"{model_dir}: no such folder; expected one written by ppcls-lite export")
 
 
 def _held(model_dir: Path) -> str:
