@@ -78,11 +78,12 @@ class Node:
         Components among the arguments are built before, and handed to `inside` with their nodes.
         """
         values = dict(self.entry.fixed)
+        known = {name for name, value in context.items() if value is not None}
         for argument in self.entry.arguments:
             if argument.name in self.arguments:
                 value = self.arguments[argument.name]
                 values[argument.name] = _build_all(value, inside, context)
-            elif argument.name in context:
+            elif argument.name in known:
                 values[argument.name] = context[argument.name]
             elif argument.default is REQUIRED:
                 raise ConfigError(f"{self.path}: {self.entry.name} needs {argument.name!r}")

@@ -31,6 +31,8 @@ HOMES = (_HERE / "configs", _HERE.parent / "configs")  # as installed by pip, an
 class _Loader(BoundedLoader):
     """With `1e-4`, which YAML 1.2 reads as a number, too."""
 
+    max_nodes = 50_000
+
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -54,31 +56,35 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
 def find_config(path: str | Path) -> Path:
     """The file itself, or the one of that name among the recipes that come with the package."""
     path = Path(path)
-    if _is_file(path):
+    if is_file(path):
         return path
     packaged = _packaged(path)
     if packaged:
         return packaged
-    folder = os.path.isdir(path.parent)  # noqa: PTH112 (Path's raises where a name is too long)
-    near = path.parent.glob("*.yaml") if folder else ()
+    near = path.parent.glob("*.yaml") if is_folder(path.parent) else ()
     known = {f.name for f in (*near, *(f for home in HOMES for f in home.rglob("*.yaml")))}
     close = difflib.get_close_matches(path.name[:MAX_NAME], known, n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    kind = "is a folder, not a YAML file" if os.path.isdir(path) else "no such file"  # noqa: PTH112
+    kind = "is a folder, not a YAML file" if is_folder(path) else "no such file"
     where = cut(str(path.parent.absolute()), 500)
     raise ConfigError(f"-c {cut(str(path), 500)}: {kind} (looked in {where}){hint}")
 
 
-def _is_file(path: Path) -> bool:
-    """Whether it is a file; no error for a name that no file can have."""
+def is_file(path: str | Path) -> bool:
+    """Whether it is a file; False, not an error as with Path, for a name that no file can have."""
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """The same for a folder."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def _packaged(path: Path) -> Path | None:
     """The recipe of that name, `configs/NAME` or `NAME`, among those of the package."""
     parts = path.parts[path.parts.index("configs") + 1 :] if "configs" in path.parts else path.parts
     places = [home.joinpath(*parts) for home in HOMES if not path.is_absolute()]
-    return next((place for place in places if _is_file(place)), None)
+    return next((place for place in places if is_file(place)), None)
 
 
 def parse_value(text: str) -> Any:
@@ -105,7 +111,7 @@ def _read_with_bases(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for base in _bases(own.pop(BASE, []), path):
         base_path = path.parent / base
-        if not _is_file(base_path):
+        if not is_file(base_path):
             base_path = _packaged(Path(base))  # a recipe that came with pip
         if base_path is None:
             missing = cut(str(path.parent / base), 300)
@@ -149,7 +155,7 @@ def _with_plugins_beside(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     run = tree.get("Global")
     files = run.get("plugins") if isinstance(run, dict) else None
     if isinstance(files, list):
-        beside = [isinstance(file, str) and _is_file(folder / file) for file in files]
+        beside = [isinstance(file, str) and is_file(folder / file) for file in files]
         run["plugins"] = [str(folder / f) if there else f for f, there in zip(files, beside)]
     return tree
 

@@ -18,8 +18,8 @@ import yaml
 from ppcls_lite.errors import cut
 
 MAX_BYTES = 4_000_000  # of a file; inference.yml with the names of 100,000 classes has half of it
-MAX_NODES = 200_000  # scalars, lists and maps with every alias written out
 MAX_DEPTH = 50  # of lists and maps in one another
+_TOO_DEEP = f"more than {MAX_DEPTH} lists and maps in one another"
 _MAX_BITS = 1024  # of an integer; Python prints none of more than 4,300 digits
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")  # in no file name, and not to be printed
 _MERGE = "tag:yaml.org,2002:merge"
@@ -35,6 +35,7 @@ _FLOAT = re.compile(
 class BoundedLoader(yaml.SafeLoader):
     """A safe loader that also refuses what is too large, and a key that stands twice in a map."""
 
+    max_nodes: ClassVar[int] = 200_000  # scalars, lists and maps with every alias written out
     yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
         first: [pair for pair in pairs if pair[0] not in _OTHER_IN_1_2]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -42,14 +43,16 @@ class BoundedLoader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.depth = 0
+        self.depth = self.count = 0
         self.sizes: dict[int, tuple[int, int] | None] = {}  # id of a node -> (nodes, depth) below
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
+        self.count += 1
         if self.depth > MAX_DEPTH:
-            mark = self.peek_event().start_mark
-            raise _refused(f"more than {MAX_DEPTH} lists and maps in one another", mark)
+            raise _refused(_TOO_DEEP, self.peek_event().start_mark)
+        if self.count > self.max_nodes:
+            raise self.too_many(self.peek_event().start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -80,13 +83,15 @@ class BoundedLoader(yaml.SafeLoader):
             parts = [self.measure(part) for part in node.value]
         count = 1 + sum(count for count, _ in parts)
         depth = 1 + max((depth for _, depth in parts), default=0)
-        if count > MAX_NODES:
-            text = f"more than {MAX_NODES:,} values, with what the aliases stand for"
-            raise _refused(text, node.start_mark)
+        if count > self.max_nodes:
+            raise self.too_many(node.start_mark)
         if depth > MAX_DEPTH:
-            raise _refused(f"more than {MAX_DEPTH} lists and maps in one another", node.start_mark)
+            raise _refused(_TOO_DEEP, node.start_mark)
         self.sizes[key] = count, depth
         return count, depth
+
+    def too_many(self, mark: yaml.Mark) -> yaml.YAMLError:
+        return _refused(f"more than {self.max_nodes:,} values, aliases written out", mark)
 
     def compare_keys(self, node: yaml.MappingNode) -> None:
         """Before the merge keys (`<<`) are resolved: a map may repeat what it merges."""

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_lite.errors import UserError
+from ppcls_lite.config.file import is_file, is_folder
+from ppcls_lite.errors import UserError, cut, shown
 
 _NO_CSV = "a list is no CSV file: set the data set's `delimiter`, and write paths without quotes"
 SHOWN = 5  # mistakes of one kind that are shown in full
@@ -114,9 +115,9 @@ def read_lines(file: str) -> list[tuple[int, str]]:
     Raises:
         UserError: the file does not exist or is not UTF-8.
     """
-    if not Path(file).is_file():
+    if not is_file(file):
         raise UserError(
-            f"there is no file {file!r} (looked for {Path(file).absolute()}); "
+            f"there is no file {shown(file)} (looked for {cut(str(Path(file).absolute()), 500)}); "
             f"{_how_to_prepare(file)}"
         )
     # Not splitlines(): it would also split at rare characters that a file name may hold.
@@ -148,10 +149,10 @@ def read_text(file: str | Path) -> str:
 
 def require_folder(root: str) -> None:
     """Raise UserError with the place that was looked at if `root` is not a folder."""
-    if not Path(root).is_dir():
+    if not is_folder(root):
+        place = cut(str(Path(root).absolute()), 500)
         raise UserError(
-            f"there is no image folder {root!r} (looked for {Path(root).absolute()}); "
-            f"{_how_to_prepare(root)}"
+            f"there is no image folder {shown(root)} (looked for {place}); {_how_to_prepare(root)}"
         )
 
 

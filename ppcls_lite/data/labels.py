@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from ppcls_lite.config.file import is_file
 from ppcls_lite.data.image_list import read_text
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import UserError, shown
 
 BUNDLED = Path(__file__).resolve().parent.parent / "label_lists"
 
@@ -23,15 +24,15 @@ def find_label_file(path: str | Path, remedy: str = NO_NAMES) -> Path:
 
     Raises UserError when there is neither; `remedy` is what to do where it was asked for.
     """
-    if Path(path).is_file():
+    if is_file(path):
         return Path(path)
     bundled = BUNDLED / PurePosixPath(str(path).replace("\\", "/")).name
-    if bundled.is_file():
+    if is_file(bundled):
         return bundled
     known = ", ".join(sorted(file.name for file in BUNDLED.glob("*.txt")))
     raise UserError(
-        f"label file {str(path)!r} does not exist. Give the path of a text file with one class a "
-        f"line, `id name` or only the name, or one of the bundled lists: {known}; {remedy}"
+        f"label file {shown(str(path))} does not exist. Give the path of a text file with one "
+        f"class a line, `id name` or only the name, or one of the bundled lists: {known}; {remedy}"
     )
 
 
