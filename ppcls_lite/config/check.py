@@ -107,6 +107,9 @@ def check(tree: dict[str, Any], notes: list[str] | None = None) -> RecipeSetting
         count = len(walker.problems)
         head = f"{count} mistake{'s' if count > 1 else ''} in the configuration:"
         raise ConfigError(joined([head, *walker.problems], "\n  "))
+    terms = settings.Loss.Train if settings.Loss else []
+    if terms and all(term.get("weight") == 0 for term in terms):
+        raise ConfigError("Loss.Train: every loss has the weight 0: nothing would be learned")
     if settings.Arch.entry.name == DISTILLATION_MODEL:
         walker.notes += _check_distillation(settings)
     if notes is not None:

@@ -18,7 +18,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveFloat, PositiveInt
+from ppcls_lite.config.schema import ClassCount, PositiveFloat, PositiveInt
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.errors import UserError
@@ -59,7 +59,7 @@ class InferenceModel(nn.Layer):
     def __init__(
         self,
         path: str,
-        class_num: PositiveInt | None = None,
+        class_num: ClassCount | None = None,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         mean: list[float] | None = None,
         std: list[PositiveFloat] | None = None,

@@ -29,7 +29,7 @@ HOSTILE = {
     "brackets": ("a: " + "[" * 3000, "more than 50 lists and maps"),
     "dashes": ("- " * 3000, "more than 50 lists and maps"),
     "digits": ("a: " + "9" * 6000, "kind int, found '9999"),
-    "hexadecimal": ("a: 0x" + "f" * 6000, "an integer of 24,000 bits"),
+    "hexadecimal": ("a: 0x" + "f" * 6000, "an integer of more than 300 digits"),
     "no int": ("a: !!int abc", "kind int, found 'abc'"),
     "empty int": ("a: !!int ''", "kind int, found ''"),
     "no bool": ("a: !!bool abc", "kind bool, found 'abc'"),
