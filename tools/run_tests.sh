@@ -8,4 +8,5 @@ if [ $# -eq 0 ]; then
   ruff check .
   ruff format --check .
 fi
-OMP_NUM_THREADS=1 python -m pytest "$@"
+# One worker for each core, at most four (about 2 GB each); the slowest tests are named at the end.
+OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 20 "$@"

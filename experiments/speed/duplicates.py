@@ -1,7 +1,7 @@
 """How well near-duplicates are found: changed copies of images, and images that only look alike.
 
 For each image, the share of changed copies whose hash is within the distance, and how near the
-nearest other image of the folder is. Read next: ../data/near_duplicates.py.
+nearest other image of the folder is. Read next: ../distill/near_duplicates.py.
 """
 
 from __future__ import annotations

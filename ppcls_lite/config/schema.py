@@ -2,7 +2,7 @@
 
 A registered class annotates its arguments with builtins (`int`, `float`, `bool`, `str`, `None`,
 `list[T]`, `dict[str, T]`, unions, `Literal`) and with the names below. `config.check` compares
-the YAML with these annotations before anything is built. Read next: registry.py, config.py.
+the YAML with these annotations before anything is built. Read next: registry.py, check.py.
 """
 
 from __future__ import annotations

@@ -123,6 +123,6 @@ def test_a_trunk_is_merged_with_the_whole(tmp_path: Path) -> None:
 def test_the_network_inside_a_loss_has_its_weights(tmp_path: Path, weights: Path) -> None:
     term = f"{{Perceptual: {{network: {{name: PPLCNet_x0_25, pretrained: {weights}}}}}}}"
     found = settings(tmp_path, {"name": "PPLCNet_x0_25"}, f"Loss.Train=[{term}]")
-    (loss,) = build_loss(found.Loss.Train, Mock(labels=None)).losses
+    (loss,) = build_loss(found.Loss.Train, Mock(all_labelled=False)).losses
     first = loss.network.conv1.conv.weight
     np.testing.assert_array_equal(first.numpy(), read_state(weights)["conv1.conv.weight"])
