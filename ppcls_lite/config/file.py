@@ -72,12 +72,12 @@ def find_config(path: str | Path) -> Path:
 
 def is_file(path: str | Path) -> bool:
     """Whether it is a file; False, not an error as with Path, for a name that no file can have."""
-    return os.path.isfile(path)  # noqa: PTH113
+    return os.path.isfile(Path(path))  # noqa: PTH113
 
 
 def is_folder(path: str | Path) -> bool:
-    """The same for a folder."""
-    return os.path.isdir(path)  # noqa: PTH112
+    """The same for a folder; an empty path is the working directory."""
+    return os.path.isdir(Path(path))  # noqa: PTH112
 
 
 def _packaged(path: Path) -> Path | None:

@@ -15,7 +15,7 @@ import paddle
 from paddle.nn import initializer
 
 from ppcls_lite.config.settings import RecipeSettings
-from ppcls_lite.data.transforms.shape import shape_of
+from ppcls_lite.data.transforms.compose import shape_of
 from ppcls_lite.engine import rng
 from ppcls_lite.errors import ConfigError, UserError, cut
 from ppcls_lite.recipe.networks import shipped
