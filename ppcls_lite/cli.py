@@ -84,8 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if command not in COMMANDS:
         near = difflib.get_close_matches(command[:100], COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"\n\n{_overview()}"
-        print(f"error: there is no command {command[:100]!r}{hint}", file=sys.stderr)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        text = f"error: there is no command {command[:100]!r}{hint}\n\n{_overview()}"
+        print(text, file=sys.stderr)
         return 2
     return guarded(lambda rest: _function(COMMANDS[command].run)(rest), rest)
 
