@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import paddle  # noqa: F401 (losses and metrics need it; before the clock runs)
+
 from ppcls_lite.config.check import Node
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump, load_config
