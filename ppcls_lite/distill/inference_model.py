@@ -18,7 +18,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveFloat, PositiveInt
+from ppcls_lite.config.schema import ClassCount, PositiveFloat, PositiveInt
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.errors import UserError
@@ -38,7 +38,7 @@ class InferenceModel(nn.Layer):
     """Images (N, C, H, W) -> logits (N, class_num) by an inference engine, without gradient.
 
     Args:
-        path: a folder that deploy/export.py wrote (or PaddleClas, with its inference.yml), run by
+        path: a folder that ppcls-lite export wrote (or PaddleClas, with its inference.yml), run by
             Paddle Inference on the device of the training; or a file `*.onnx`, run by ONNX Runtime
             on the CPU.
         class_num: what the student has; a file with another number is refused.
@@ -58,7 +58,7 @@ class InferenceModel(nn.Layer):
     def __init__(
         self,
         path: str,
-        class_num: PositiveInt | None = None,
+        class_num: ClassCount | None = None,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         mean: list[float] | None = None,
         std: list[PositiveFloat] | None = None,
