@@ -2,8 +2,9 @@
 
 Starts `ppcls-lite serve` with an exported folder and lets 1, N, 2N, 4N, ... connections post the
 same image as fast as they get answers; whoever is refused asks again at once. At each load: useful
-answers per second, their latency, and refusals. The client is one process of its own; on a small
-machine it takes its share of the cores, so compare the rows, not machines.
+answers per second, their latency, refusals, and the service's processor time for each useful
+answer, which depends least on what else the machine does. The client is one process of its own; on
+a small machine it takes its share of the cores, so compare the rows, not machines.
 
     python -m experiments.serve_load --model inference/PPLCNet_x0_5 --image cat.jpg
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -26,6 +28,8 @@ import numpy as np
 
 from ppcls_lite.system.processes import environment, toolkit_command
 
+HEAD = "connections  useful/s  of peak  median ms   99 % ms  of loaded  refused/s     cpu ms"
+
 
 @dataclass
 class Load:
@@ -35,6 +39,7 @@ class Load:
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)  # seconds, of status 200
+    processor: float = 0.0  # seconds that the service and its engine have used
 
     @property
     def rate(self) -> float:
@@ -49,7 +54,8 @@ class Load:
         share = self.rate / peak.rate
         return (
             f"{self.connections:11}  {self.rate:8.1f}  {share:7.0%}  {middle:9.1f}  "
-            f"{late:8.1f}  {late / calm_late:9.2f}  {refused / self.seconds:9.1f}"
+            f"{late:8.1f}  {late / calm_late:9.2f}  {refused / self.seconds:9.1f}  "
+            f"{1e3 * self.processor / max(1, self.statuses[200]):9.2f}"
         )
 
 
@@ -86,7 +92,20 @@ class _Client(asyncio.Protocol):
         self.transport.write(self._request)
 
 
-async def _post(port: int, body: bytes, load: Load, seconds: float) -> None:
+def processor_seconds(pid: int) -> float:
+    """What a process and its children have used; 0 where there is no /proc."""
+    tasks = Path(f"/proc/{pid}/task")
+    if not tasks.is_dir():
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = [
+        child for task in tasks.iterdir() for child in (task / "children").read_text().split()
+    ]
+    return used + sum(processor_seconds(int(child)) for child in children)
+
+
+async def _post(pid: int, port: int, body: bytes, load: Load, seconds: float) -> None:
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     loop = asyncio.get_running_loop()
     clients = [
@@ -100,17 +119,18 @@ async def _post(port: int, body: bytes, load: Load, seconds: float) -> None:
     await asyncio.sleep(min(1.0, seconds / 4))  # until the queue is full
     load.statuses.clear()
     load.latencies.clear()
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), processor_seconds(pid)
     await asyncio.sleep(seconds)
     load.seconds = time.perf_counter() - begun
+    load.processor = processor_seconds(pid) - used
     for transport, _ in clients:
         transport.abort()
 
 
-def measure(port: int, body: bytes, connections: int, seconds: float) -> Load:
+def measure(pid: int, port: int, body: bytes, connections: int, seconds: float) -> Load:
     """What so many connections see in some seconds."""
     load = Load(connections)
-    asyncio.run(_post(port, body, load, seconds))
+    asyncio.run(_post(pid, port, body, load, seconds))
     return load
 
 
@@ -133,14 +153,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         body = args.image.read_bytes()
         met = True
         try:
-            measure(port, body, 8, min(args.seconds, 2.0))  # warm-up
+            measure(process.pid, port, body, 8, min(args.seconds, 2.0))  # warm-up
             for _ in range(args.rounds):
                 loads = [
-                    measure(port, body, connections, args.seconds)
+                    measure(process.pid, port, body, connections, args.seconds)
                     for connections in (1, args.queue // 2, args.queue, 4 * args.queue)
                 ]
                 peak = max(loads, key=lambda load: load.rate)
-                print("connections  useful/s  of peak  median ms   99 % ms  of loaded  refused/s")
+                print(HEAD)
                 for load in loads:
                     print(load.row(peak, loads[2]))
                 late = [np.percentile(load.latencies, 99) for load in loads]

@@ -58,19 +58,26 @@ class Gate:
         self._seconds = (head_seconds, request_seconds)
         # Since when, the longest first: dicts keep the order of insertion.
         self._idle: dict[LimitedProtocol, float] = {}
+        self._receiving: dict[LimitedProtocol, float] = {}  # bodies
         self._busy: dict[LimitedProtocol, float] = {}
 
     @property
     def crowded(self) -> bool:
         """Whether connections are too scarce to let anybody wait for a refusal."""
-        return 2 * (len(self._idle) + len(self._busy)) > self.limit
+        return 2 * self._count > self.limit
+
+    @property
+    def _count(self) -> int:
+        return len(self._idle) + len(self._receiving) + len(self._busy)
 
     def enter(self, connection: LimitedProtocol) -> None:
-        """A new connection; at the limit, the longest idle one goes, or else this one."""
-        if len(self._idle) + len(self._busy) >= self.limit:
-            victim = next(iter(self._idle), connection)
+        """A new connection; at the limit, the longest idle one goes, or else the body that has
+        been arriving longest, or else this one."""
+        if self._count >= self.limit:
+            waiting = next(iter(self._idle), None)
+            victim = waiting or next(iter(self._receiving), connection)
             self.leave(victim)
-            victim.end(503, "busy: too many connections", tell=victim is connection)
+            victim.end(503, "busy: too many connections", tell=victim is not waiting)
         self.idle(connection)
 
     def idle(self, connection: LimitedProtocol) -> None:
@@ -78,6 +85,11 @@ class Gate:
         self.leave(connection)
         if not connection.transport.is_closing():
             self._idle[connection] = connection.loop.time()
+
+    def receiving(self, connection: LimitedProtocol) -> None:
+        """From now on a body arrives; how long it may take is the service's business."""
+        self.leave(connection)
+        self._receiving[connection] = connection.loop.time()
 
     def busy(self, connection: LimitedProtocol) -> None:
         """From now on a request is answered."""
@@ -87,11 +99,12 @@ class Gate:
     def leave(self, connection: LimitedProtocol) -> None:
         """It is closed."""
         self._idle.pop(connection, None)
+        self._receiving.pop(connection, None)
         self._busy.pop(connection, None)
 
     def sweep(self, now: float) -> None:
         """Close what has taken too long; to be called several times a second."""
-        for waiting, seconds in zip((self._idle, self._busy), self._seconds):
+        for waiting, seconds in zip((self._idle, self._busy), self._seconds, strict=True):
             for connection, since in list(waiting.items()):
                 if now - since < seconds:
                     break
@@ -155,16 +168,19 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unread = 0
         self._receiving = True
+        post = self.parser.get_method() == b"POST"
+        if post and self.parser.should_upgrade():  # the parser takes the body for another protocol
+            self.end(400, "no upgrade here: send plain HTTP/1.1", tell=True)
+            return
         if self._shed is not None:  # more requests in one piece: their answers keep the order
             self._answer_shed()
-        predicts = self.url == b"/predict" and self.parser.get_method() == b"POST"
-        if predicts and not self._answering:
+        if post and self.url == b"/predict" and not self._answering:
             refused = self._gate.refusal()
             if refused is not None:
                 self._shed_request(refused)
                 return
         super().on_headers_complete()
-        self._gate.busy(self)
+        self._gate.receiving(self)
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
@@ -174,6 +190,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unread = 0
         self._receiving = False
         super().on_message_complete()
+        if self._answering:
+            self._gate.busy(self)
         if self._shed is not None:
             self._shed.received = True
             self._shed_if_done()
@@ -187,7 +205,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What the parser refuses."""
-        self.end(400, "not a valid HTTP request")
+        self.end(400, "not a valid HTTP request", tell=True)
 
     def shutdown(self) -> None:
         """The service ends: close when what is at work is answered."""
@@ -211,7 +229,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return False
 
     def _unsupported_upgrade_warning(self) -> None:
-        """HTTP/2 and websockets are offered in vain; the request is answered as it is."""
+        """HTTP/2 and websockets are asked for in vain; a GET is answered as it is."""
 
     def _shed_request(self, refused: Refused) -> None:
         self._gate.count(refused.status)

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Iterator
 from types import TracebackType
 
-# Seconds before a refusal for lack of places is sent: who asks again at once would otherwise keep
-# the event loop busy with refusals.
-PAUSE = 0.5
+# Seconds before a refusal for lack of places is sent, as many as it then asks the client to wait:
+# whoever asks again at once would otherwise keep the event loop busy with refusals.
+PAUSE = 1.0
 
 
 class Refused(Exception):
@@ -26,7 +26,7 @@ class Refused(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.headers = {"Retry-After": "1"} if status in (429, 503) else {}
+        self.headers = {"Retry-After": f"{PAUSE:.0f}"} if status in (429, 503) else {}
 
 
 def as_json(message: str) -> bytes:

@@ -35,6 +35,8 @@ GRACE = 1.0  # seconds that open connections have for a last request
 _SLACK = 5  # seconds after the last request's own limit
 _CONNECTIONS = 1000
 _OTHER_FILES = 64
+# asyncio takes as many connections at once as its backlog says, before one can be turned away.
+_ACCEPTED, _BACKLOG = 16, 1024
 
 
 class Server(uvicorn.Server):
@@ -59,6 +61,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             http=partial(LimitedProtocol, self._gate),  # type: ignore[arg-type]
+            backlog=_ACCEPTED,
             ws="none",
             lifespan="on",
             timeout_graceful_shutdown=math.ceil(answer_seconds) + _SLACK,
@@ -83,6 +86,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(_BACKLOG)
         self._listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
