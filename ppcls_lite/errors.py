@@ -6,6 +6,8 @@ The command line prints a `UserError` as one message, without a traceback, and e
 
 from __future__ import annotations
 
+TRY_AGAIN = 75  # sysexits.h calls it EX_TEMPFAIL: try again later
+
 
 class UserError(ValueError):
     """A mistake in the user's input: data, files, arguments, environment."""
@@ -17,6 +19,12 @@ class ConfigError(UserError):
     """One or several mistakes in a YAML file or an override, found before any work starts."""
 
     exit_code = 2
+
+
+class TryAgainError(UserError):
+    """Nobody's mistake: a process was killed. The same command may well succeed."""
+
+    exit_code = TRY_AGAIN
 
 
 class ImageError(UserError):

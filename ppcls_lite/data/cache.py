@@ -1,15 +1,12 @@
 """Decoded images kept for later epochs: in memory that the workers share, or in a mapped file.
 
-Decoding is most of what reading a photograph costs; a data set whose pixels fit in memory or on the
-disk can be decoded once. Samples are the same bit by bit with and without a cache.
-
 A cache is one block: a head, a table with a row per image, and a place for the pixels of each. The
-places are known from the files' headers, so the size is known, and refused if there is no room,
-before training starts. Whoever first needs an image (any worker, any rank) fills its place, and
-marks the row last; two that do it at once write the same bytes. A row's check sum is compared the
-first time that a process reads it, so that what a crash left half written is decoded again. The
-name of a file in `cache_dir` holds a digest of all paths, sizes and times of change and of the
-decoder's version: where one of them differs, a new file takes the old one's place.
+sizes are known from the files' headers, so that a lack of room shows before training starts.
+Whoever first needs an image (any worker, any rank) fills its place, and marks the row last; two
+that do it at once write the same bytes. A row's check sum is compared the first time that a process
+reads it, so that what a crash left half written is decoded again. The name of a file in `cache_dir`
+holds a digest of all paths, sizes and times of change and of the decoder's version. Samples are the
+same bit by bit with and without a cache.
 Read before: datasets.py.
 """
 
@@ -89,16 +86,10 @@ class DecodedCache:
 def in_memory(paths: Sequence[str], taken: int = 0, copies: int = 1) -> DecodedCache:
     """A cache in memory for this process and the workers that it forks.
 
-    Args:
-        paths: the images, in the order of their indices.
-        taken: bytes that other caches of this run will need.
-        copies: processes on this machine that make the same one.
-
-    Raises:
-        UserError: less than that is free.
+    `taken`: bytes that other caches of this run will need; `copies`: processes on this machine that
+    make the same one. Raises UserError where less than that is free.
     """
-    sizes = [decoded_size(path) for path in paths]
-    fixed, total = _layout(sizes)
+    fixed, total = _layout(paths)
     _require_room(taken + total * copies, _free_memory(), "ram", "memory", len(paths))
     block = mmap.mmap(-1, total)
     block[: len(fixed)] = fixed
@@ -108,14 +99,8 @@ def in_memory(paths: Sequence[str], taken: int = 0, copies: int = 1) -> DecodedC
 def on_disk(paths: Sequence[str], folder: str | Path, name: str, backend: str) -> DecodedCache:
     """The cache file of these images in `folder`; ranks and later runs share it.
 
-    Args:
-        paths: the images, in the order of their indices.
-        folder: made if it does not exist.
-        name: what the file is called; older ones of this name are deleted.
-        backend: the decoder, "cv2" or "pil".
-
-    Raises:
-        UserError: no room on the disk, or the folder cannot be written.
+    The file begins with `name`, older ones of which are deleted; `backend` is the decoder, "cv2" or
+    "pil". Raises UserError where there is no room, or the folder cannot be written.
     """
     folder = Path(folder)
     path = folder / f"{name}-{_digest(paths, backend)}.decoded"
@@ -147,17 +132,17 @@ def decoded_size(path: str) -> int:
 
 def size_of(paths: Sequence[str]) -> int:
     """The bytes of a cache of these images."""
-    return _layout([decoded_size(path) for path in paths])[1]
+    return _layout(paths)[1]
 
 
-def _layout(sizes: Sequence[int]) -> tuple[bytes, int]:
-    """Head and table of an empty block for images of these sizes, and the block's whole size."""
-    rows = np.zeros(len(sizes), _ROW)
-    rows["size"] = sizes
+def _layout(paths: Sequence[str]) -> tuple[bytes, int]:
+    """Head and table of an empty block for these images, and the block's whole size."""
+    rows = np.zeros(len(paths), _ROW)
+    rows["size"] = [decoded_size(path) for path in paths]
     first = -(-(_HEAD + rows.nbytes) // _PAGE) * _PAGE
     ends = first + np.cumsum(rows["size"], dtype=np.uint64)
     rows["offset"] = ends - rows["size"]
-    total = int(ends[-1]) if len(sizes) else first
+    total = int(ends[-1]) if len(paths) else first
     return _head(rows, total) + rows.tobytes(), max(total, first)
 
 
@@ -173,15 +158,12 @@ def _is_whole(path: Path, count: int) -> bool:
         return False
     with path.open("rb") as file:
         head, table = file.read(_HEAD), file.read(count * _ROW.itemsize)
-    if len(table) < count * _ROW.itemsize:
-        return False
-    rows = np.frombuffer(table, _ROW)
-    size = path.stat().st_size
-    return head == _head(rows, size)
+    whole = len(table) == count * _ROW.itemsize
+    return whole and head == _head(np.frombuffer(table, _ROW), path.stat().st_size)
 
 
 def _create(path: Path, paths: Sequence[str]) -> None:
-    fixed, total = _layout([decoded_size(image) for image in paths])
+    fixed, total = _layout(paths)
     for old in path.parent.glob(f".{path.name}.*"):  # of a process that was killed here
         old.unlink()
     _require_room(total, shutil.disk_usage(path.parent).free, "disk", str(path.parent), len(paths))

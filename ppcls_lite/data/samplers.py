@@ -1,9 +1,8 @@
 """Which samples form which batch: the order of an epoch, cut into batches, shared among ranks.
 
-A sampler is a pure function of (seed, epoch): a run that stops in step 700 of epoch 12 asks for
-`batches(12, start_step=700)` and gets the batches that it missed. All ranks draw the same order
-and take neighbouring blocks of it, so that two ranks with 16 images see in each step what one
-rank with 32 sees. Multi-scale batches: Mehta et al., MobileViT (arXiv 2110.02178), section 3.2.
+A sampler is a pure function of (seed, epoch): a resumed run asks for `batches(12, start_step=700)`
+and gets the batches that it missed. All ranks draw the same order and take neighbouring blocks of
+it, so that two ranks with 16 images see in each step what one rank with 32 sees.
 Read next: loader.py.
 """
 
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,44 +28,31 @@ class SampleKey(NamedTuple):
     size: tuple[int, int] | None = None
 
 
-class Step(NamedTuple):
-    """Where a step begins in the epoch's order, and its images on each rank with their size."""
-
-    start: int
-    batch_size: int
-    size: tuple[int, int] | None
-
-
 class BatchSampler:
     """What the samplers share; a subclass draws the sizes of an epoch's steps (`_draw`)."""
 
+    seed: int
+    shuffle: bool
+    drop_last: bool
     batch_size: int  # images a step on one rank; the first scale's, where they differ
     changes_size: bool = False  # whether the keys have a `size` that differs from step to step
-
-    def __init__(self, seed: int, shuffle: bool, drop_last: bool) -> None:
-        self.seed = seed
-        self.shuffle = shuffle
-        self.drop_last = drop_last
-        self._steps: list[Step] | None = None
 
     def bind(
         self, length: int, num_replicas: int = 1, rank: int = 0, evaluation: bool = False
     ) -> BatchSampler:
         """Set the number of samples and this process's place among `num_replicas`; returns self.
 
-        Training fills the last step up with samples from the epoch's beginning until every rank
-        has equally many. An evaluation counts every sample exactly once, so the last step may
-        be smaller on some ranks, or missing.
+        Training fills the last step up with samples from the epoch's beginning, so that every rank
+        has equally many. An evaluation counts every sample exactly once, so the last step may be
+        smaller on some ranks, or missing.
         """
         if length < 1:
             raise UserError("the data set is empty: there is nothing to draw batches from")
-        if not 0 <= rank < num_replicas:
-            raise ValueError(f"rank {rank} is not one of {num_replicas} ranks")
         self.length, self.num_replicas, self.rank = length, num_replicas, rank
         self.evaluation = evaluation
-        steps, start = [], 0
+        steps, start = [], 0  # (where it begins in the epoch's order, images a rank, their size)
         for batch_size, size in self._draw(length / num_replicas):
-            steps.append(Step(start, batch_size, size))
+            steps.append((start, batch_size, size))
             start += batch_size * num_replicas
         if not steps:
             raise UserError(
@@ -73,7 +60,7 @@ class BatchSampler:
                 f"{self.batch_size} on each of {num_replicas} ranks; use a smaller batch or "
                 "drop_last: False"
             )
-        if evaluation and not len(self._share(np.arange(length), steps[-1])):
+        if evaluation and not len(self._share(np.arange(length), *steps[-1][:2])):
             steps.pop()  # the other ranks take what is left
         self._steps = steps
         return self
@@ -84,49 +71,37 @@ class BatchSampler:
 
     def __len__(self) -> int:
         """Steps an epoch on this rank: the same for every epoch."""
-        return len(self._bound())
+        return len(self._steps)
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[list[SampleKey]]:
         """The batches of an epoch on this rank, from `start_step` on."""
         order = np.arange(self.length)
         if self.shuffle:  # the last numbers keep this stream apart from those of the samples
             order = np.random.default_rng((self.seed, epoch, 0, 0, 1)).permutation(self.length)
-        for step in self._bound()[start_step:]:
-            yield [SampleKey(i, epoch, step.size) for i in self._share(order, step).tolist()]
+        for start, batch_size, size in self._steps[start_step:]:
+            share = self._share(order, start, batch_size)
+            yield [SampleKey(index, epoch, size) for index in share.tolist()]
 
-    def _share(self, order: np.ndarray, step: Step) -> np.ndarray:
+    def _share(self, order: np.ndarray, start: int, batch_size: int) -> np.ndarray:
         """This rank's part of a step."""
-        block = order[step.start : step.start + step.batch_size * self.num_replicas]
+        block = order[start : start + batch_size * self.num_replicas]
         missing = 0 if self.evaluation else -len(block) % self.num_replicas
         block = np.concatenate([block, np.resize(order, missing)])
         return np.array_split(block, self.num_replicas)[self.rank]
 
-    def _bound(self) -> list[Step]:
-        if self._steps is None:
-            raise RuntimeError("a sampler needs bind(length) before its first batch")
-        return self._steps
-
 
 @register("sampler")
+@dataclass(eq=False)
 class DistributedBatchSampler(BatchSampler):
     """Batches of one size; the sampler of a recipe that names none.
 
-    Args:
-        batch_size: images a step on each rank.
-        shuffle: a new order in every epoch.
-        drop_last: leave out the last, smaller batch.
-        seed: the order depends on it and on the epoch only.
+    `batch_size` counts on each rank; `drop_last` leaves out the last, smaller batch.
     """
 
-    def __init__(
-        self,
-        batch_size: PositiveInt,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        seed: NonNegativeInt = 0,
-    ) -> None:
-        super().__init__(seed, shuffle, drop_last)
-        self.batch_size = batch_size
+    batch_size: PositiveInt
+    shuffle: bool = False
+    drop_last: bool = False
+    seed: NonNegativeInt = 0
 
     def _draw(self, images: float) -> Iterator[tuple[int, None]]:
         steps = images / self.batch_size
@@ -135,50 +110,49 @@ class DistributedBatchSampler(BatchSampler):
 
 
 @register("sampler")
+@dataclass(eq=False)
 class MultiScaleSampler(BatchSampler):
     """Batches whose image size changes from step to step, with about equally many pixels each.
 
-    Which size a step has is drawn once from the seed: every epoch and every rank has the same
-    number of steps, and all ranks have the same size in a step.
+    Mehta et al., MobileViT (arXiv 2110.02178), section 3.2. Which size a step has is drawn once
+    from the seed: the same for every epoch and rank.
 
     Args:
         scales: sides of square images, or [width, height] pairs.
-        first_bs: images a step on each rank at the first scale; a batch of images with four
-            times the pixels has a quarter of it.
+        first_bs: images a step on each rank at the first scale; others in inverse proportion to
+            their pixels.
         divided_factor: sides are rounded down to a multiple of it (the network's stride).
         is_training: False takes the first scale only and keeps the list's order.
-        shuffle: a new order in every epoch (training only).
         drop_last: leave out the last batch where it is smaller than its size allows.
-        seed: the order and the sizes depend on it.
     """
+
+    scales: ScaledSizes
+    first_bs: PositiveInt
+    divided_factor: PositiveInt = 32
+    is_training: bool = True
+    shuffle: bool = True
+    drop_last: bool = False
+    seed: NonNegativeInt = 0
 
     changes_size = True
 
-    def __init__(
-        self,
-        scales: ScaledSizes,
-        first_bs: PositiveInt,
-        divided_factor: PositiveInt = 32,
-        is_training: bool = True,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        seed: NonNegativeInt = 0,
-    ) -> None:
-        super().__init__(seed, shuffle and is_training, drop_last)
-        sides = [tuple(s) if isinstance(s, (list, tuple)) else (s, s) for s in scales]
-        for scale, pair in zip(scales, sides):
-            if len(pair) != 2 or min(pair) < divided_factor:
+    def __post_init__(self) -> None:
+        self.shuffle = self.shuffle and self.is_training
+        sides = [tuple(s) if isinstance(s, (list, tuple)) else (s, s) for s in self.scales]
+        factor = self.divided_factor
+        for scale, pair in zip(self.scales, sides):
+            if len(pair) != 2 or min(pair) < factor:
                 raise UserError(
-                    f"scales: expected sides of at least divided_factor = {divided_factor} "
+                    f"scales: expected sides of at least divided_factor = {factor} "
                     f"or [width, height] pairs, found {scale}"
                 )
         if not sides:
             raise UserError("scales: expected at least one side length, found an empty list")
-        self.batch_size = first_bs
-        pixels = sides[0][0] * sides[0][1] * first_bs
-        self.choices = [(first_bs, (sides[0][1], sides[0][0]))]
-        if is_training:
-            rounded = [[s // divided_factor * divided_factor for s in pair] for pair in sides]
+        self.batch_size = self.first_bs
+        pixels = sides[0][0] * sides[0][1] * self.first_bs
+        self.choices = [(self.first_bs, (sides[0][1], sides[0][0]))]
+        if self.is_training:
+            rounded = [[s // factor * factor for s in pair] for pair in sides]
             self.choices = [(max(1, pixels // (w * h)), (h, w)) for w, h in rounded]
 
     def _draw(self, images: float) -> Iterator[tuple[int, tuple[int, int]]]:

@@ -1,6 +1,6 @@
 """Frozen teachers meet the training's data: their normalisation, and the cache of their logits.
 
-Read before: networks.py (how they are built). Read next: teacher_cache.py.
+Read before: ../recipe/networks.py (how they are built). Read next: teacher_cache.py.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ logger = logging.getLogger("ppcls_lite")
 def fix_views(settings: RecipeSettings, dataset: Any) -> None:
     """With `Global.teacher_cache`, let the epochs take turns among its views.
 
-    To be called before the loader is made. Raises ConfigError where what a teacher sees is not a
-    function of image and view.
+    Called before the loader is made. ConfigError where teachers see more than image and view.
     """
     run, section = settings.Global, settings.DataLoader.Train
     if not run.teacher_cache:

@@ -25,9 +25,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls_lite.engine import manifest
 from ppcls_lite.errors import UserError
-from ppcls_lite.system import files, safe_pickle
+from ppcls_lite.system import files, manifest, safe_pickle
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -65,7 +64,7 @@ def save(prefix: str | Path, state: Mapping[str, Any], previous: str | Path | No
         for file in opened.values():  # all of them, before the first takes its place
             files.sync(file)
         if previous is not None:
-            _keep(prefix, Path(previous))
+            keep(prefix, Path(previous))
     if "_raw.pdparams" not in contents:  # of a run with an average, before
         _with(prefix, "_raw.pdparams").unlink(missing_ok=True)
 
@@ -79,6 +78,8 @@ def load(prefix: str | Path) -> dict[str, Any]:
     path = _with(prefix, ".pdstate")
     if not path.exists():
         raise UserError(_not_there(prefix, path))
+    if not manifest.is_there(prefix):
+        logger.info(f"{path} has no {prefix.name}{manifest.SUFFIX}: it is read unchecked")
     damage = manifest.problem(prefix)
     if damage:
         raise UserError(
@@ -123,7 +124,7 @@ def load_newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def _newest_first(run_dir: Path) -> list[Path]:
     """`latest` and `previous`, then by the time of writing, which a changed clock may confuse."""
-    found = sorted(run_dir.glob("*.pdstate"), key=lambda p: p.stat().st_mtime, reverse=True)
+    found = sorted(run_dir.glob("*.pdstate"), key=lambda p: p.lstat().st_mtime, reverse=True)
     order = {"latest": 0, "previous": 1}
     return [_without_suffix(path) for path in sorted(found, key=lambda p: order.get(p.stem, 2))]
 
@@ -140,10 +141,10 @@ def remove_leftovers(run_dir: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _keep(prefix: Path, previous: Path) -> None:
-    """Let `previous` be what `prefix` is now: second names for the same files, where possible."""
+def keep(prefix: Path, other: Path) -> None:
+    """Let `other` be what `prefix` is now: second names for the same files, where possible."""
     for suffix in SUFFIXES:
-        source, target = _with(prefix, suffix), _with(previous, suffix)
+        source, target = _with(prefix, suffix), _with(other, suffix)
         if not source.exists():
             target.unlink(missing_ok=True)
         else:
@@ -160,6 +161,8 @@ def _with(prefix: Path, suffix: str) -> Path:
 
 
 def _not_there(prefix: Path, path: Path) -> str:
+    if path.is_symlink():
+        return f"{path} is a link to {path.readlink()}, which is not there"
     if _with(prefix, ".pdparams").exists():
         return (
             f"{path}: no such file. {prefix.name}.pdparams holds weights only and cannot resume a "

@@ -112,8 +112,8 @@ class _Lane(threading.Thread):
 class EngineProcess:
     """Runs what `make` returns in a child process; `run` may be called from several threads.
 
-    The engine's `name`, `precision`, `threads`, ... can be read here too.
-    A program that makes one needs the usual `if __name__ == "__main__":` around its main part.
+    The engine's `name`, `precision`, `threads`, ... can be read here too. A program that makes one
+    needs the usual `if __name__ == "__main__":` around its main part.
 
     Args:
         make: makes the engine; must be picklable, e.g. `functools.partial(PaddleEngine, folder)`.
@@ -306,8 +306,6 @@ def _ignore_signals() -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself if it is a user's, else a RuntimeError that names it: C++ errors of
-    engines do not travel between processes."""
-    return (
-        error if isinstance(error, UserError) else RuntimeError(f"{type(error).__name__}: {error}")
-    )
+    """A user's error itself; else a RuntimeError, because engines' C++ errors cannot travel."""
+    known = isinstance(error, UserError)
+    return error if known else RuntimeError(f"{type(error).__name__}: {error}")

@@ -1,6 +1,6 @@
 """What losses and metrics read from a batch, whichever of the accepted shapes it comes in.
 
-Read next: cross_entropy.py, multilabel.py, ../metrics/base.py.
+Read next: cross_entropy.py, ../metrics/base.py.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ def logits_of(outputs: Tensor | Mapping[str, Any]) -> Tensor:
 def output_of(outputs: Any, model: str, key: str | None = None) -> Tensor:
     """One output of one network of a distillation, in float32.
 
-    outputs: each network's outputs by its name, `{"Student": ..., "Teacher": ...}`; a network's
-    are logits, or a dict with `logits` and features by name. key: which of them; None for logits.
-    Raises UserError naming what there is instead.
+    outputs: by network, `{"Student": ..., "Teacher": ...}`, logits or a dict with `logits` and
+    features. key: which of them; None for logits. Raises UserError naming what there is instead.
     """
     if not isinstance(outputs, Mapping) or model not in outputs:
         found = f"there are {_listed(outputs)}" if isinstance(outputs, Mapping) else "there is one"
@@ -57,7 +56,7 @@ def is_soft(label: Tensor, class_num: int) -> bool:
 def class_distribution(label: Tensor, class_num: int) -> Tensor:
     """Targets (N, C) float32: class ids (N,) or (N, 1) become one-hot, soft labels stay.
 
-    An image without label (class id -1) gets a row of zeros. Raises UserError for any other shape.
+    An image without label (class id -1) gets a row of zeros. UserError for any other shape.
     """
     if is_soft(label, class_num):
         return label.astype(paddle.float32)
@@ -72,10 +71,7 @@ def class_distribution(label: Tensor, class_num: int) -> Tensor:
 
 
 def known_ids(label: Tensor) -> tuple[Tensor, Tensor]:
-    """Class ids (N,) int64 of labels (N,) or (N, 1), and which are known: 1 or 0 (N,) float32.
-
-    An image without label has class id -1 in the batch; here 0, and 0 in the second tensor.
-    """
+    """Class ids (N,) int64, 0 where there is none, and which are known: 1 or 0 (N,) float32."""
     ids = label.flatten().astype(paddle.int64)  # (N,)
     return ids.clip(min=0), (ids >= 0).astype(paddle.float32)
 
@@ -87,16 +83,11 @@ def count_labels(label: Tensor) -> Tensor:
     return known_ids(label)[1].sum()
 
 
-def mean_over(values: Tensor, known: Tensor) -> Tensor:
-    """The mean of `values` (N,) where `known` (N,) is 1; 0 where nothing is known."""
-    return (values * known).sum() / known.sum().clip(min=1.0)
-
-
 def frequency_factor(label: Tensor) -> Tensor:
     """How much each attribute of each image counts (N, C): rare answers more, unknown ones 0.
 
-    exp(1 - r) where an attribute of frequency r is present, exp(r) where it is absent. `label`
-    is (N, 2, C) with the frequencies in the second row; raises UserError for any other shape.
+    exp(1 - r) where an attribute of frequency r is present, exp(r) where it is absent. `label` is
+    (N, 2, C) with the frequencies in the second row; UserError for any other shape.
     """
     if label.ndim != 3 or label.shape[1] != 2:
         raise UserError(
@@ -112,7 +103,7 @@ def attributes_of(label: Tensor) -> Tensor:
     """Multi-hot targets (N, C) float32 of a multi-label batch: 1, 0, or -1 for unknown.
 
     `label` is (N, C), (N, 1, C), or (N, 2, C) with the attributes' frequencies as second row
-    (`MultiLabelDataset` with `label_ratio: true`). Raises UserError for any other shape.
+    (`MultiLabelDataset` with `label_ratio: true`). UserError for any other shape.
     """
     if label.ndim == 3 and label.shape[1] in (1, 2):
         label = label[:, 0]  # (N, C)

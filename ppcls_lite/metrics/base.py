@@ -1,8 +1,8 @@
 """The contract of a metric, and the two ways of collecting: adding counts, or keeping scores.
 
-What was collected is the metric's *state*, a dict of arrays. The states of several processes,
-or of several parts of a data set, merge into the state of the whole, so that a score depends
-neither on the number of cards nor on the batch size. Read next: topk.py, confusion.py.
+What was collected is the metric's *state*, a dict of arrays. The states of several processes or
+parts of a data set merge into that of the whole, so that a score depends neither on the number of
+cards nor on the batch size. Read next: topk.py, confusion.py.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ Outputs = Tensor | Mapping[str, Any]  # logits (N, C), or a dict with them under
 class Metric(ABC):
     """One or several named scores; the first of them is the main one.
 
-    higher_is_better: which of two main scores is the better one.
-    reports: whether `report` writes anything.
+    `higher_is_better` is of the main score; `reports`: whether `report` writes anything.
     """
 
     higher_is_better: bool = True
     reports: bool = False
 
     def __init__(self) -> None:
-        self._seen: dict[str, Any] = {}
+        self.reset()
+
+    __post_init__ = __init__  # of the metrics that are dataclasses
 
     def reset(self) -> None:
         """Forget everything."""
-        self._seen = {}
+        self._seen: dict[str, Any] = {}
 
     def update(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         """Take in one batch: the network's outputs and `batch["label"]`."""
@@ -51,10 +52,7 @@ class Metric(ABC):
         self._seen = dict(state)
 
     def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
-        """Write tables and pictures of what was taken in into `folder`; returns the files.
-
-        names: of the classes, where they have some.
-        """
+        """Write tables and pictures into `folder`, with the classes' names; returns the files."""
         return []
 
     def of_network(self, network: str) -> Metric | None:
@@ -107,8 +105,7 @@ class ScoringMetric(Metric):
             self._seen.setdefault(name, []).append(np.asarray(value))
 
     def load_state(self, state: State) -> None:
-        self.reset()
-        self.append(**state)
+        self.merge([state])
 
     def state(self) -> State:
         return {name: np.concatenate(parts) for name, parts in self._seen.items()}
@@ -117,3 +114,34 @@ class ScoringMetric(Metric):
         self.reset()
         for state in states:
             self.append(**state)
+
+
+class OfNetwork(Metric):
+    """`metric` of the outputs of `network` in a distillation, shown as `Teacher_top1`."""
+
+    def __init__(self, metric: Metric, network: str) -> None:
+        self.metric, self.network = metric, network
+        self.higher_is_better = metric.higher_is_better
+
+    def reset(self) -> None:
+        self.metric.reset()
+
+    def update(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> None:
+        self.metric.update(outputs[self.network], batch)
+
+    collect = update
+
+    def result(self) -> dict[str, float]:
+        return {f"{self.network}_{name}": score for name, score in self.metric.result().items()}
+
+    def compute(self, state: State) -> dict[str, float]:
+        return {f"{self.network}_{n}": score for n, score in self.metric.compute(state).items()}
+
+    def state(self) -> State:
+        return self.metric.state()
+
+    def load_state(self, state: State) -> None:
+        self.metric.load_state(state)
+
+    def merge(self, states: Iterable[State]) -> None:
+        self.metric.merge(states)

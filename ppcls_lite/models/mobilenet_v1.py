@@ -10,7 +10,7 @@ from paddle.nn.initializer import KaimingNormal
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat
-from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.layers import ConvBN
 
 # (output channels at scale 1, stride) of the blocks, stage by stage.
@@ -27,9 +27,8 @@ class DepthwiseSeparable(nn.Layer):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.depthwise_conv = ConvBN(
-            in_channels, in_channels, 3, stride, groups=in_channels, kaiming=True
-        )
+        size = (in_channels, in_channels, 3, stride)
+        self.depthwise_conv = ConvBN(*size, groups=in_channels, kaiming=True)
         self.pointwise_conv = ConvBN(in_channels, out_channels, 1, kaiming=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,12 +72,4 @@ class MobileNetV1(Backbone):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.conv(x)  # (N, C, H / 2, W / 2)
-        features = []
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i in self._stage_ends:
-                features.append(x)
-        return features
-
-    def forward_head(self, feature: Tensor) -> Tensor:
-        return self.fc(self.avg_pool(feature).flatten(1))  # (N, class_num)
+        return outputs_at(self._stage_ends, self.blocks, x)

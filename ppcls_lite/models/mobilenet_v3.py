@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
-from ppcls_lite.models.backbone import ExpandHeadBackbone
+from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
 
 
@@ -75,12 +75,8 @@ class InvertedResidual(nn.Layer):
     def __init__(self, in_channels: int, hidden: int, out_channels: int, row: _Row) -> None:
         super().__init__()
         self.expand_conv = ConvBN(in_channels, hidden, 1, act=row.act, bn_decay=False)
-        self.bottleneck_conv = ConvBN(
-            *(hidden, hidden, row.kernel_size, row.stride),
-            groups=hidden,
-            act=row.act,
-            bn_decay=False,
-        )
+        size = (hidden, hidden, row.kernel_size, row.stride)
+        self.bottleneck_conv = ConvBN(*size, groups=hidden, act=row.act, bn_decay=False)
         self.mid_se = SqueezeExcitation(hidden, gate=_gate) if row.use_se else None
         self.linear_conv = ConvBN(hidden, out_channels, 1, act=None, bn_decay=False)
         self._shortcut = row.stride == 1 and in_channels == out_channels
@@ -140,12 +136,7 @@ class MobileNetV3(ExpandHeadBackbone):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.conv(x)  # (N, C, H / 2, W / 2)
-        features = []
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i in self._stage_ends:
-                features.append(x)
-        return features
+        return outputs_at(self._stage_ends, self.blocks, x)
 
     def forward_head(self, feature: Tensor) -> Tensor:
         return super().forward_head(self.last_second_conv(feature))  # (N, class_num)

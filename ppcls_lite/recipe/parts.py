@@ -21,7 +21,7 @@ from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.loader import Loader
-from ppcls_lite.data.transforms.shape import shape_of
+from ppcls_lite.data.transforms.compose import shape_of
 from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
@@ -35,7 +35,7 @@ from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.kernels.native import threads
-from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.recipe.networks import load_inside, shipped
 from ppcls_lite.report.pictures import RunPictures
 

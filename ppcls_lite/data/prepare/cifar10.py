@@ -1,8 +1,7 @@
 """CIFAR-10 from its binary archive to PNG files in class folders: `prepare_data.py cifar10`.
 
-Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; the archive is the
-"binary version" of https://www.cs.toronto.edu/~kriz/cifar.html. A record is one byte of label,
-then 1,024 bytes each of red, green and blue. Read before: cli.py.
+Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images". A record is one byte of
+label, then 1,024 bytes each of red, green and blue.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ppcls_lite.data.image_list import write_lines
 from ppcls_lite.errors import UserError
 
 CLASSES = (
@@ -28,10 +28,8 @@ RECORD = 1 + 3 * EDGE * EDGE  # bytes
 def prepare_cifar10(archive: str, output: str, train: int | None, test: int | None) -> None:
     """Write `output`/train, test (a folder per class), train_list.txt, test_list.txt, labels.txt.
 
-    `train` and `test` limit the images of each class to the first so many; None: all.
-
-    Raises:
-        UserError: the archive is missing or not what it should be.
+    `train` and `test` limit the images of each class to the first so many; None: all. Raises
+    UserError where the archive is missing or not what it should be.
     """
     root = Path(output)
     for split, most in (("train", train), ("test", test)):
@@ -46,11 +44,10 @@ def prepare_cifar10(archive: str, output: str, train: int | None, test: int | No
             count[name] += 1
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(cv2.imencode(".png", image[:, :, ::-1])[1].tobytes())
-            lines.append(f"{path} {label}\n")
-        (root / f"{split}_list.txt").write_text("".join(lines), encoding="utf-8", newline="\n")
+            lines.append(f"{path} {label}")
+        write_lines(root / f"{split}_list.txt", lines)
         print(f"{root / f'{split}_list.txt'}: {len(lines):,} images of {len(CLASSES)} classes")
-    names = "".join(f"{i} {name}\n" for i, name in enumerate(CLASSES))
-    (root / "labels.txt").write_text(names, encoding="utf-8", newline="\n")
+    write_lines(root / "labels.txt", [f"{i} {name}" for i, name in enumerate(CLASSES)])
     print("next: docs/pulc.md derives two tasks from it")
 
 

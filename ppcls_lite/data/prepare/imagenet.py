@@ -1,8 +1,7 @@
 """Lists for ImageNet-1k (ILSVRC2012) as its archives unpack; the images are not moved.
 
-Class ids are the ranks of the sorted WordNet ids (n01440764 is 0), as in PaddleClas. The
-validation images may lie in class folders, or flat with their classes in the devkit or in the
-LOC_val_solution.csv of the Kaggle edition. Read before: cli.py.
+Class ids are the ranks of the sorted WordNet ids, as in PaddleClas. The validation images may lie
+in class folders, or flat with their classes in the devkit or in Kaggle's LOC_val_solution.csv.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import csv
 from pathlib import Path
 
 from ppcls_lite.data.files import class_folders, images_in, is_image_name
+from ppcls_lite.data.image_list import write_lines
 from ppcls_lite.errors import UserError
 
 TRUTH = Path("data", "ILSVRC2012_validation_ground_truth.txt")
@@ -20,9 +20,8 @@ LAYOUT = "expected <folder>/train/n01440764/*.JPEG and <folder>/val, from https:
 def prepare_imagenet(folder: str, devkit: str | None = None) -> None:
     """Write `train_list.txt` and `val_list.txt` into `folder`.
 
-    Raises:
-        UserError: the folder does not look like ImageNet, or nothing says which class a
-            validation image has.
+    Raises UserError where it does not look like ImageNet, or nothing says which class a validation
+    image has.
     """
     root = Path(folder)
     if not (root / "train").is_dir() or not (root / "val").is_dir():
@@ -40,8 +39,8 @@ def prepare_imagenet(folder: str, devkit: str | None = None) -> None:
         val = _lines(root, "val", classes)
     else:
         val = _flat(root, classes, devkit)
-    for name, lines in (("train_list.txt", train), ("val_list.txt", val)):
-        (root / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_lines(root / "train_list.txt", train)
+    write_lines(root / "val_list.txt", val)
     print(
         f"{len(classes):,} classes, {len(train):,} images for training, {len(val):,} for "
         f"validation; wrote {root / 'train_list.txt'} and val_list.txt there"

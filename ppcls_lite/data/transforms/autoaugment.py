@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -38,14 +39,17 @@ _OPTIONS = {"rand": ("m", "n", "w", "mstd", "inc"), "augmix": ("m", "w", "d", "a
 
 
 @register("transform")
+@dataclass
 class AutoAugment:
     """One of the 25 pairs of operations that AutoAugment found for ImageNet, at random.
 
     `fillcolor` fills what a shear, translation or rotation uncovers. Rotations go either way.
     """
 
-    def __init__(self, fillcolor: list[NonNegativeInt] = (128, 128, 128)) -> None:
-        self.fill = colour(fillcolor, "AutoAugment: fillcolor")
+    fillcolor: list[NonNegativeInt] = (128, 128, 128)
+
+    def __post_init__(self) -> None:
+        self.fill = colour(self.fillcolor, "AutoAugment: fillcolor")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         for name, prob, level in policies.IMAGENET[rng.integers(len(policies.IMAGENET))]:
@@ -56,30 +60,29 @@ class AutoAugment:
 
 
 @register("transform")
+@dataclass
 class RandAugment:
     """`num_layers` operations drawn from fourteen, all at the same `magnitude` (0 to 10)."""
 
-    def __init__(
-        self,
-        num_layers: PositiveInt = 2,
-        magnitude: NonNegativeFloat = 5.0,
-        fillcolor: list[NonNegativeInt] = (128, 128, 128),
-    ) -> None:
-        if magnitude > _MAX:
-            raise UserError(f"RandAugment: magnitude is {magnitude:g}; expected 0 to {_MAX:g}")
-        self.num_layers = num_layers
-        self.strength = magnitude / _MAX
-        self.fill = colour(fillcolor, "RandAugment: fillcolor")
+    num_layers: PositiveInt = 2
+    magnitude: NonNegativeFloat = 5.0
+    fillcolor: list[NonNegativeInt] = (128, 128, 128)
+
+    def __post_init__(self) -> None:
+        if self.magnitude > _MAX:
+            raise UserError(f"RandAugment: magnitude is {self.magnitude:g}; expected 0 to {_MAX:g}")
+        self.fill = colour(self.fillcolor, "RandAugment: fillcolor")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         for choice in rng.integers(len(policies.RANDAUGMENT), size=self.num_layers):
             name = policies.RANDAUGMENT[choice]
-            value = augment_ops.RANDAUGMENT.value(name, self.strength, rng)
+            value = augment_ops.RANDAUGMENT.value(name, self.magnitude / _MAX, rng)
             sample = apply(sample, name, value, None, self.fill)
         return sample
 
 
 @register("transform")
+@dataclass
 class TimmAutoAugment:
     """The timm library's augmentations, applied with probability `prob`.
 
@@ -94,23 +97,18 @@ class TimmAutoAugment:
     - all: `mstd` is the standard deviation of the magnitude from image to image (0)
 
     `interpolation` is for shear, translation and rotation ("random" draws bilinear or bicubic);
-    what they uncover gets the colour `mean` (0 to 1). `img_size` is accepted but changes nothing:
-    translations are relative to the image.
+    what they uncover gets the colour `mean` (0 to 1). `img_size` changes nothing.
     """
 
-    def __init__(
-        self,
-        prob: Probability = 1.0,
-        config_str: str = "rand-m9-mstd0.5-inc1",
-        interpolation: Literal["nearest", "bilinear", "bicubic", "random"] = "bicubic",
-        img_size: ScaledSize = 224,
-        mean: list[Probability] = (0.485, 0.456, 0.406),
-    ) -> None:
-        del img_size
-        self.prob = prob
-        self.kind, self.options = _parse(config_str)
-        self.interpolation = interpolation
-        self.fill = tuple(round(255 * c) for c in colour(mean, "TimmAutoAugment: mean"))
+    prob: Probability = 1.0
+    config_str: str = "rand-m9-mstd0.5-inc1"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "random"] = "bicubic"
+    img_size: ScaledSize = 224
+    mean: list[Probability] = (0.485, 0.456, 0.406)
+
+    def __post_init__(self) -> None:
+        self.kind, self.options = _parse(self.config_str)
+        self.fill = tuple(round(255 * c) for c in colour(self.mean, "TimmAutoAugment: mean"))
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.prob:
@@ -129,8 +127,8 @@ class TimmAutoAugment:
     def _rand(self, sample: Sample, rng: np.random.Generator) -> Sample:
         get = self.options.get
         scale = augment_ops.TIMM_INCREASING if get("inc") else augment_ops.TIMM
-        count, weighted = int(get("n", 2)), "w" in self.options
-        if weighted:
+        count = int(get("n", 2))
+        if "w" in self.options:
             weights = np.array(list(policies.RAND_WEIGHTS.values()))
             chosen = rng.choice(len(weights), count, replace=False, p=weights / weights.sum())
         else:
@@ -172,11 +170,7 @@ class TimmAutoAugment:
 
 
 def _parse(text: str) -> tuple[str, dict[str, float]]:
-    """The kind and the options of a configuration string.
-
-    Raises:
-        UserError: an unknown kind or option, or a value out of range.
-    """
+    """The kind and the options; UserError for one that is unknown, or a value out of range."""
     kind, *sections = text.split("-")
     known = _OPTIONS.get(kind, ("mstd",))
     if kind not in _OPTIONS and kind not in _POLICIES:
@@ -193,11 +187,6 @@ def _parse(text: str) -> tuple[str, dict[str, float]]:
                 f"{', '.join(known)}, each followed by a number"
             )
         options[found[1]] = float(found[2])
-    _check_ranges(text, kind, options)
-    return kind, options
-
-
-def _check_ranges(text: str, kind: str, options: dict[str, float]) -> None:
     weights = sum(weight > 0 for weight in policies.RAND_WEIGHTS.values())
     limits: dict[str, Sequence[float]] = {"m": (0, _MAX), "n": (1, weights), "d": (1, 100)}
     limits |= {"a": (1e-3, 1e3), "w": (0, 0) if kind == "rand" else (1, 100)}
@@ -208,3 +197,4 @@ def _check_ranges(text: str, kind: str, options: dict[str, float]) -> None:
                 f"TimmAutoAugment: config_str {text!r}: {name} is {value:g}; "
                 f"expected {low:g} to {high:g}"
             )
+    return kind, options

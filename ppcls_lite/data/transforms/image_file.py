@@ -1,19 +1,17 @@
 """Image files to RGB arrays: which kinds are accepted, and how each one is turned into 8-bit RGB.
 
-The kinds, each on purpose: grayscale is repeated three times; palettes are expanded; 16-bit
-samples keep their high byte; CMYK and YCCK JPEGs are converted by the decoder; transparency is
-composited on white (an image's colour under transparent pixels is arbitrary, often black); the
-EXIF orientation is applied; of an animation the first frame counts. Except for transparency, which
-`cv2.imdecode` drops, this is what the reference toolkit's cv2 path gives.
-
-A truncated file is an error, recognised by the format's own end mark before anything is decoded:
-decoders differ, and some return the half image. Read next: decode.py.
+Grayscale is repeated three times; palettes are expanded; 16-bit samples keep their high byte; CMYK
+and YCCK JPEGs are converted by the decoder; transparency is composited on white (other than
+`cv2.imdecode`, which drops it: the colour below is arbitrary, often black); the EXIF orientation is
+applied; of an animation the first frame counts. A truncated file is an error, recognised by the
+format's own end mark: some decoders return the half image. Read next: decode.py.
 """
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -26,6 +24,7 @@ JPEG, PNG, RIFF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_LARGE = 1 << 20  # bytes; zlib makes at most 1032 times as many of them
+_SCAN = 0xDA
 _JPEG_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))  # these carry no length
 _NO_ALPHA = (JPEG, b"BM")  # formats without transparency, the common case first
 _READ = {  # divisor of the size -> how OpenCV reads; with RGB, "grayscale" only gives the size
@@ -40,11 +39,7 @@ _ADVICE = "copy the file again or remove it from the list"
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file; any file name works on any platform because Python opens it.
-
-    Raises:
-        ImageError: the file is missing, unreadable or empty.
-    """
+    """The bytes of a file; ImageError where it is missing, unreadable or empty."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -57,11 +52,9 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 def decode_rgb(data: bytes, name: str, backend: str = "cv2", reduced: int = 1) -> np.ndarray:
     """Decode an image file's bytes into an (H, W, 3) uint8 RGB array.
 
-    `name` is what the error message calls the image; `backend` is "cv2" or "pil". `reduced` 2, 4
-    or 8 divides the size of a JPEG (rounded up), with "cv2" only.
-
-    Raises:
-        ImageError: truncated, corrupt, too large or not an image.
+    `name` is what an ImageError calls it where it is truncated, corrupt, too large or no image;
+    `backend` is "cv2" or "pil". `reduced` 2, 4 or 8 divides the size of a JPEG (rounded up), with
+    "cv2" only.
     """
     _check_complete(data, name)
     if backend == "pil" or _needs_pillow(data):
@@ -78,10 +71,8 @@ def decode_rgb(data: bytes, name: str, backend: str = "cv2", reduced: int = 1) -
 def array_to_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:
     """An (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA array as (H, W, 3) uint8 RGB.
 
-    uint16 keeps its high byte. An RGB uint8 array is returned as it is, not copied.
-
-    Raises:
-        UserError: another shape or another type of number.
+    uint16 keeps its high byte. An RGB uint8 array is returned as it is, not copied. UserError for
+    another shape or type.
     """
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
@@ -104,8 +95,8 @@ def array_to_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:
 def _check_complete(data: bytes, name: str) -> None:
     if data.startswith(JPEG):
         # The last end mark must lie behind the first scan: a thumbnail in the header has its own.
-        # Bytes after it are common (cameras append previews) and harmless.
-        scan = _start_of_scan(data)
+        # Bytes after it (cameras append previews) are harmless.
+        scan = next((place for place, marker in _segments(data) if marker == _SCAN), None)
         if scan is None or data.rfind(_JPEG_END) < scan:
             raise ImageError(f"{name}: truncated JPEG ({len(data)} bytes, no end mark); {_ADVICE}")
     elif data.startswith(PNG):
@@ -117,34 +108,24 @@ def _check_complete(data: bytes, name: str) -> None:
             raise ImageError(f"{name}: truncated WebP ({len(data)} of {size} bytes); {_ADVICE}")
 
 
-def _start_of_scan(data: bytes) -> int | None:
-    """The position of a JPEG's first scan; `None` if the file ends before it."""
-    position, size = 2, len(data)
-    while position + 3 < size:
-        if data[position] != 0xFF:
-            return position  # not a segment: let the decoder judge
-        marker = data[position + 1]
-        if marker == 0xDA:
-            return position
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Position and marker of a JPEG's segments up to its first scan, or to what is no segment."""
+    position, marker = 2, 0
+    while position + 3 < len(data) and marker != _SCAN:
+        marker = data[position + 1] if data[position] == 0xFF else _SCAN
         if marker == 0xFF:  # fill byte
             position += 1
         elif marker in _JPEG_BARE_MARKERS:
             position += 2
         else:
-            position += 2 + (data[position + 2] << 8 | data[position + 3])
-    return None
+            yield position, marker
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) of a JPEG as it is decoded, from its header; None for any other file."""
-    if not data.startswith(JPEG):
-        return None
-    position, turned = 2, False
-    while position + 9 < len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF or marker in _JPEG_BARE_MARKERS:
-            position += 1 if marker == 0xFF else 2
-            continue
+    turned = False
+    for position, marker in _segments(data) if data.startswith(JPEG) else ():
         if marker == 0xE1 and data.startswith(_EXIF, position + 4):
             turned = _is_turned(data)
         if marker in _FRAMES:
@@ -153,7 +134,6 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
             if not (width and height):  # rare files give the height after the picture
                 return None
             return (height, width) if turned else (width, height)
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return None
 
 

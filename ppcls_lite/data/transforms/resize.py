@@ -7,6 +7,7 @@ Lists of two numbers follow the reference toolkit: [width, height] in `ResizeIma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -39,24 +40,24 @@ PIL: Mapping[str, Image.Resampling] = {
 RANDOM = ("bilinear", "bicubic")  # what "random" draws from
 
 
+@dataclass
 class Resizer:
     """Resizes arrays by one backend and one interpolation; `None` is bilinear.
 
-    The backends differ when shrinking: Pillow averages over the pixels that fall together, OpenCV
-    only does so for "area". "random" draws bilinear or bicubic anew for every image.
-
-    Raises:
-        UserError: an interpolation that the backend does not have.
+    When shrinking, Pillow averages over the pixels that fall together, OpenCV only for "area".
+    "random" draws bilinear or bicubic for every image. UserError for an unknown interpolation.
     """
 
-    def __init__(self, interpolation: str | None, backend: str) -> None:
-        self.backend = backend
-        self.interpolation = interpolation or "bilinear"
-        known = CV2 if backend == "cv2" else PIL
+    interpolation: str | None
+    backend: str
+
+    def __post_init__(self) -> None:
+        self.interpolation = self.interpolation or "bilinear"
+        known = CV2 if self.backend == "cv2" else PIL
         if self.interpolation not in known and self.interpolation != "random":
             raise UserError(
-                f"interpolation {interpolation!r} does not exist for backend {backend!r}; "
-                f"expected one of {', '.join([*known, 'random'])}"
+                f"interpolation {self.interpolation!r} does not exist for backend "
+                f"{self.backend!r}; expected one of {', '.join([*known, 'random'])}"
             )
 
     def __call__(self, image: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
@@ -80,33 +81,31 @@ def width_height(size: int | Sequence[int], where: str) -> tuple[int, int]:
 
 
 @register("transform")
+@dataclass
 class ResizeImage:
     """Resize to `size` (a number or [width, height]), or the short edge to `resize_short`.
 
-    `resize_short` wins if both are given and keeps the aspect ratio, rounding the long edge.
-    A multi-scale sample's own `size` (height, width) replaces the `size` of the recipe.
-    `return_numpy` has no effect: images are arrays everywhere.
+    `resize_short` wins if both are given and keeps the aspect ratio, rounding the long edge. A
+    multi-scale sample's own `size` (height, width) replaces `size`.
     """
 
     follows_size = True
 
-    def __init__(
-        self,
-        size: ImageSize | None = None,
-        resize_short: ScaledInt | None = None,
-        interpolation: Literal[
-            "nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"
-        ]
-        | None = None,
-        backend: Literal["cv2", "pil"] = "cv2",
-        return_numpy: Ignored = True,
-    ) -> None:
-        del return_numpy
-        if size is None and resize_short is None:
+    size: ImageSize | None = None
+    resize_short: ScaledInt | None = None
+    interpolation: (
+        Literal["nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"]
+        | None
+    ) = None
+    backend: Literal["cv2", "pil"] = "cv2"
+    return_numpy: Ignored = True
+
+    def __post_init__(self) -> None:
+        if self.size is None and self.resize_short is None:
             raise UserError("ResizeImage: give 'size' or 'resize_short'")
-        self.resize_short = resize_short
-        self.size = None if size is None else width_height(size, "ResizeImage")
-        self.resizer = Resizer(interpolation, backend)
+        if self.size is not None:
+            self.size = width_height(self.size, "ResizeImage")
+        self.resizer = Resizer(self.interpolation, self.backend)
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         if self.resize_short is not None:
@@ -132,10 +131,8 @@ class Resize:
         ] = "bilinear",
         backend: Literal["cv2", "pil"] = "cv2",
     ) -> None:
-        if isinstance(size, int):
-            self.operation = ResizeImage(None, size, interpolation, backend)
-        else:
-            self.operation = ResizeImage(list(size)[::-1], None, interpolation, backend)
+        edges = (None, size) if isinstance(size, int) else (list(size)[::-1], None)
+        self.operation = ResizeImage(*edges, interpolation, backend)
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         return self.operation(sample, rng)

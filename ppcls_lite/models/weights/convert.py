@@ -37,8 +37,7 @@ def write_safetensors(path: str | Path, state: dict[str, np.ndarray]) -> None:
     require("safetensors")
     from safetensors.numpy import save
 
-    data = save({k: np.ascontiguousarray(v) for k, v in state.items()})
-    write_bytes(path, data)
+    write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in state.items()}))
 
 
 def convert(source: str | Path, target: str | Path, arch: str | None = None) -> int:
@@ -46,7 +45,6 @@ def convert(source: str | Path, target: str | Path, arch: str | None = None) -> 
 
     source: `.pdparams` (may be left out), `.safetensors` or `.onnx`; the last needs `arch`, the
     zoo name of the PP-LCNet it was exported from. target: `.pdparams` or `.safetensors`.
-    Raises `UserError` for other suffixes and for whatever reading or writing finds.
     """
     source, target = Path(source), Path(target)
     if target.suffix not in (".pdparams", ".safetensors"):
