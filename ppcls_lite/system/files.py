@@ -115,9 +115,13 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
     whatever it holds). If the block fails or is interrupted, `out_dir` is what it was before.
 
     Raises:
-        UserError: `out_dir` is a file, holds other files, or cannot be written.
+        UserError: `out_dir` is a file or a mount point, holds other files, or cannot be written.
     """
     target = out_dir.resolve()
+    if _is_mount_point(target):
+        raise UserError(
+            f"{out_dir}: is a mount point, which cannot be replaced as a whole; name a folder in it"
+        )
     others: list[str] = []
     if own_files is not None and target.is_dir():
         others = sorted({p.name for p in target.iterdir()} - set(own_files))
@@ -129,8 +133,8 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
         room = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise UserError(f"{out_dir}: cannot be written: {error.strerror}") from error
+    fresh, old = room / "new", room / "old"
     try:
-        fresh, old = room / "new", room / "old"
         fresh.mkdir()
         yield fresh
         for path in fresh.rglob("*"):
@@ -139,14 +143,16 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
                     os.fsync(file.fileno())
         if target.exists():
             target.rename(old)
-        try:
-            fresh.rename(target)
-        except OSError:
-            if old.exists() and not target.exists():
-                old.rename(target)
-            raise
+        fresh.rename(target)
         _sync_folder(target.parent)
-    finally:
+    except OSError as error:
+        raise UserError(
+            f"{out_dir} could not be written: {error}. Free disk space or choose another folder; "
+            "an earlier folder of that name is untouched"
+        ) from error
+    finally:  # an error or an interrupt may come between the two renames
+        if old.exists() and not target.exists():
+            old.rename(target)  # if this fails, the old folder stays where it is
         shutil.rmtree(room, ignore_errors=True)
 
 
@@ -169,6 +175,27 @@ def make_own(folder: Path) -> None:
             f"{folder}: {found}, so that its content cannot be trusted; name a folder of your own "
             f"for this cache, for example {folder / 'NAME'}"
         )
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths, which need not exist, lead to one file: by links or other spellings."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()
+
+
+def _is_mount_point(folder: Path) -> bool:
+    """Also of a folder of the same disk, which has the same device number."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return os.path.ismount(folder)
+    places = {line.split()[4] for line in lines}
+    name = str(folder)
+    for letter in "\\ \t\n":  # as the kernel writes them
+        name = name.replace(letter, f"\\{ord(letter):03o}")
+    return name in places
 
 
 @contextlib.contextmanager
