@@ -123,7 +123,7 @@ def cases(folder: Path) -> list[Case]:
         for number in range(12):
             cells = rng.integers(0, 256, (3 + number, 5, 3), dtype=np.uint8)
             picture = cv2.resize(cells, (200 + 30 * number, 150), interpolation=cv2.INTER_CUBIC)
-            suffix = [".png", ".jpg", ".bmp"][number % 3]
+            suffix = [".png", ".bmp", ".jpg"][number % 3]
             body = cv2.imencode(suffix, picture)[1].tobytes()
             (result,) = predictor.predict(body)
             del result["file"]
