@@ -147,6 +147,16 @@ class InferenceModel(nn.Layer):
                     digest.update(block)
         return digest.hexdigest()
 
+    def reading(self) -> dict[str, str]:
+        """What its answers depend on beside the file: how images go in, and what comes out."""
+        own = self.normalizer
+        return {
+            "normalisation": "the recipe's"
+            if own is None
+            else f"scale {own.scale:g}, mean {own.mean.tolist()}, std {own.std.tolist()}",
+            "output": "probabilities" if self.gives_probabilities else "logits",
+        }
+
     def _run(self, array: np.ndarray) -> np.ndarray:
         answers = self._engine.run(array)[0]
         if answers.ndim != 2 or len(answers) != len(array):

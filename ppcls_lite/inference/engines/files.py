@@ -1,4 +1,4 @@
-"""The files of an exported folder that an engine runs."""
+"""The files of an exported folder that an engine runs. Read next: weights_file.py."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines.weights_file import check_weights
 
 ONNX_NAMES = {"fp32": "inference.onnx", "int8": "inference_int8.onnx"}
 _PROGRAM_SUFFIXES = (".json", ".pdmodel")  # PIR, Paddle 3; the older ProgramDesc
 
 
 def find_program(model_dir: Path) -> tuple[Path, Path]:
-    """The Paddle program and the weights of an exported folder; UserError without them.
+    """The Paddle program and the weights of an exported folder; UserError if one is not whole.
 
     `inference.json` and `inference.pdmodel` come first; any other name is taken if it is the only
     one of its kind.
@@ -26,7 +27,9 @@ def find_program(model_dir: Path) -> tuple[Path, Path]:
             names = ", ".join(program.name for program in found)
             raise UserError(f"{model_dir}: holds several programs ({names}); keep one per folder")
         if found:
-            return found[0], found[0].with_suffix(".pdiparams")
+            weights = found[0].with_suffix(".pdiparams")
+            check_weights(found[0], weights)
+            return found[0], weights
     hint = ""
     if (model_dir / ONNX_NAMES["fp32"]).is_file():
         hint = "; it holds ONNX: say engine openvino or onnxruntime (--engine)"
