@@ -25,7 +25,7 @@ from ppcls_lite.config.file import find_config, load_config
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.image_list import read_image_list
 from ppcls_lite.data.labels import read_label_file
-from ppcls_lite.data.transforms.shape import shape_of
+from ppcls_lite.data.transforms.compose import shape_of
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.system.machine import usable_cores
 

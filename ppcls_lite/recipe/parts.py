@@ -21,7 +21,7 @@ from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.loader import Loader
-from ppcls_lite.data.transforms.shape import shape_of
+from ppcls_lite.data.transforms.compose import shape_of
 from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ppcls_lite.config.check import build_list
-from ppcls_lite.data.transforms.shape import shape_of
+from ppcls_lite.data.transforms.compose import shape_of
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,13 @@ from ppcls_lite.data.transforms.crop import (
     CenterCrop,
     CropImage,
     CropImageAtRatio,
+    Pad,
+    Padv2,
     RandCropImage,
     RandomCropImage,
 )
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.orientation import RandFlipImage, RandomRot90, RandomRotation
-from ppcls_lite.data.transforms.pad import Pad, Padv2
 from ppcls_lite.data.transforms.resize import Resize, ResizeImage, Resizer
 from ppcls_lite.errors import UserError
 

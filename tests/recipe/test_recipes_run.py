@@ -27,7 +27,7 @@ from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.data.labels import BUNDLED
 from ppcls_lite.data.prepare.cli import run as prepare
-from ppcls_lite.data.transforms.shape import shape_of
+from ppcls_lite.data.transforms.compose import shape_of
 from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.metrics.confusion import ConfusionMatrix

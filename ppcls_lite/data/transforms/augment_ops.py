@@ -22,16 +22,18 @@ _PLAIN: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "Equalize": pixels.equalize,
     "Invert": pixels.invert,
 }
-_VALUED: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
+_ENHANCEMENTS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "Brightness": pixels.brightness,
     "Color": pixels.color,
     "Contrast": pixels.contrast,
     "Sharpness": pixels.sharpness,
+}
+_VALUED: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    **_ENHANCEMENTS,
     "Posterize": pixels.posterize,
     "Solarize": pixels.solarize,
     "SolarizeAdd": pixels.solarize_add,
 }
-_ENHANCEMENTS = frozenset({"Brightness", "Color", "Contrast", "Sharpness"})
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,9 @@ def apply(
     `interpolation` (an OpenCV constant) and `fill` concern shear, translation and rotation; `None`
     is bicubic for shear and nearest for the others, as in the papers' code.
     """
-    if name in _PLAIN:
-        sample["image"] = _PLAIN[name](sample["image"])
-        return sample
-    if name in _VALUED:
-        sample["image"] = _VALUED[name](sample["image"], value)
+    if name in _PLAIN or name in _VALUED:
+        image = sample["image"]
+        sample["image"] = _PLAIN[name](image) if name in _PLAIN else _VALUED[name](image, value)
         return sample
     height, width = geometry.size_of(sample)
     if interpolation is None:
@@ -101,16 +101,12 @@ def backward_map(name: str, value: float, width: int, height: int) -> np.ndarray
     """The (2, 3) map from a point of the result to the point it is taken from."""
     if name == "Rotate":
         return geometry.rotation(value, (width / 2, height / 2))
+    place, step = {
+        "ShearX": ((0, 1), value),
+        "ShearY": ((1, 0), value),
+        "TranslateX": ((0, 2), value * width),
+        "TranslateY": ((1, 2), value * height),
+    }[name]
     source = np.eye(2, 3)
-    match name:
-        case "ShearX":
-            source[0, 1] = value
-        case "ShearY":
-            source[1, 0] = value
-        case "TranslateX":
-            source[0, 2] = value * width
-        case "TranslateY":
-            source[1, 2] = value * height
-        case _:
-            raise KeyError(name)
+    source[place] = step
     return source

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -38,14 +39,17 @@ _OPTIONS = {"rand": ("m", "n", "w", "mstd", "inc"), "augmix": ("m", "w", "d", "a
 
 
 @register("transform")
+@dataclass
 class AutoAugment:
     """One of the 25 pairs of operations that AutoAugment found for ImageNet, at random.
 
     `fillcolor` fills what a shear, translation or rotation uncovers. Rotations go either way.
     """
 
-    def __init__(self, fillcolor: list[NonNegativeInt] = (128, 128, 128)) -> None:
-        self.fill = colour(fillcolor, "AutoAugment: fillcolor")
+    fillcolor: list[NonNegativeInt] = (128, 128, 128)
+
+    def __post_init__(self) -> None:
+        self.fill = colour(self.fillcolor, "AutoAugment: fillcolor")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         for name, prob, level in policies.IMAGENET[rng.integers(len(policies.IMAGENET))]:
@@ -56,30 +60,29 @@ class AutoAugment:
 
 
 @register("transform")
+@dataclass
 class RandAugment:
     """`num_layers` operations drawn from fourteen, all at the same `magnitude` (0 to 10)."""
 
-    def __init__(
-        self,
-        num_layers: PositiveInt = 2,
-        magnitude: NonNegativeFloat = 5.0,
-        fillcolor: list[NonNegativeInt] = (128, 128, 128),
-    ) -> None:
-        if magnitude > _MAX:
-            raise UserError(f"RandAugment: magnitude is {magnitude:g}; expected 0 to {_MAX:g}")
-        self.num_layers = num_layers
-        self.strength = magnitude / _MAX
-        self.fill = colour(fillcolor, "RandAugment: fillcolor")
+    num_layers: PositiveInt = 2
+    magnitude: NonNegativeFloat = 5.0
+    fillcolor: list[NonNegativeInt] = (128, 128, 128)
+
+    def __post_init__(self) -> None:
+        if self.magnitude > _MAX:
+            raise UserError(f"RandAugment: magnitude is {self.magnitude:g}; expected 0 to {_MAX:g}")
+        self.fill = colour(self.fillcolor, "RandAugment: fillcolor")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         for choice in rng.integers(len(policies.RANDAUGMENT), size=self.num_layers):
             name = policies.RANDAUGMENT[choice]
-            value = augment_ops.RANDAUGMENT.value(name, self.strength, rng)
+            value = augment_ops.RANDAUGMENT.value(name, self.magnitude / _MAX, rng)
             sample = apply(sample, name, value, None, self.fill)
         return sample
 
 
 @register("transform")
+@dataclass
 class TimmAutoAugment:
     """The timm library's augmentations, applied with probability `prob`.
 
@@ -98,19 +101,15 @@ class TimmAutoAugment:
     translations are relative to the image.
     """
 
-    def __init__(
-        self,
-        prob: Probability = 1.0,
-        config_str: str = "rand-m9-mstd0.5-inc1",
-        interpolation: Literal["nearest", "bilinear", "bicubic", "random"] = "bicubic",
-        img_size: ScaledSize = 224,
-        mean: list[Probability] = (0.485, 0.456, 0.406),
-    ) -> None:
-        del img_size
-        self.prob = prob
-        self.kind, self.options = _parse(config_str)
-        self.interpolation = interpolation
-        self.fill = tuple(round(255 * c) for c in colour(mean, "TimmAutoAugment: mean"))
+    prob: Probability = 1.0
+    config_str: str = "rand-m9-mstd0.5-inc1"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "random"] = "bicubic"
+    img_size: ScaledSize = 224
+    mean: list[Probability] = (0.485, 0.456, 0.406)
+
+    def __post_init__(self) -> None:
+        self.kind, self.options = _parse(self.config_str)
+        self.fill = tuple(round(255 * c) for c in colour(self.mean, "TimmAutoAugment: mean"))
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.prob:

@@ -16,22 +16,20 @@ from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer, ToCHWImage
 from ppcls_lite.errors import UserError
 
+_PICTURES = ((700, 900), (1200, 800))  # (H, W): wide and high, so that no edge is alike by chance
+
 
 class Compose:
     """Runs `ops` in order on a sample; the result's image is (C, H, W) and contiguous.
 
     `to_chw` false leaves the image (H, W, C), as the first part of `split_tail` does. A sample's
     `size` (height, width), set by multi-scale samplers, replaces that of the transforms with
-    `follows_size` and is removed at the end.
-
-    Raises:
-        UserError: an op that needs (H, W, C) stands after the change to (C, H, W), or the
-            reverse.
+    `follows_size` and is removed at the end. UserError where an op that needs (H, W, C) stands
+    after the change to (C, H, W), or the reverse.
     """
 
     def __init__(self, ops: Sequence[Any] | None, to_chw: bool = True) -> None:
         self.ops = list(ops or ())
-        self.to_chw = to_chw
         chw = self._check_layout()
         tail = self._tail() if to_chw else 0
         self._head = self.ops[: len(self.ops) - tail]
@@ -39,7 +37,8 @@ class Compose:
         if tail:
             norm = next(op for op in self.ops[-tail:] if isinstance(op, NormalizeImage))
             self._normalizer = norm.normalizer
-        self._append_chw = to_chw and not chw and not tail
+        elif to_chw and not chw:
+            self._head.append(ToCHWImage())
         self._decodes = any(isinstance(op, DecodeImage) for op in self.ops)
         for op, following in zip(self.ops, [*self.ops[1:], None]):
             if isinstance(op, DecodeImage):
@@ -52,8 +51,6 @@ class Compose:
             sample = op(sample, rng)
         if self._normalizer is not None:
             sample["image"] = self._normalizer.normalize_image(sample["image"])  # (C, H, W)
-        elif self._append_chw:
-            sample["image"] = np.ascontiguousarray(sample["image"].transpose(2, 0, 1))  # (C, H, W)
         sample.pop("size", None)
         return sample
 
@@ -88,13 +85,20 @@ class Compose:
 
     def _tail(self) -> int:
         """How many ops at the end a `Normalizer` replaces: NormalizeImage, with ToCHWImage."""
-        tail = 0
-        for op in reversed(self.ops):
-            if not isinstance(op, (NormalizeImage, ToCHWImage)):
-                break
-            tail += 1
-        last = self.ops[len(self.ops) - tail :]
+        before, last = list(self.ops), []
+        while before and isinstance(before[-1], (NormalizeImage, ToCHWImage)):
+            last.append(before.pop())
         norms = [op for op in last if isinstance(op, NormalizeImage)]
-        before = self.ops[: len(self.ops) - tail]
         starts_chw = any(getattr(op, "channel_first", False) for op in before)
-        return tail if len(norms) == 1 and norms[0].can_wait and not starts_chw else 0
+        return len(last) if len(norms) == 1 and norms[0].can_wait and not starts_chw else 0
+
+
+def shape_of(ops: Sequence[Any]) -> tuple[int, int, int]:
+    """(C, H, W) of the images that `ops` give, found by running them; -1: the image decides.
+
+    UserError for transforms that do not fit together, or that cannot be run without chance.
+    """
+    chain = Compose(ops)
+    samples = ({"image": np.zeros((*size, 3), np.uint8)} for size in _PICTURES)
+    first, second = (chain(sample)["image"].shape for sample in samples)
+    return tuple(a if a == b else -1 for a, b in zip(first, second))

@@ -1,4 +1,4 @@
-"""Crops: the centre (evaluation), a random part resized (ImageNet training), a random window.
+"""Crops (the centre, a random part resized, a random window) and padding, by borders or to a size.
 
 Lists of two numbers are [width, height], as in the reference toolkit, except in `CenterCrop`
 ([height, width], which there comes from paddle.vision). Read next: orientation.py.
@@ -7,14 +7,17 @@ Lists of two numbers are [width, height], as in the reference toolkit, except in
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Ignored, ImageSize, NonNegativeInt, PositiveFloat, PositiveInt
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
+from ppcls_lite.data.transforms.orientation import colour
 from ppcls_lite.data.transforms.resize import Resizer, width_height
 from ppcls_lite.errors import UserError
 
@@ -34,10 +37,7 @@ def _require_room(sample: Sample, size: tuple[int, int], where: str) -> tuple[in
 class CropImage:
     """Cut `size` (a number or [width, height]) out of the image's centre.
 
-    A multi-scale sample's own `size` (height, width) replaces it.
-
-    Raises:
-        UserError: the image is smaller.
+    A multi-scale sample's own `size` (height, width) replaces it. UserError for a smaller image.
     """
 
     follows_size = True
@@ -63,18 +63,17 @@ class CenterCrop:
 
 
 @register("transform")
+@dataclass
 class CropImageAtRatio:
     """Cut the central square of size / (size + pad) of the short edge and resize it to `size`."""
 
-    def __init__(
-        self,
-        size: PositiveInt,
-        pad: NonNegativeInt,
-        interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear",
-    ) -> None:
-        self.size = size
-        self.ratio = size / (size + pad)
-        self.resizer = Resizer(interpolation, "cv2")
+    size: PositiveInt
+    pad: NonNegativeInt
+    interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        self.ratio = self.size / (self.size + self.pad)
+        self.resizer = Resizer(self.interpolation, "cv2")
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         height, width = geometry.size_of(sample)
@@ -84,6 +83,7 @@ class CropImageAtRatio:
 
 
 @register("transform")
+@dataclass
 class RandCropImage:
     """Cut a random part and resize it to `size` (a number or [width, height]).
 
@@ -97,25 +97,22 @@ class RandCropImage:
 
     follows_size = True
 
-    def __init__(
-        self,
-        size: ImageSize,
-        progress_size: Ignored = None,
-        scale: list[PositiveFloat] | None = None,
-        ratio: list[PositiveFloat] | None = None,
-        interpolation: Literal[
-            "nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"
-        ]
-        | None = None,
-        use_log_aspect: bool = False,
-        backend: Literal["cv2", "pil"] = "cv2",
-    ) -> None:
-        del progress_size
-        self.size = width_height(size, "RandCropImage")
-        self.scale = _interval(scale or (0.08, 1.0), "scale", 1.0)
-        self.ratio = _interval(ratio or (3 / 4, 4 / 3), "ratio", math.inf)
-        self.use_log_aspect = use_log_aspect
-        self.resizer = Resizer(interpolation, backend)
+    size: ImageSize
+    progress_size: Ignored = None
+    scale: list[PositiveFloat] | None = None
+    ratio: list[PositiveFloat] | None = None
+    interpolation: (
+        Literal["nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"]
+        | None
+    ) = None
+    use_log_aspect: bool = False
+    backend: Literal["cv2", "pil"] = "cv2"
+
+    def __post_init__(self) -> None:
+        self.size = width_height(self.size, "RandCropImage")
+        self.scale = _interval(self.scale or (0.08, 1.0), "scale", 1.0)
+        self.ratio = _interval(self.ratio or (3 / 4, 4 / 3), "ratio", math.inf)
+        self.resizer = Resizer(self.interpolation, self.backend)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         part = sample.pop("part", None)  # a DecodeImage that reduces has drawn it
@@ -131,13 +128,6 @@ class RandCropImage:
 
     def part(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """A random part (left, top, width, height) of an image."""
-        part_width, part_height = self._size(width, height, rng)
-        left = int(rng.integers(width - part_width + 1))
-        top = int(rng.integers(height - part_height + 1))
-        return left, top, part_width, part_height
-
-    def _size(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int]:
-        """A random (width, height) of the part to cut."""
         low, high = self.ratio
         if self.use_log_aspect:
             aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
@@ -146,17 +136,19 @@ class RandCropImage:
         bound = min(width / height / aspect, height / width * aspect)
         share = rng.uniform(min(self.scale[0], bound), min(self.scale[1], bound))
         area = width * height * share
-        part_width = int(math.sqrt(area * aspect) + 1e-6)  # a full edge must not lose a pixel
-        part_height = int(math.sqrt(area / aspect) + 1e-6)
-        return min(max(part_width, 1), width), min(max(part_height, 1), height)
+        # A full edge must not lose a pixel.
+        part_width = min(max(int(math.sqrt(area * aspect) + 1e-6), 1), width)
+        part_height = min(max(int(math.sqrt(area / aspect) + 1e-6), 1), height)
+        left = int(rng.integers(width - part_width + 1))
+        top = int(rng.integers(height - part_height + 1))
+        return left, top, part_width, part_height
 
 
 @register("transform", aliases=("RandCropImageV2",))
 class RandomCropImage:
     """Cut a window of `size` (a number or [width, height]) at a random place, without resizing.
 
-    Raises:
-        UserError: the image is smaller.
+    UserError for a smaller image.
     """
 
     def __init__(self, size: ImageSize) -> None:
@@ -175,3 +167,81 @@ def _interval(pair: Any, name: str, limit: float) -> tuple[float, float]:
             + (f" <= {limit:g}" if math.isfinite(limit) else "")
         )
     return float(pair[0]), float(pair[1])
+
+
+_MODES = {
+    "constant": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+    "symmetric": cv2.BORDER_REFLECT,
+}
+
+
+@register("transform")
+@dataclass
+class Pad:
+    """Add `padding` pixels on every side, or [left, top, right, bottom].
+
+    `fill` is the colour of mode "constant", one number or three; "edge" repeats the border,
+    "reflect" mirrors at the last pixel, "symmetric" at its outer side. `backend` has no effect.
+    """
+
+    padding: NonNegativeInt | list[NonNegativeInt]
+    fill: float | list[float] = 0.0
+    padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant"
+    backend: Ignored = "pil"
+
+    def __post_init__(self) -> None:
+        self.borders = [self.padding] * 4 if isinstance(self.padding, int) else self.padding
+        if len(self.borders) != 4:
+            raise UserError(
+                f"Pad: padding has {len(self.borders)} numbers; expected one or "
+                "[left, top, right, bottom]"
+            )
+        self.fill = colour(self.fill, "Pad: fill")
+
+    def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
+        return geometry.pad(sample, self.borders, self.fill, _MODES[self.padding_mode])
+
+
+@register("transform")
+@dataclass
+class Padv2:
+    """Fill up to `size` (a number or [width, height]), or to multiples of `size_divisor`.
+
+    `pad_mode` says where the image lies in the result: 0 top left, 1 centre, 2 bottom right, -1 at
+    `offsets` = [x, y]. The image stays uint8, so that a fractional fill colour is rounded.
+    UserError where the image is larger than `size`.
+    """
+
+    size: ImageSize | None = None
+    size_divisor: PositiveInt = 32
+    pad_mode: Literal[-1, 0, 1, 2] = 0
+    offsets: list[NonNegativeInt] | None = None
+    fill_value: float | list[float] = (127.5, 127.5, 127.5)
+
+    def __post_init__(self) -> None:
+        mode, offsets = self.pad_mode, self.offsets
+        if (mode == -1) != (offsets is not None) or (offsets and len(offsets) != 2):
+            raise UserError(
+                f"Padv2: offsets is {offsets} and pad_mode {mode}; offsets are [x, y] and "
+                "belong to pad_mode -1"
+            )
+        if self.size is not None:
+            self.size = width_height(self.size, "Padv2")
+        self.fill = colour(self.fill_value, "Padv2: fill_value")
+
+    def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
+        height, width = geometry.size_of(sample)
+        step = self.size_divisor
+        new_width, new_height = self.size or (-(-width // step) * step, -(-height // step) * step)
+        room_x, room_y = new_width - width, new_height - height
+        places = {0: (0, 0), 1: (room_x // 2, room_y // 2), 2: (room_x, room_y), -1: self.offsets}
+        left, top = places[self.pad_mode]
+        right, bottom = room_x - left, room_y - top
+        if min(left, top, right, bottom) < 0:
+            raise UserError(
+                f"Padv2: the image of {width}x{height} pixels at {left}, {top} does not fit into "
+                f"{new_width}x{new_height}; put a ResizeImage before it or enlarge 'size'"
+            )
+        return geometry.pad(sample, (left, top, right, bottom), self.fill)

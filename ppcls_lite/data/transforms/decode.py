@@ -7,6 +7,7 @@ as broken, stands in image_file.py. Read next: geometry.py.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ _PLACED = {"boxes", "mask", "meta"}  # what is measured in the pixels of the who
 
 
 @register("transform")
+@dataclass
 class DecodeImage:
     """Decode `sample["image"]` (a path, bytes or an array) into an (H, W, 3) uint8 RGB array.
 
@@ -41,29 +43,19 @@ class DecodeImage:
         UserError: `reduced` with the backend "pil", or where no RandCropImage follows.
     """
 
-    def __init__(
-        self,
-        to_np: Ignored = True,
-        to_rgb: bool = True,
-        channel_first: bool = False,
-        backend: Literal["cv2", "pil"] = "cv2",
-        reduced: bool = False,
-    ) -> None:
-        del to_np
-        if reduced and (backend != "cv2" or channel_first):
+    to_np: Ignored = True
+    to_rgb: bool = True
+    channel_first: bool = False
+    backend: Literal["cv2", "pil"] = "cv2"
+    reduced: bool = False
+
+    def __post_init__(self) -> None:
+        if self.reduced and (self.backend != "cv2" or self.channel_first):
             raise UserError("DecodeImage: reduced needs backend: cv2 and channel_first: False")
-        self.reduced = reduced
         self.crop: RandCropImage | None = None
-        self.to_rgb = to_rgb
-        self.channel_first = channel_first
-        self.backend = backend
 
     def before(self, following: object) -> None:
-        """Tell a decoder that reduces which transform comes next.
-
-        Raises:
-            UserError: it reduces, and that is no RandCropImage.
-        """
+        """Tell a decoder that reduces what comes next: UserError unless a RandCropImage."""
         if not self.reduced:
             return
         if not isinstance(following, RandCropImage):
@@ -78,13 +70,13 @@ class DecodeImage:
         return decode_rgb(read_file(path), str(path), self.backend)
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
-        image = sample["image"]
+        image, name = sample["image"], str(sample.get("path", "image"))
         if isinstance(image, np.ndarray):
-            image = array_to_rgb(image, str(sample.get("path", "image")))
+            image = array_to_rgb(image, name)
         elif isinstance(image, (str, os.PathLike)):
             image = self._decode(read_file(image), str(image), sample, rng)
         elif isinstance(image, (bytes, bytearray, memoryview)):
-            image = self._decode(bytes(image), str(sample.get("path", "image")), sample, rng)
+            image = self._decode(bytes(image), name, sample, rng)
         else:
             raise UserError(
                 f"DecodeImage: got {type(image).__name__}; expected a path, bytes or an array"
@@ -105,21 +97,14 @@ class DecodeImage:
             size = jpeg_size(data)
         if size is None:
             return decode_rgb(data, name, self.backend)
-        part = self.crop.part(*size, rng)
+        left, top, width, height = self.crop.part(*size, rng)
         wanted = self.crop.target(sample)
         factor = next(
-            (f for f in (8, 4, 2) if part[2] >= f * wanted[0] and part[3] >= f * wanted[1]), 1
+            (f for f in (8, 4, 2) if width >= f * wanted[0] and height >= f * wanted[1]), 1
         )
         image = decode_rgb(data, name, reduced=factor)
-        sample["part"] = _shrunk(part, factor, image.shape[1], image.shape[0])
+        right = min(round((left + width) / factor), image.shape[1])
+        bottom = min(round((top + height) / factor), image.shape[0])
+        left, top = round(left / factor), round(top / factor)
+        sample["part"] = (left, top, right - left, bottom - top)
         return image
-
-
-def _shrunk(
-    part: tuple[int, int, int, int], factor: int, width: int, height: int
-) -> tuple[int, int, int, int]:
-    """`part` (left, top, width, height) in an image of `width` x `height`, 1/`factor` as large."""
-    left, top = round(part[0] / factor), round(part[1] / factor)
-    right = min(round((part[0] + part[2]) / factor), width)
-    bottom = min(round((part[1] + part[3]) / factor), height)
-    return left, top, right - left, bottom - top

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from ppcls_lite.errors import UserError
 
 
 @register("transform")
+@dataclass
 class RandomErasing:
     """With probability `EPSILON`, replace one random rectangle.
 
@@ -32,33 +34,28 @@ class RandomErasing:
     the same in ImageNet's normalisation on an 8-bit image. Source: arXiv:1708.04896.
     """
 
-    def __init__(
-        self,
-        EPSILON: Probability = 0.5,
-        sl: Probability = 0.02,
-        sh: Probability = 0.4,
-        r1: PositiveFloat = 0.3,
-        mean: list[float] = (0.0, 0.0, 0.0),
-        attempt: PositiveInt = 100,
-        use_log_aspect: bool = False,
-        mode: Literal["const", "rand", "pixel"] = "const",
-    ) -> None:
+    EPSILON: Probability = 0.5
+    sl: Probability = 0.02
+    sh: Probability = 0.4
+    r1: PositiveFloat = 0.3
+    mean: list[float] = (0.0, 0.0, 0.0)
+    attempt: PositiveInt = 100
+    use_log_aspect: bool = False
+    mode: Literal["const", "rand", "pixel"] = "const"
+
+    def __post_init__(self) -> None:
+        sl, sh, r1 = self.sl, self.sh, self.r1
         if sl > sh or r1 > 1:
             raise UserError(f"RandomErasing: sl {sl}, sh {sh}, r1 {r1}; expected sl <= sh, r1 <= 1")
-        self.probability = EPSILON
-        self.area = (sl, sh)
         self.aspect = (r1, 1 / r1)
-        self.mean = colour(mean, "RandomErasing: mean")
-        self.attempt = attempt
-        self.use_log_aspect = use_log_aspect
-        self.mode = mode
+        self.mean = colour(self.mean, "RandomErasing: mean")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        if rng.random() >= self.probability:
+        if rng.random() >= self.EPSILON:
             return sample
         height, width = size_of(sample)
         for _ in range(self.attempt):
-            area = rng.uniform(*self.area) * height * width
+            area = rng.uniform(self.sl, self.sh) * height * width
             if self.use_log_aspect:
                 aspect = math.exp(rng.uniform(*(math.log(a) for a in self.aspect)))
             else:
@@ -84,21 +81,20 @@ class RandomErasing:
 
 
 @register("transform")
+@dataclass
 class Cutout:
     """Cover `n_holes` squares of `length` pixels, centred anywhere, so that the edge cuts some.
 
     `fill_value` is their colour; "none" or null draws one for each. Source: arXiv:1708.04552.
     """
 
-    def __init__(
-        self,
-        n_holes: PositiveInt = 1,
-        length: ScaledInt = 112,
-        fill_value: list[NonNegativeInt] | Literal["none"] | None = (0, 0, 0),
-    ) -> None:
-        self.n_holes = n_holes
-        self.length = length
-        self.fill = None if fill_value in ("none", None) else colour(fill_value, "Cutout: fill")
+    n_holes: PositiveInt = 1
+    length: ScaledInt = 112
+    fill_value: list[NonNegativeInt] | Literal["none"] | None = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        drawn = self.fill_value in ("none", None)
+        self.fill = None if drawn else colour(self.fill_value, "Cutout: fill")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         height, width = size_of(sample)
@@ -106,10 +102,8 @@ class Cutout:
         for _ in range(self.n_holes):
             top = int(rng.integers(height)) - self.length // 2
             left = int(rng.integers(width)) - self.length // 2
-            hole = (
-                slice(max(top, 0), max(top + self.length, 0)),
-                slice(max(left, 0), max(left + self.length, 0)),
-            )
-            image[hole] = rng.integers(256, size=3) if self.fill is None else self.fill
+            rows = slice(max(top, 0), max(top + self.length, 0))
+            columns = slice(max(left, 0), max(left + self.length, 0))
+            image[rows, columns] = rng.integers(256, size=3) if self.fill is None else self.fill
         sample["image"] = image
         return sample

@@ -5,7 +5,7 @@ pixel at column i covers i to i + 1, so that a box over the whole image is (0, 0
 clipped to the image and never removed, so that lists parallel to them stay aligned: one that has
 left the image has no area. `meta` is the way back, for whoever put a `Meta` into the sample: a
 prediction's boxes belong to the photograph, not to what the network was shown.
-Read next: crop.py, resize.py, orientation.py, pad.py.
+Read next: crop.py, resize.py, orientation.py.
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ def size_of(sample: Sample) -> tuple[int, int]:
     return sample["image"].shape[:2]
 
 
+def _pictures(sample: Sample) -> set[str]:
+    return {"image", "mask"} & sample.keys()
+
+
 def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
     """Cut out a window that lies inside the image; a view, nothing is copied."""
-    window = (slice(top, top + height), slice(left, left + width))
-    sample["image"] = sample["image"][window]
-    if "mask" in sample:
-        sample["mask"] = sample["mask"][window]
+    for name in _pictures(sample):
+        sample[name] = sample[name][top : top + height, left : left + width]
     return _follow(sample, [[1, 0, left], [0, 1, top]])
 
 
@@ -62,18 +64,16 @@ def resize(
     old_height, old_width = size_of(sample)
     sample["image"] = resize_image(sample["image"], (width, height), rng)
     if "mask" in sample:
-        sample["mask"] = cv2.resize(
-            sample["mask"], (width, height), interpolation=cv2.INTER_NEAREST
-        )
+        mask = cv2.resize(sample["mask"], (width, height), interpolation=cv2.INTER_NEAREST)
+        sample["mask"] = mask
     return _follow(sample, [[old_width / width, 0, 0], [0, old_height / height, 0]])
 
 
 def flip(sample: Sample, flip_code: int) -> Sample:
     """Mirror: 1 left-right, 0 top-bottom, -1 both."""
     height, width = size_of(sample)
-    sample["image"] = cv2.flip(sample["image"], flip_code)
-    if "mask" in sample:
-        sample["mask"] = cv2.flip(sample["mask"], flip_code)
+    for name in _pictures(sample):
+        sample[name] = cv2.flip(sample[name], flip_code)
     across = [-1, 0, width] if flip_code != 0 else [1, 0, 0]
     down = [0, -1, height] if flip_code != 1 else [0, 1, 0]
     return _follow(sample, [across, down])
@@ -83,9 +83,8 @@ def rotate90(sample: Sample, times: int) -> Sample:
     """Turn counter-clockwise by `times` quarter turns."""
     for _ in range(times % 4):
         _, width = size_of(sample)
-        sample["image"] = cv2.rotate(sample["image"], cv2.ROTATE_90_COUNTERCLOCKWISE)
-        if "mask" in sample:
-            sample["mask"] = cv2.rotate(sample["mask"], cv2.ROTATE_90_COUNTERCLOCKWISE)
+        for name in _pictures(sample):
+            sample[name] = cv2.rotate(sample[name], cv2.ROTATE_90_COUNTERCLOCKWISE)
         sample = _follow(sample, [[0, -1, width], [1, 0, 0]])
     return sample
 
@@ -98,13 +97,11 @@ def pad(
 ) -> Sample:
     """Add `borders` = (left, top, right, bottom) pixels of colour `fill`, or of another `mode`."""
     left, top, right, bottom = borders
-    sample["image"] = cv2.copyMakeBorder(
-        sample["image"], top, bottom, left, right, mode, value=tuple(fill)
-    )
-    if "mask" in sample:
-        sample["mask"] = cv2.copyMakeBorder(
-            sample["mask"], top, bottom, left, right, mode, value=MASK_FILL
-        )
+    for name, value in (("image", tuple(fill)), ("mask", MASK_FILL)):
+        if name in sample:
+            sample[name] = cv2.copyMakeBorder(
+                sample[name], top, bottom, left, right, mode, value=value
+            )
     return _follow(sample, [[1, 0, -left], [0, 1, -top]])
 
 
@@ -121,23 +118,16 @@ def warp(
     # Coordinates here count from a pixel's edge, OpenCV's from its centre.
     centred = source.astype(np.float64)
     centred[:, 2] += centred[:, :2].sum(axis=1) * 0.5 - 0.5
-    sample["image"] = cv2.warpAffine(
-        sample["image"],
-        centred,
-        size,
-        flags=interpolation | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=tuple(fill),
-    )
-    if "mask" in sample:
-        sample["mask"] = cv2.warpAffine(
-            sample["mask"],
-            centred,
-            size,
-            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=MASK_FILL,
-        )
+    ways = (("image", interpolation, tuple(fill)), ("mask", cv2.INTER_NEAREST, MASK_FILL))
+    for name, method, value in ways:
+        if name in sample:
+            flags = method | cv2.WARP_INVERSE_MAP
+            sample[name] = cv2.warpAffine(
+                *(sample[name], centred, size),
+                flags=flags,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=value,
+            )
     return _follow(sample, source)
 
 
@@ -162,8 +152,7 @@ def _around(boxes: np.ndarray, move: np.ndarray) -> np.ndarray:
 
 def rotation(angle: float, centre: tuple[float, float]) -> np.ndarray:
     """The backward map (2, 3) of a counter-clockwise rotation by `angle` degrees about `centre`."""
-    forward = cv2.getRotationMatrix2D(centre, angle, 1.0)
-    return cv2.invertAffineTransform(forward)
+    return cv2.invertAffineTransform(cv2.getRotationMatrix2D(centre, angle, 1.0))
 
 
 def _clip(boxes: np.ndarray, width: int, height: int) -> np.ndarray:

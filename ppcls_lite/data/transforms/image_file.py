@@ -39,11 +39,7 @@ _ADVICE = "copy the file again or remove it from the list"
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file; any file name works on any platform because Python opens it.
-
-    Raises:
-        ImageError: the file is missing, unreadable or empty.
-    """
+    """The bytes of a file; ImageError where it is missing, unreadable or empty."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -56,11 +52,9 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 def decode_rgb(data: bytes, name: str, backend: str = "cv2", reduced: int = 1) -> np.ndarray:
     """Decode an image file's bytes into an (H, W, 3) uint8 RGB array.
 
-    `name` is what the error message calls the image; `backend` is "cv2" or "pil". `reduced` 2, 4
-    or 8 divides the size of a JPEG (rounded up), with "cv2" only.
-
-    Raises:
-        ImageError: truncated, corrupt, too large or not an image.
+    `name` is what an ImageError calls it where it is truncated, corrupt, too large or no image;
+    `backend` is "cv2" or "pil". `reduced` 2, 4 or 8 divides the size of a JPEG (rounded up), with
+    "cv2" only.
     """
     _check_complete(data, name)
     if backend == "pil" or _needs_pillow(data):
@@ -77,10 +71,8 @@ def decode_rgb(data: bytes, name: str, backend: str = "cv2", reduced: int = 1) -
 def array_to_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:
     """An (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA array as (H, W, 3) uint8 RGB.
 
-    uint16 keeps its high byte. An RGB uint8 array is returned as it is, not copied.
-
-    Raises:
-        UserError: another shape or another type of number.
+    uint16 keeps its high byte. An RGB uint8 array is returned as it is, not copied. UserError for
+    another shape or type.
     """
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
@@ -103,7 +95,7 @@ def array_to_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:
 def _check_complete(data: bytes, name: str) -> None:
     if data.startswith(JPEG):
         # The last end mark must lie behind the first scan: a thumbnail in the header has its own.
-        # Bytes after it are common (cameras append previews) and harmless.
+        # Bytes after it (cameras append previews) are harmless.
         scan = _start_of_scan(data)
         if scan is None or data.rfind(_JPEG_END) < scan:
             raise ImageError(f"{name}: truncated JPEG ({len(data)} bytes, no end mark); {_ADVICE}")

@@ -7,6 +7,7 @@ Read next: compose.py.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -46,25 +47,23 @@ class Normalizer:
             )
         result = np.empty((n, channels, height, width), np.float32)
         for image, planes in zip(images, result):
-            self._normalize_into(image, planes)
+            if image.dtype == np.uint8:
+                for plane, target, table in zip(cv2.split(image), planes, self._table):
+                    cv2.LUT(plane, table, dst=target)
+            else:
+                planes[:] = self._exact(image.astype(np.float32)).transpose(2, 0, 1)
         return result  # (N, C, H, W)
 
     def normalize_image(self, image: np.ndarray) -> np.ndarray:
         """One (H, W, C) image to (C, H, W) float32, equal to its row of a batch."""
         return self.normalize_batch(image[None])[0]  # (C, H, W)
 
-    def _normalize_into(self, image: np.ndarray, planes: np.ndarray) -> None:
-        if image.dtype == np.uint8:
-            for plane, target, table in zip(cv2.split(image), planes, self._table):
-                cv2.LUT(plane, table, dst=target)
-        else:
-            planes[:] = self._exact(image.astype(np.float32)).transpose(2, 0, 1)
-
     def _exact(self, image: np.ndarray) -> np.ndarray:
         return (image * self.scale - self.mean) / self.std
 
 
 @register("transform")
+@dataclass
 class NormalizeImage:
     """(image * scale - mean) / std in float32; the defaults are ImageNet's, scale 1/255.
 
@@ -72,22 +71,18 @@ class NormalizeImage:
     `channel_num` 4 appends a channel of zeros; `output_fp16` gives float16.
     """
 
-    def __init__(
-        self,
-        scale: PositiveFloat | None = None,
-        mean: list[float] | None = None,
-        std: list[PositiveFloat] | None = None,
-        order: Literal["chw", "hwc", ""] = "chw",
-        output_fp16: bool = False,
-        channel_num: Literal[3, 4] = 3,
-    ) -> None:
-        mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
+    scale: PositiveFloat | None = None
+    mean: list[float] | None = None
+    std: list[PositiveFloat] | None = None
+    order: Literal["chw", "hwc", ""] = "chw"
+    output_fp16: bool = False
+    channel_num: Literal[3, 4] = 3
+
+    def __post_init__(self) -> None:
+        mean, std = self.mean or IMAGENET_MEAN, self.std or IMAGENET_STD
         if len(mean) != 3 or len(std) != 3:
             raise UserError(f"NormalizeImage: mean {mean} and std {std} must have three numbers")
-        self.normalizer = Normalizer(_number(scale), np.array(mean), np.array(std))
-        self.order = order
-        self.output_fp16 = output_fp16
-        self.channel_num = channel_num
+        self.normalizer = Normalizer(_number(self.scale), np.array(mean), np.array(std))
 
     @property
     def can_wait(self) -> bool:

@@ -1,8 +1,9 @@
-"""Flips and rotations of the whole image, with boxes and mask. Read next: pad.py."""
+"""Flips and rotations of the whole image, with boxes and mask. Read next: photometric.py."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,11 +17,11 @@ from ppcls_lite.errors import UserError
 
 
 @register("transform")
+@dataclass
 class RandFlipImage:
     """Mirror every second image: `flip_code` 1 left-right, 0 top-bottom, -1 both at once."""
 
-    def __init__(self, flip_code: Literal[-1, 0, 1] = 1) -> None:
-        self.flip_code = flip_code
+    flip_code: Literal[-1, 0, 1] = 1
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return geometry.flip(sample, self.flip_code) if rng.random() < 0.5 else sample
@@ -41,6 +42,7 @@ class RandomRot90:
 
 
 @register("transform")
+@dataclass
 class RandomRotation:
     """With probability `prob`, rotate by an angle uniform in `degrees`.
 
@@ -49,28 +51,24 @@ class RandomRotation:
     it stays visible (about the centre only); what lies outside is filled with `fill`.
     """
 
-    def __init__(
-        self,
-        degrees: float | list[float],
-        prob: Probability = 0.5,
-        interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest",
-        expand: bool = False,
-        center: list[float] | None = None,
-        fill: float | list[float] = 0.0,
-    ) -> None:
+    degrees: float | list[float]
+    prob: Probability = 0.5
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest"
+    expand: bool = False
+    center: list[float] | None = None
+    fill: float | list[float] = 0.0
+
+    def __post_init__(self) -> None:
+        degrees, center = self.degrees, self.center
         pair = (-abs(degrees), abs(degrees)) if isinstance(degrees, (int, float)) else degrees
         if len(pair) != 2 or pair[0] > pair[1]:
             raise UserError(f"RandomRotation: degrees is {degrees}; expected one or [low, high]")
-        if center is not None and (len(center) != 2 or expand):
+        if center is not None and (len(center) != 2 or self.expand):
             raise UserError(
                 f"RandomRotation: center is {center}; expected [x, y], and not with 'expand'"
             )
-        self.prob = prob
-        self.degrees = tuple(pair)
-        self.interpolation = CV2[interpolation]
-        self.expand = expand
-        self.center = center
-        self.fill = colour(fill, "RandomRotation: fill")
+        self.degrees = pair
+        self.fill = colour(self.fill, "RandomRotation: fill")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.prob:
@@ -86,7 +84,7 @@ class RandomRotation:
             shift = np.array([(new_width - width) / 2, (new_height - height) / 2])
             source[:, 2] -= source[:, :2] @ shift
             width, height = new_width, new_height
-        return geometry.warp(sample, source, (width, height), self.interpolation, self.fill)
+        return geometry.warp(sample, source, (width, height), CV2[self.interpolation], self.fill)
 
 
 def colour(value: float | list[float] | tuple[float, ...], where: str) -> tuple[float, ...]:

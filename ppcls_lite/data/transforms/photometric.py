@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -13,6 +15,7 @@ from ppcls_lite.errors import UserError
 
 
 @register("transform")
+@dataclass
 class ColorJitter:
     """With probability `prob`, vary brightness, contrast, saturation and hue in random order.
 
@@ -20,20 +23,18 @@ class ColorJitter:
     the shift, as a share of the circle, comes from [-v, v] with v at most 0.5.
     """
 
-    def __init__(
-        self,
-        prob: Probability = 1.0,
-        brightness: NonNegativeFloat | list[NonNegativeFloat] = 0.0,
-        contrast: NonNegativeFloat | list[NonNegativeFloat] = 0.0,
-        saturation: NonNegativeFloat | list[NonNegativeFloat] = 0.0,
-        hue: NonNegativeFloat | list[float] = 0.0,
-    ) -> None:
-        self.prob = prob
+    prob: Probability = 1.0
+    brightness: NonNegativeFloat | list[NonNegativeFloat] = 0.0
+    contrast: NonNegativeFloat | list[NonNegativeFloat] = 0.0
+    saturation: NonNegativeFloat | list[NonNegativeFloat] = 0.0
+    hue: NonNegativeFloat | list[float] = 0.0
+
+    def __post_init__(self) -> None:
         steps = (
-            (pixels.brightness, _interval(brightness, "brightness", 1.0)),
-            (pixels.contrast, _interval(contrast, "contrast", 1.0)),
-            (pixels.color, _interval(saturation, "saturation", 1.0)),
-            (pixels.hue, _interval(hue, "hue", 0.0)),
+            (pixels.brightness, _interval(self.brightness, "brightness", 1.0)),
+            (pixels.contrast, _interval(self.contrast, "contrast", 1.0)),
+            (pixels.color, _interval(self.saturation, "saturation", 1.0)),
+            (pixels.hue, _interval(self.hue, "hue", 0.0)),
         )
         self.steps = [(step, limits) for step, limits in steps if limits is not None]
 
@@ -60,11 +61,11 @@ def _interval(value: float | list[float], name: str, neutral: float) -> tuple[fl
 
 
 @register("transform")
+@dataclass
 class RandomGrayscale:
     """With probability `p`, make the image gray; it keeps its three channels."""
 
-    def __init__(self, p: Probability = 0.1) -> None:
-        self.p = p
+    p: Probability = 0.1
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() < self.p:
@@ -73,6 +74,7 @@ class RandomGrayscale:
 
 
 @register("transform")
+@dataclass
 class BlurImage:
     """Blur with probability `ratio`, by a Gaussian or by motion, and note whether.
 
@@ -83,19 +85,14 @@ class BlurImage:
     the label away.
     """
 
-    def __init__(
-        self,
-        ratio: Probability = 0.5,
-        motion_max_ksize: PositiveInt = 12,
-        motion_max_angle: PositiveInt = 45,
-        gaussian_max_ksize: PositiveInt = 12,
-    ) -> None:
-        if min(motion_max_ksize, gaussian_max_ksize) < 6:
+    ratio: Probability = 0.5
+    motion_max_ksize: PositiveInt = 12
+    motion_max_angle: PositiveInt = 45
+    gaussian_max_ksize: PositiveInt = 12
+
+    def __post_init__(self) -> None:
+        if min(self.motion_max_ksize, self.gaussian_max_ksize) < 6:
             raise UserError("BlurImage: motion_max_ksize and gaussian_max_ksize must be at least 6")
-        self.ratio = ratio
-        self.motion_max_ksize = motion_max_ksize
-        self.motion_max_angle = motion_max_angle
-        self.gaussian_max_ksize = gaussian_max_ksize
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         blurred = bool(rng.random() < self.ratio)

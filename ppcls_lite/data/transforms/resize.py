@@ -7,6 +7,7 @@ Lists of two numbers follow the reference toolkit: [width, height] in `ResizeIma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -80,6 +81,7 @@ def width_height(size: int | Sequence[int], where: str) -> tuple[int, int]:
 
 
 @register("transform")
+@dataclass
 class ResizeImage:
     """Resize to `size` (a number or [width, height]), or the short edge to `resize_short`.
 
@@ -90,23 +92,21 @@ class ResizeImage:
 
     follows_size = True
 
-    def __init__(
-        self,
-        size: ImageSize | None = None,
-        resize_short: ScaledInt | None = None,
-        interpolation: Literal[
-            "nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"
-        ]
-        | None = None,
-        backend: Literal["cv2", "pil"] = "cv2",
-        return_numpy: Ignored = True,
-    ) -> None:
-        del return_numpy
-        if size is None and resize_short is None:
+    size: ImageSize | None = None
+    resize_short: ScaledInt | None = None
+    interpolation: (
+        Literal["nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"]
+        | None
+    ) = None
+    backend: Literal["cv2", "pil"] = "cv2"
+    return_numpy: Ignored = True
+
+    def __post_init__(self) -> None:
+        if self.size is None and self.resize_short is None:
             raise UserError("ResizeImage: give 'size' or 'resize_short'")
-        self.resize_short = resize_short
-        self.size = None if size is None else width_height(size, "ResizeImage")
-        self.resizer = Resizer(interpolation, backend)
+        if self.size is not None:
+            self.size = width_height(self.size, "ResizeImage")
+        self.resizer = Resizer(self.interpolation, self.backend)
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         if self.resize_short is not None:
@@ -132,10 +132,8 @@ class Resize:
         ] = "bilinear",
         backend: Literal["cv2", "pil"] = "cv2",
     ) -> None:
-        if isinstance(size, int):
-            self.operation = ResizeImage(None, size, interpolation, backend)
-        else:
-            self.operation = ResizeImage(list(size)[::-1], None, interpolation, backend)
+        edges = (None, size) if isinstance(size, int) else (list(size)[::-1], None)
+        self.operation = ResizeImage(*edges, interpolation, backend)
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         return self.operation(sample, rng)
