@@ -1,11 +1,9 @@
 """Transforms: what happens to one sample between the disk and the batch.
 
-A transform is called as `op(sample, rng)` and returns the sample, a dict whose `image` is
-(H, W, 3) uint8 RGB after `DecodeImage`; all randomness comes from `rng`. Names and arguments are
-those of the reference toolkit's YAML. Two attributes tell what a transform can do beyond that:
-`follows_size`, that a multi-scale sample's `size` (height, width) replaces its own, and
-`channel_first`, that it leaves the image (C, H, W).
-Read next: compose.py, then decode.py and onwards.
+A transform is called as `op(sample, rng)` and returns the sample, a dict whose `image` is (H, W, 3)
+uint8 RGB after `DecodeImage`; all randomness comes from `rng`. `follows_size` declares that a
+multi-scale sample's `size` (height, width) replaces its own, `channel_first` that it leaves the
+image (C, H, W). Read next: compose.py, then decode.py and onwards.
 """
 
 from ppcls_lite.data.transforms.compose import Compose

@@ -1,8 +1,7 @@
 """The named operations of the AutoAugment family, and what a magnitude means for each.
 
-An operation works on a whole sample: changes of colour touch the image only, shear, translation
-and rotation also move boxes and mask. The papers and their implementations agree on the operations
-but not on the scale from magnitude to strength; each `Scale` states one of them.
+Changes of colour touch the image only, moves also boxes and mask. The papers and their
+implementations do not agree on the scale from magnitude to strength; each `Scale` states one.
 Read next: policies.py, autoaugment.py.
 """
 

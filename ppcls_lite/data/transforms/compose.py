@@ -23,9 +23,8 @@ class Compose:
     """Runs `ops` in order on a sample; the result's image is (C, H, W) and contiguous.
 
     `to_chw` false leaves the image (H, W, C), as the first part of `split_tail` does. A sample's
-    `size` (height, width), set by multi-scale samplers, replaces that of the transforms with
-    `follows_size` and is removed at the end. UserError where an op that needs (H, W, C) stands
-    after the change to (C, H, W), or the reverse.
+    `size` (height, width), set by multi-scale samplers, is removed at the end. Raises UserError
+    where an op that needs (H, W, C) stands after the change to (C, H, W), or the reverse.
     """
 
     def __init__(self, ops: Sequence[Any] | None, to_chw: bool = True) -> None:
@@ -57,9 +56,9 @@ class Compose:
     def split_tail(self) -> tuple[Compose, Normalizer | None]:
         """The chain as two parts: per sample, and the normalisation of a whole batch.
 
-        The first part gives (H, W, C) images, 8-bit in an ordinary chain; stacked, the normalizer
-        turns them into exactly what this chain gives. If the chain does not end in NormalizeImage
-        (for example because RandomErasing follows it), it is returned whole, with `None`.
+        The first part gives (H, W, C) images; stacked, the normalizer turns them into exactly what
+        this chain gives. A chain that does not end in NormalizeImage is returned whole, with
+        `None`.
         """
         if self._normalizer is None:
             return self, None

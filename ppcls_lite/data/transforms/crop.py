@@ -87,12 +87,11 @@ class CropImageAtRatio:
 class RandCropImage:
     """Cut a random part and resize it to `size` (a number or [width, height]).
 
-    The part's share of the image's area is uniform in `scale` (default 0.08 to 1), its aspect
-    ratio width / height in `ratio` (default 3/4 to 4/3): uniform in the ratio itself, or with
-    `use_log_aspect` in its logarithm, which makes wide and tall equally likely. Where the ratio
-    leaves no room for the area, the area is limited instead of drawing again, as in the reference
-    toolkit. A multi-scale sample's own `size` (height, width) replaces `size`. `progress_size`
-    only matters to progressive training. Source: Szegedy et al., arXiv:1409.4842.
+    The part's share of the image's area is uniform in `scale` (default 0.08 to 1), its aspect ratio
+    width / height in `ratio` (default 3/4 to 4/3), with `use_log_aspect` in its logarithm. Where
+    the ratio leaves no room for the area, the area is limited instead of drawing again, as in the
+    reference toolkit. A multi-scale sample's own `size` (height, width) replaces `size`. Source:
+    Szegedy et al., arXiv:1409.4842.
     """
 
     follows_size = True

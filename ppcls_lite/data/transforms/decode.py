@@ -27,20 +27,15 @@ _PLACED = {"boxes", "mask", "meta"}  # what is measured in the pixels of the who
 class DecodeImage:
     """Decode `sample["image"]` (a path, bytes or an array) into an (H, W, 3) uint8 RGB array.
 
-    An array is taken as RGB (or gray, or RGBA) and only brought into that shape. With bytes, the
-    image is called `sample["path"]` in an error, if that key exists. A key `meta` gets the size of
-    the decoded image, as a geometry.Meta. `to_rgb` false gives BGR,
-    `channel_first` gives (3, H, W), which only NormalizeImage with order "chw" may follow.
-    `to_np` has no effect: images are arrays everywhere.
+    An array is taken as RGB (or gray, or RGBA). With bytes, `sample["path"]` is the image's name in
+    an error. A key `meta` gets the size of the decoded image, as a geometry.Meta. `to_rgb` false
+    gives BGR, `channel_first` (3, H, W), which only NormalizeImage with order "chw" may follow.
+    `to_np` has no effect.
 
-    `reduced` decodes a JPEG at 1/2, 1/4 or 1/8 of its size if the part that the RandCropImage after
-    it cuts out is even then not smaller than what it is resized to. The parts are the same as
-    without it, their pixels are averages instead of samples (docs/performance.md has figures).
-    Other files, and parts that are too small for it, are decoded as ever.
-
-    Raises:
-        ImageError: the file is missing, empty, truncated, corrupt or not an image.
-        UserError: `reduced` with the backend "pil", or where no RandCropImage follows.
+    `reduced` (with "cv2", before a RandCropImage) decodes a JPEG at 1/2, 1/4 or 1/8 of its size if
+    the part that is cut out is even then not smaller than what it is resized to. The parts are the
+    same as without it, their pixels are averages instead of samples (docs/performance.md). Raises
+    ImageError for a file that is missing, empty, truncated, corrupt or no image.
     """
 
     to_np: Ignored = True

@@ -1,11 +1,9 @@
 """Moving a sample: the image and, where present, its boxes, its mask and `meta`, always together.
 
 A sample's `image` is (H, W, C), `mask` (H, W), `boxes` (n, 4) as x1, y1, x2, y2 in pixels, where a
-pixel at column i covers i to i + 1, so that a box over the whole image is (0, 0, W, H). Boxes are
-clipped to the image and never removed, so that lists parallel to them stay aligned: one that has
-left the image has no area. `meta` is the way back, for whoever put a `Meta` into the sample: a
-prediction's boxes belong to the photograph, not to what the network was shown.
-Read next: crop.py, resize.py, orientation.py.
+pixel at column i covers i to i + 1. Boxes are clipped to the image and never removed, so that lists
+parallel to them stay aligned: one that has left the image has no area. `meta` is the way back, for
+whoever put a `Meta` into the sample. Read next: crop.py, resize.py, orientation.py.
 """
 
 from __future__ import annotations
@@ -26,10 +24,8 @@ Rng = np.random.Generator | None  # `None` only where nothing is drawn
 class Meta:
     """What a chain of transforms did to an image.
 
-    Attributes:
-        height, width: of the image as it was decoded, in pixels.
-        source: (2, 3) float64, the affine map that sends a point (x, y) of the result to its place
-            in the decoded image.
+    `height` and `width` are those of the image as it was decoded; `source` (2, 3) float64 is the
+    affine map that sends a point (x, y) of the result to its place there.
     """
 
     height: int = 0

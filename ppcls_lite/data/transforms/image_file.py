@@ -1,13 +1,10 @@
 """Image files to RGB arrays: which kinds are accepted, and how each one is turned into 8-bit RGB.
 
-The kinds, each on purpose: grayscale is repeated three times; palettes are expanded; 16-bit
-samples keep their high byte; CMYK and YCCK JPEGs are converted by the decoder; transparency is
-composited on white (an image's colour under transparent pixels is arbitrary, often black); the
-EXIF orientation is applied; of an animation the first frame counts. Except for transparency, which
-`cv2.imdecode` drops, this is what the reference toolkit's cv2 path gives.
-
-A truncated file is an error, recognised by the format's own end mark before anything is decoded:
-decoders differ, and some return the half image. Read next: decode.py.
+Grayscale is repeated three times; palettes are expanded; 16-bit samples keep their high byte; CMYK
+and YCCK JPEGs are converted by the decoder; transparency is composited on white (other than
+`cv2.imdecode`, which drops it: the colour below is arbitrary, often black); the EXIF orientation is
+applied; of an animation the first frame counts. A truncated file is an error, recognised by the
+format's own end mark: some decoders return the half image. Read next: decode.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Normalisation: per image as a transform, or once per batch, deferred to the loader or device.
 
-Both compute (image * scale - mean) / std in float32. For 8-bit images that is a table with 256
-entries per channel, so that a batch is normalised exactly and transposed in one pass.
-Read next: compose.py.
+(image * scale - mean) / std in float32: for 8-bit images a table with 256 entries per channel, so
+that a batch is normalised exactly and transposed in one pass. Read next: compose.py.
 """
 
 from __future__ import annotations

@@ -29,10 +29,9 @@ class RandFlipImage:
 
 @register("transform")
 class RandomRot90:
-    """Turn by 0 to 3 quarter turns counter-clockwise and note which.
+    """Turn by 0 to 3 quarter turns counter-clockwise.
 
-    The number goes into `sample["random_rot90_orientation"]`, the label of the image orientation
-    task (CustomLabelDataset with that `label_key`).
+    The number goes into `sample["random_rot90_orientation"]`, a `label_key` of CustomLabelDataset.
     """
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:

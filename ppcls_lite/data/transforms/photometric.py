@@ -76,13 +76,12 @@ class RandomGrayscale:
 @register("transform")
 @dataclass
 class BlurImage:
-    """Blur with probability `ratio`, by a Gaussian or by motion, and note whether.
+    """Blur with probability `ratio`, by a Gaussian or by motion.
 
-    The number 1 (blurred) or 0 goes into `sample["blur_image"]`, the label of the clarity task
-    (CustomLabelDataset with that `label_key`). Kernel sizes are odd, from 5 to below the given
-    maxima; motion runs within `motion_max_angle` degrees of the diagonal. Unlike the reference
-    toolkit, motion keeps the mean brightness and does not stretch the contrast, which would give
-    the label away.
+    Whether goes into `sample["blur_image"]`, 1 or 0, a `label_key` of CustomLabelDataset. Kernel
+    sizes are odd, from 5 to below the given maxima; motion runs within `motion_max_angle` degrees
+    of the diagonal. Unlike the reference toolkit, motion keeps mean brightness and contrast, which
+    would give the label away.
     """
 
     ratio: Probability = 0.5

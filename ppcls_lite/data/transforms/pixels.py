@@ -1,8 +1,7 @@
 """Changes of colour on an (H, W, 3) uint8 RGB image, each a function that returns a new image.
 
-They follow Pillow's ImageOps and ImageEnhance (AutoAugment and its successors are defined by
-them) to within two grey levels, but work on arrays by OpenCV tables, without conversions.
-Read next: photometric.py, augment_ops.py.
+They follow Pillow's ImageOps and ImageEnhance, by which AutoAugment is defined, to within two grey
+levels, but by OpenCV tables. Read next: photometric.py, augment_ops.py.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """The published augmentation policies, as data.
 
-`IMAGENET` is the policy of AutoAugment (arXiv:1805.09501, appendix, "ImageNet"): 25 pairs of
-(operation, probability, magnitude 0 to 9). `EFFICIENTNET_V0` is the one of the EfficientNet TPU
-training code, which has no paper (magnitude 0 to 10). `RANDAUGMENT` lists the operations of
-RandAugment (arXiv:1909.13719), `RAND` and `AUGMIX` (arXiv:1912.02781) those of the timm library's
-variants, and `RAND_WEIGHTS` timm's one set of choice weights for `RAND`.
-Read next: augment_ops.py, autoaugment.py.
+`IMAGENET` is the policy of AutoAugment (arXiv:1805.09501, appendix): 25 pairs of (operation,
+probability, magnitude 0 to 9). `EFFICIENTNET_V0` is the one of the EfficientNet TPU training code
+(magnitude 0 to 10). `RANDAUGMENT` lists the operations of RandAugment (arXiv:1909.13719), `RAND`
+and `AUGMIX` (arXiv:1912.02781) those of the timm library's variants, `RAND_WEIGHTS` its choice
+weights. Read next: augment_ops.py, autoaugment.py.
 """
 
 from __future__ import annotations

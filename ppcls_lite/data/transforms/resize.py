@@ -43,11 +43,8 @@ RANDOM = ("bilinear", "bicubic")  # what "random" draws from
 class Resizer:
     """Resizes arrays by one backend and one interpolation; `None` is bilinear.
 
-    The backends differ when shrinking: Pillow averages over the pixels that fall together, OpenCV
-    only does so for "area". "random" draws bilinear or bicubic anew for every image.
-
-    Raises:
-        UserError: an interpolation that the backend does not have.
+    When shrinking, Pillow averages over the pixels that fall together, OpenCV only for "area".
+    "random" draws bilinear or bicubic for every image. UserError for an unknown interpolation.
     """
 
     def __init__(self, interpolation: str | None, backend: str) -> None:
@@ -85,9 +82,8 @@ def width_height(size: int | Sequence[int], where: str) -> tuple[int, int]:
 class ResizeImage:
     """Resize to `size` (a number or [width, height]), or the short edge to `resize_short`.
 
-    `resize_short` wins if both are given and keeps the aspect ratio, rounding the long edge.
-    A multi-scale sample's own `size` (height, width) replaces the `size` of the recipe.
-    `return_numpy` has no effect: images are arrays everywhere.
+    `resize_short` wins if both are given and keeps the aspect ratio, rounding the long edge. A
+    multi-scale sample's own `size` (height, width) replaces `size`.
     """
 
     follows_size = True
