@@ -17,7 +17,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from ppcls_lite.data.transforms.image_header import ADVICE, Header, read_header, undecodable
+from ppcls_lite.data.transforms.image_header import (
+    ADVICE,
+    UNCLEAR,
+    Header,
+    read_header,
+    undecodable,
+)
 from ppcls_lite.errors import ImageError, UserError
 
 MAX_PIXELS = (
@@ -118,7 +124,7 @@ def _by_pillow(data: bytes, header: Header) -> np.ndarray:
 def _deep_gray(gray: np.ndarray, key: int | None) -> np.ndarray:
     """The high byte of 16-bit samples (H, W), white where they are `key`."""
     if gray.min() < 0 or gray.max() > 65535:
-        raise ImageError("32-bit samples, which say not what is black and white; save it with 8")
+        raise ImageError(f"32-bit samples, {UNCLEAR}")
     high = (gray >> 8).astype(np.uint8)
     if key is not None:
         high[gray == key] = 255

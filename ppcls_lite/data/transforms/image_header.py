@@ -22,6 +22,7 @@ _KINDS = {JPEG: "JPEG", PNG: "PNG", RIFF: "WebP", b"GIF8": "GIF", b"BM": "BMP"}
 _KINDS |= dict.fromkeys(_TIFF, "TIFF")
 ADVICE = "copy the file again or remove it from the list"
 _CONVERT = "save it with 8 bits per channel"
+UNCLEAR = f"which do not say what is black and what is white; {_CONVERT}"
 
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB`\x82"
@@ -175,10 +176,7 @@ def _tiff(data: bytes) -> Header:
     kinds = set(tags.get(339, (1,)))  # of samples: 1 unsigned, 2 signed, 3 floating point
     if kinds - {1, 4} or bits not in (1, 2, 4, 8, 16):
         kind = {2: "signed", 3: "floating-point"}.get(max(kinds), "integer")
-        raise ImageError(
-            f"a TIFF of {bits}-bit {kind} samples, which say not what is black and white; "
-            f"{_CONVERT}"
-        )
+        raise ImageError(f"a TIFF of {bits}-bit {kind} samples, {UNCLEAR}")
     alpha = 338 in tags  # extra samples
     if bits == 16 and (colours == 5 or (alpha and colours in (0, 1))):
         what = "CMYK" if colours == 5 else "gray with transparency"
@@ -219,7 +217,7 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
 def _other(data: bytes) -> Header:
     with Image.open(io.BytesIO(data)) as image:
         if image.mode == "F":
-            raise ImageError(f"{image.format} with floating-point samples; {_CONVERT}")
+            raise ImageError(f"{image.format} of floating-point samples, {UNCLEAR}")
         # OpenCV drops transparency, and GIF is new to it
         by_pillow = image.has_transparency_data or image.format == "GIF"
         return Header(*image.size, "pil" if by_pillow else None)
