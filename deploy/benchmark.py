@@ -1,11 +1,12 @@
-"""`ppcls-lite benchmark` from a checkout: python deploy/benchmark.py --model DIR | --arch NAME."""
+"""`ppcls-lite benchmark`, and `--paper`: python deploy/benchmark.py --model DIR | --arch NAME."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_lite.cli import main
+from experiments.latency.paper import run
+from ppcls_lite.cli import guarded
 
 if __name__ == "__main__":
-    sys.exit(main(["benchmark", *sys.argv[1:]]))
+    sys.exit(guarded(run, sys.argv[1:]))

@@ -6,8 +6,10 @@ moments and started again with the same command and `Global.checkpoints=auto`. A
 training state, weights included, and the metrics of both runs have to be equal, bit by bit.
 
 One process is ended by SIGKILL, SIGTERM, SIGUSR1, SIGINT, and SIGKILL while a checkpoint is being
-written. Of several, started by `paddle.distributed.launch`, one rank is killed, or rank 0 while it
-writes, or all with their launcher at once; or the launcher gets SIGTERM, or one rank SIGUSR1.
+written, or while those that an epoch's end brings are (`between`). Of several, started by
+`paddle.distributed.launch`, one rank is killed, or rank 0 while it writes, or all with their
+launcher at once; or the launcher gets SIGTERM, or one rank SIGUSR1. The killed run's disk is slow:
+it pauses before each file of a checkpoint takes its place, so that kills fall between any two.
 """
 
 from __future__ import annotations
@@ -36,16 +38,38 @@ from ppcls_lite.engine.record import VARYING
 from ppcls_lite.errors import UserError
 from ppcls_lite.system import safe_pickle
 from ppcls_lite.system.files import TEMPORARY
-from ppcls_lite.system.processes import environment, toolkit_command
+from ppcls_lite.system.processes import ROOT, environment
 
-WAYS = ("SIGKILL", "SIGTERM", "write", "SIGUSR1", "SIGINT")
-WAYS_OF_RANKS = ("rank", "SIGTERM", "write", "SIGUSR1", "SIGKILL")
+WAYS = ("between", "SIGKILL", "SIGTERM", "write", "SIGUSR1", "SIGINT")
+WAYS_OF_RANKS = ("between", "rank", "SIGTERM", "write", "SIGUSR1", "SIGKILL")
+WRITING = {"write": "latest", "between": "[be]*"}  # which unfinished checkpoint a kill waits for
+RENAMES = 16  # of files, when an epoch ends
 RESUMABLE = {-9, 75, 130, 143}
 # The launcher ends with the number of SIGTERM, or as a rank did: saved, killed, or left alone.
 RESUMABLE_LAUNCH = {-9, 247, 15, 75, 1, 241}
 SIZE, BATCH, STEPS = 32, 8, 6
 ARCH = "PPLCNet_x0_25"
-ENTRY = "import sys; from ppcls_lite.cli import main; sys.exit(main(sys.argv[1:]))"
+ENTRY = """
+import sys
+sys.path[:0] = [{root!r}]
+from experiments.chaos import slow_disk
+from ppcls_lite.cli import main
+slow_disk({pause})
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def slow_disk(pause: float) -> None:
+    """Let `pause` seconds pass in this process before each file of a checkpoint takes its place."""
+    replace = Path.replace
+
+    def slow(path: Path, target: Path) -> Path:
+        if ".pd" in path.name or ".manifest" in path.name:
+            time.sleep(pause)
+        return replace(path, target)
+
+    if pause:
+        Path.replace = slow  # type: ignore[method-assign]
 
 
 @dataclass
@@ -116,19 +140,23 @@ def recipe(data: Path, epochs: int) -> dict[str, Any]:
 
 @dataclass
 class Run:
-    """The command that starts or resumes the run in `run_dir`, in `processes` processes."""
+    """The command that starts or resumes the run in `run_dir`, in `processes` processes.
+
+    pause: seconds before each file of a checkpoint takes its place.
+    """
 
     recipe: Path
     run_dir: Path
     processes: int
+    pause: float = 0.0
 
     def start(self) -> subprocess.Popen[str]:
         """The run's process, or its launcher."""
         options = ["-c", str(self.recipe), "-o", f"Global.output_dir={self.run_dir.parent}"]
-        command = toolkit_command(["train", *options])
-        if self.processes > 1:  # the launcher takes a file
-            entry = self.recipe.with_name("train.py")
-            entry.write_text(ENTRY, encoding="utf-8")
+        entry = self.run_dir.parent.with_suffix(".py")
+        entry.write_text(ENTRY.format(root=str(ROOT), pause=self.pause), encoding="utf-8")
+        command = [sys.executable, str(entry), "train", *options]
+        if self.processes > 1:
             command = [sys.executable, "-m", "paddle.distributed.launch"]
             command += ["--nproc_per_node", str(self.processes)]
             command += ["--log_dir", str(self.run_dir.parent / "log")]
@@ -150,7 +178,7 @@ class Run:
         if way == "SIGKILL":
             wanted = [process.pid, *ranks.values()]  # as if the machine were gone
         else:
-            rank = 0 if way == "write" else chance.randrange(self.processes)
+            rank = 0 if way in WRITING else chance.randrange(self.processes)
             wanted = [ranks[rank]] if rank in ranks else []
         for pid in wanted:
             with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
@@ -174,19 +202,26 @@ def _rank_processes(launcher: int) -> dict[int, int]:
 
 
 def chaos(
-    kills: int, folder: Path, seed: int = 0, ways: Sequence[str] = (), processes: int = 1
+    kills: int,
+    folder: Path,
+    seed: int = 0,
+    ways: Sequence[str] = (),
+    processes: int = 1,
+    pause: float = 0.02,
 ) -> Report:
     """Kill `kills` times, resume each time, and compare with an undisturbed run.
 
     `ways`: of `WAYS`, or of `WAYS_OF_RANKS` with several processes (the default: all of them).
+    `pause`: see `Run`; the undisturbed run has none.
     """
     ways = ways or (WAYS_OF_RANKS if processes > 1 else WAYS)
     chance, report = random.Random(seed), Report()
     draw_data(folder / "data", BATCH * STEPS * processes)
-    epochs = max(4, 8 * kills // STEPS)  # a killed run gets on by 4 to 7 steps
+    epochs = max(4, 12 * kills // STEPS)  # a killed run gets on by 4 to 12 steps
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe(folder / "data", epochs)), encoding="utf-8")
-    whole, killed = (Run(path, folder / name / ARCH, processes) for name in ("whole", "killed"))
+    whole = Run(path, folder / "whole" / ARCH, processes)
+    killed = Run(path, folder / "killed" / ARCH, processes, pause)
     status = whole.start().wait()
     if status != 0:
         raise UserError(f"the undisturbed run failed with {status}; see {whole.run_dir}/train.log")
@@ -217,10 +252,11 @@ def _disturbed(run: Run, pending: list[str], chance: random.Random, report: Repo
         while process.poll() is None and _lines(records) < wanted:
             time.sleep(0.002)
         way = pending[-1]
-        if way == "write":
-            while process.poll() is None and not any(run_dir.glob(".latest.pdstate.*.tmp")):
+        if way in WRITING:
+            unfinished = f".{WRITING[way]}.pdstate.*.tmp"
+            while process.poll() is None and not any(run_dir.glob(unfinished)):
                 time.sleep(0.0002)
-            time.sleep(chance.random() * 0.02)
+            time.sleep(chance.random() * (0.02 + RENAMES * run.pause))
         else:
             time.sleep(chance.random() * 0.1)
         if killed := process.poll() is None:
@@ -242,8 +278,12 @@ def _lines(path: Path) -> int:
 
 
 def compare(whole: Path, killed: Path) -> list[str]:
-    """Where two finished runs differ: state, weights, metrics (but not times), files."""
-    found = _unequal(checkpoint.load(whole / "latest"), checkpoint.load(killed / "latest"), "state")
+    """Where two finished runs differ: state, weights, metrics (but not times), files.
+
+    Their recipes may: the number of data workers, for example, changes nothing.
+    """
+    states = [checkpoint.load(folder / "latest") | {"origin": None} for folder in (whole, killed)]
+    found = _unequal(*states, "state")
     for name in ("latest", "best_model", "latest_raw"):
         one, other = (safe_pickle.load(d / f"{name}.pdparams") for d in (whole, killed))
         found += _unequal(one, other, f"{name}.pdparams")
@@ -289,13 +329,13 @@ def run(argv: list[str]) -> int:
         "--processes", type=int, default=1, help="more than 1: kill their ranks too"
     )
     options.add_argument("--seed", type=int, default=0, help="of the moments and the order")
+    options.add_argument("--pause", type=float, default=0.02, help="seconds before each file")
     options.add_argument("--keep", metavar="FOLDER", help="leave the runs there")
     args = options.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         started = time.monotonic()
-        report = chaos(
-            args.kills, Path(args.keep or temporary), args.seed, processes=args.processes
-        )
+        folder = Path(args.keep or temporary)
+        report = chaos(args.kills, folder, args.seed, (), args.processes, args.pause)
     kills = ", ".join(f"{way} {count}" for way, count in sorted(report.kills.items()))
     print(f"{sum(report.kills.values())} kills ({kills}), {report.starts} starts")
     print(f"{report.torn} kills left an unfinished file, {report.passed_over} a mixed checkpoint")

@@ -3,7 +3,7 @@
 Engines x precisions x threads x batch sizes, for an exported model, some networks of the zoo or all
 of it. Each engine setting lives in a process of its own, pinned to as many cores as it has threads;
 the contenders take turns. What the figures mean and why they differ: docs/latency.md. Read next:
-turns.py (the measurement), report.py (what is said about it), paper.py.
+turns.py (the measurement), report.py (what is said about it).
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from pathlib import Path
 
 from ppcls_lite.benchmark import machine as latency_machine
 from ppcls_lite.benchmark import models as latency_models
-from ppcls_lite.benchmark import paper as latency_paper
 from ppcls_lite.benchmark import turns as latency_turns
-from ppcls_lite.benchmark.report import Report, text
+from ppcls_lite.benchmark.report import Comparison, Report, text
 from ppcls_lite.benchmark.result import PRIMITIVES, Setting
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
@@ -32,13 +31,13 @@ PLAIN = (*TO_COMPARE, "auto")  # have no precision of their own; auto chooses on
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
-def run(argv: Sequence[str]) -> int:
-    """The command line; 0 when everything was measured.
+def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
+    """The command line; 0 when everything was measured. `comparison` adds the option `--paper`.
 
     Raises:
         UserError: an option does not fit, a network cannot be made, an engine cannot run it.
     """
-    options = _parser().parse_args(argv)
+    options = _parser(comparison).parse_args(argv)
     budget = None if options.latency_budget is None else milliseconds(options.latency_budget)
     machine = latency_machine.describe()
     cores = _cores(options.cores, machine)
@@ -53,7 +52,8 @@ def run(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(options.output) if options.output else Path(temporary)
         engines, notes = _engines(options.engines, options.model)
-        models, shape = _models(options, kept / "models", engines, budget)
+        published = comparison if options.paper else None
+        models, shape = _models(options, kept / "models", engines, budget, published)
         settings, more = _settings(engines, options.precisions, threads, options.profile)
         for note in (notes := notes + more):
             print(f"note: {note}")
@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
             options.seconds,
         )
         command = shlex.join(["python", "deploy/benchmark.py", *argv])
-        report = Report(machine, command, results, profiles, options.paper, budget, notes)
+        report = Report(machine, command, results, profiles, published, budget, notes)
         print(f"\n{report.render(text)}")
         if options.output:
             for path in report.write(kept):
@@ -164,7 +164,11 @@ def _settings(
 
 
 def _models(
-    options: argparse.Namespace, folder: Path, engines: Sequence[str], budget: float | None
+    options: argparse.Namespace,
+    folder: Path,
+    engines: Sequence[str],
+    budget: float | None,
+    published: Comparison | None,
 ) -> tuple[dict[str, Path], tuple[int, int, int]]:
     """Name to exported folder of what is to be measured, and the (C, H, W) of its inputs."""
     if options.model:
@@ -181,14 +185,14 @@ def _models(
     names: list[str] = list(options.arch or ())
     if options.zoo is not None:
         names += list_models(options.zoo)
-    if not names and options.paper:
-        names = latency_paper.names()
+    if not names and published:
+        names = published.names()
     elif not names and budget is not None:
         names = [name for name, entry in ZOO.items() if entry.top1 is not None]
     if not names:
         raise UserError(
-            "what is to be measured? Give --model FOLDER, --arch NAME, --zoo [PATTERN], --paper "
-            "or --latency-budget 2ms"
+            "what is to be measured? Give --model FOLDER, --arch NAME, --zoo [PATTERN], or "
+            "--latency-budget 2ms"
         )
     if unknown := [name for name in names if name not in ZOO]:
         raise UserError(f"--arch: {unknown[0]!r} is not in the zoo; python tools/zoo.py lists it")
@@ -202,7 +206,7 @@ def _models(
     return models, (3, options.image_size, options.image_size)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ppcls-lite benchmark", description=__doc__.split("\n")[0]
     )
@@ -212,7 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         *("--zoo",), nargs="?", const="*", metavar="PATTERN", help="the zoo, or a part of it"
     )
-    what.add_argument("--paper", action="store_true", help="the published tables and figure 1")
+    if comparison:
+        what.add_argument("--paper", action="store_true", help=comparison.option)
+    parser.set_defaults(paper=False)
     what.add_argument(
         *("--latency-budget",), metavar="2ms", help="list the zoo's networks that are fast enough"
     )

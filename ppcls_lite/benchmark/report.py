@@ -6,19 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from ppcls_lite.benchmark import figure as latency_figure
-from ppcls_lite.benchmark import paper as latency_paper
 from ppcls_lite.benchmark.machine import Machine
 from ppcls_lite.benchmark.profile import Profile
-from ppcls_lite.benchmark.result import (
-    PRIMITIVES,
-    UNSTEADY,
-    Result,
-    aims,
-    quantile,
-)
+from ppcls_lite.benchmark.result import PRIMITIVES, UNSTEADY, Result, aims, quantile
 from ppcls_lite.config.zoo import ZOO
 
 Rows = list[list[str]]
@@ -32,18 +24,43 @@ _COLUMNS = (
     "first answer to the first batch size; new shape: the first run with this batch size; differs: "
     "from the first engine's outputs, relative to the largest."
 )
-FILES = ("latency.json", "latency.md", "figure1.png")
+
+
+class Section(NamedTuple):
+    """A part of the report: heading, table, and a line of text below it."""
+
+    title: str
+    rows: Rows
+    text: str = ""
+
+
+class Comparison(Protocol):
+    """Published latencies beside those measured here (experiments/latency/paper.py)."""
+
+    option: str  # the help of `--paper`
+
+    def names(self) -> list[str]:
+        """The networks of the zoo that it is about."""
+
+    def sections(self, results: Sequence[Result]) -> list[Section]:
+        """What the report shows."""
+
+    def as_dict(self, results: Sequence[Result]) -> dict[str, Any]:
+        """The same for the JSON file."""
+
+    def write(self, results: Sequence[Result], folder: Path) -> Path:
+        """Write a file of its own, the figure."""
 
 
 @dataclass
 class Report:
-    """All that one run found; `paper` and `budget_ms` say which parts are wanted."""
+    """All that one run found; `comparison` and `budget_ms` say which parts are wanted."""
 
     machine: Machine
     command: str
     results: list[Result]
     profiles: Mapping[tuple[str, int, int], Profile] = field(default_factory=dict)
-    paper: bool = False
+    comparison: Comparison | None = None
     budget_ms: float | None = None
     notes: Sequence[str] = ()
 
@@ -76,16 +93,16 @@ class Report:
         return found
 
     def write(self, folder: Path) -> list[Path]:
-        """Write latency.json, latency.md and, with the paper's tables, figure1.png."""
+        """Write latency.json, latency.md and what the comparison writes."""
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / name for name in FILES]
-        text = json.dumps(self.as_dict(), indent=1) + "\n"
-        paths[0].write_text(text, encoding="utf-8")
-        paths[1].write_text(self.render(markdown) + "\n", encoding="utf-8")
-        if not self.paper:
-            return paths[:2]
-        latency_figure.draw(self.timed, paths[2])
-        return paths
+        contents = {
+            folder / "latency.json": json.dumps(self.as_dict(), indent=1),
+            folder / "latency.md": self.render(markdown),
+        }
+        for path, content in contents.items():
+            path.write_text(content + "\n", encoding="utf-8")
+        more = [self.comparison.write(self.timed, folder)] if self.comparison else []
+        return [*contents, *more]
 
     def as_dict(self) -> dict[str, Any]:
         tree: dict[str, Any] = {
@@ -100,10 +117,10 @@ class Report:
                 for (model, threads, size), profile in self.profiles.items()
             ],
         }
-        if self.paper:
-            tree["ordering"] = [pair.as_dict() for pair in latency_paper.ordering(self.timed)]
+        if self.comparison:
+            tree |= self.comparison.as_dict(self.timed)
         if self.budget_ms is not None:
-            fit, _ = latency_paper.within_budget(self.timed, self.budget_ms)
+            fit, _ = within_budget(self.timed, self.budget_ms)
             tree["budget"] = {"ms": self.budget_ms, "fit": [r.model for r in fit]}
         return tree
 
@@ -113,24 +130,17 @@ class Report:
         parts = [f"`{self.command}`" if table is markdown else self.command]
         parts.append(f"```\n{self.machine}\n```" if table is markdown else str(self.machine))
         parts += [f"note: {note}" for note in self.notes]
-        if not self.paper and self.budget_ms is None:
+        if not self.comparison and self.budget_ms is None:
             parts += [heading("Latency"), table(_latency_rows(self.results)), _COLUMNS]
         if rows := _ratio_rows(self.results):
             parts += [heading("Ratios"), table(rows), _HOW]
-        if self.paper:
-            for published in latency_paper.TABLES:
-                rows = latency_paper.table_rows(published, self.timed)
-                if len(rows) > 1:
-                    parts += [heading(published.title), table(rows)]
-            pairs = latency_paper.ordering(self.timed)
-            parts += [heading("Does the paper's ordering hold here?"), table(_pair_rows(pairs))]
-            parts.append(_verdict(pairs))
+        for title, rows, line in self.comparison.sections(self.timed) if self.comparison else ():
+            parts += [heading(title), table(rows), *([line] if line else [])]
         if self.budget_ms is not None:
             parts.append(heading(f"Networks within {self.budget_ms:g} ms"))
             parts += _budget(self.timed, self.budget_ms, table)
-        for (model, threads, size), profile in sorted(
-            self.profiles.items(), key=lambda item: item[0]
-        ):
+        for model, threads, size in sorted(self.profiles):
+            profile = self.profiles[model, threads, size]
             parts.append(heading(f"Profile of {model}: {threads} thread(s), batch {size}"))
             parts += _profile(profile, table)
         parts += [f"WARNING: {warning}" for warning in self.warnings()]
@@ -180,28 +190,24 @@ def _ratio_rows(results: Sequence[Result]) -> Rows:
     return rows if len(rows) > 1 else []
 
 
-def _pair_rows(pairs: Sequence[latency_paper.Pair]) -> Rows:
-    rows = [["PP-LCNet", "against", "contender", "published ratio", "measured ratio", "ordering"]]
-    for pair in pairs:
-        published = "-" if pair.published is None else f"{pair.published:.2f}"
-        rows.append(
-            [pair.fast, pair.other, pair.where, published, str(pair.measured), pair.verdict]
-        )
-    return rows
+def within_budget(
+    results: Sequence[Result], milliseconds: float
+) -> tuple[list[Result], list[Result]]:
+    """The fastest contender of each model; (those that fit, best accuracy first; the others).
 
-
-def _verdict(pairs: Sequence[latency_paper.Pair]) -> str:
-    count = {v: sum(p.verdict == v for p in pairs) for v in ("holds", "equal", "does not hold")}
-    failed = [f"{p.fast} / {p.other} ({p.where})" for p in pairs if p.verdict == "does not hold"]
-    line = (
-        f"The ordering holds in {count['holds']} of {len(pairs)} pairs; {count['equal']} are equal "
-        f"within {latency_paper.TIE:.0%}, {count['does not hold']} are the other way round"
-    )
-    return line + (f": {', '.join(failed)}." if failed else ".")
+    Models without a published accuracy come last, the fastest first.
+    """
+    best: dict[str, Result] = {}
+    for result in results:
+        if result.model not in best or result.median < best[result.model].median:
+            best[result.model] = result
+    ordered = sorted(best.values(), key=lambda r: (-(ZOO[r.model].top1 or 0), r.median))
+    fit = [r for r in ordered if r.median <= milliseconds]
+    return fit, [r for r in ordered if r.median > milliseconds]
 
 
 def _budget(results: Sequence[Result], milliseconds: float, table: Any) -> list[str]:
-    fit, slow = latency_paper.within_budget(results, milliseconds)
+    fit, slow = within_budget(results, milliseconds)
     rows = [["Model", "Top-1 (%), published", "ms here", "p99 ms", "fastest as"]]
     for r in fit:
         top1 = ZOO[r.model].top1

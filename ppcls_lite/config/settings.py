@@ -52,6 +52,8 @@ class Saving:
     """`Global`: what a run leaves where."""
 
     output_dir: str = "./output/"  # the run folder is <output_dir>/<Arch.name>
+    # What becomes of an earlier run there that is not resumed; keep: it is moved to NAME.run-1.
+    if_exists: Literal["keep", "replace", "error"] = "keep"
     save_interval: PositiveInt = 1  # epochs between two kept epoch_N checkpoints
     save_steps: PositiveInt | None = None  # updates between two writes of latest within an epoch
     save_minutes: PositiveFloat | None = None  # the same by the clock
@@ -66,6 +68,7 @@ class Sources:
     """`Global`: what a run starts from, and what it makes of images."""
 
     checkpoints: str | None = None  # prefix to resume from: <run folder>/latest; auto: the newest
+    resume_changed_data: bool = False  # resume although images or labels are others now
     pretrained_model: str | None = None  # weights to start from, with or without .pdparams
     replace_head: bool = False  # keep a random classifier where the class count differs
     teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ Batch = dict[str, Any]
 
 
 @register("batch_transform")
+@dataclass
 class MixupOperator:
     """Blend every image with another one of the batch, and the labels alike.
 
@@ -28,9 +30,8 @@ class MixupOperator:
     range 0 to 255: rounding again would add noise. Source: arXiv:1710.09412.
     """
 
-    def __init__(self, class_num: PositiveInt, alpha: PositiveFloat = 1.0) -> None:
-        self.class_num = class_num
-        self.alpha = alpha
+    class_num: PositiveInt
+    alpha: PositiveFloat = 1.0
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         weight = np.float32(rng.beta(self.alpha, self.alpha))
@@ -44,6 +45,7 @@ class MixupOperator:
 
 
 @register("batch_transform")
+@dataclass
 class CutmixOperator:
     """Replace one rectangle of every image by that of another one of the batch.
 
@@ -52,9 +54,8 @@ class CutmixOperator:
     Source: arXiv:1905.04899.
     """
 
-    def __init__(self, class_num: PositiveInt, alpha: PositiveFloat = 0.2) -> None:
-        self.class_num = class_num
-        self.alpha = alpha
+    class_num: PositiveInt
+    alpha: PositiveFloat = 0.2
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         images = batch["image"].copy()
@@ -74,10 +75,8 @@ class OpSampler:
     """Apply one of its operators, drawn anew for every batch by their `prob`, or none.
 
     In the YAML: `OpSampler: {MixupOperator: {alpha: 0.8, prob: 0.5}, CutmixOperator: {prob: 0.5}}`;
-    what the probabilities leave of 1 is the chance that the batch stays as it is.
-
-    Raises:
-        ConfigError: no operator, an unknown argument, or probabilities that do not fit.
+    what the probabilities leave of 1 is the chance that the batch stays as it is. ConfigError for
+    no operator, an unknown argument, or probabilities that do not fit.
     """
 
     def __init__(
@@ -87,10 +86,11 @@ class OpSampler:
         CutmixOperator: dict[str, float] | None = None,
     ) -> None:
         given = {"MixupOperator": MixupOperator, "CutmixOperator": CutmixOperator}
-        self.choices: list[tuple[float, Callable[[Batch, np.random.Generator], Batch]]] = []
-        for name, arguments in given.items():
-            if arguments is not None:
-                self.choices.append(_choice(name, dict(arguments), class_num))
+        self.choices = [
+            _choice(name, dict(arguments), class_num)
+            for name, arguments in given.items()
+            if arguments is not None
+        ]
         total = sum(prob for prob, _ in self.choices)
         if not self.choices or total > 1 + 1e-6:
             raise ConfigError(

@@ -1,15 +1,12 @@
 """Decoded images kept for later epochs: in memory that the workers share, or in a mapped file.
 
-Decoding is most of what reading a photograph costs; a data set whose pixels fit in memory or on the
-disk can be decoded once. Samples are the same bit by bit with and without a cache.
-
 A cache is one block: a head, a table with a row per image, and a place for the pixels of each. The
-places are known from the files' headers, so the size is known, and refused if there is no room,
-before training starts. Whoever first needs an image (any worker, any rank) fills its place, and
-marks the row last; two that do it at once write the same bytes. A row's check sum is compared the
-first time that a process reads it, so that what a crash left half written is decoded again. The
-name of a file in `cache_dir` holds a digest of all paths, sizes and times of change and of the
-decoder's version: where one of them differs, a new file takes the old one's place.
+sizes are known from the files' headers, so that a lack of room shows before training starts.
+Whoever first needs an image (any worker, any rank) fills its place, and marks the row last; two
+that do it at once write the same bytes. A row's check sum is compared the first time that a process
+reads it, so that what a crash left half written is decoded again. The name of a file in `cache_dir`
+holds a digest of all paths, sizes and times of change and of the decoder's version. Samples are the
+same bit by bit with and without a cache.
 Read before: datasets.py.
 """
 
@@ -89,13 +86,8 @@ class DecodedCache:
 def in_memory(paths: Sequence[str], taken: int = 0, copies: int = 1) -> DecodedCache:
     """A cache in memory for this process and the workers that it forks.
 
-    Args:
-        paths: the images, in the order of their indices.
-        taken: bytes that other caches of this run will need.
-        copies: processes on this machine that make the same one.
-
-    Raises:
-        UserError: less than that is free.
+    `taken`: bytes that other caches of this run will need; `copies`: processes on this machine that
+    make the same one. Raises UserError where less than that is free.
     """
     sizes = [decoded_size(path) for path in paths]
     fixed, total = _layout(sizes)
@@ -108,14 +100,8 @@ def in_memory(paths: Sequence[str], taken: int = 0, copies: int = 1) -> DecodedC
 def on_disk(paths: Sequence[str], folder: str | Path, name: str, backend: str) -> DecodedCache:
     """The cache file of these images in `folder`; ranks and later runs share it.
 
-    Args:
-        paths: the images, in the order of their indices.
-        folder: made if it does not exist.
-        name: what the file is called; older ones of this name are deleted.
-        backend: the decoder, "cv2" or "pil".
-
-    Raises:
-        UserError: no room on the disk, or the folder cannot be written.
+    The file begins with `name`, older ones of which are deleted; `backend` is the decoder, "cv2" or
+    "pil". Raises UserError where there is no room, or the folder cannot be written.
     """
     folder = Path(folder)
     path = folder / f"{name}-{_digest(paths, backend)}.decoded"

@@ -1,15 +1,16 @@
 """What all data sets share, and those on list files; names and arguments as in PaddleClas.
 
-`dataset[SampleKey(index, epoch, size)]` reads, augments and returns one sample. Its random
-numbers depend on (seed, epoch, index) and on nothing else, so that the same run sees the same
-images whatever the number of worker processes, and after a resume. A data set raises ImageError
-for a file that cannot be read; the loader decides what happens then.
+`dataset[SampleKey(index, epoch, size)]` reads, augments and returns one sample. Its random numbers
+depend on (seed, epoch, index) only, so that a run sees the same images whatever the number of
+workers, and after a resume.
 Read before: image_list.py. Read next: folder.py, transforms/compose.py, loader.py.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, TransformSpec
 from ppcls_lite.data.cache import DecodedCache
-from ppcls_lite.data.image_list import SHOWN, ImageList, read_image_list
+from ppcls_lite.data.image_list import SHOWN, ImageList, read_image_list, some
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.data.transforms.compose import Compose, Normalizer
 from ppcls_lite.data.transforms.decode import DecodeImage
@@ -79,14 +80,24 @@ class ImageDataset:
     def annotate(self, index: int) -> dict[str, Any]:
         """What is known about an image, for its sample: before the transforms, in new arrays.
 
-        Raises:
-            ImageError: a file of the annotation, as a mask, cannot be read.
+        Raises ImageError where a file of the annotation, as a mask, cannot be read.
         """
         return {}
 
     def files(self) -> Iterable[str]:
         """All files that have to exist: the images, and where annotations lie in files, those."""
         return self.paths
+
+    def digests(self) -> dict[str, str]:
+        """What it holds, as texts by which a resume notices other data.
+
+        The images count by their names below the folder that all of them share.
+        """
+        ends = [min(self.paths), max(self.paths)] if len(self.paths) else []
+        below = os.path.commonprefix(ends).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
+        names = "\n".join(path[below:] for path in self.paths)
+        checksum = hashlib.sha256(os.fsencode(names)).hexdigest()
+        return {"number of images": str(len(self.paths)), "images": checksum}
 
     def gaps(self) -> list[str]:
         """What a network cannot learn from these samples; worth a warning before a training."""
@@ -104,8 +115,7 @@ class ImageDataset:
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         """The finished sample of a located key; an int stands for `locate(SampleKey(index))`.
 
-        Raises:
-            ImageError: the file is missing or is no readable image.
+        Raises ImageError where the file is missing or is no readable image.
         """
         if not isinstance(key, SampleKey):
             key = self.locate(SampleKey(range(len(self))[key]))
@@ -137,11 +147,7 @@ class ImageDataset:
         self._cache = cache
 
     def decoder(self) -> DecodeImage:
-        """The transform whose results a cache may keep.
-
-        Raises:
-            UserError: the transforms do not begin with one that decodes whole images.
-        """
+        """The transform whose results a cache may keep; UserError where there is none."""
         first = next(iter(self.transforms.ops), None)
         if not isinstance(first, DecodeImage) or first.reduced:
             found = "reduced: True" if isinstance(first, DecodeImage) else type(first).__name__
@@ -165,20 +171,17 @@ class ImageDataset:
     def split_tail(self) -> tuple[ImageDataset, Normalizer | None]:
         """A copy that leaves out the final normalisation, and that normalisation for a batch.
 
-        The copy's images are uint8 (H, W, 3). Where the transforms do not end in a
-        normalisation, the copy is like the original and the second item is None.
+        The copy's images are uint8 (H, W, 3); None and a plain copy without a normalisation.
         """
-        head, normalizer = self.transforms.split_tail()
         other = copy.copy(self)
-        other.transforms = head
+        other.transforms, normalizer = self.transforms.split_tail()
         return other, normalizer
 
 
 class LabeledDataset(ImageDataset):
     """Images with one label each.
 
-    Attributes:
-        labels: (n,) int64 class ids, or (n, class_num) float32 attributes.
+    labels: (n,) int64 class ids, or (n, class_num) float32 attributes.
     """
 
     batch_keys = ("image", "label")
@@ -204,16 +207,17 @@ class LabeledDataset(ImageDataset):
         label = self.labels[index]
         return {"label": int(label) if self._one_class_each else label}
 
+    def digests(self) -> dict[str, str]:
+        labels = np.ascontiguousarray(self.labels)
+        return super().digests() | {"labels": hashlib.sha256(labels.tobytes()).hexdigest()}
+
     def gaps(self) -> list[str]:
         """The classes that no image has."""
         if not self._one_class_each or not len(self):
             return []
         unseen = np.setdiff1d(np.arange(self.class_num), self.labels)
-        if not len(unseen):
-            return []
-        names = ", ".join(map(str, unseen[:SHOWN]))
-        more = f" and {len(unseen) - SHOWN:,} more" if len(unseen) > SHOWN else ""
-        return [f"{len(unseen):,} of {self.class_num:,} classes have no image: {names}{more}"]
+        text = f"{len(unseen):,} of {self.class_num:,} classes have no image: {some(unseen)}"
+        return [text] if len(unseen) else []
 
 
 @register("dataset", aliases=("ClsDataset",))
@@ -223,7 +227,6 @@ class ImageNetDataset(LabeledDataset):
     Args:
         image_root: the folder that relative paths start from.
         cls_label_path: the list file.
-        transform_ops: what happens to each image.
         delimiter: between path and label; null: the last space or tab.
         relabel: number the labels that occur from 0 in ascending order.
         class_num: number of classes; null: as many as the list has.
@@ -255,15 +258,8 @@ class ImageNetDataset(LabeledDataset):
 class MultiScaleDataset(ImageNetDataset):
     """ImageNetDataset whose image size follows the batch, for MultiScaleSampler.
 
-    RandCropImage, ResizeImage and CropImage take the batch's size in place of their own.
-
-    Args:
-        image_root: the folder that relative paths start from.
-        cls_label_path: the list file.
-        transform_ops: what happens to each image; one of the three above must be there.
-        delimiter: between path and label; null: the last space or tab.
-        class_num: number of classes; null: as many as the list has.
-        seed: of the augmentations.
+    RandCropImage, ResizeImage and CropImage take the batch's size in place of their own; one of
+    them must be there. Args: as ImageNetDataset.
     """
 
     def __init__(
@@ -280,14 +276,8 @@ class MultiScaleDataset(ImageNetDataset):
                 "MultiScaleDataset sets the size of RandCropImage, ResizeImage, CropImage; "
                 "transform_ops has none of them: add RandCropImage"
             )
-        super().__init__(
-            image_root,
-            cls_label_path,
-            transform_ops,
-            delimiter=delimiter,
-            class_num=class_num,
-            seed=seed,
-        )
+        listed = (image_root, cls_label_path, transform_ops, delimiter)
+        super().__init__(*listed, class_num=class_num, seed=seed)
 
 
 @register("dataset", aliases=("MLClsDataset",))
@@ -296,15 +286,11 @@ class MultiLabelDataset(LabeledDataset):
 
     An attribute is 1 (yes), 0 (no) or -1 (unknown).
 
-    Args:
-        image_root: the folder that relative paths start from.
-        cls_label_path: the list file.
-        transform_ops: what happens to each image.
+    Args: as ImageNetDataset, and
         label_ratio: also give each attribute's share of positives in this list, with which
             MultiLabelLoss(weight_ratio: True) balances its terms: labels are then (2, class_num),
             the attributes and their shares, and the shares are in the attribute `label_ratio`.
         class_num: number of attributes; null: as many as the first line has.
-        seed: of the augmentations.
     """
 
     def __init__(
@@ -345,14 +331,10 @@ class MultiLabelDataset(LabeledDataset):
 class CustomLabelDataset(ImageDataset):
     """Images without labels: a transform makes the label (how far RandomRot90 turned the image).
 
-    Args:
-        image_root: the folder that relative paths start from.
+    Args: as ImageNetDataset, and
         sample_list_path: the list file, one path a line.
-        transform_ops: what happens to each image.
         label_key: what the transform calls its label; null: the batches hold images only.
         delimiter: a line's path ends there; null: the line is the path.
-        class_num: number of classes.
-        seed: of the augmentations.
     """
 
     def __init__(
@@ -366,14 +348,8 @@ class CustomLabelDataset(ImageDataset):
         seed: NonNegativeInt = 0,
     ) -> None:
         listed = read_image_list(sample_list_path, image_root, delimiter, parse_label=None)
-        super().__init__(
-            sample_list_path,
-            listed.paths,
-            transform_ops,
-            class_num,
-            seed,
-            listed.problems,
-        )
+        found = (class_num, seed, listed.problems)
+        super().__init__(sample_list_path, listed.paths, transform_ops, *found)
         self.label_key = label_key
         if label_key is not None:
             self.batch_keys = ("image", "label")

@@ -37,12 +37,11 @@ def new_arrays(specs: Specs) -> dict[str, np.ndarray]:
 class Fetcher:
     """Makes batches of `dataset`: `fetcher(step, keys)`.
 
-    Where nothing is mixed, the normalisation is left out: images stay uint8 (N, H, W, C), a
-    quarter of the bytes on their way between processes, and `deferred` holds the normalizer that
-    the receiver applies. Batch transforms need finished images, so before them it happens here.
+    Where nothing is mixed, images stay uint8 (N, H, W, C), a quarter of the bytes on their way
+    between processes, and `deferred` holds the normalizer that the receiver applies. Batch
+    transforms need finished images, so before them the normalisation happens here.
 
     Args:
-        dataset: as described in datasets.py.
         batch_transforms: called in turn as `op(batch, rng)` on the stacked arrays.
         on_bad: what happens to an unreadable image: "replace" takes another sample, "skip"
             makes the batch smaller, "raise" stops.
@@ -57,9 +56,7 @@ class Fetcher:
         rank: int = 0,
     ) -> None:
         self.dataset, normalizer = dataset.split_tail()
-        self.batch_transforms = batch_transforms
-        self.on_bad = on_bad
-        self.rank = rank
+        self.batch_transforms, self.on_bad, self.rank = batch_transforms, on_bad, rank
         self.deferred = None if batch_transforms else normalizer
         self._normalizer = normalizer if batch_transforms else None
         self._uint8 = normalizer is not None
@@ -69,9 +66,8 @@ class Fetcher:
     ) -> Fetched:
         """The batch of `keys`; its arrays come from `allocate`.
 
-        Raises:
-            UserError: an unreadable image that must not be replaced, too many in a row, or
-                samples of different sizes.
+        UserError for an unreadable image that must not be replaced, too many in a row, or samples
+        of different sizes.
         """
         fetched = Fetched({}, 0)
         mixes = bool(self.batch_transforms)

@@ -1,8 +1,8 @@
 """Which files are images, and which of a folder count: one rule for training and prediction.
 
-Hidden files and folders do not count, nor do the folders of thumbnails and attributes that Macs and
-network drives leave. Links to folders are followed, unless one leads back to a folder on the way to
-it. A link to nothing is listed: whoever reads the image says that it is missing.
+Hidden files and folders do not count, nor the folders of thumbnails and attributes that Macs and
+network drives leave. Links to folders are followed, unless they lead back on the way to them. A
+link to nothing is listed: whoever reads the image says that it is missing.
 Read next: folder.py, unlabeled.py, ppcls_lite/inference/inputs.py.
 """
 
@@ -45,10 +45,9 @@ def path_in(line: str) -> str:
 
 
 def walk_images(root: str | os.PathLike[str]) -> Iterator[str]:
-    """The image files below `root`, as paths from there with `/`, one folder at a time.
+    """The image files below `root`, as paths from there with `/`, by name within each folder.
 
-    The order is fixed: by name within each folder. Holds one folder's names in memory, whatever the
-    number of images. Raises UserError for a folder that cannot be read.
+    Holds one folder's names in memory. Raises UserError for a folder that cannot be read.
     """
     return (path for path in walk_files(root) if is_image_name(path.rpartition("/")[2]))
 

@@ -1,7 +1,6 @@
 """A data set read directly from folders: one sub-folder of images per class, no list file.
 
-Read before: datasets.py. Read next: files.py (which files count), prepare/cli.py (lists from
-folders, with a stratified split).
+Read before: datasets.py. Read next: files.py, prepare/cli.py (lists from folders).
 """
 
 from __future__ import annotations
@@ -24,14 +23,10 @@ LEAVE_OUT = "without label_file, the folders' names are the classes"
 class FolderDataset(LabeledDataset):
     """`root/<class>/<image>`; the classes are numbered in the order of their names.
 
-    Args:
-        root: the folder whose sub-folders are the classes.
-        transform_ops: what happens to each image.
-        label_file: class names in their order, one a line, `name` or `id name`; give it where
-            the training and validation folders might not have the same classes.
+    Args: as ImageNetDataset, and
+        label_file: class names in their order, one a line, `name` or `id name`, for training and
+            validation folders that might not have the same classes.
         split_file: the images to use, one path below `root` a line; null: all.
-        class_num: number of classes; null: as many as there are.
-        seed: of the augmentations.
     """
 
     def __init__(

@@ -1,9 +1,8 @@
-"""Image lists: text files with one image a line, its path and its label.
+"""Image lists: text files with one image a line, its path and its label, as in PaddleClas.
 
-`path label`, as in PaddleClas. The label is what follows the *last* delimiter, so that paths may
-hold spaces. UTF-8, with or without a byte order mark; blank lines and CRLF ends do no harm; a
-path is absolute or relative to `image_root`. Mistakes are collected, not raised: a user wants to
-see all of them. Read next: datasets.py, scan.py.
+The label is what follows the *last* delimiter, so that paths may hold spaces. UTF-8, with or
+without a byte order mark; blank lines and CRLF ends do no harm. Mistakes are collected, not raised:
+a user wants to see all of them. Read next: datasets.py, scan.py.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ SHOWN = 5  # mistakes of one kind that are shown in full
 class PathList(Sequence[str]):
     """Many paths in two flat buffers instead of one string object each.
 
-    ImageNet's 1.28 million paths take 70 MB this way. More important: worker processes share
-    the buffers with their parent, whereas reading a Python string changes its reference count
-    and so copies its memory page into every worker, bit by bit, over the first epoch.
+    ImageNet's take 70 MB this way, and worker processes share them with their parent: reading a
+    Python string changes its reference count and so copies its memory page into every worker.
     """
 
     def __init__(self, paths: Iterable[str], root: str = "") -> None:
@@ -72,17 +70,11 @@ def read_image_list(
     delimiter: str | None = None,
     parse_label: Callable[[str], Any] | None = int,
 ) -> ImageList:
-    """Read a list file.
+    """Read a list file; relative paths start from the folder `root`.
 
-    Args:
-        file: the list.
-        root: the folder that relative paths start from.
-        delimiter: between path and label; None: the last space or tab.
-        parse_label: turns the label's text into a value or raises ValueError with what was
-            expected; None: a line is a path alone.
-
-    Raises:
-        UserError: the file or the root does not exist, or the file is not UTF-8.
+    `delimiter` None is the last space or tab. `parse_label` turns the label's text into a value or
+    raises ValueError with what was expected; None: a line is a path alone. Raises UserError where
+    the file or the root does not exist, or the file is not UTF-8.
     """
     if delimiter == "\\t":  # '\\t' in single quotes reaches us as two characters
         delimiter = "\t"
@@ -106,11 +98,16 @@ def read_image_list(
     return ImageList(file, PathList(names, root), labels, np.array(lines, np.int64), problems)
 
 
+def some(names: Sequence[Any] | np.ndarray) -> str:
+    """The first of many names, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more
+
+
 def read_lines(file: str) -> list[tuple[int, str]]:
     """The lines of a UTF-8 file that are not blank, stripped, with their numbers from 1.
 
-    Raises:
-        UserError: the file does not exist or is not UTF-8.
+    Raises UserError where the file does not exist or is not UTF-8.
     """
     if not Path(file).is_file():
         raise UserError(

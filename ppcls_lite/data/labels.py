@@ -1,8 +1,7 @@
 """Label files: the names of a network's classes, one line each, in a user's file or ours.
 
-Bundled: `imagenet1k_label_list.txt` and the lists of PaddleClas's PULC tasks, so that recipes
-which name them by PaddleClas's paths run without its source tree.
-Read next: folder.py, inference/postprocess/base.py.
+Bundled are the lists of ImageNet-1k and of PaddleClas's PULC tasks, so that recipes which name them
+by PaddleClas's paths run. Read next: folder.py.
 """
 
 from __future__ import annotations
@@ -12,15 +11,13 @@ from pathlib import Path, PurePosixPath
 from ppcls_lite.errors import UserError
 
 BUNDLED = Path(__file__).resolve().parent.parent / "label_lists"
-
-
 NO_NAMES = "in a recipe, -o Infer.PostProcess.class_id_map_file=null answers without names"
 
 
 def find_label_file(path: str | Path, remedy: str = NO_NAMES) -> Path:
     """The file at `path`, or else the bundled list of the same file name.
 
-    Raises UserError when there is neither; `remedy` is what to do where it was asked for.
+    Raises UserError with `remedy` where there is neither.
     """
     if Path(path).is_file():
         return Path(path)

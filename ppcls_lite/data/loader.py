@@ -1,12 +1,11 @@
 """Loader: batches of Paddle tensors from a data set, epoch by epoch.
 
-What it guarantees: the batches of an epoch are a function of (seed, epoch, step) and not of the
-number of workers, so `epoch(e, start_step=s)` goes on exactly where an interrupted run stopped;
-an unreadable image never passes unnoticed; mistakes of the user arrive as UserError.
+The batches of an epoch are a function of (seed, epoch, step) and not of the number of workers, so
+`epoch(e, start_step=s)` goes on exactly where an interrupted run stopped; an unreadable image never
+passes unnoticed; mistakes of the user arrive as UserError.
 
 Normalisation is done once per batch: on the GPU with a few Paddle operators, on the CPU with one
-table look-up per byte straight out of the shared buffer (0.1 ms per 224x224 image, where the same
-Paddle operators take 1.4 ms); Paddle then takes the array as it is, without another copy.
+table look-up per byte (0.1 ms per 224x224 image, where the same Paddle operators take 1.4 ms).
 Read before: samplers.py, fetch.py, workers.py.
 """
 
@@ -14,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,27 +38,19 @@ class Loader:
     """Batches of `dataset` as `batch_sampler` cuts them.
 
     A batch is a dict: `image` (N, C, H, W) float32, what else the data set's `batch_keys` name
-    (`label` (N,) int64, for example), and `index` (N,) int64, the place of each image in the
-    data set.
+    (`label` (N,) int64, for example), and `index` (N,) int64, each image's place in the data set.
+    `bad_files` are the unreadable files found so far, path -> reason.
 
     Args:
-        dataset: see datasets.py.
         batch_sampler: a sampler on which `bind` was called.
         batch_transforms: mixup and the like, called as `op(batch, rng)` on numpy arrays.
         num_workers: processes that read images, at most one per CPU core; 0 reads in this one.
         use_shared_memory: False sends batches through sockets instead (slower).
-        training: in training another image takes the place of an unreadable one; in evaluation
-            that would change the score, so it is an error.
+        training: another image takes the place of an unreadable one; in an evaluation that would
+            change the score, so it is an error.
         skip_bad: in evaluation, leave unreadable images out.
-        max_bad_ratio: share of unreadable images among those read that stops a training or a
-            `skip_bad` evaluation; a single one is always let pass, unless this is 0.
-        prefetch: batches that each worker may be ahead.
-
-    Attributes:
-        bad_files: the unreadable files found so far, path -> reason.
-
-    Raises:
-        UserError: the data set's list has mistakes.
+        max_bad_ratio: share of unreadable images among those read that is an error (UserError);
+            a single one is always let pass, unless this is 0.
     """
 
     def __init__(
@@ -72,7 +64,6 @@ class Loader:
         training: bool = True,
         skip_bad: bool = False,
         max_bad_ratio: float = 0.01,
-        prefetch: int = 2,
     ) -> None:
         if dataset.problems:
             raise UserError("\n  ".join(["mistakes in the data:", *dataset.problems]))
@@ -87,7 +78,6 @@ class Loader:
         self.num_workers = usable_workers(num_workers)
         self.use_shared_memory = use_shared_memory
         self.max_bad_ratio = max_bad_ratio
-        self.prefetch = prefetch
         self.bad_files: dict[str, str] = {}
         self._read = 0
         on_bad = "replace" if training else "skip" if skip_bad else "raise"
@@ -101,11 +91,8 @@ class Loader:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from `start_step` on; one epoch at a time.
 
-        An evaluation that leaves out bad files gives no batch where none of its images is left.
-
-        Raises:
-            UserError: unreadable images beyond what is allowed, samples that do not form a
-                batch, or a worker that died.
+        Raises UserError for unreadable images beyond what is allowed, samples that do not form a
+        batch, or a worker that died.
         """
         batches = self.batch_sampler.batches(epoch, start_step)
         tasks = enumerate(batches, start_step)
@@ -113,9 +100,7 @@ class Loader:
             results = self._running_pool().run(tasks, self._finish)
         else:
             results = (self._finish(self._fetcher(step, keys)) for step, keys in tasks)
-        for batch in results:
-            if batch:
-                yield batch
+        yield from filter(None, results)
 
     def close(self) -> None:
         """End the worker processes; the next epoch starts new ones."""
@@ -125,9 +110,7 @@ class Loader:
 
     def _running_pool(self) -> workers.WorkerPool:
         if self._pool is None or self._pool.closed:
-            self._pool = workers.WorkerPool(
-                self._fetcher, self.num_workers, self.use_shared_memory, self.prefetch
-            )
+            self._pool = workers.WorkerPool(self._fetcher, self.num_workers, self.use_shared_memory)
         return self._pool
 
     def _finish(self, fetched: Fetched) -> Batch:
@@ -163,7 +146,7 @@ class Loader:
 @functools.cache  # says it once, not for every loader
 def usable_workers(wanted: int) -> int:
     """`wanted`, but no more than one process per CPU core; 0 where processes are not supported."""
-    if wanted and not workers.available():
+    if wanted and sys.platform != "linux":
         log.info("num_workers: %d -> 0, worker processes are only supported on Linux", wanted)
         return 0
     cores = usable_cores() if wanted else 0

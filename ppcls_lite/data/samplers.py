@@ -1,9 +1,8 @@
 """Which samples form which batch: the order of an epoch, cut into batches, shared among ranks.
 
-A sampler is a pure function of (seed, epoch): a run that stops in step 700 of epoch 12 asks for
-`batches(12, start_step=700)` and gets the batches that it missed. All ranks draw the same order
-and take neighbouring blocks of it, so that two ranks with 16 images see in each step what one
-rank with 32 sees. Multi-scale batches: Mehta et al., MobileViT (arXiv 2110.02178), section 3.2.
+A sampler is a pure function of (seed, epoch): a resumed run asks for `batches(12, start_step=700)`
+and gets the batches that it missed. All ranks draw the same order and take neighbouring blocks of
+it, so that two ranks with 16 images see in each step what one rank with 32 sees.
 Read next: loader.py.
 """
 
@@ -43,24 +42,19 @@ class BatchSampler:
     changes_size: bool = False  # whether the keys have a `size` that differs from step to step
 
     def __init__(self, seed: int, shuffle: bool, drop_last: bool) -> None:
-        self.seed = seed
-        self.shuffle = shuffle
-        self.drop_last = drop_last
-        self._steps: list[Step] | None = None
+        self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
 
     def bind(
         self, length: int, num_replicas: int = 1, rank: int = 0, evaluation: bool = False
     ) -> BatchSampler:
         """Set the number of samples and this process's place among `num_replicas`; returns self.
 
-        Training fills the last step up with samples from the epoch's beginning until every rank
-        has equally many. An evaluation counts every sample exactly once, so the last step may
-        be smaller on some ranks, or missing.
+        Training fills the last step up with samples from the epoch's beginning, so that every rank
+        has equally many. An evaluation counts every sample exactly once, so the last step may be
+        smaller on some ranks, or missing.
         """
         if length < 1:
             raise UserError("the data set is empty: there is nothing to draw batches from")
-        if not 0 <= rank < num_replicas:
-            raise ValueError(f"rank {rank} is not one of {num_replicas} ranks")
         self.length, self.num_replicas, self.rank = length, num_replicas, rank
         self.evaluation = evaluation
         steps, start = [], 0
@@ -84,14 +78,14 @@ class BatchSampler:
 
     def __len__(self) -> int:
         """Steps an epoch on this rank: the same for every epoch."""
-        return len(self._bound())
+        return len(self._steps)
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[list[SampleKey]]:
         """The batches of an epoch on this rank, from `start_step` on."""
         order = np.arange(self.length)
         if self.shuffle:  # the last numbers keep this stream apart from those of the samples
             order = np.random.default_rng((self.seed, epoch, 0, 0, 1)).permutation(self.length)
-        for step in self._bound()[start_step:]:
+        for step in self._steps[start_step:]:
             yield [SampleKey(i, epoch, step.size) for i in self._share(order, step).tolist()]
 
     def _share(self, order: np.ndarray, step: Step) -> np.ndarray:
@@ -101,21 +95,12 @@ class BatchSampler:
         block = np.concatenate([block, np.resize(order, missing)])
         return np.array_split(block, self.num_replicas)[self.rank]
 
-    def _bound(self) -> list[Step]:
-        if self._steps is None:
-            raise RuntimeError("a sampler needs bind(length) before its first batch")
-        return self._steps
-
 
 @register("sampler")
 class DistributedBatchSampler(BatchSampler):
     """Batches of one size; the sampler of a recipe that names none.
 
-    Args:
-        batch_size: images a step on each rank.
-        shuffle: a new order in every epoch.
-        drop_last: leave out the last, smaller batch.
-        seed: the order depends on it and on the epoch only.
+    `batch_size` counts on each rank; `drop_last` leaves out the last, smaller batch.
     """
 
     def __init__(
@@ -138,18 +123,16 @@ class DistributedBatchSampler(BatchSampler):
 class MultiScaleSampler(BatchSampler):
     """Batches whose image size changes from step to step, with about equally many pixels each.
 
-    Which size a step has is drawn once from the seed: every epoch and every rank has the same
-    number of steps, and all ranks have the same size in a step.
+    Mehta et al., MobileViT (arXiv 2110.02178), section 3.2. Which size a step has is drawn once
+    from the seed: the same for every epoch and rank.
 
     Args:
         scales: sides of square images, or [width, height] pairs.
-        first_bs: images a step on each rank at the first scale; a batch of images with four
-            times the pixels has a quarter of it.
+        first_bs: images a step on each rank at the first scale; others in inverse proportion to
+            their pixels.
         divided_factor: sides are rounded down to a multiple of it (the network's stride).
         is_training: False takes the first scale only and keeps the list's order.
-        shuffle: a new order in every epoch (training only).
         drop_last: leave out the last batch where it is smaller than its size allows.
-        seed: the order and the sizes depend on it.
     """
 
     changes_size = True

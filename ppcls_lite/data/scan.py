@@ -1,9 +1,7 @@
 """Looks for mistakes in the data before training: all of them, in one report.
 
-Malformed lines and labels out of range were noted when the lists were read; here the files
-themselves are looked for and duplicates are found. Existence is checked one folder at a time: one
-listing instead of 1,300 single questions, which matters on a network drive.
-Read before: image_list.py, datasets.py.
+Existence is checked one folder at a time: one listing instead of 1,300 single questions, which
+matters on a network drive. Read before: image_list.py, datasets.py.
 """
 
 from __future__ import annotations
@@ -12,10 +10,11 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from ppcls_lite.data.datasets import ImageDataset
-from ppcls_lite.data.image_list import SHOWN
+from ppcls_lite.data.image_list import some
 from ppcls_lite.errors import UserError
 
 FEW = 16  # up to so many files of one folder are looked for one by one
@@ -30,8 +29,8 @@ class ScanReport:
 
     def raise_errors(self) -> None:
         """Raise one UserError that names every error."""
-        if self.errors:
-            count = len(self.errors)
+        count = len(self.errors)
+        if count:
             head = f"{count} mistake{'s' if count > 1 else ''} in the data:"
             raise UserError("\n  ".join([head, *self.errors]))
 
@@ -53,14 +52,14 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
             kind = "images" if len(files) == len(paths) else "files"
             report.errors.append(
                 f"{split}: {dataset.source}: {len(missing):,} of {len(files):,} {kind} do not "
-                f"exist: {_some(missing)}; correct the list or image_root"
+                f"exist: {some(missing)}; correct the list or image_root"
             )
         keys[split] = [_normal(path) for path in paths]
         twice = [path for path, count in Counter(keys[split]).items() if count > 1]
         if twice:
             report.warnings.append(
                 f"{split}: {dataset.source}: {len(twice):,} images are listed more than once: "
-                f"{_some(twice)}"
+                f"{some(twice)}"
             )
     if "Train" in datasets:
         train = datasets["Train"]
@@ -96,28 +95,21 @@ def _present(folder: str, names: set[str]) -> set[str]:
 def _shared(datasets: Mapping[str, ImageDataset], keys: Mapping[str, list[str]]) -> list[str]:
     """Warnings for each pair of splits that have images in common."""
     warnings = []
-    names = list(datasets)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            both = sorted(set(keys[first]) & set(keys[second]))
-            if both and datasets[first].source == datasets[second].source:
-                warnings.append(
-                    f"{first} and {second} read the same list, {datasets[first].source}: the "
-                    "score will say how well the images are remembered, not recognised"
-                )
-            elif both:
-                warnings.append(
-                    f"{len(both):,} images are in {first} as well as in {second}: {_some(both)}; "
-                    "the score will be too good"
-                )
+    for first, second in combinations(datasets, 2):
+        both = sorted(set(keys[first]) & set(keys[second]))
+        if both and datasets[first].source == datasets[second].source:
+            warnings.append(
+                f"{first} and {second} read the same list, {datasets[first].source}: the "
+                "score will say how well the images are remembered, not recognised"
+            )
+        elif both:
+            warnings.append(
+                f"{len(both):,} images are in {first} as well as in {second}: {some(both)}; "
+                "the score will be too good"
+            )
     return warnings
 
 
 def _normal(path: str) -> str:
     """One spelling for one file; most paths are normal already, and normpath is slow."""
     return os.path.normpath(path) if "./" in path or "//" in path else path
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

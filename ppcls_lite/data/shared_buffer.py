@@ -20,12 +20,10 @@ ALIGNMENT = 64  # bytes; where an array may begin
 
 
 class SharedBuffer:
-    """The writer's side of a buffer; it grows when a batch does not fit.
+    """The writer's side of a buffer of `size` bytes; it grows when a batch does not fit.
 
-    Attributes:
-        size: bytes.
-        fd: the file descriptor while the reader does not know it yet (it maps it and passes
-            the mapping to `views`), else None. Whoever hands it over closes it.
+    `fd` is the file descriptor while the reader does not know it yet (it maps it and passes the
+    mapping to `views`), else None. Whoever hands it over closes it.
     """
 
     def __init__(self) -> None:

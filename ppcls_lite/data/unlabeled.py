@@ -1,10 +1,8 @@
 """Images without labels, alone or beside a labelled list, for losses that follow a teacher.
 
-The pool is a folder, or a list of which only the paths count. Its images get the label -1
-(`UNLABELED`); losses and metrics that compare with labels pass over them. Which images of the pool
-an epoch sees is, as everything in the data path, a function of (seed, epoch).
-Why unlabelled images help a student: Cui et al., SSLD (arXiv 2103.05959).
-Read before: datasets.py. Read next: select_unlabeled.py (which images of a large pool to take).
+Their label is -1 (`UNLABELED`); losses and metrics that compare with labels pass over them. Which
+images of the pool an epoch sees is a function of (seed, epoch).
+Cui et al., SSLD (arXiv 2103.05959). Read before: datasets.py.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ UNLABELED = -1  # the label of an image without one
 class UnlabeledDataset(LabeledDataset):
     """Images without labels, and beside them, as in ImageNetDataset, those of a list with labels.
 
-    Over a recipe for ImageNetDataset it takes three keys: `name`, `unlabeled_root`, and `ratio` or
-    `unlabeled_list`. With `cls_label_path: null` all images are unlabelled.
+    `paths` and `labels` are those of the labelled images, then those of the whole pool. `len`
+    counts the images of an epoch, which are fewer with `ratio`. Raises UserError where a file or
+    folder is missing, or `ratio` asks for more than the pool has.
 
-    Args:
-        transform_ops: what happens to each image, labelled or not.
+    Args: as ImageNetDataset, and
         unlabeled_root: the pool: the images in this folder and below it, in a fixed order, or the
             folder that the list's relative paths start from.
         unlabeled_list: the images of the pool, a path a line; whatever follows the image's
@@ -42,18 +40,7 @@ class UnlabeledDataset(LabeledDataset):
         ratio: unlabelled images for each labelled one in an epoch. The epochs go through the
             whole pool in a random order before an image comes again. null: each epoch has the
             whole pool.
-        image_root: the folder that relative paths of `cls_label_path` start from.
-        cls_label_path: the list with labels; null: there is none.
-        delimiter: of that list, between path and label; null: the last space or tab.
-        class_num: number of classes; null: as many as the list has.
-        seed: of the augmentations, and of which images an epoch takes.
-
-    Attributes:
-        paths, labels: those of the labelled images, then those of the whole pool, whose labels
-            are -1. `len` counts the images of an epoch, which are fewer with `ratio`.
-
-    Raises:
-        UserError: a file or folder is missing, or `ratio` asks for more than the pool has.
+        cls_label_path: the list with labels; null: all images are unlabelled.
     """
 
     def __init__(
@@ -89,7 +76,7 @@ class UnlabeledDataset(LabeledDataset):
             seed,
             problems,
         )
-        self._orders = functools.lru_cache(maxsize=2)(_Order(seed, len(pool)))
+        self._orders = functools.lru_cache(maxsize=2)(functools.partial(_order, seed, len(pool)))
 
     def __len__(self) -> int:
         """Images an epoch."""
@@ -116,33 +103,23 @@ class _Both(Sequence[str]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
-        return (
-            self.first[index] if index < len(self.first) else self.second[index - len(self.first)]
-        )
+        count = len(self.first)
+        return self.first[index] if index < count else self.second[index - count]
 
     def __iter__(self) -> Iterator[str]:
         yield from self.first
         yield from self.second
 
 
-class _Order:
-    """`order(turn)`: in which order the pool is gone through for the turn-th time."""
-
-    def __init__(self, seed: int, length: int) -> None:
-        self.seed, self.length = seed, length
-
-    def __call__(self, turn: int) -> np.ndarray:
-        # the last number keeps this stream apart from those of the samples and of the sampler
-        order = np.arange(self.length, dtype=np.uint32)
-        return np.random.default_rng((self.seed, turn, 0, 0, 5)).permutation(order)
+def _order(seed: int, length: int, turn: int) -> np.ndarray:
+    """In which order the pool is gone through for the turn-th time."""
+    # the last number keeps this stream apart from those of the samples and of the sampler
+    order = np.arange(length, dtype=np.uint32)
+    return np.random.default_rng((seed, turn, 0, 0, 5)).permutation(order)
 
 
 def pool_of(root: str, list_file: str | None = None) -> PathList:
-    """The images of a pool: of a list, or all below a folder.
-
-    Raises:
-        UserError: the folder or the list does not exist, or the list is not UTF-8.
-    """
+    """The images of a pool: of a list, or all below a folder (UserError where there is none)."""
     require_folder(root)
     if list_file is None:
         return PathList(walk_images(root), root)

@@ -1,18 +1,17 @@
 """Worker processes that make batches.
 
-Why not paddle.io.DataLoader? Measured on Paddle 3.3.1: a worker that is killed is noticed after
-five seconds, and neither that nor an error in a worker reaches the training loop with its own
-message ("Blocking queue is killed"); every epoch leaves six open files behind; leaving an epoch
-early leaves its processes and its files in /dev/shm; persistent workers wait half a second
+Why not paddle.io.DataLoader? Measured on Paddle 3.3.1: a killed worker is noticed after five
+seconds, its message or an error's does not reach the training loop; epochs leave open files behind,
+and leaving one early its processes and files in /dev/shm; persistent workers wait half a second
 between epochs. Here:
 
 - Workers are forked once, with the first batch, and live until the pool is closed.
-- A task goes to the workers in turn and results are taken in the same order, so there is no
-  queue between them: each worker has one socket and `prefetch` buffers of its own.
+- A task goes to the workers in turn and results are taken in the same order, so there is no queue
+  between them: each worker has one socket and PREFETCH buffers of its own.
 - Batches travel in nameless shared memory, which cannot be left behind (shared_buffer.py).
 - The parent waits for the next result and for the death of any worker at the same time.
-- Workers leave Ctrl-C, SIGTERM and SIGUSR1/2 to the parent, which may want to save a checkpoint
-  first, and end when they are left alone.
+- Workers leave signals to the parent, which may want to save a checkpoint first, and end when they
+  are left alone.
 
 Read before: fetch.py, shared_buffer.py. Read next: loader.py.
 """
@@ -27,7 +26,6 @@ import mmap
 import multiprocessing
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -45,28 +43,17 @@ log = logging.getLogger("ppcls_lite")
 Result = TypeVar("Result")
 
 PATIENCE = 60.0  # seconds without a batch before the log says so
+PREFETCH = 2  # batches that each worker may be ahead
 IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
 
 
-def available() -> bool:
-    """Whether worker processes work on this system (elsewhere the loader reads in the process)."""
-    return sys.platform == "linux"
-
-
 class WorkerPool:
-    """Processes that run `fetcher` on tasks.
+    """`num_workers` processes that run `fetcher` on tasks.
 
-    Args:
-        fetcher: makes a batch from a step and its keys.
-        num_workers: number of processes.
-        share_memory: False sends the batches through the sockets: slower, but needs no memfd.
-        prefetch: batches that each worker may be ahead.
+    `share_memory` False sends the batches through the sockets: slower, but needs no memfd.
     """
 
-    def __init__(
-        self, fetcher: Fetcher, num_workers: int, share_memory: bool = True, prefetch: int = 2
-    ) -> None:
-        self.prefetch = prefetch
+    def __init__(self, fetcher: Fetcher, num_workers: int, share_memory: bool = True) -> None:
         self._run = 0
         self._workers: list[_Worker] = []
         # Runs before multiprocessing waits for its children, and when the pool is collected.
@@ -77,7 +64,7 @@ class WorkerPool:
             held = [worker.connection for worker in self._workers] + [ours]
             process = context.Process(
                 target=_work,
-                args=(theirs, held, fetcher, share_memory, prefetch, os.getpid()),
+                args=(theirs, held, fetcher, share_memory, os.getpid()),
                 name=f"ppcls_lite-data-{number}",
                 daemon=True,
             )
@@ -91,9 +78,7 @@ class WorkerPool:
         """`convert(batch)` of every task (step, keys), in order.
 
         The arrays of a batch lie in a buffer that is used again: `convert` copies what it keeps.
-
-        Raises:
-            UserError: a worker died, or met a mistake of the user's.
+        Raises UserError where a worker died, or met a mistake of the user's.
         """
         self._run += 1  # results of a run that was left early are thrown away
         run = self._run
@@ -106,7 +91,7 @@ class WorkerPool:
                 waiting.append(worker)
 
         try:
-            for _ in range(self.prefetch):
+            for _ in range(PREFETCH):
                 for worker in self._workers:
                     give(worker)
             while waiting:
@@ -166,13 +151,12 @@ class WorkerPool:
         how = f"ended with exit code {code}"
         if code is not None and code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
-        why = ""
         if code == -signal.SIGKILL:
-            why = (
+            how += (
                 "; usually the machine or container ran out of memory: use fewer "
                 "DataLoader.<split>.loader.num_workers or a smaller batch_size"
             )
-        raise UserError(f"a data worker (process {pid}) {how}{why}")
+        raise UserError(f"a data worker (process {pid}) {how}")
 
 
 class _Worker:
@@ -200,7 +184,6 @@ def _work(
     inherited: list[connection.Connection],
     fetcher: Fetcher,
     share_memory: bool,
-    prefetch: int,
     parent: int,
 ) -> None:
     """The life of a worker."""
@@ -211,9 +194,9 @@ def _work(
     watch_parent(parent)
     gc.freeze()  # a collection would touch, and so copy, all memory shared with the parent
     cv2.setNumThreads(0)  # the processes are the parallelism
-    buffers = [SharedBuffer() for _ in range(prefetch)]
+    buffers = [SharedBuffer() for _ in range(PREFETCH)]
     for count in itertools.count():
-        slot = count % prefetch
+        slot = count % PREFETCH
         try:
             run, step, keys = conn.recv()
             if share_memory:
@@ -226,11 +209,7 @@ def _work(
 
 
 def _send_shared(
-    conn: connection.Connection,
-    run: int,
-    result: Fetched | BaseException,
-    slot: int,
-    buffer: SharedBuffer,
+    conn: connection.Connection, run: int, result: Any, slot: int, buffer: SharedBuffer
 ) -> None:
     """Send a result without its arrays, and the buffer they lie in if the parent lacks it."""
     specs = None

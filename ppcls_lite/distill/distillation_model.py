@@ -3,7 +3,7 @@
 A description, without Paddle: the checker reads it before anything is built. The keys are those of
 PaddleClas; the method is SSLD's (Cui et al. 2021, https://arxiv.org/abs/2103.05959) or mutual
 learning (Zhang et al. 2017, https://arxiv.org/abs/1706.00384), as the freezing and the losses say.
-Read next: ../networks.py (building them), ../tasks.py (`Distilled`).
+Read next: ../recipe/networks.py (building them), ../engine/tasks.py (`Distilled`).
 """
 
 from __future__ import annotations

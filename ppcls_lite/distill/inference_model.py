@@ -68,17 +68,17 @@ class InferenceModel(nn.Layer):
     ) -> None:
         super().__init__()
         self.path = Path(path)
-        given = {"scale": scale, "mean": mean, "std": std}
-        own = (
-            NormalizeImage(**given).normalizer
-            if any(v is not None for v in given.values())
-            else None
-        )
+        given = (scale, mean, std)
+        own = None if given == (None, None, None) else NormalizeImage(*given).normalizer
         if self.path.suffix.lower() == ".onnx":
             engine: Any = make_engine(self.path, "onnxruntime", threads=threads)
             self._files = [self.path]
             self._shape = engine.shape[1:]
-            self._require_free_batch(engine.shape[0])
+            if engine.shape[0] is not None:
+                raise UserError(
+                    f"{self.path}: takes batches of {engine.shape[0]} only; export it with a free "
+                    "(dynamic) batch"
+                )
         else:
             spec = InferenceSpec.read(self.path)
             spec.check_files(self.path)
@@ -115,8 +115,7 @@ class InferenceModel(nn.Layer):
         if np.allclose(factor, 1, atol=1e-4) and np.allclose(offset, 0, atol=1e-4):
             self._change = None
             return f"{self.path}: was made for the recipe's normalisation"
-        columns = (np.float32(factor).reshape(-1, 1, 1), np.float32(offset).reshape(-1, 1, 1))
-        self._change = columns
+        self._change = tuple(np.float32(v).reshape(-1, 1, 1) for v in (factor, offset))
         return (
             f"{self.path}: was made for mean {own.mean.tolist()}, std {own.std.tolist()}, scale "
             f"{own.scale:g}; the recipe's images are re-normalised for it"
@@ -128,7 +127,8 @@ class InferenceModel(nn.Layer):
         Raises:
             UserError: images of another size than the file takes.
         """
-        if not self._accepts(images.shape[1:]):
+        shape = images.shape[1:]
+        if len(shape) != 3 or any(w not in (None, s) for w, s in zip(self._shape, shape)):
             raise UserError(
                 f"{self.path}: takes images of shape {list(self._shape)} (null: any), but the "
                 f"training's are {list(images.shape[1:])}; export the teacher for that size, or "
@@ -138,7 +138,10 @@ class InferenceModel(nn.Layer):
         if self._change is not None:
             factor, offset = self._change
             array = array * factor + offset
-        return paddle.to_tensor(self._logits(self._run(array)), place=images.place)  # (N, C)
+        answers = self._run(array)  # (N, classes)
+        if self.gives_probabilities:
+            answers = np.log(np.maximum(answers, SMALLEST))
+        return paddle.to_tensor(answers, place=images.place)
 
     def checksum(self) -> str:
         """SHA-256 over the program and its weights."""
@@ -148,11 +151,6 @@ class InferenceModel(nn.Layer):
                 while block := stream.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()
-
-    def _logits(self, answers: np.ndarray) -> np.ndarray:
-        if not self.gives_probabilities:
-            return answers
-        return np.log(np.maximum(answers, SMALLEST))
 
     def _run(self, array: np.ndarray) -> np.ndarray:
         answers = self._engine.run(array)[0]
@@ -178,22 +176,9 @@ class InferenceModel(nn.Layer):
             )
         return seem if output == "auto" else output == "probabilities"
 
-    def _accepts(self, shape: Any) -> bool:
-        return len(shape) == 3 and all(w in (None, s) for w, s in zip(self._shape, shape))
-
-    def _require_free_batch(self, size: int | None) -> None:
-        if size is not None:
-            raise UserError(
-                f"{self.path}: takes batches of {size} only; export it with a free (dynamic) batch"
-            )
-
 
 def _normalizer_of(spec: InferenceSpec, folder: Path) -> Normalizer:
-    """How the folder's pre-processing normalises.
-
-    Raises:
-        UserError: it makes BGR images, or does not normalise.
-    """
+    """How the folder's pre-processing normalises; UserError if it does not, or makes BGR."""
     ops = Preprocessor(spec.transform_ops).transform.ops
     if not all(op.to_rgb for op in ops if isinstance(op, DecodeImage)):
         raise UserError(f"{folder / FILE_NAME}: takes BGR images (to_rgb: false), expected RGB")

@@ -19,7 +19,7 @@ _ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
 
 class Match(NamedTuple):
-    """The place of the nearest hash, and how many bits differ."""
+    """A known image, and how many bits differ."""
 
     index: int
     distance: int
@@ -41,12 +41,7 @@ def distances(hashes: np.ndarray, other: int) -> np.ndarray:
 
 
 class KnownImages:
-    """Finds which of the known images an image is near to.
-
-    Args:
-        hashes: of the known images.
-        distance: so many bits may differ.
-    """
+    """Finds which of the known images, given by their hashes, an image is near to."""
 
     def __init__(self, hashes: Sequence[int], distance: int = DISTANCE) -> None:
         self._hashes = np.array(hashes, np.uint64)

@@ -4,7 +4,7 @@ As SSLD does (Cui et al., arXiv 2103.05959): a teacher gives each image a class 
 that the validation set nearly has are left out, and the best-scored of each class are taken. Every
 image is looked at once; its line goes to `scores.jsonl` and a run that is killed goes on behind the
 last one. Memory holds two batches, 8 bytes for each validation image, and the selection.
-Read before: near_duplicates.py. Read next: ../selection.py (the command), unlabeled.py (the use).
+Read before: near_duplicates.py. Read next: selection.py (the command).
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +25,9 @@ from ppcls_lite.data.files import path_in, walk_images
 from ppcls_lite.data.image_list import read_lines, require_folder
 from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
 from ppcls_lite.distill.near_duplicates import DISTANCE, KnownImages, distances, perceptual_hash
+from ppcls_lite.engine import log
 from ppcls_lite.errors import ImageError, UserError
+from ppcls_lite.inference.pipeline import ahead, batched
 from ppcls_lite.system.files import atomic_text
 
 SCORES, DUPLICATES, BAD = "scores.jsonl", "near_duplicates.txt", "bad_files.txt"
@@ -44,23 +45,12 @@ class Scorer(Protocol):
         """(N, C, H, W) float32 to (N, classes)."""
 
 
-class Progress(Protocol):
-    """A bar: `show(title, total, done)` gives a context manager with `update(n)`."""
-
-    def __call__(self, title: str, total: int, done: int) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Pool:
-    """Images in a fixed order, found anew at every walk so that none is held in memory.
+    """Images in a fixed order, found anew at every walk so that none is held in memory."""
 
-    Attributes:
-        source: a folder, or a list of paths (what follows a path is passed over).
-        root: the folder that the paths start from.
-    """
-
-    source: Path
-    root: Path
+    source: Path  # a folder, or a list of paths (what follows a path is passed over)
+    root: Path  # the folder that the paths start from
 
     def __iter__(self) -> Iterator[str]:
         if self.source.is_dir():
@@ -71,8 +61,7 @@ class Pool:
 def pool_at(source: str | Path, root: str | Path | None = None) -> Pool:
     """A pool from a folder or a list; `root` is the list's folder where it is not given.
 
-    Raises:
-        UserError: there is no such file or folder.
+    Raises UserError if there is no such file or folder.
     """
     source = Path(source)
     if source.is_dir():
@@ -92,7 +81,6 @@ def score_pool(
     distance: int = DISTANCE,
     batch_size: int = 32,
     threads: int = 2,
-    show: Progress | None = None,
 ) -> Path:
     """Score every image of the pool; goes on where an earlier call with this output stopped.
 
@@ -105,7 +93,6 @@ def score_pool(
     Raises:
         UserError: `output` has scores of another teacher, pool, validation set or distance.
     """
-    show = show or (lambda title, total, done: contextlib.nullcontext(_NoBar()))
     total = sum(1 for _ in pool)
     if not total:
         raise UserError(f"{pool.source}: there are no images in this pool")
@@ -122,16 +109,21 @@ def score_pool(
     done = _resume(path, header, pool)
     if done == total:
         return path
-    with ThreadPoolExecutor(max(1, threads)) as workers:
-        known = KnownImages(_hashes_of(validation, names, workers, show), distance)
-        look = _Look(pool.root, scorer, known, names)
-        batches = _batches(itertools.islice(pool, done, None), batch_size)
-        with path.open("a", encoding="utf-8") as file, show("scoring", total, done) as bar:
-            for looked in _ahead(workers, look, batches):
-                for line in _scored(looked, scorer):
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                file.flush()
-                bar.update(len(looked))
+    hashes = []
+    if names:
+        paths = [validation.root / name for name in names]
+        with log.bar("validation set", len(names), 0) as bar:
+            for found in ahead(lambda path: perceptual_hash(_image(path)), paths, threads, 128):
+                hashes.append(found)
+                bar.update()
+    read = _Reader(pool.root, scorer, KnownImages(hashes, distance), names)
+    images = ahead(read, itertools.islice(pool, done, None), threads, max(batch_size, threads))
+    with path.open("a", encoding="utf-8") as file, log.bar("scoring", total, done) as bar:
+        for batch in batched(images, batch_size):
+            for line in _scored(batch, scorer):
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            bar.update(len(batch))
     return path
 
 
@@ -145,10 +137,7 @@ def select(
     reads it. Near-duplicates of the validation set and unreadable images are listed beside it.
 
     Returns the list and counts: `selected`, `classes`, `near_duplicates`, `bad`, `twins`,
-    `images`.
-
-    Raises:
-        UserError: the list exists; nothing is overwritten.
+    `images`. Raises UserError if the list exists.
     """
     target = list_path(output, top)
     best: dict[int, _Best] = {}
@@ -183,11 +172,7 @@ def select(
 
 
 def list_path(output: Path, top: int) -> Path:
-    """Where the list of a selection goes.
-
-    Raises:
-        UserError: it is there already.
-    """
+    """Where the list of a selection goes; UserError if it is there already."""
     target = output / f"selected_top{top}.txt"
     if target.exists():
         raise UserError(
@@ -240,7 +225,7 @@ class _Best:
         self.count = last
 
 
-class _Look:
+class _Reader:
     """Reads one image: its hash, whether it is known, and the network's input."""
 
     def __init__(
@@ -261,57 +246,17 @@ class _Look:
         return {"path": name, "hash": hash_}, self.scorer.prepare(image)
 
 
-class _NoBar:
-    def update(self, count: int) -> None:
-        """Show nothing."""
-
-
 def _image(path: Path) -> np.ndarray:
     return decode_rgb(read_file(path), str(path))
 
 
-def _hashes_of(
-    pool: Pool | None, names: Sequence[str], workers: ThreadPoolExecutor, show: Progress
-) -> list[int]:
-    hashes: list[int] = []
-    if not names:
-        return hashes
-    with show("validation set", len(names), 0) as bar:
-        for found in _ahead(
-            workers, lambda name: perceptual_hash(_image(pool.root / name)), _batches(names, 64)
-        ):
-            hashes += found
-            bar.update(len(found))
-    return hashes
-
-
-def _ahead(
-    workers: ThreadPoolExecutor, do: Callable[[str], Any], batches: Iterable[list[str]]
-) -> Iterator[list[Any]]:
-    """`do` for every item, batch by batch, while the batch before is being used."""
-    waiting: list[Future[Any]] = []
-    for batch in batches:
-        started = [workers.submit(do, item) for item in batch]
-        if waiting:
-            yield [future.result() for future in waiting]
-        waiting = started
-    if waiting:
-        yield [future.result() for future in waiting]
-
-
-def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    items = iter(items)
-    while batch := list(itertools.islice(items, size)):
-        yield batch
-
-
 def _scored(
-    looked: Sequence[tuple[dict[str, Any], np.ndarray | None]], scorer: Scorer
+    batch: Sequence[tuple[dict[str, Any], np.ndarray | None]], scorer: Scorer
 ) -> Iterator[dict[str, Any]]:
     """The finished lines of a batch, in its order."""
-    inputs = [array for _, array in looked if array is not None]
+    inputs = [array for _, array in batch if array is not None]
     answers = iter(scorer.probabilities(np.stack(inputs)) if inputs else ())
-    for line, array in looked:
+    for line, array in batch:
         if array is None:
             yield line
         else:

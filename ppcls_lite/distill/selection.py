@@ -29,8 +29,9 @@ from ppcls_lite.distill.select_unlabeled import (
     score_pool,
     select,
 )
-from ppcls_lite.engine import device, log
+from ppcls_lite.engine import device
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.options import positive
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.system.installed import require
@@ -78,11 +79,7 @@ class Teacher:
 
 
 def run(argv: Sequence[str]) -> int:
-    """The command line; returns the exit status.
-
-    Raises:
-        UserError: something that was given cannot be used, or the list exists already.
-    """
+    """The command line; returns the exit status."""
     options = _parser().parse_args(argv)
     require("imagehash")
     output = Path(options.output)
@@ -91,16 +88,8 @@ def run(argv: Sequence[str]) -> int:
     pool = pool_at(options.pool, options.root)
     validation = pool_at(options.val, options.val_root) if options.val else None
     teacher = Teacher(options.teacher, options.config, options.threads)
-    score_pool(
-        pool,
-        teacher,
-        output,
-        validation,
-        options.distance,
-        options.batch_size,
-        options.workers,
-        log.bar,
-    )
+    settings = options.distance, options.batch_size, options.workers
+    score_pool(pool, teacher, output, validation, *settings)
     target, counts = select(output, options.top, options.distance, options.keep_twins)
     print(
         f"{counts['images']:,} images: {counts['near_duplicates']:,} near-duplicates of the "
@@ -117,32 +106,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ppcls-lite select", description="Choose images without labels to distil on."
     )
-    parser.add_argument("teacher", metavar="TEACHER", help="an exported folder, or an ONNX file")
-    parser.add_argument("pool", metavar="POOL", help="a folder of images, or a list of paths")
-    parser.add_argument("--root", metavar="DIR", help="of a POOL list's paths; default: its folder")
-    parser.add_argument("--val", metavar="POOL", help="images whose near-duplicates are left out")
-    parser.add_argument("--val-root", metavar="DIR", help="of its paths; default: its folder")
-    parser.add_argument("--output", required=True, metavar="DIR", help="for the scores and lists")
-    parser.add_argument("--top", type=_count, default=4000, metavar="K", help="per class (4000)")
-    parser.add_argument(
-        "--distance",
-        type=int,
-        default=DISTANCE,
-        metavar="N",
-        help=f"of {BITS} bits that may differ between near-duplicates ({DISTANCE})",
-    )
-    parser.add_argument(
-        "--keep-twins", action="store_true", help="keep near-duplicates within the pool"
-    )
-    parser.add_argument("-c", "--config", metavar="YAML", help="Infer.transforms of an ONNX file")
-    parser.add_argument("--batch-size", type=_count, default=32, metavar="N")
-    parser.add_argument("--workers", type=_count, default=2, metavar="N", help="threads that read")
-    parser.add_argument("--threads", type=_count, metavar="N", help="of the teacher on a CPU")
-    parser.add_argument("--device", default="auto", help="auto, cpu, gpu")
+    add = parser.add_argument
+    add("teacher", metavar="TEACHER", help="an exported folder, or an ONNX file")
+    add("pool", metavar="POOL", help="a folder of images, or a list of paths")
+    add("--root", metavar="DIR", help="of a POOL list's paths; default: its folder")
+    add("--val", metavar="POOL", help="images whose near-duplicates are left out")
+    add("--val-root", metavar="DIR", help="of its paths; default: its folder")
+    add("--output", required=True, metavar="DIR", help="for the scores and lists")
+    add("--top", type=positive, default=4000, metavar="K", help="per class (4000)")
+    bits = f"of {BITS} bits that may differ between near-duplicates ({DISTANCE})"
+    add("--distance", type=int, default=DISTANCE, metavar="N", help=bits)
+    add("--keep-twins", action="store_true", help="keep near-duplicates within the pool")
+    add("-c", "--config", metavar="YAML", help="Infer.transforms of an ONNX file")
+    add("--batch-size", type=positive, default=32, metavar="N")
+    add("--workers", type=positive, default=2, metavar="N", help="threads that read")
+    add("--threads", type=positive, metavar="N", help="of the teacher on a CPU")
+    add("--device", default="auto", help="auto, cpu, gpu")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
-    return int(text)

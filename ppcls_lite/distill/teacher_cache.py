@@ -37,10 +37,7 @@ Run = Callable[[Batch], dict[str, Any]]
 class TeacherCache:
     """Logits by (teacher, view, image); `open_cache` makes one.
 
-    Args:
-        folder: of the files, which exist already.
-        views, images: how many.
-        classes: of each teacher, by name.
+    `folder` has the files already; `classes` are the number of each teacher's, by its name.
     """
 
     def __init__(self, folder: Path, views: int, images: int, classes: Mapping[str, int]) -> None:
@@ -117,22 +114,14 @@ def open_cache(
 ) -> TeacherCache:
     """The cache in `folder`, which is made if there is none.
 
-    Args:
-        folder: of this cache alone.
-        views, images, classes: see TeacherCache.
-        parts: what the logits depend on, each as a text or check sum under a name for people.
+    `parts` is what the logits depend on, each as a text or check sum under a name for people.
 
     Raises:
         UserError: the cache belongs to something else (the message names what differs), is
             damaged, or does not fit on the disk; the folder holds other files.
     """
-    header = {
-        "format": FORMAT,
-        "views": views,
-        "images": images,
-        "classes": dict(classes),
-        "parts": dict(parts),
-    }
+    sizes = {"views": views, "images": images, "classes": dict(classes)}
+    header = {"format": FORMAT, **sizes, "parts": dict(parts)}
     sizes = {f"{name}.f16": 2 * views * images * count for name, count in classes.items()}
     sizes[FILLED] = views * images
     path = folder / HEADER
@@ -161,10 +150,8 @@ def _compare(path: Path, header: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: written by another version of ppcls_lite; {ADVICE}")
     different = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
     if different:
-        lines = [
-            f"{key}: {_short(theirs.get(key))} there, {_short(ours.get(key))} here"
-            for key in different
-        ]
+        short = {key: [_short(side.get(key)) for side in (theirs, ours)] for key in different}
+        lines = [f"{key}: {there} there, {here} here" for key, (there, here) in short.items()]
         raise UserError(
             f"{path.parent}: this cache of teacher logits is for something else, which differs in "
             + "; ".join([*lines, ADVICE])

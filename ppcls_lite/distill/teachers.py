@@ -1,6 +1,6 @@
 """Frozen teachers meet the training's data: their normalisation, and the cache of their logits.
 
-Read before: networks.py (how they are built). Read next: teacher_cache.py.
+Read before: ../recipe/networks.py (how they are built). Read next: teacher_cache.py.
 """
 
 from __future__ import annotations

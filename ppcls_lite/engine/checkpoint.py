@@ -65,7 +65,7 @@ def save(prefix: str | Path, state: Mapping[str, Any], previous: str | Path | No
         for file in opened.values():  # all of them, before the first takes its place
             files.sync(file)
         if previous is not None:
-            _keep(prefix, Path(previous))
+            keep(prefix, Path(previous))
     if "_raw.pdparams" not in contents:  # of a run with an average, before
         _with(prefix, "_raw.pdparams").unlink(missing_ok=True)
 
@@ -140,10 +140,10 @@ def remove_leftovers(run_dir: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _keep(prefix: Path, previous: Path) -> None:
-    """Let `previous` be what `prefix` is now: second names for the same files, where possible."""
+def keep(prefix: Path, other: Path) -> None:
+    """Let `other` be what `prefix` is now: second names for the same files, where possible."""
     for suffix in SUFFIXES:
-        source, target = _with(prefix, suffix), _with(previous, suffix)
+        source, target = _with(prefix, suffix), _with(other, suffix)
         if not source.exists():
             target.unlink(missing_ok=True)
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_lite.engine import checkpoint
+from ppcls_lite.engine.main_score import main_score
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -27,7 +29,8 @@ ALREADY_COPIED = ("model", "companions", "optimizer", "ema")  # arrays made for 
 class CheckpointManager:
     """Writes the checkpoints of a run into `run_dir`.
 
-    `latest` is written after every epoch, every `save_steps` updates and every `save_minutes`;
+    `latest` is written after every epoch, every `save_steps` updates and every `save_minutes`, and
+    last of all: whatever moment a kill falls on, the resumed run writes again what is missing.
     `best_model` when the score improved; `epoch_N` every `save_interval` epochs. With `keep_last`
     only that many of the latter stay; with `keep_best` the epochs with the best scores are kept as
     `epoch_N` as well, and do not count.
@@ -64,7 +67,7 @@ class CheckpointManager:
         names: Sequence[str] = ("latest",),
         unwanted: Sequence[str] = (),
     ) -> None:
-        """Write `state` under `names` in the background, then delete `unwanted`.
+        """Write `state` under `names` in the background, and delete `unwanted` before the last.
 
         `state` may share lists and arrays with the running training, except for its weights.
         """
@@ -84,7 +87,7 @@ class CheckpointManager:
         self._raise_error()
 
     def save_epoch(self, state: Mapping[str, Any], higher_is_better: bool) -> None:
-        """Write `state`, after an epoch, as `latest`, `best_model` and `epoch_N` where it is due.
+        """Write `state`, after an epoch, as `epoch_N` and `best_model` where due, and `latest`.
 
         Which scores are better decides about what stays.
         """
@@ -93,14 +96,16 @@ class CheckpointManager:
         best = ["best_model"] * (state["best"].get("epoch") == epoch)
         unwanted = [f"epoch_{e['epoch']}" for e in history if e["epoch"] not in kept]
         all_stay = self.keep_last is None and self.keep_best is None
-        names = ["latest", *best, *[f"epoch_{epoch}"] * (epoch in kept)]
+        names = [*[f"epoch_{epoch}"] * (epoch in kept), *best, "latest"]
         self.save(state, names, () if all_stay else unwanted)
 
     def _kept(self, history: Sequence[Mapping[str, Any]], up: bool) -> set[int]:
         """The epochs of `history` whose checkpoints stay."""
         regular = [e["epoch"] for e in history if e["epoch"] % self.save_interval == 0]
-        scored = [(next(iter(e["eval"].values())), e["epoch"]) for e in history if e["eval"]]
-        scored = [(score, epoch) for score, epoch in scored if score == score]  # no NaN
+        scores = [e["eval"] for e in history if e["eval"]]
+        main = next(iter(scores[-1])) if scores else ""
+        scored = [(main_score(e["eval"], main), e["epoch"]) for e in history if e["eval"]]
+        scored = [(s, epoch) for s, epoch in scored if s is not None and not math.isnan(s)]
         scored.sort(key=lambda pair: (-pair[0] if up else pair[0], pair[1]))
         last = regular if self.keep_last is None else regular[-self.keep_last :]
         return {*last, *(epoch for _, epoch in scored[: self.keep_best or 0])}
@@ -110,14 +115,24 @@ class CheckpointManager:
     ) -> None:
         try:
             for name in names:
+                if name == "latest":
+                    self._remove(unwanted)
                 previous = self.run_dir / "previous" if name == "latest" else None
                 checkpoint.save(self.run_dir / name, state, previous)
-            for name in unwanted:
-                if (self.run_dir / f"{name}.pdstate").exists():
-                    checkpoint.remove(self.run_dir / name)
             logger.info(f"Saved {', '.join(names)} in {self.run_dir}")
         except BaseException as error:
             self._error = error  # raised in the training thread
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            if (self.run_dir / f"{name}.pdstate").exists():
+                checkpoint.remove(self.run_dir / name)
+
+    def keep_best_as(self, name: str) -> None:
+        """Let the present `best_model`, if there is one, also be `name`."""
+        self.wait()
+        if (self.run_dir / "best_model.pdstate").exists():
+            checkpoint.keep(self.run_dir / "best_model", self.run_dir / name)
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None

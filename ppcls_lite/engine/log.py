@@ -40,8 +40,11 @@ class _Console(logging.Handler):
             sys.stdout.flush()
 
 
-def setup(run_dir: Path | None = None, rank: int = 0) -> logging.Logger:
+def setup(run_dir: Path | None = None, rank: int = 0, held: bool = False) -> logging.Logger:
     """Send the logger `ppcls_lite` to the console and, with `run_dir`, to its train.log (appended).
+
+    `held`: the lines for train.log wait in memory until `release`, and never come if it is not
+    called: a start that is refused leaves no trace in an earlier run's folder.
 
     Replaces what an earlier call set up, so several runs in one process do not mix. Only rank 0
     reports how a run goes; of the others one sees the warnings, in the launcher's workerlog.N.
@@ -53,17 +56,42 @@ def setup(run_dir: Path | None = None, rank: int = 0) -> logging.Logger:
             handler.close()
     handlers: list[logging.Handler] = [_Console()]
     if run_dir is not None and rank == 0:
-        path = run_dir / "train.log"
-        handlers.append(
-            logging.handlers.RotatingFileHandler(path, "a", LOG_BYTES, 1, encoding="utf-8")
-        )
+        handlers.append(_Held() if held else _file(run_dir))
     for handler in handlers:
-        handler.is_ours = True  # type: ignore[attr-defined]
-        handler.setFormatter(_FORMAT)
-        logger.addHandler(handler)
+        _add(handler)
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logger.propagate = False
     return logger
+
+
+def release(run_dir: Path) -> None:
+    """Write what `setup` has held back to the train.log of `run_dir`, and go on there."""
+    logger = logging.getLogger(NAME)
+    for handler in list(logger.handlers):
+        if isinstance(handler, _Held):
+            file = _file(run_dir)
+            handler.setTarget(file)
+            logger.removeHandler(handler)
+            handler.close()  # hands its lines over
+            _add(file)
+
+
+class _Held(logging.handlers.MemoryHandler):
+    def __init__(self) -> None:
+        super().__init__(capacity=sys.maxsize, flushLevel=sys.maxsize)
+
+
+def _file(run_dir: Path) -> logging.Handler:
+    path = run_dir / "train.log"
+    file = logging.handlers.RotatingFileHandler(path, "a", LOG_BYTES, 1, encoding="utf-8")
+    file.setFormatter(_FORMAT)
+    return file
+
+
+def _add(handler: logging.Handler) -> None:
+    handler.is_ours = True  # type: ignore[attr-defined]
+    handler.setFormatter(_FORMAT)
+    logging.getLogger(NAME).addHandler(handler)
 
 
 def on_terminal() -> bool:

@@ -1,4 +1,4 @@
-"""The folder of one run: prepared before anything expensive, with what is needed to repeat it.
+"""The folder of one run: tried before anything expensive, owned by one process, never overwritten.
 
 Holds config.yaml, versions.json, train.log, metrics.jsonl, checkpoints, pictures and, if wanted,
 VisualDL's records. Read next: checkpoint.py, record.py.
@@ -6,18 +6,32 @@ VisualDL's records. Read next: checkpoint.py, record.py.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import glob
 import json
+import logging
+import os
 import platform
+import shlex
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
+from ppcls_lite.engine import checkpoint
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.machine import cpu_model, installed_versions, usable_cores
 from ppcls_lite.system.processes import ROOT
 
+logger = logging.getLogger("ppcls_lite")
+
+PATIENCE = 5.0  # seconds
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python-headless", "opencv-python")
 
 
@@ -34,6 +48,98 @@ def prepare(run_dir: str | Path) -> Path:
             "Choose another with -o Global.output_dir=PATH, or free space and check its rights."
         ) from None
     return run_dir
+
+
+@contextlib.contextmanager
+def owned(run_dir: Path, patience: float = PATIENCE) -> Iterator[None]:
+    """While the block runs, no other process can own this run folder.
+
+    The lock is a file beside the folder, which stays when the folder is moved; it ends with the
+    process. One that has just been killed gets `patience` seconds to be gone.
+
+    Raises:
+        UserError: another process owns it (which one is in the message), or it cannot be locked.
+    """
+    path = run_dir.with_name(f".{run_dir.name}.lock")
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened: {error.strerror or error}") from None
+    with os.fdopen(number, "r+", encoding="utf-8", errors="replace") as file:
+        end = time.monotonic() + patience
+        while not _locked(file):
+            if time.monotonic() > end:
+                raise UserError(
+                    f"the run folder {run_dir} belongs to a training that is running: "
+                    f"{file.read().strip() or 'a process that gave no name'}. Wait until it ends, "
+                    "end it, or choose another folder with -o Global.output_dir=PATH"
+                )
+            time.sleep(0.1)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, {shlex.join(sys.argv)}\n")
+        file.flush()
+        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Take the lock; False if another process has it. True as well where there are no locks."""
+    try:
+        import fcntl
+
+        # by process, not by open file: worker processes do not inherit it
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    except ImportError:  # Windows
+        return True
+    return True
+
+
+def holds_run(run_dir: Path) -> bool:
+    """Whether there are checkpoints of an earlier run."""
+    return any(run_dir.glob("*.pdstate")) or any(run_dir.glob("*.pdparams"))
+
+
+def require_free(run_dir: Path, if_exists: str) -> None:
+    """Raise `UserError` if there is an earlier run and `if_exists` says that this is an error."""
+    if if_exists == "error" and holds_run(run_dir):
+        raise UserError(
+            f"{run_dir} holds an earlier run, and Global.if_exists is error. Resume it with "
+            "-o Global.checkpoints=auto, choose another Global.output_dir, or keep it beside the "
+            "new one with -o Global.if_exists=keep"
+        )
+
+
+def make_room(run_dir: Path, if_exists: str) -> None:
+    """Let a new run begin in `run_dir`: an earlier one there goes where `if_exists` says.
+
+    keep: to `NAME.run-N`, the later the higher N. replace: its checkpoints and records are deleted.
+    error: a `UserError`.
+    """
+    require_free(run_dir, if_exists)
+    if not holds_run(run_dir):
+        return
+    if if_exists == "replace":
+        logger.warning(f"The earlier run in {run_dir} is replaced (Global.if_exists)")
+        for path in [*run_dir.glob("*.pdstate"), *run_dir.glob("*.pdparams")]:
+            checkpoint.remove(path.with_suffix(""))
+        return
+    place = run_dir.resolve()  # a link goes on naming the newest run
+    numbers = [
+        p.name.rpartition("-")[2] for p in place.parent.glob(f"{glob.escape(place.name)}.run-*")
+    ]
+    number = max([int(n) for n in numbers if n.isdecimal()], default=0) + 1
+    kept = place.with_name(f"{place.name}.run-{number}")
+    try:
+        place.rename(kept)
+        place.mkdir()
+    except OSError as error:
+        raise UserError(
+            f"the earlier run in {run_dir} cannot be moved to {kept.name}: "
+            f"{error.strerror or error}. Move it yourself, choose another Global.output_dir, or "
+            "give it up with -o Global.if_exists=replace"
+        ) from None
+    logger.warning(f"The earlier run in {run_dir} is now in {kept} (Global.if_exists)")
 
 
 def write_config(run_dir: Path, text: str) -> Path:

@@ -9,6 +9,7 @@ import logging
 
 from ppcls_lite.engine import log
 from ppcls_lite.engine.evaluate import Evaluator
+from ppcls_lite.engine.main_score import AVERAGED, main_score
 from ppcls_lite.engine.signals import StopSignals
 from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.training_state import TrainingState
@@ -47,16 +48,38 @@ def score(
         with state.ema.applied():
             averaged = run("[EMA]")
         # the averaged network is the one to use: its score is the main one
-        scores = averaged and {f"{n}_ema": v for n, v in averaged.items()} | scores
+        scores = averaged and {f"{n}{AVERAGED}": v for n, v in averaged.items()} | scores
     if scores is None:
         return None
     main = next(iter(scores))
-    if evaluator.improves(scores[main], state.best.get("scores", {}).get(main)):
+    best = _best(state, main, writer)
+    if evaluator.improves(scores[main], best):
         state.best = {"epoch": state.epoch, "scores": scores, "metrics": evaluator.kept()}
-    best = state.best.get("scores", scores)[main]
+        best = scores[main]
+    best = scores[main] if best is None else best
     logger.info(f"[Eval][Epoch {state.epoch}][Avg]{log.numbers(scores)}")
     logger.info(f"[Eval][Epoch {state.epoch}][best metric: {best:.5f}]")
     writer.record("eval", state, scores)
     if state.schedule.follows_score:
         state.schedule.observe(scores[main])
     return scores
+
+
+def _best(state: TrainingState, main: str, writer: Writer) -> float | None:
+    """The best score so far under the name `main`; None before the first.
+
+    Where another main value decided before a resume, and this one was not computed, the two cannot
+    be compared: that best network is kept under a name of its own.
+    """
+    scores = state.best.get("scores", {})
+    found = main_score(scores, main)
+    if scores and found is None:
+        before = next(iter(scores))
+        name = f"best_model_{before}"
+        writer.keep_best_as(name)
+        logger.warning(
+            f"best_model of epoch {state.best['epoch']} was chosen by {before} "
+            f"({scores[before]:.5f}); now {main} decides, which was not computed then. It is kept "
+            f"as {name}, and the choice begins anew"
+        )
+    return found

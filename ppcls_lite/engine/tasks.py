@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import paddle
@@ -46,9 +47,12 @@ class Supervised:
     """One network learns from labelled batches.
 
     model: the network that ships.
+    frozen: networks beside it that never change, by name.
     loss: what it learns by; None: this task is only evaluated.
     companions: what else learns but does not ship, by name: a loss with parameters of its own.
     """
+
+    frozen: Mapping[str, nn.Layer] = MappingProxyType({})
 
     def __init__(self, model: nn.Layer, loss: Loss | None) -> None:
         self.model = model

@@ -73,6 +73,7 @@ class Trainer:
         self.evaluator, self.world = evaluator, state.world
         self.watch, self.stop = log.Stopwatch(), StopSignals(plan.max_minutes)
         self.stopping = self.saving = False  # what some rank asks for after this step
+        self.between_updates = False  # whether the state is one to resume from
 
     def fit(self) -> FitResult:
         """Train to the end, or to the first signal or time limit, which loses nothing.
@@ -82,8 +83,8 @@ class Trainer:
         state, plan = self.state, self.plan
         self.writer.open(state.lines)
         state.task.train()
-        with self.stop, contextlib.closing(self.writer):
-            while plan.goes_on(state.epoch, state.evaluations_since_best):
+        with self.stop, contextlib.closing(self.writer), self._saved_on_error():
+            while not self.is_complete:
                 with log.bar(plan.title(state.epoch), state.steps, state.step_in_epoch) as bar:
                     self.watch.restart()
                     for batches in self._updates():
@@ -102,6 +103,7 @@ class Trainer:
     def step(self, batches: Sequence[Batch]) -> None:
         """One update: forward and backward over `batches`, then the optimizer."""
         state = self.state
+        self.between_updates = False
         lr = state.schedule(state.updates)
         state.optimizer.set_lr(lr)
         sizes = [batch["image"].shape[0] for batch in batches]
@@ -121,24 +123,43 @@ class Trainer:
         state.optimizer.clear_grad()
         state.step_in_epoch += 1
         self.watch.step(sum(sizes) * self.world.size)
+        self.between_updates = True
 
-    def resume(self, prefix: str | Path) -> None:
+    def rehearse(self) -> None:
+        """Score one batch, if this run will: a mistake there must not cost an epoch."""
+        if self.evaluator and not self.is_complete:
+            with self.state.precision.test_cast():
+                self.evaluator.run(stop=lambda: True)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no epoch is left to be trained."""
+        return not self.plan.goes_on(self.state.epoch, self.state.evaluations_since_best)
+
+    def resume(self, prefix: str | Path) -> Path | None:
         """Continue exactly where the checkpoint `prefix` was written.
 
-        `auto` takes the newest whole one of the run folder, or starts a new run if there is none.
-        Raises `UserError` if it is damaged or of another network, optimizer or epoch length.
+        `auto` takes the newest whole one of the run folder, or starts a new run if there is none:
+        then it returns None, otherwise the prefix. Raises `UserError` if it is damaged, of another
+        network, optimizer or epoch length, or of other data.
         """
         if prefix == checkpoint.AUTO:
             run_dir = self.writer.run_dir
             found = self.world.from_main(lambda: checkpoint.load_newest(run_dir))
             if found is None:
                 logger.info(f"No checkpoint in {run_dir}: this is a new run")
-                return
+                return None
             prefix, saved = found
         else:
             saved = self.world.from_main(lambda: checkpoint.load(prefix))
         self.state.restore(saved, str(prefix))
         logger.info(f"Resumed {prefix}: {self._done()}")
+        if self.is_complete:
+            logger.info(
+                "There is nothing to do: this run is complete. To train it further raise "
+                "Global.epochs, or Global.early_stop if that ended it"
+            )
+        return Path(prefix)
 
     def _updates(self) -> Iterator[list[Batch]]:
         """The rest of the epoch's batches, `update_freq` at a time."""
@@ -170,11 +191,15 @@ class Trainer:
     def _finish_epoch(self) -> bool:
         """Averages, evaluation and checkpoints of the finished epoch; False if interrupted."""
         state, lines, title = self.state, self.writer.lines, self.plan.title(self.state.epoch)
+        evaluated = self.evaluator is not None and self.plan.is_evaluated(state.epoch)
+        if evaluated:  # may fail or take long; the resumed run goes on with it
+            self._save()
+        self.between_updates = False
         lr, train, used = state.lr, self._totals(), memory.peak()
         logger.info(f"[Train]{title}[Avg]{log.numbers(train | used)}")
         self.writer.record("train", state, {"lr": lr} | train | used)
         scores = None
-        if self.evaluator and self.plan.is_evaluated(state.epoch):
+        if evaluated:
             scores = scoring.score(state, self.evaluator, self.writer, self.stop)
             if scores is None:  # the resumed run evaluates again, from here
                 self.writer.rewind(lines)
@@ -197,6 +222,7 @@ class Trainer:
 
     def _save(self, epoch_ended: bool = False) -> None:
         """Write the state, unless something in it is not finite: a good checkpoint would go."""
+        between, self.between_updates = self.between_updates, False  # not again after an error
         self.writer.wait()  # messages name the last checkpoint
         self._require_finite_loss()
         self.state.lines = self.writer.lines
@@ -209,13 +235,34 @@ class Trainer:
             self.writer.save_epoch(saved, up)
         else:
             self.writer.save(saved)
+        self.between_updates = between
+
+    @contextlib.contextmanager
+    def _saved_on_error(self) -> Iterator[None]:
+        """Whatever ends the block between two updates costs none of them.
+
+        Of several ranks only the failed one knows of the error, and cannot save without the others.
+        """
+        try:
+            yield
+        except NotFiniteError:
+            raise
+        except Exception:
+            if self.between_updates and self.world.size == 1:
+                with contextlib.suppress(UserError):  # the first error is the one to show
+                    self._save()
+                    self.writer.wait()
+                    logger.warning(
+                        f"Saved {self._done()}. When the cause of the error is mended, continue "
+                        f"with -o Global.checkpoints={self.writer.run_dir / 'latest'}"
+                    )
+            raise
 
     def _end(self) -> FitResult:
         """Draw the run, say how it ended, and how to go on if it was stopped."""
         state, plan, run_dir = self.state, self.plan, self.writer.run_dir
         reasons = [s for s in self.world.gather(self.stop.why()) if s.text]
-        goes_on = plan.goes_on(state.epoch, state.evaluations_since_best)
-        stopped = reasons[0] if reasons and goes_on else Reason()
+        stopped = reasons[0] if reasons and not self.is_complete else Reason()
         if stopped.text:
             self._save()
             self.writer.wait()

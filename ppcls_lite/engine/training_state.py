@@ -20,6 +20,7 @@ from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.engine.evaluate import Metric
 from ppcls_lite.engine.meters import Meters
+from ppcls_lite.engine.origin import Origin
 from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.errors import UserError
 
@@ -46,7 +47,7 @@ class TrainingState:
 
     `metrics` are computed on the training batches, `steps` updates make an epoch. With an `ema`
     the weights are averaged as well. In a `world` of several ranks each trains on its part of every
-    batch.
+    batch. `origin` says what all of it is made of.
 
     epoch, step_in_epoch: the running epoch (from 1) and the updates done in it.
     meters: means of the losses over the running epoch.
@@ -66,11 +67,12 @@ class TrainingState:
         precision: Precision | None = None,
         ema: ExponentialAverage | None = None,
         world: World | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.task, self.optimizer, self.schedule = task, optimizer, schedule
         self.steps, self.metrics = steps, list(metrics)
         self.precision, self.ema = precision or Precision(), ema
-        self.world = world or World()
+        self.world, self.origin = world or World(), origin or Origin()
         self.epoch, self.step_in_epoch = 1, 0
         self.meters = Meters(pass_over=self.precision.scaler is not None)
         self.best: dict[str, Any] = {}
@@ -118,14 +120,17 @@ class TrainingState:
             "best": self.best,
             "history": self.history,
             "lines": self.lines,
+            "origin": self.origin.state(),
             "ranks": self.world.gather(self._own()),
         }
 
     def restore(self, saved: Mapping[str, Any], source: str) -> None:
         """Become `saved`, a value of `collect` from the checkpoint `source`.
 
-        Raises `UserError` if it is of another network, optimizer or epoch length.
+        Says what differs in recipe and data. Raises `UserError` if it is of another network,
+        optimizer or epoch length, or of other data (see `Origin`).
         """
+        self._compare_origin(saved, source)
         if saved["steps_per_epoch"] != self.steps:
             raise UserError(
                 f"{source} was written with {saved['steps_per_epoch']} updates per epoch, this run "
@@ -156,6 +161,17 @@ class TrainingState:
             "metrics": [metric.state() for metric in self.metrics],
             "rng": rng.state(),
         }
+
+    def _compare_origin(self, saved: Mapping[str, Any], source: str) -> None:
+        origin = saved.get("origin")  # versions before it wrote none
+        if origin is None:
+            logger.info(f"{source} does not say of what recipe and data it is: not compared")
+            return
+        within_epoch = 0 < saved["step_in_epoch"] < saved["steps_per_epoch"]
+        found = self.origin.differences(origin, source, within_epoch)
+        if found and self.world.is_main:
+            lines = "\n".join(f"- {line}" for line in found)
+            logger.warning(f"{source} was written with another recipe; what differs:\n{lines}")
 
     def _restore_companions(self, saved: Mapping[str, checkpoint.Arrays], source: str) -> None:
         companions = self.task.companions

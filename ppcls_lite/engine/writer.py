@@ -108,6 +108,11 @@ class Writer:
         if self.active:
             self.checkpoints.save_epoch(saved, higher_is_better)
 
+    def keep_best_as(self, name: str) -> None:
+        """Keep the present `best_model` under another name as well."""
+        if self.active:
+            self.checkpoints.keep_best_as(name)
+
     def finish(self, state: TrainingState, evaluator: Evaluator | None) -> None:
         """Draw the run, and let the metrics report its best evaluation."""
         if self.pictures:

@@ -44,29 +44,17 @@ _ACTIVATIONS = {"softmax": nn.functional.softmax, "sigmoid": nn.functional.sigmo
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how close it is to the network.
-
-    Attributes:
-        folder: where the exported model lies.
-        sizes: bytes per file.
-        engines: what ran it for the comparison.
-        merged_places: branches that re-parameterisation merged into single convolutions.
-        images: how many images were compared.
-        what: the outputs in words.
-        max_difference: the largest difference of an output, relative to the largest output of its
-            image; of probabilities also that of their logarithms.
-        changed: images whose answer (best class) changed; only ties may.
-    """
+    """What was written, and how close it is to the network."""
 
     folder: Path
     model_name: str
-    what: str
-    sizes: dict[str, int]
-    engines: tuple[str, ...]
-    merged_places: int
-    images: int
-    max_difference: float
-    changed: int
+    what: str  # the outputs in words
+    sizes: dict[str, int]  # bytes per file
+    engines: tuple[str, ...]  # what ran it for the comparison
+    merged_places: int  # branches that became part of single convolutions
+    images: int  # that were compared
+    max_difference: float  # of outputs (and logarithms of probabilities), relative to the largest
+    changed: int  # images with another answer; only ties may
 
     def __str__(self) -> str:
         files = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in self.sizes.items())
@@ -91,9 +79,7 @@ def export_model(
     format: Format = "paddle",
     plugins: Sequence[str | Path] = (),
 ) -> ExportReport:
-    """Export `model`, which is not changed, and check the result on a CPU.
-
-    It is run by Paddle with oneDNN and, as ONNX, by every installed engine that reads it.
+    """Export `model`, which is not changed, and check the result with every installed engine.
 
     Args:
         model: images (N, C, H, W) to logits (N, classes), or to a dict with `logits`; or a network
@@ -146,9 +132,12 @@ def export_model(
     inputs = np.stack([item.array for item in prepared])  # (N, C, H, W)
     with whole_folder(Path(out_dir), _OWN_FILES) as folder, _on_cpu():
         shipped.eval()
-        with paddle.no_grad():
-            expected = spec.named([o.numpy() for o in shipped(paddle.to_tensor(inputs))])
-        _require_finite(expected)
+        expected = spec.named(shipped.run(inputs))
+        if not all(np.isfinite(array).all() for array in expected.values()):
+            raise UserError(
+                "the network gives values that are not finite (NaN or infinity) in eval mode; its "
+                "weights are damaged or the training diverged. Export another checkpoint"
+            )
         answers(expected, [item.meta for item in prepared])  # outputs that do not fit show here
         merged = shipped.reparameterize()
         save_program(shipped, folder, shape)
@@ -158,13 +147,8 @@ def export_model(
         compared = [_compare(*item, spec, answers, inputs, expected) for item in engines.items()]
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     return ExportReport(
-        folder=Path(out_dir),
-        model_name=spec.model_name,
-        what=answers.describe(expected, spec.output),
-        sizes=sizes,
-        engines=tuple(engines),
-        merged_places=merged,
-        images=len(inputs),
+        *(Path(out_dir), spec.model_name, answers.describe(expected, spec.output), sizes),
+        *(tuple(engines), merged, len(inputs)),
         max_difference=max(agreement.largest for agreement in compared),
         changed=max(agreement.changed() for agreement in compared),
     )
@@ -238,15 +222,15 @@ def _synthetic_pictures() -> list[np.ndarray]:
 def _engines(folder: Path, spec: InferenceSpec, format: Format) -> dict[str, Engine]:
     """Write the format's files, and load each of them with what is to be compared."""
     engines: dict[str, Engine] = {}
-    if format in ("paddle", "both"):
+    if format != "onnx":
         engines["paddle"] = make_engine(folder, "paddle")
-    if format in ("onnx", "both"):
+    if format != "paddle":
         path = folder / ONNX_NAMES["fp32"]
         write_onnx(folder, path, spec.text(), spec.model_name)
         for name, missing in available_engines().items():
             if name != "paddle" and missing is None:
                 engines[name] = make_engine(path, name)
-        if not engines.keys() - {"paddle"}:
+        if not {*engines} - {"paddle"}:
             engines["onnx's reference"] = ReferenceEngine(path)
     if format == "onnx":
         for program in folder.glob(f"{STEM}.*"):
@@ -280,14 +264,6 @@ def _compare(
             f"written. Please report it with the recipe and Paddle's version, {paddle.__version__}"
         )
     return agreement
-
-
-def _require_finite(outputs: Outputs) -> None:
-    if not all(np.isfinite(array).all() for array in outputs.values()):
-        raise UserError(
-            "the network gives values that are not finite (NaN or infinity) in eval mode; its "
-            "weights are damaged or the training diverged. Export another checkpoint"
-        )
 
 
 @contextlib.contextmanager

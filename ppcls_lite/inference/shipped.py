@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
@@ -40,6 +41,11 @@ class Shipped(nn.Layer):
     def _logits(self, image: Tensor) -> list[Tensor]:
         outputs = self.model(image)
         return [outputs["logits"] if isinstance(outputs, dict) else outputs]  # (N, classes)
+
+    @paddle.no_grad()
+    def run(self, inputs: np.ndarray) -> list[np.ndarray]:
+        """(N, C, H, W) float32 to its outputs, (N, ...) each: an engine for a checkpoint."""
+        return [output.numpy() for output in self(paddle.to_tensor(inputs))]
 
     def reparameterize(self) -> int:
         """Merge the network's branches, if it has any; returns how many."""

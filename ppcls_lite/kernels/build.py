@@ -4,21 +4,26 @@
 checksum and what the self-test said. The key names everything that the machine code depends on:
 sources, flags, compiler, processor, Paddle's version. A build happens in a folder of its own that
 is renamed into place as a whole, under a lock, so that of several ranks one builds and the others
-wait. Where the folder cannot be written, the build lives as long as the process.
+wait. Where the folder cannot be written, or programs may not run from it, the build lives as long
+as the process. Only what the self-test found is remembered, not that it could not run.
 Read next: selftest.py.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +46,10 @@ FLAGS = (
 )
 MACHINE_FLAGS = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 COMPILERS = ("g++", "clang++", "c++")
-COMPILE_SECONDS, TEST_SECONDS = 300, 300
+VERSION_SECONDS, COMPILE_SECONDS, TEST_SECONDS = 30, 300, 300
+ROOM = 16 << 20  # bytes; a build takes a tenth of it
+DIFFERENT, NOT_LOADED = 3, 4  # what selftest.py ends with if it does not pass
+CRASHES = (signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS)
 
 
 class KernelsError(Exception):
@@ -62,17 +70,30 @@ def built() -> Path:
     Raises KernelsError: no compiler, it fails, or the kernels differ from Paddle's.
     """
     compiler = find_compiler()
-    home = cache_folder()
+    home: Path | str = "the user's folder"
     try:
+        home = cache_folder()
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = home / key(compiler)
         with locked(home / f"{folder.name}.lock"):
-            if not _is_whole(folder):
-                _build_into(folder, compiler)
-        return _passed(folder)
+            result = _result(folder)
+            if result is None:
+                result = _build_into(folder, compiler)
     except (OSError, UserError) as error:
         logger.info(f"CPU kernels: compiled for this run only, {home} is not usable ({error})")
-    return _passed(_temporary(compiler))
+        return built_for_this_run()
+    return _passed(folder, result)
+
+
+def built_for_this_run() -> Path:
+    """The same, in a temporary folder that goes when the process ends. Raises KernelsError."""
+    compiler = find_compiler()
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="ppcls_lite-kernels-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return _passed(folder, _build(folder, compiler))
+    except OSError as error:
+        raise KernelsError(f"there is no place to compile in ({error})") from None
 
 
 def cache_folder() -> Path:
@@ -85,10 +106,9 @@ def find_compiler() -> Compiler:
     wanted = os.environ.get("CXX")
     for command in [wanted.split()] if wanted else [[name] for name in COMPILERS]:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            done = subprocess.run(
-                [*command, "--version"], capture_output=True, text=True, timeout=30, check=True
-            )
-            return Compiler(tuple(command), done.stdout.strip())
+            done = _run([*command, "--version"], VERSION_SECONDS)
+            if done.returncode == 0:
+                return Compiler(tuple(command), done.stdout.strip())
     if wanted:
         raise KernelsError(f"the compiler CXX={wanted} does not run")
     raise KernelsError(f"there is no C++ compiler ({', '.join(COMPILERS)}); install one, e.g. g++")
@@ -106,67 +126,77 @@ def key(compiler: Compiler) -> str:
     return digest.hexdigest()[:20]
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a finished build of ours lies there, unchanged since its test."""
+def _result(folder: Path) -> dict[str, str | None] | None:
+    """The record of a finished build of ours, unchanged since its test; None: there is none."""
     try:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        owner = folder.stat().st_uid
-        sound = result["checksum"] == _checksum(folder / LIBRARY)
+        failure, checksum = result["failure"], result["checksum"]
+        ours = os.name != "posix" or folder.stat().st_uid == os.getuid()
+        sound = ours and checksum == _checksum(folder / LIBRARY)
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return sound and owner == (os.getuid() if hasattr(os, "getuid") else owner)
+        return None
+    return result if sound and (failure is None or isinstance(failure, str)) else None
 
 
-def _passed(folder: Path) -> Path:
-    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+def _passed(folder: Path, result: dict[str, str | None]) -> Path:
     if result["failure"]:
         raise KernelsError(f"the self-test failed: {result['failure']} (recorded in {folder})")
     return folder / LIBRARY
 
 
-def _build_into(folder: Path, compiler: Compiler) -> None:
+def _build_into(folder: Path, compiler: Compiler) -> dict[str, str | None]:
     """Build `folder` as a whole; a damaged one there is replaced."""
     try:
         with whole_folder(folder) as fresh:
-            _build(fresh, compiler)
+            return _build(fresh, compiler)
     except OSError:
-        if not _is_whole(folder):  # another machine on the same storage was faster
+        if (result := _result(folder)) is None:
             raise
+        return result  # another machine on the same storage was faster
 
 
-def _temporary(compiler: Compiler) -> Path:
-    """A build that goes when the process ends."""
-    import atexit
+def _build(folder: Path, compiler: Compiler) -> dict[str, str | None]:
+    """Compile and test in the empty folder `folder`; the record, which is written there as well.
 
-    try:
-        home = Path(tempfile.mkdtemp(prefix="ppcls_lite-kernels-"))
-        atexit.register(shutil.rmtree, home, ignore_errors=True)
-        _build(home, compiler)
-    except OSError as error:
-        raise KernelsError(f"there is no place to compile in ({error})") from None
-    return home
-
-
-def _build(folder: Path, compiler: Compiler) -> None:
-    """Compile and test in the empty folder `folder`."""
-    logger.info(f"CPU kernels: compiling with {' '.join(compiler.command)}, once per machine")
+    Raises KernelsError; OSError if the folder has no room, or programs may not run from it.
+    """
+    logger.info(f"CPU kernels: compiling with {' '.join(compiler.command)}")
+    _require_room(folder)
     library = folder / LIBRARY
     message = ""
+    end = time.monotonic() + COMPILE_SECONDS
     for parallel in (True, False):
         for machine in MACHINE_FLAGS:
-            done = compile_library(library, compiler, machine, parallel)
+            done = compile_library(library, compiler, machine, parallel, end - time.monotonic())
             if done is None:
                 result = {"failure": _tested(library), "checksum": _checksum(library)}
                 (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
-                return
+                return result
             message = message or done
     raise KernelsError(f"{' '.join(compiler.command)} cannot compile them: {message}")
 
 
+def _require_room(folder: Path) -> None:
+    """Raise OSError unless a build finds room; what compilers say of a full disk differs."""
+    probe = folder / "room"
+    with probe.open("wb", buffering=0) as file:
+        for _ in range(ROOM >> 20):
+            file.write(bytes(1 << 20))
+        os.fsync(file.fileno())
+    probe.unlink()
+
+
 def compile_library(
-    library: Path, compiler: Compiler, machine: tuple[str, ...], parallel: bool
+    library: Path,
+    compiler: Compiler,
+    machine: tuple[str, ...],
+    parallel: bool,
+    seconds: float = COMPILE_SECONDS,
 ) -> str | None:
-    """Compile the sources to `library`; the compiler's complaint if it fails."""
+    """Compile the sources to `library`; the compiler's complaint if it fails.
+
+    Raises KernelsError if it has not ended after so many seconds.
+    """
     sources = sorted(str(path) for path in SOURCES.glob("*.cpp"))
     threads = ["-fopenmp"] if parallel else []
     # One thread pool: two OpenMP runtimes in a process would fight for the same cores.
@@ -175,38 +205,86 @@ def compile_library(
     flags = [*FLAGS, *machine]
     objects = [f"{Path(source).stem}.o" for source in sources]
     command = compiler.command
-    for step in (
-        [*command, *flags, *threads, "-c", *sources],
-        [*command, *flags, "-shared", *objects, *linked, "-o", library.name],
+    end = time.monotonic() + seconds
+    for step, written in (
+        ([*command, *flags, *threads, "-c", *sources], objects),
+        ([*command, *flags, "-shared", *objects, *linked, "-o", library.name], [library.name]),
     ):
         try:
-            done = subprocess.run(
-                step, cwd=library.parent, capture_output=True, text=True, timeout=COMPILE_SECONDS
-            )
-        except (OSError, subprocess.SubprocessError) as error:
+            done = _run(step, end - time.monotonic(), library.parent)
+        except subprocess.TimeoutExpired:
+            raise KernelsError(
+                f"{' '.join(command)} did not end within {COMPILE_SECONDS} s"
+            ) from None
+        except OSError as error:
             return str(error)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             return next((line for line in lines if "error" in line), " ".join(lines[:1]) or "?")
+        if missing := [name for name in written if not (library.parent / name).is_file()]:
+            return f"it reports success, but has not written {missing[0]}"
     for name in objects:
         (library.parent / name).unlink()
     return None
 
 
 def _tested(library: Path) -> str | None:
-    """Run the self-test in a process of its own, which a bad library may end; None if it passes."""
+    """Run the self-test in a process of its own, which a bad library may end; None if it passes.
+
+    What it finds is what this build is like. Raises KernelsError for what may be otherwise the next
+    time (no end, no memory, killed), OSError if the library cannot be loaded from where it lies.
+    """
     alone = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
     command = [sys.executable, "-m", "ppcls_lite.kernels.selftest", str(library)]
     try:
-        done = subprocess.run(
-            command, env=environment(alone), capture_output=True, text=True, timeout=TEST_SECONDS
-        )
+        done = _run(command, TEST_SECONDS, base=environment(alone))
     except subprocess.TimeoutExpired:
-        return f"no end after {TEST_SECONDS} s"
+        raise KernelsError(f"the self-test did not end within {TEST_SECONDS} s") from None
     if done.returncode == 0:
         return None
-    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-    return lines[-1]
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    if done.returncode == DIFFERENT:
+        return last
+    if done.returncode == NOT_LOADED:
+        raise OSError(last)
+    if done.returncode in [-number for number in CRASHES]:
+        return f"it was ended by {signal.Signals(-done.returncode).name}"
+    raise KernelsError(f"the self-test could not run: {last or f'status {done.returncode}'}")
+
+
+def _run(
+    command: Sequence[str],
+    seconds: float,
+    folder: Path | None = None,
+    base: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program, whatever it prints; in the end neither it nor a child of it is left.
+
+    A compiler in `folder` has its temporary files there. Raises OSError, TimeoutExpired.
+    """
+    base = os.environ if base is None else base
+    scratch = {} if folder is None else {"TMPDIR": str(folder)}
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**base, "LC_ALL": "C", **scratch},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=max(0.0, seconds))
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                if os.name == "posix":
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _checksum(path: Path) -> str:

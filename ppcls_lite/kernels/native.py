@@ -57,9 +57,15 @@ def available() -> ctypes.CDLL:
 
     Raises `build.KernelsError` with the reason if there are none.
     """
-    kernels = library.load(build.built())
-    kernels.use_threads(threads())
-    return kernels
+    for build_it in (build.built, build.built_for_this_run):
+        try:
+            kernels = library.load(build_it())
+        except (OSError, AttributeError) as error:  # e.g. programs may not run from there
+            reason = error
+        else:
+            kernels.use_threads(threads())
+            return kernels
+    raise build.KernelsError(f"the compiled library cannot be loaded: {reason}")
 
 
 def threads() -> int:

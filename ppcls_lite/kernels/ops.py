@@ -1,25 +1,38 @@
 """The kernels as differentiable functions of tensors: float32 on a CPU, NCHW.
 
-Each is a PyLayer around two C functions. Outputs are written in place into new tensors; inputs are
-read where they lie (copied first if they are a view with gaps). A gradient that nobody wants is
-not computed. There are no second derivatives. Read next: swap.py, which puts them into a
-network; source/.
+Each is a PyLayer around two C functions, which check nothing: so every call compares types, places
+and sizes with what they rely on, and anything else (another number of channels, weights of another
+type, a tensor without elements, batch normalisation of a single value per channel) goes to Paddle's
+own operator, for its result or its error. Outputs are written in place into new tensors; inputs
+are read where they lie (copied first if they are a view with gaps). A gradient that nobody wants is
+not computed. There are no second derivatives, and one backward pass for each forward.
+Read next: swap.py, which puts them into a network; source/.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ppcls_lite.kernels.library import DenseShape, DepthwiseShape, NormShape
 
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "hardswish": 3}  # as in source/norm.cpp
+STOCK_ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: lambda z: z,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardswish": F.hardswish,
+}
+_Sizes = tuple[int, ...]
+_for_each_shape = functools.lru_cache(maxsize=4096)
 
 
 @dataclass(frozen=True)
@@ -36,23 +49,42 @@ class Window:
         height, width = ((s + 2 * p - k) // step + 1 for s, k, step, p in sides)
         return height, width
 
+    def fits(self, x: Sequence[int]) -> bool:
+        """Whether an input (N, C, H, W) has elements and is, padded, no smaller than the kernel."""
+        sides = zip(x[2:], self.kernel, self.stride, self.padding)
+        return min(x) > 0 and all(
+            k > 0 and step > 0 and p >= 0 and s + 2 * p >= k for s, k, step, p in sides
+        )
+
+
+POINTWISE = Window((1, 1), (1, 1), (0, 0))
+
 
 def depthwise_conv(x: Tensor, weight: Tensor, window: Window, library: ctypes.CDLL) -> Tensor:
     """x (N, C, H, W), weight (C, 1, kh, kw) -> (N, C, H', W')."""
-    return _Depthwise.apply(x, weight, window, library)
+    shape = are_plain(x, weight) and _depthwise_shape(tuple(x.shape), tuple(weight.shape), window)
+    if not shape:
+        return _stock_conv(x, weight, window, groups=weight.shape[0])
+    return _once(_Depthwise.apply(x, weight, shape, library))
 
 
 def dense_conv(x: Tensor, weight: Tensor, window: Window, library: ctypes.CDLL) -> Tensor:
     """x (N, C, H, W), weight (D, C, k, k) -> (N, D, H', W').
 
-    The gradient of `x` exists for 1x1 kernels of stride 1 only; of others `x` must not want one.
+    The kernel has the gradient of `x` for 1x1 kernels of stride 1 only.
     """
-    return _Dense.apply(x, weight, window, library)
+    shape = are_plain(x, weight) and _dense_shape(tuple(x.shape), tuple(weight.shape), window)
+    if not shape or not (x.stop_gradient or window == POINTWISE):
+        return _stock_conv(x, weight, window, groups=1)
+    return _once(_Dense.apply(x, weight, shape, library))
 
 
 def linear(x: Tensor, weight: Tensor, library: ctypes.CDLL) -> Tensor:
     """x (N, C), weight (C, D) -> (N, D): a 1x1 convolution of the weights by the rows of x."""
-    return _Linear.apply(x, weight, library)
+    shape = are_plain(x, weight) and _linear_shape(tuple(x.shape), tuple(weight.shape))
+    if not shape:
+        return F.linear(x, weight)
+    return _once(_Linear.apply(x, weight, shape, library))
 
 
 def norm_act(
@@ -66,20 +98,105 @@ def norm_act(
     """Batch normalisation of x (N, C, H, W) with the batch's statistics, then the activation.
 
     `running`: running mean and variance (C,), which are updated in place. `options`: epsilon,
-    momentum and a key of `ACTIVATIONS`.
+    momentum and a key of `ACTIVATIONS`. Like Paddle's operator it passes a single value per channel
+    on as it is, and leaves the statistics alone for it and for an empty batch.
     """
-    return _NormAct.apply(x, scale, shift, running, options, library)
+    vectors = scale, shift, *running
+    epsilon, momentum, act = options
+    shape = None
+    if are_plain(x, *vectors) and all(v.is_contiguous() for v in vectors):
+        sizes = tuple(x.shape), *(tuple(v.shape) for v in vectors)
+        shape = _norm_shape(sizes, epsilon, momentum, ACTIVATIONS[act])
+    if not shape:
+        y = F.batch_norm(x, *running, scale, shift, True, momentum, epsilon)
+        return STOCK_ACTIVATIONS[act](y)
+    return _once(_NormAct.apply(x, scale, shift, running, shape, library))
+
+
+def _stock_conv(x: Tensor, weight: Tensor, window: Window, groups: int) -> Tensor:
+    stride, padding = list(window.stride), list(window.padding)
+    return F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
+
+
+def are_plain(*tensors: Tensor) -> bool:
+    """Whether all are float32 tensors of a CPU, outside a static graph."""
+    return paddle.in_dynamic_mode() and all(
+        tensor.dtype == paddle.float32 and tensor.place.is_cpu_place() for tensor in tensors
+    )
+
+
+# What C++ is told about a call; None if the kernels do not know such a one.
+
+
+@_for_each_shape
+def _depthwise_shape(x: _Sizes, weight: _Sizes, window: Window) -> DepthwiseShape | None:
+    if len(x) != 4 or weight != (x[1], 1, *window.kernel) or not window.fits(x):
+        return None
+    n, c, h, w = x
+    out = window.output((h, w))
+    return DepthwiseShape(n, c, h, w, *out, *window.kernel, *window.stride, *window.padding)
+
+
+@_for_each_shape
+def _dense_shape(x: _Sizes, weight: _Sizes, window: Window) -> DenseShape | None:
+    (side, other), (pad, other_pad) = window.kernel, window.padding
+    if len(x) != 4 or len(weight) != 4 or side != other or pad != other_pad:
+        return None
+    if weight[0] < 1 or weight[1:] != (x[1], side, side) or not window.fits(x):
+        return None
+    n, c, h, w = x
+    return DenseShape(n, c, h, w, weight[0], *window.output((h, w)), side, *window.stride, pad)
+
+
+@_for_each_shape
+def _linear_shape(x: _Sizes, weight: _Sizes) -> DenseShape | None:
+    if len(x) != 2 or len(weight) != 2 or x[1] != weight[0] or 0 in (*x, *weight):
+        return None
+    inputs, outputs = weight
+    return DenseShape(1, inputs, 1, outputs, x[0], 1, outputs, 1, 1, 1, 0)
+
+
+@_for_each_shape
+def _norm_shape(
+    sizes: tuple[_Sizes, ...], epsilon: float, momentum: float, activation: int
+) -> NormShape | None:
+    x, *vectors = sizes
+    if len(x) != 4 or 0 in x or any(vector != (x[1],) for vector in vectors):
+        return None
+    n, c, h, w = x
+    return NormShape(n, c, h * w, epsilon, momentum, activation) if n * h * w > 1 else None
+
+
+class _Once:
+    """A hook that stops a second backward pass over a kept graph, before Paddle crashes in it.
+
+    Paddle frees what a PyLayer has kept after the first pass, whatever `retain_graph` says.
+    """
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def __call__(self, gradient: Tensor) -> None:
+        if self._done:
+            raise RuntimeError(
+                "a second backward pass over the same forward pass: the CPU kernels keep what it "
+                "needs for one only; run the network again, or set Global.cpu_kernels: off"
+            )
+        self._done = True
+
+
+def _once(y: Tensor) -> Tensor:
+    if not y.stop_gradient:
+        y.register_hook(_Once())
+    return y
 
 
 class _Depthwise(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, window: Window, library: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, shape: DepthwiseShape, library: Any) -> Tensor:
         wanted = _wanted(x, weight)
         x, weight = _dense_memory(x), _dense_memory(weight)
-        n, c, h, w = x.shape
-        out = window.output((h, w))
-        shape = DepthwiseShape(n, c, h, w, *out, *window.kernel, *window.stride, *window.padding)
-        y = _new([n, c, *out])
+        y = _new([shape.n, shape.c, shape.out_h, shape.out_w])
         library.depthwise_forward(*_addresses(x, weight, y), shape)
         ctx.save_for_backward(x, weight)
         ctx.rest = shape, library, wanted
@@ -92,14 +209,10 @@ class _Depthwise(PyLayer):
 
 class _Dense(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, window: Window, library: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, shape: DenseShape, library: Any) -> Tensor:
         wanted = _wanted(x, weight)
         x, weight = _dense_memory(x), _dense_memory(weight)
-        n, c, h, w = x.shape
-        outputs, out = weight.shape[0], window.output((h, w))
-        window_numbers = window.kernel[0], *window.stride, window.padding[0]
-        shape = DenseShape(n, c, h, w, outputs, *out, *window_numbers)
-        y = _new([n, outputs, *out])
+        y = _new([shape.n, shape.outputs, shape.out_h, shape.out_w])
         library.dense_forward(*_addresses(x, weight, y), shape)
         ctx.save_for_backward(x, weight)
         ctx.rest = shape, library, wanted
@@ -112,12 +225,10 @@ class _Dense(PyLayer):
 
 class _Linear(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, library: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, shape: DenseShape, library: Any) -> Tensor:
         wanted = _wanted(x, weight)
         x, weight = _dense_memory(x), _dense_memory(weight)
-        n, (inputs, outputs) = x.shape[0], weight.shape
-        shape = DenseShape(1, inputs, 1, outputs, n, 1, outputs, 1, 1, 1, 0)
-        y = _new([n, outputs])
+        y = _new([shape.outputs, shape.w])
         library.dense_forward(*_addresses(weight, x, y), shape)
         ctx.save_for_backward(x, weight)
         ctx.rest = shape, library, wanted
@@ -127,7 +238,7 @@ class _Linear(PyLayer):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         shape, library, wanted = ctx.rest
         x, weight = ctx.saved_tensor()
-        dy, dx = _dense_memory(dy), _new(x.shape)
+        dy, dx = _gradient(dy, [shape.outputs, shape.w]), _new(x.shape)
         dweight = _new(weight.shape) if wanted[1] else None
         library.dense_backward(*_addresses(weight, x, dy, dweight, dx), shape)
         return _chosen(wanted, dx, dweight)
@@ -141,15 +252,12 @@ class _NormAct(PyLayer):
         scale: Tensor,
         shift: Tensor,
         running: tuple[Tensor, Tensor],
-        options: tuple[float, float, str | None],
+        shape: NormShape,
         library: Any,
     ) -> Tensor:
         wanted = _wanted(x, scale, shift)
         x = _dense_memory(x)
-        n, c, h, w = x.shape
-        epsilon, momentum, act = options
-        shape = NormShape(n, c, h * w, epsilon, momentum, ACTIVATIONS[act])
-        y, mean, inverse = _new([n, c, h, w]), _new([c]), _new([c])
+        y, mean, inverse = _new(x.shape), _new([shape.c]), _new([shape.c])
         library.norm_forward(*_addresses(x, scale, shift, *running, y, mean, inverse), shape)
         ctx.save_for_backward(x, scale, shift, mean, inverse)
         ctx.rest = shape, library, wanted
@@ -158,8 +266,9 @@ class _NormAct(PyLayer):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         shape, library, wanted = ctx.rest
-        saved, dy = ctx.saved_tensor(), _dense_memory(dy)
+        saved = ctx.saved_tensor()
         x, scale, shift = saved[:3]
+        dy = _gradient(dy, x.shape)
         dx = _new(x.shape) if wanted[0] else None
         dscale, dshift = _new(scale.shape), _new(shift.shape)
         addresses = _addresses(*saved, dy, dx, dscale, dshift)
@@ -170,10 +279,20 @@ class _NormAct(PyLayer):
 def _conv_gradients(ctx: Any, dy: Tensor, function: Any) -> tuple[Tensor | None, ...]:
     shape, _, wanted = ctx.rest
     x, weight = ctx.saved_tensor()
-    dy = _dense_memory(dy)
+    dy = _gradient(dy, [shape.n, weight.shape[0], shape.out_h, shape.out_w])
     dx, dweight = _new(x.shape) if wanted[0] else None, _new(weight.shape)
     function(*_addresses(x, weight, dy, dx, dweight), shape)
     return _chosen(wanted, dx, dweight)
+
+
+def _gradient(dy: Tensor, shape: Sequence[int]) -> Tensor:
+    """`dy` in memory without gaps; raises ValueError if a hook has made another tensor of it."""
+    if list(dy.shape) != list(shape) or not are_plain(dy):
+        raise ValueError(
+            f"a gradient of shape {list(dy.shape)}, {dy.dtype}, {dy.place} came for an output of "
+            f"shape {list(shape)}, float32, on the CPU: a hook must not change them"
+        )
+    return _dense_memory(dy)
 
 
 def _wanted(*inputs: Tensor) -> tuple[bool, ...]:

@@ -1,7 +1,8 @@
 """The kernels against Paddle's own operators: run once after a build, in its own process.
 
 `python -m ppcls_lite.kernels.selftest kernels.so` ends with status 0 if outputs and gradients of
-a few layers of every kind agree, and NaN comes through. tests/kernels/ has all shapes of the zoo.
+a few layers of every kind agree, and NaN comes through; else with build.py's `DIFFERENT` or
+`NOT_LOADED` and a last line that says why. tests/kernels/ has all shapes of the zoo.
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_lite.kernels import library
-from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, linear, norm_act
+from ppcls_lite.kernels.build import DIFFERENT, NOT_LOADED
+from ppcls_lite.kernels.ops import (
+    ACTIVATIONS,
+    STOCK_ACTIVATIONS,
+    Window,
+    dense_conv,
+    depthwise_conv,
+    linear,
+    norm_act,
+)
 
 TOLERANCE = 1e-4  # of the largest value of a tensor
-STOCK_ACTIVATIONS = {None: lambda z: z, "relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish}
 EPSILON, MOMENTUM = 1e-5, 0.9
 
 # batch, channels, height, width, kernel, stride, padding
@@ -143,7 +152,18 @@ def _lost_nan(kernels: ctypes.CDLL) -> list[str]:
     return [f"{name} loses NaN" for name, y in outputs.items() if not paddle.isnan(y).any()]
 
 
-if __name__ == "__main__":
+def main(path: str) -> int:
+    """The self-test of the library at `path`; its exit status."""
     paddle.set_device("cpu")
-    found = run(library.load(Path(sys.argv[1])))
-    sys.exit("; ".join(found) or 0)
+    try:
+        kernels = library.load(Path(path))
+    except (OSError, AttributeError) as error:
+        print(error, file=sys.stderr)
+        return NOT_LOADED
+    differences = run(kernels)
+    print("; ".join(differences), file=sys.stderr)
+    return DIFFERENT if differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

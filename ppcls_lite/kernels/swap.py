@@ -2,68 +2,108 @@
 
 A layer keeps its parameters, names and attributes; only its `forward` in training becomes another.
 Everywhere else (evaluation, static graphs and export, other types or devices, hooks on a part that
-is computed together with another) the layer's own forward runs. `revert` undoes it.
-Read next: ops.py.
+is computed together with another, a layer changed after `convert`) the layer's own forward runs.
+Copies of a network have the kernels, too; one that was pickled comes back as the stock one.
+`revert` undoes it. Read next: ops.py.
 """
 
 from __future__ import annotations
 
+import copy
 import ctypes
+from operator import attrgetter
 
 import paddle
 from paddle import Tensor, nn
 
-from ppcls_lite.kernels.ops import ACTIVATIONS, Window, dense_conv, depthwise_conv, linear, norm_act
+from ppcls_lite.kernels.ops import (
+    POINTWISE,
+    Window,
+    are_plain,
+    dense_conv,
+    depthwise_conv,
+    linear,
+    norm_act,
+)
 from ppcls_lite.models.layers import ConvBN, NamedConvBN
 
 IMAGE_CHANNELS = 4  # a layer with no more inputs reads images, whose gradient nobody wants
 _NAMES = {nn.Identity: None, nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hardswish"}
+_geometry = attrgetter(  # what a convolution reads when it runs
+    *("_stride", "_updated_padding", "_padding_algorithm", "_padding_mode", "_dilation"),
+    *("_groups", "_data_format"),
+)
 
 
-class _Native:
-    """What `convert` gives to a layer: the library and the class it had."""
+class _Handle:
+    """What `convert` gives to a layer: the library, the class it had, what it was like.
 
-    _kernels: _Kernels
+    Copies of the network share it: a library can be neither copied nor pickled.
+    """
 
+    def __init__(
+        self,
+        library: ctypes.CDLL | None,
+        stock: type,
+        native: type,
+        window: Window | None = None,
+        geometry: tuple | None = None,
+    ) -> None:
+        self.library, self.stock, self.native = library, stock, native
+        self.window, self.geometry = window, geometry
 
-class _Kernels:
-    """A handle that copies of the network share: a library cannot be copied."""
-
-    def __init__(self, library: ctypes.CDLL, stock: type, window: Window | None = None) -> None:
-        self.library, self.stock, self.window = library, stock, window
-
-    def __deepcopy__(self, memo: dict) -> _Kernels:
+    def __deepcopy__(self, memo: dict) -> _Handle:
         return self
 
+    def __reduce__(self) -> tuple:
+        return _Handle, (None, self.stock, self.stock)
 
-class NativeDepthwise(nn.Conv2D, _Native):
+
+class _Native(nn.Layer):
+    """A layer that `convert` has changed."""
+
+    _kernels: _Handle
+
+    def __reduce_ex__(self, protocol: object) -> tuple:
+        return _bare, (self._kernels,), {k: v for k, v in vars(self).items() if k != "_kernels"}
+
+
+def _bare(handle: _Handle) -> nn.Layer:
+    """A layer without its attributes: a copy with the kernels, or a stock one from a file."""
+    layer = handle.native.__new__(handle.native)
+    if handle.library is not None:
+        vars(layer)["_kernels"] = handle
+    return layer
+
+
+class NativeDepthwise(_Native, nn.Conv2D):
     """A depthwise convolution."""
 
     @paddle.jit.not_to_static
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and _is_plain(x):
+        if _takes_kernel(self, x):
             y = depthwise_conv(x, self.weight, self._kernels.window, self._kernels.library)
             return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
         return nn.Conv2D.forward(self, x)
 
 
-class NativeDense(nn.Conv2D, _Native):
+class NativeDense(_Native, nn.Conv2D):
     """A 1x1 convolution, or the first layer."""
 
     @paddle.jit.not_to_static
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and _is_plain(x) and (x.stop_gradient or self._kernel_size[0] == 1):
+        if _takes_kernel(self, x):
             y = dense_conv(x, self.weight, self._kernels.window, self._kernels.library)
             return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
         return nn.Conv2D.forward(self, x)
 
 
-class NativeLinear(nn.Linear, _Native):
+class NativeLinear(_Native, nn.Linear):
     """The classifier."""
 
     @paddle.jit.not_to_static
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.ndim == 2 and _is_plain(x):
+        if self.training and x.ndim == 2 and are_plain(x):
             y = linear(x, self.weight, self._kernels.library)
             return y if self.bias is None else y + self.bias
         return nn.Linear.forward(self, x)
@@ -89,7 +129,8 @@ def convert(model: nn.Layer, library: ctypes.CDLL) -> int:
     for layer in model.sublayers(include_self=True):
         kind, window = _kind(layer)
         if kind is not None:
-            layer._kernels = _Kernels(library, type(layer), window)
+            geometry = copy.deepcopy(_geometry(layer)) if window else None
+            layer._kernels = _Handle(library, type(layer), kind, window, geometry)
             layer.__class__ = kind
             changed += 1
     return changed
@@ -129,48 +170,43 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
 
 def _window(conv: nn.Conv2D) -> Window | None:
     """The convolution's geometry if the kernels know it."""
-    numbers = [_pair(v) for v in (conv._kernel_size, conv._stride, conv._padding)]
-    plain = conv._data_format == "NCHW" and conv._padding_mode == "zeros"
-    if None in numbers or not plain or _pair(conv._dilation) != (1, 1):
+    numbers = [conv._kernel_size, conv._stride, conv._updated_padding, conv._dilation]
+    pairs = [tuple(n) for n in numbers if isinstance(n, (list, tuple)) and len(n) == 2]
+    plain = conv._padding_algorithm == "EXPLICIT" and conv._padding_mode == "zeros"
+    if len(pairs) < 4 or not plain or conv._data_format != "NCHW" or pairs.pop() != (1, 1):
         return None
-    return Window(*numbers)
-
-
-def _pair(value: object) -> tuple[int, int] | None:
-    if isinstance(value, int):
-        return value, value
-    if isinstance(value, (list, tuple)) and len(value) == 2 and all(type(v) is int for v in value):
-        return value[0], value[1]
-    return None  # "SAME", or padding that differs between the sides
+    return Window(*pairs)
 
 
 def _is_dense(conv: nn.Conv2D, window: Window) -> bool:
-    if window == Window((1, 1), (1, 1), (0, 0)):
+    if window == POINTWISE:
         return True
     square = len(set(window.kernel)) == len(set(window.padding)) == 1
     return square and conv._in_channels <= IMAGE_CHANNELS and window.kernel[0] > 1
 
 
-def _is_plain(x: Tensor) -> bool:
-    """Whether `x` is a float32 tensor of a CPU outside a static graph."""
-    return paddle.in_dynamic_mode() and x.dtype == paddle.float32 and x.place.is_cpu_place()
+def _takes_kernel(conv: _Native, x: Tensor) -> bool:
+    return conv.training and are_plain(x) and _geometry(conv) == conv._kernels.geometry
 
 
 @paddle.jit.not_to_static
 def _norm_act(layer: _Native, x: Tensor, norm: nn.BatchNorm2D, act: nn.Layer) -> Tensor:
-    if not (norm.training and _is_plain(x) and _is_known(norm)):
+    if not (norm.training and are_plain(x) and _is_known(norm)):
         return act(norm(x))
-    fused = _NAMES.get(type(act)) if _without_hooks(act) else None
+    fused = _NAMES.get(type(act)) if _is_itself(act) else None
     options = norm._epsilon, norm._momentum, fused
     running = norm._mean, norm._variance
     y = norm_act(x, norm.weight, norm.bias, running, options, layer._kernels.library)
-    return y if fused in ACTIVATIONS and fused is not None else act(y)
+    return act(y) if fused is None else y
 
 
 def _is_known(norm: nn.Layer) -> bool:
     plain = type(norm) is nn.BatchNorm2D and norm.weight is not None and norm.bias is not None
-    return plain and not norm._use_global_stats and _without_hooks(norm)
+    plain = plain and norm._data_format == "NCHW" and not norm._use_global_stats
+    return plain and _is_itself(norm)
 
 
-def _without_hooks(layer: nn.Layer) -> bool:
-    return not (layer._forward_pre_hooks or layer._forward_post_hooks)
+def _is_itself(layer: nn.Layer) -> bool:
+    """Whether nothing but its class's forward happens when the layer is called."""
+    hooks = layer._forward_pre_hooks or layer._forward_post_hooks
+    return not hooks and "forward" not in vars(layer)

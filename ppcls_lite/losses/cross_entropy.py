@@ -1,6 +1,7 @@
-"""Cross entropy over classes, with label smoothing (Szegedy et al. 2015, arXiv 1512.00567).
+"""Cross entropy over classes, and over each of several attributes per image.
 
-Read next: combined.py (several terms), multilabel.py (several attributes per image).
+Label smoothing follows Szegedy et al. 2015 (arXiv 1512.00567), the attributes' frequency weights
+Jia et al. 2021 (arXiv 2107.03576), as in PaddleClas's recipes. Read before: base.py, targets.py.
 """
 
 from __future__ import annotations
@@ -9,13 +10,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeFloat, PositiveInt, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.base import Batch, Loss
-from ppcls_lite.losses.targets import class_distribution, count_labels, logits_of
+from ppcls_lite.losses.targets import (
+    attributes_of,
+    class_distribution,
+    count_labels,
+    frequency_factor,
+    logits_of,
+)
 
 
 @register("loss")
@@ -26,11 +34,9 @@ class CELoss(Loss):
 
         loss = - sum_ic w_c t_ic log p_ic / sum_ic w_c t_ic
 
-    which is the mean over the batch without weights, and the weighted mean for class ids.
-    Images without label (class id -1) do not count; the value is 0 where all are such.
-    `epsilon` smooths every target, also a soft one: (1 - epsilon) t + epsilon / C.
-    Soft labels (from mixup, cutmix, a data set) are used as given; PaddleClas 2.6 passes them
-    through a softmax when `epsilon` is not set, which flattens them.
+    Images without label (class id -1) do not count; the value is 0 where all are such. `epsilon`
+    smooths every target, also a soft one: (1 - epsilon) t + epsilon / C. Soft labels are used as
+    given; PaddleClas 2.6 passes them through a softmax when `epsilon` is not set.
 
     Args:
         weight: factor of this term in the sum of all terms.
@@ -46,10 +52,7 @@ class CELoss(Loss):
         class_num: PositiveInt | None = None,
     ) -> None:
         super().__init__()
-        if epsilon is not None and epsilon >= 1:
-            raise UserError(f"epsilon: expected less than 1, found {epsilon}: no label would count")
-        self.weight = weight
-        self.epsilon = epsilon or 0.0
+        self.weight, self.epsilon = weight, _smoothing(epsilon)
         buffer = None
         if class_weight is not None:
             if class_num is not None and len(class_weight) != class_num:
@@ -87,3 +90,48 @@ class CELoss(Loss):
             known = (target.sum(axis=1, keepdim=True) > 0).astype(target.dtype)
             target = (1 - self.epsilon) * target + known * self.epsilon / class_num
         return target if self.class_weight is None else target * self.class_weight
+
+
+@register("loss")
+class MultiLabelLoss(Loss):
+    """Sigmoid cross entropy of each attribute; unknown attributes (-1) do not count.
+
+    Args: weight and epsilon as in CELoss, and
+        size_sum: sum over the attributes of an image instead of their mean.
+        weight_ratio: weigh an attribute with frequency r by exp(1 - r) where it is present and
+            by exp(r) where it is absent; needs `label_ratio: true` in the data set.
+    """
+
+    def __init__(
+        self,
+        weight: NonNegativeFloat = 1.0,
+        epsilon: Probability | None = None,
+        size_sum: bool = False,
+        weight_ratio: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight, self.epsilon = weight, _smoothing(epsilon)
+        self.size_sum, self.weight_ratio = size_sum, weight_ratio
+
+    def forward(self, outputs: Tensor | Mapping[str, Any], batch: Batch) -> dict[str, Tensor]:
+        """`{"MultiLabelLoss": scalar}` for logits (N, C) and labels as `attributes_of` reads."""
+        logits, label = logits_of(outputs), batch["label"]
+        target = attributes_of(label)
+        if list(target.shape) != list(logits.shape):
+            raise UserError(
+                f"the labels have {target.shape[1]} attributes, the network {logits.shape[1]} "
+                "outputs: set Arch.class_num to the number of attributes in the label file"
+            )
+        known = (target >= 0).astype(paddle.float32)
+        factor = frequency_factor(label) if self.weight_ratio else known
+        if self.epsilon:
+            target = (1 - self.epsilon) * target + self.epsilon / logits.shape[1]
+        cost = factor * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        value = cost.sum(axis=1).mean() if self.size_sum else cost.mean()
+        return {"MultiLabelLoss": self.weight * value}
+
+
+def _smoothing(epsilon: float | None) -> float:
+    if epsilon is not None and epsilon >= 1:
+        raise UserError(f"epsilon: expected less than 1, found {epsilon}: no label would count")
+    return epsilon or 0.0

@@ -1,8 +1,7 @@
 """How far a student's logits are from its teacher's: the functions distillation is built on.
 
-Everything is computed in float32 and never from the logarithm of a probability, so that confident
-teachers (logits of +-100) give finite values and gradients in any precision.
-Read next: distillation_terms.py (the losses of a recipe).
+All in float32 and never from the logarithm of a probability, so that confident teachers (logits of
++-100) give finite values and gradients. Read next: distillation_terms.py.
 """
 
 from __future__ import annotations
@@ -36,11 +35,9 @@ def dml_loss(
     """Mutual-learning loss: half of KL in each direction, batch mean, of logits (N, C).
 
     Zhang et al. 2017 (arXiv 1706.00384), in the symmetric form of SSLD (arXiv 2103.05959).
-    `sum_across_class_dim` multiplies by C, which is what PaddleClas's switch amounts to. For
-    probabilities below 1e-12 PaddleClas clips the logarithm; here it is exact.
-    act: what turns outputs into probabilities; None if they are probabilities already. With
-    sigmoid each class counts by (p - q) (log p - log q) / 2, as in PaddleClas.
-    factor: (N, C), weighs each class of each image.
+    `sum_across_class_dim` multiplies by C, as PaddleClas's switch does. act: what turns outputs
+    into probabilities; None if they are such already. With sigmoid each class counts by (p - q)
+    (log p - log q) / 2, as in PaddleClas. factor (N, C) weighs each class of each image.
     """
     log_s, log_t = _log_probability(student, act), _log_probability(teacher, act)
     cost = (log_s.exp() - log_t.exp()) * (log_s - log_t) / 2  # (N, C)

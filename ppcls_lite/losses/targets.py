@@ -1,6 +1,6 @@
 """What losses and metrics read from a batch, whichever of the accepted shapes it comes in.
 
-Read next: cross_entropy.py, multilabel.py, ../metrics/base.py.
+Read next: cross_entropy.py, ../metrics/base.py.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ def logits_of(outputs: Tensor | Mapping[str, Any]) -> Tensor:
 def output_of(outputs: Any, model: str, key: str | None = None) -> Tensor:
     """One output of one network of a distillation, in float32.
 
-    outputs: each network's outputs by its name, `{"Student": ..., "Teacher": ...}`; a network's
-    are logits, or a dict with `logits` and features by name. key: which of them; None for logits.
-    Raises UserError naming what there is instead.
+    outputs: by network, `{"Student": ..., "Teacher": ...}`, logits or a dict with `logits` and
+    features. key: which of them; None for logits. Raises UserError naming what there is instead.
     """
     if not isinstance(outputs, Mapping) or model not in outputs:
         found = f"there are {_listed(outputs)}" if isinstance(outputs, Mapping) else "there is one"

@@ -31,11 +31,13 @@ class Metric(ABC):
     reports: bool = False
 
     def __init__(self) -> None:
-        self._seen: dict[str, Any] = {}
+        self.reset()
+
+    __post_init__ = __init__  # of the metrics that are dataclasses
 
     def reset(self) -> None:
         """Forget everything."""
-        self._seen = {}
+        self._seen: dict[str, Any] = {}
 
     def update(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         """Take in one batch: the network's outputs and `batch["label"]`."""
@@ -107,8 +109,7 @@ class ScoringMetric(Metric):
             self._seen.setdefault(name, []).append(np.asarray(value))
 
     def load_state(self, state: State) -> None:
-        self.reset()
-        self.append(**state)
+        self.merge([state])
 
     def state(self) -> State:
         return {name: np.concatenate(parts) for name, parts in self._seen.items()}
@@ -117,3 +118,34 @@ class ScoringMetric(Metric):
         self.reset()
         for state in states:
             self.append(**state)
+
+
+class OfNetwork(Metric):
+    """`metric` of the outputs of `network` in a distillation, shown as `Teacher_top1`."""
+
+    def __init__(self, metric: Metric, network: str) -> None:
+        self.metric, self.network = metric, network
+        self.higher_is_better = metric.higher_is_better
+
+    def reset(self) -> None:
+        self.metric.reset()
+
+    def update(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> None:
+        self.metric.update(outputs[self.network], batch)
+
+    collect = update
+
+    def result(self) -> dict[str, float]:
+        return {f"{self.network}_{name}": score for name, score in self.metric.result().items()}
+
+    def compute(self, state: State) -> dict[str, float]:
+        return {f"{self.network}_{n}": score for n, score in self.metric.compute(state).items()}
+
+    def state(self) -> State:
+        return self.metric.state()
+
+    def load_state(self, state: State) -> None:
+        self.metric.load_state(state)
+
+    def merge(self, states: Iterable[State]) -> None:
+        self.metric.merge(states)

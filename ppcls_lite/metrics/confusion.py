@@ -1,13 +1,13 @@
-"""The confusion matrix and the scores of each class that follow from it.
+"""The confusion matrix, the scores of each class that follow from it, and its picture.
 
-Read before: topk.py. Read next: confusion_picture.py.
+matplotlib is imported by the first picture, so that no start of a run waits for it.
+Read before: topk.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from paddle import Tensor
@@ -15,17 +15,8 @@ from paddle import Tensor
 from ppcls_lite.config.registry import register
 from ppcls_lite.losses.targets import is_soft, logits_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State
-from ppcls_lite.metrics.confusion_picture import draw
 
-
-class ClassScores(NamedTuple):
-    """One class: shares between 0 and 1 (0 where nothing can be divided), and its image count."""
-
-    class_id: int
-    precision: float
-    recall: float
-    f1: float
-    support: int
+NAMED_CLASSES = 30  # more would not be legible on the picture's axes
 
 
 @register("metric")
@@ -38,9 +29,6 @@ class ConfusionMatrix(CountingMetric):
     """
 
     reports = True
-
-    def __init__(self) -> None:
-        super().__init__()
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         logits, label = logits_of(outputs), batch["label"]
@@ -66,37 +54,26 @@ class ConfusionMatrix(CountingMetric):
         }
 
     @property
-    def matrix(self) -> np.ndarray | None:
-        """Counts (class_num, class_num) int64: rows are labels, columns predictions.
-
-        None before the first update.
-        """
-        return self.state().get("matrix")
+    def matrix(self) -> np.ndarray:
+        """Counts (class_num, class_num) int64: rows are labels, columns predictions."""
+        return self.state()["matrix"]
 
     def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
         table, picture = folder / "per_class.txt", folder / "confusion_matrix.png"
         table.write_text(self.table(names) + "\n", encoding="utf-8")
-        draw(self.state()["matrix"], picture, names)
+        draw(self.matrix, picture, names)
         return [table, picture]
 
-    def per_class(self) -> list[ClassScores]:
-        """The scores of every class, in the order of the class ids."""
-        matrix = self.matrix
-        if matrix is None:
-            return []
-        columns = [*_scores(matrix), matrix.sum(axis=1)]
-        rows = zip(*(column.tolist() for column in columns))
-        return [ClassScores(class_id, *row) for class_id, row in enumerate(rows)]
-
     def table(self, names: Sequence[str] | None = None) -> str:
-        """`per_class` as text, one class a line, with the classes' names where given."""
-        rows = self.per_class()
-        titles = [names[row.class_id] if names else str(row.class_id) for row in rows]
+        """The scores of every class as text, one a line, with the classes' names where given."""
+        matrix = self.matrix
+        titles = [names[i] if names else str(i) for i in range(len(matrix))]
         width = max(len("class"), *map(len, titles))
         lines = [f"{'class':<{width}}  precision  recall      f1  images"]
-        for title, row in zip(titles, rows):
-            scores = f"{row.precision:9.4f}  {row.recall:6.4f}  {row.f1:6.4f}"
-            lines.append(f"{title:<{width}}  {scores}  {row.support:6d}")
+        rows = zip(titles, *_scores(matrix), matrix.sum(axis=1))
+        for title, precision, recall, f1, images in rows:
+            text = f"{precision:9.4f}  {recall:6.4f}  {f1:6.4f}"
+            lines.append(f"{title:<{width}}  {text}  {images:6d}")
         return "\n".join(lines)
 
 
@@ -108,3 +85,41 @@ def _scores(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
 
     return share(right, predicted), share(right, labelled), share(2 * right, labelled + predicted)
+
+
+def draw(matrix: np.ndarray, path: Path, labels: Sequence[str] | None = None) -> None:
+    """`matrix` (C, C) of counts, rows true and columns predicted, coloured by the row's share."""
+    from matplotlib.figure import Figure
+
+    count = len(matrix)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (C, C)
+    side = min(12.0, 4.0 + 0.3 * count)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if count <= NAMED_CLASSES:
+        names = _legible(labels or [], count)
+        axes.set_xticks(range(count), names, rotation=90 if labels is not None else 0)
+        axes.set_yticks(range(count), names)
+        for row, column in np.argwhere(matrix > 0):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+            axes.text(column, row, str(matrix[row, column]), **text)
+    right = np.trace(matrix) / max(matrix.sum(), 1)
+    axes.set_title(f"{int(matrix.sum())} images, {right:.2%} right")
+    figure.savefig(path, dpi=100)
+
+
+def _legible(labels: Sequence[str], count: int) -> list[str]:
+    """The labels; a number for a class without one, or with characters that the font lacks."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    names = [str(i) for i in range(count)]
+    for i, label in enumerate(labels[:count]):
+        if all(font.get_char_index(ord(character)) for character in label):
+            names[i] = label
+    return names

@@ -7,6 +7,7 @@ An attribute is predicted where its sigmoid is above one half. Labels come in th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -32,12 +33,11 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 @register("metric")
+@dataclass(eq=False)
 class AccuracyScore(CountingMetric):
     """Share of right attributes (base "label"), or of images with all of them right ("sample")."""
 
-    def __init__(self, base: Literal["label", "sample"] = "label") -> None:
-        super().__init__()
-        self.base = base
+    base: Literal["label", "sample"] = "label"
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         score, label = _scores_and_labels(outputs, batch)
@@ -57,9 +57,6 @@ class HammingDistance(CountingMetric):
 
     higher_is_better = False
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         score, label = _scores_and_labels(outputs, batch)
         known = label >= 0
@@ -70,19 +67,18 @@ class HammingDistance(CountingMetric):
 
 
 @register("metric")
+@dataclass(eq=False)
 class ATTRMetric(CountingMetric):
     """Attribute-recognition scores (Li et al. 2016, "RAP", arXiv 1603.07054).
 
     `mA`: mean over the attributes of the mean of positive and negative recall. `label_f1`,
     `label_pos_recall`, `label_neg_recall`: means over the attributes. `ins_precision`,
     `ins_recall`, `ins_accuracy`: means over the images, of their sets of attributes; `ins_f1` is
-    the harmonic mean of the first two. PaddleClas computes label_f1 from each attribute's
-    precision and the mean recall; here it takes each attribute's own recall.
+    the harmonic mean of the first two. PaddleClas computes label_f1 with the mean recall instead of
+    each attribute's.
     """
 
-    def __init__(self, threshold: Probability = 0.5) -> None:
-        super().__init__()
-        self.threshold = threshold
+    threshold: Probability = 0.5
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         score, label = _scores_and_labels(outputs, batch)
@@ -123,18 +119,16 @@ class ATTRMetric(CountingMetric):
 
 
 @register("metric")
+@dataclass(eq=False)
 class MultiLabelMAP(ScoringMetric):
     """Mean average precision over the attributes that occur.
 
-    `integral`: area under the precision-recall curve, precision taken at each recall step (as
-    scikit-learn's average_precision_score); `11point`: mean over recall 0, 0.1 ... 1 of the best
-    precision at that recall or above (Pascal VOC 2007). Equal scores count as one step, so that
-    the order of the images does not matter.
+    `integral`: area under the precision-recall curve, as scikit-learn's average_precision_score;
+    `11point`: mean over recall 0, 0.1 ... 1 of the best precision at that recall or above (Pascal
+    VOC 2007). Equal scores count as one step, so that the images' order does not matter.
     """
 
-    def __init__(self, map_type: Literal["integral", "11point"] = "integral") -> None:
-        super().__init__()
-        self.map_type = map_type
+    map_type: Literal["integral", "11point"] = "integral"
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         score, label = _scores_and_labels(outputs, batch)

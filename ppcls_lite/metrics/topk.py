@@ -11,17 +11,15 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import PositiveInt
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of, output_of
-from ppcls_lite.metrics.base import CountingMetric, Metric, Outputs, State
-from ppcls_lite.metrics.of_network import OfNetwork
+from ppcls_lite.metrics.base import CountingMetric, Metric, OfNetwork, Outputs, State
 
 
 @register("metric")
 class TopkAcc(CountingMetric):
     """Share of images whose class is among the k highest logits: `top1`, `top5`.
 
-    A k above the number of classes counts all classes, so that its score is 1. Of a soft label
-    (mixup, cutmix) the largest entry is the class. Images without label (-1) do not count; where
-    all are such there is no score.
+    A k above the number of classes counts all classes. Of a soft label the largest entry is the
+    class. Images without label (-1) do not count; where all are such there is no score.
     """
 
     def __init__(self, topk: PositiveInt | list[PositiveInt] = (1, 5)) -> None:
@@ -56,9 +54,8 @@ class TopkAcc(CountingMetric):
 class DistillationTopkAcc(TopkAcc):
     """`TopkAcc` of one of the networks of a distillation, by default the student's.
 
-    model_key: the network's name in `Arch.models`. feature_key: the name of its logits where it
-    returns several outputs; None for `logits`. Where no network has that name, as in the outputs
-    of one alone, the logits are taken as they are.
+    model_key: its name in `Arch.models`. feature_key: the name of its logits where it returns
+    several outputs. Where no network has that name, the logits are taken as they are.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import paddle.nn.functional as F
@@ -20,6 +21,7 @@ _THRESHOLDS = np.arange(10_000) / 10_000
 
 
 @register("metric")
+@dataclass(eq=False)
 class TprAtFpr(CountingMetric):
     """The best true-positive rate among the thresholds with a false-positive rate <= max_fpr.
 
@@ -27,9 +29,7 @@ class TprAtFpr(CountingMetric):
     with the `threshold` that reaches it (the lowest, scores above it are positive) and its `fpr`.
     """
 
-    def __init__(self, max_fpr: Probability = 0.001) -> None:
-        super().__init__()
-        self.max_fpr = max_fpr
+    max_fpr: Probability = 0.001
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         logits = logits_of(outputs)
@@ -62,8 +62,5 @@ class TprAtFpr(CountingMetric):
         if not allowed.any():
             return {"tpr": 0.0, "fpr": 0.0, "threshold": 1.0}
         best = int(np.argmax(np.where(allowed, rates["positive"], -1.0)))
-        return {
-            "tpr": float(rates["positive"][best]),
-            "fpr": float(rates["negative"][best]),
-            "threshold": float(_THRESHOLDS[best]),
-        }
+        tpr, fpr = (float(rates[name][best]) for name in ("positive", "negative"))
+        return {"tpr": tpr, "fpr": fpr, "threshold": float(_THRESHOLDS[best])}

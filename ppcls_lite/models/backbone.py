@@ -1,14 +1,14 @@
 """The contract of the zoo: stages on request, a head that can be left out, flat state keys.
 
-`forward(x)` is `forward_head(forward_stages(x)[-1])`. Trunk and classifier live in one Layer, so
-that the state dict keeps the official names; `class_num=0` builds the trunk alone for detection
-and segmentation heads, which take `forward_stages` and read `channels` and `strides`.
-Read before: network.py. Read next: pplcnet.py.
+Trunk and classifier live in one Layer, so that the state dict keeps the official names;
+`class_num=0` builds the trunk alone for detection and segmentation heads, which take
+`forward_stages` and read `channels` and `strides`. Read next: pplcnet.py.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable
 
 from paddle import Tensor, nn
 
@@ -43,7 +43,7 @@ class Backbone(Network):
 
     def forward_head(self, feature: Tensor) -> Tensor:
         """Last feature (N, channels[-1], h, w) -> logits (N, class_num)."""
-        raise NotImplementedError
+        return self.fc(self.avg_pool(feature).flatten(1))
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """Images (N, 3, H, W) -> logits (N, class_num); the last feature when `class_num` is 0.
@@ -99,6 +99,16 @@ class Backbone(Network):
         self._taps, self._tapped = [], {}
 
 
+def outputs_at(ends: Container[int], layers: Iterable[nn.Layer], x: Tensor) -> list[Tensor]:
+    """Run `layers` one after another; the outputs of those at the places `ends`."""
+    outputs = []
+    for i, layer in enumerate(layers):
+        x = layer(x)
+        if i in ends:
+            outputs.append(x)
+    return outputs
+
+
 class ExpandHeadBackbone(Backbone):
     """A network whose head widens the pooled feature by a 1x1 convolution before the classifier.
 
@@ -133,4 +143,4 @@ class ExpandHeadBackbone(Backbone):
         x = self.avg_pool(feature)  # (N, C, 1, 1)
         if self.use_last_conv:
             x = self.dropout(self.act(self.last_conv(x)))  # (N, class_expand, 1, 1)
-        return self.fc(x.flatten(1))  # (N, class_num)
+        return self.fc(x.flatten(1))

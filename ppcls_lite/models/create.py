@@ -22,7 +22,8 @@ from ppcls_lite.config.schema import DISTILLATION_MODEL
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.weights.load import load_weights, resolve_pretrained
+from ppcls_lite.models.weights.load import load_weights
+from ppcls_lite.models.weights.pretrained import resolve_pretrained
 
 
 class Cost(NamedTuple):
@@ -97,7 +98,7 @@ def create_model(
 def cost(model: nn.Layer, image_shape: tuple[int, int, int] = (3, 224, 224)) -> Cost:
     """Count parameters and operations for one image of `image_shape` (C, H, W).
 
-    Runs one forward pass in eval mode with a hook on each layer that counts.
+    Runs the network once, in eval mode.
     """
     flops = extra = 0
 

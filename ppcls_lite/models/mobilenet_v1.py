@@ -10,7 +10,7 @@ from paddle.nn.initializer import KaimingNormal
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat
-from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.layers import ConvBN
 
 # (output channels at scale 1, stride) of the blocks, stage by stage.
@@ -73,12 +73,4 @@ class MobileNetV1(Backbone):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.conv(x)  # (N, C, H / 2, W / 2)
-        features = []
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i in self._stage_ends:
-                features.append(x)
-        return features
-
-    def forward_head(self, feature: Tensor) -> Tensor:
-        return self.fc(self.avg_pool(feature).flatten(1))  # (N, class_num)
+        return outputs_at(self._stage_ends, self.blocks, x)

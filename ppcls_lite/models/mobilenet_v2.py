@@ -11,17 +11,17 @@ from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Ignored, NonNegativeInt, PositiveFloat
-from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.layers import NamedConvBN
 
 
 class _Group(NamedTuple):
-    """A row of the paper's table 2: expansion, channels at scale 1, repeats, first stride."""
+    """A row of the paper's table 2."""
 
     expansion: int
-    channels: int
+    channels: int  # at scale 1
     repeats: int
-    stride: int
+    stride: int  # of the first
 
 
 _GROUPS = {
@@ -109,12 +109,8 @@ class MobileNetV2(Backbone):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.conv1(x)  # (N, C, H / 2, W / 2)
-        features = []
-        for name in _GROUPS:
-            x = getattr(self, name)(x)
-            if name in _STAGE_ENDS:
-                features.append(x)
-        return features
+        ends = [i for i, name in enumerate(_GROUPS) if name in _STAGE_ENDS]
+        return outputs_at(ends, [getattr(self, name) for name in _GROUPS], x)
 
     def forward_head(self, feature: Tensor) -> Tensor:
         x = self.conv9(feature)  # (N, 1280, h, w)

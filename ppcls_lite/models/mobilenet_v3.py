@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
-from ppcls_lite.models.backbone import ExpandHeadBackbone
+from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
 
 
@@ -140,12 +140,7 @@ class MobileNetV3(ExpandHeadBackbone):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.conv(x)  # (N, C, H / 2, W / 2)
-        features = []
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i in self._stage_ends:
-                features.append(x)
-        return features
+        return outputs_at(self._stage_ends, self.blocks, x)
 
     def forward_head(self, feature: Tensor) -> Tensor:
         return super().forward_head(self.last_second_conv(feature))  # (N, class_num)

@@ -20,7 +20,7 @@ from ppcls_lite.config.schema import (
     Probability,
 )
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import ExpandHeadBackbone
+from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible, stage_strides
 
 _STEM_CHANNELS = 16  # at scale 1
@@ -135,15 +135,10 @@ class PPLCNet(ExpandHeadBackbone):
             blocks = []
             for i in range(depth):
                 in_channels, channels = channels, make_divisible(width * scale)
+                size, here = 5 if next(large_kernel) else 3, stride if i == 0 else 1
                 blocks.append(
                     DepthwiseSeparable(
-                        in_channels,
-                        channels,
-                        kernel_size=5 if next(large_kernel) else 3,
-                        stride=stride if i == 0 else 1,
-                        use_se=next(use_se),
-                        act=act,
-                        lr_mult=lr_mult,
+                        in_channels, channels, size, here, next(use_se), act, lr_mult
                     )
                 )
             self.add_sublayer(name, nn.Sequential(*blocks))
@@ -154,8 +149,4 @@ class PPLCNet(ExpandHeadBackbone):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.blocks2(self.conv1(x))  # (N, C, H / 2, W / 2)
-        features = []
-        for blocks in (self.blocks3, self.blocks4, self.blocks5, self.blocks6):
-            x = blocks(x)  # half the size of the one before
-            features.append(x)
-        return features
+        return outputs_at(range(4), (self.blocks3, self.blocks4, self.blocks5, self.blocks6), x)

@@ -17,7 +17,7 @@ from paddle import Tensor, nn
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import ExpandHeadBackbone
+from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
 
 
@@ -157,12 +157,7 @@ class PPLCNetV2(ExpandHeadBackbone):
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)  # (N, C, H / 2, W / 2)
-        features = []
-        for stage in self.stages:
-            x = stage(x)  # half the size of the one before
-            features.append(x)
-        return features
+        return outputs_at(range(4), self.stages, self.stem(x))  # stem: (N, C, H / 2, W / 2)
 
     def reparameterize(self) -> int:
         blocks = [layer for layer in self.sublayers() if isinstance(layer, Block)]

@@ -17,7 +17,7 @@ from paddle.nn.initializer import Uniform
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Ignored, NonNegativeFloat, NonNegativeInt, PositiveInt
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, stage_strides
 
 _DEPTHS = {
@@ -59,7 +59,7 @@ class Block(nn.Layer):
         lr_mult: float,
     ) -> None:
         super().__init__()
-        out_channels = width * 4 if bottleneck else width
+        out_channels = self.out_channels = width * 4 if bottleneck else width
         if bottleneck:
             self.conv0 = ConvBN(in_channels, width, 1, lr_mult=lr_mult)
             self.conv1 = ConvBN(width, width, 3, stride, lr_mult=lr_mult)
@@ -117,34 +117,22 @@ class ResNet(Backbone):
             )
         bottleneck = depth >= 50
         stem = ((32, 3), (32, 3), (64, 3)) if version == "vd" else ((64, 7),)
-        convs, channels = [], input_image_channel
-        for i, (width, kernel_size) in enumerate(stem):
-            stride = stride_list[0] if i == 0 else 1
-            convs.append(
-                ConvBN(
-                    *(channels, width, kernel_size, stride), act=stem_act, lr_mult=lr_mult_list[0]
-                )
-            )
-            channels = width
+        convs, channels, stride = [], input_image_channel, stride_list[0]
+        for width, kernel_size in stem:
+            size = (channels, width, kernel_size, stride)
+            convs.append(ConvBN(*size, act=stem_act, lr_mult=lr_mult_list[0]))
+            channels, stride = width, 1
         self.stem = nn.Sequential(*convs)
         self.max_pool = nn.MaxPool2D(3, stride=stride_list[1], padding=1)
 
         blocks, ends, outputs = [], [], []
         for stage, (repeats, width) in enumerate(zip(_DEPTHS[depth], _WIDTHS)):
-            for i in range(repeats):
-                first = i == 0
-                strided = "pooled" if version == "vd" and stage > 0 else "conv"
-                blocks.append(
-                    Block(
-                        channels,
-                        width,
-                        stride=stride_list[stage + 1] if first and stage > 0 else 1,
-                        bottleneck=bottleneck,
-                        shortcut=strided if first else "identity",
-                        lr_mult=lr_mult_list[stage + 1],
-                    )
-                )
-                channels = width * 4 if bottleneck else width
+            stride = stride_list[stage + 1] if stage > 0 else 1
+            shortcut = "pooled" if version == "vd" and stage > 0 else "conv"
+            for _ in range(repeats):
+                lr_mult = lr_mult_list[stage + 1]
+                blocks.append(Block(channels, width, stride, bottleneck, shortcut, lr_mult))
+                channels, stride, shortcut = blocks[-1].out_channels, 1, "identity"
             ends.append(len(blocks) - 1)
             outputs.append(channels)
         self.blocks = nn.Sequential(*blocks)
@@ -161,12 +149,4 @@ class ResNet(Backbone):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.max_pool(self.stem(x))  # (N, 64, H / 4, W / 4)
-        features = []
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i in self._stage_ends:
-                features.append(x)
-        return features
-
-    def forward_head(self, feature: Tensor) -> Tensor:
-        return self.fc(self.avg_pool(feature).flatten(1))  # (N, class_num)
+        return outputs_at(self._stage_ends, self.blocks, x)

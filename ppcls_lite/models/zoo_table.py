@@ -1,20 +1,18 @@
-"""The zoo with its costs computed from the networks, beside the published numbers.
+"""`ppcls-lite zoo`: the costs computed from the networks, beside the published numbers.
 
-`Params` are the numbers that training changes and `FLOPs` the multiply-adds of convolutions and
-linear layers. The published tables were made with `paddle.flops`, which counts a little more
-(see `create.Cost`); the columns `as published` repeat its counts, and they are what `--check`
-compares. Read next: ppcls_lite/config/zoo.py (the published data), create.py (`cost`).
+The columns `as published` count as `paddle.flops` does, with which the published tables were made
+(see `create.Cost`); they are what `--check` compares. Read next: ppcls_lite/config/zoo.py (the
+published data), create.py (`cost`).
 """
 
 from __future__ import annotations
 
 import argparse
-import fnmatch
 from dataclasses import dataclass
 
 from ppcls_lite.config.zoo import ZOO, ZooEntry
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.create import Cost, cost, create_model
+from ppcls_lite.models.create import Cost, cost, create_model, list_models
 
 
 @dataclass(frozen=True)
@@ -52,27 +50,16 @@ def rounds_to(computed: float, published: float) -> bool:
 def compute(pattern: str = "*") -> list[Row]:
     """Build every network whose name fits the shell pattern and count its cost."""
     rows = []
-    for name, entry in ZOO.items():
-        if fnmatch.fnmatchcase(name, pattern):
-            model = create_model(name)
-            model.reparameterize()
-            rows.append(Row(name, entry, cost(model)))
+    for name in list_models(pattern):
+        model = create_model(name)
+        model.reparameterize()
+        rows.append(Row(name, ZOO[name], cost(model)))
     return rows
 
 
 _HEADER = (
-    "Model",
-    "Params (M)",
-    "as published",
-    "published",
-    "FLOPs (M)",
-    "as published",
-    "published",
-    "Top-1 (%)",
-    "Top-5 (%)",
-    "Latency (ms)",
-    "SSLD top-1 (%)",
-    "Source, notes",
+    *("Model", "Params (M)", "as published", "published", "FLOPs (M)", "as published", "published"),
+    *("Top-1 (%)", "Top-5 (%)", "Latency (ms)", "SSLD top-1 (%)", "Source, notes"),
 )
 
 
@@ -87,15 +74,13 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.cost.flops / 1e6:.1f}",
         f"{row.cost.tool_flops / 1e6:.1f}",
         _number(entry.flops_m),
-        *(_number(score, 2) for score in scores),
+        *("-" if score is None else f"{score:.2f}" for score in scores),
         "; ".join(text for text in (entry.source, entry.note) if text),
     )
 
 
-def _number(value: float | None, decimals: int | None = None) -> str:
-    if value is None:
-        return "-"
-    return f"{value}" if decimals is None else f"{value:.{decimals}f}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value}"
 
 
 def markdown(rows: list[Row]) -> str:
@@ -122,13 +107,10 @@ def run(argv: list[str]) -> int:
     options = argparse.ArgumentParser(
         prog="ppcls-lite zoo", description="List the networks with computed and published costs."
     )
-    options.add_argument("pattern", nargs="?", default="*", help="for example 'PPLCNet*'")
-    options.add_argument(
-        "--markdown", action="store_true", help="print the table of docs/models.md"
-    )
-    options.add_argument(
-        "--check", action="store_true", help="fail where computed and published numbers differ"
-    )
+    add = options.add_argument
+    add("pattern", nargs="?", default="*", help="for example 'PPLCNet*'")
+    add("--markdown", action="store_true", help="print the table of docs/models.md")
+    add("--check", action="store_true", help="fail where computed and published numbers differ")
     args = options.parse_args(argv)
     rows = compute(args.pattern)
     if not rows:

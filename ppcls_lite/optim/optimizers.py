@@ -1,16 +1,16 @@
 """Optimizers as descriptions: what a recipe asks for, without Paddle until `build(model)`.
 
-The rate comes from `lr`, a schedule, which the trainer asks before every update, so the built
-optimizer holds a plain number: `optimizer.set_lr(description.lr(step))`. Read before: schedule.py.
+The rate comes from `lr`, a schedule, which the trainer asks before every update:
+`optimizer.set_lr(description.lr(step))`. Read before: schedule.py.
 
 Weight decay: `regularizer: {name: L2, coeff: 3e-5}` (or L1) adds the penalty's gradient, and
 `weight_decay: 3e-5` is short for L2. A parameter that a network made with a regularizer of its own
-keeps that one: PP-LCNet's BatchNorm parameters carry L2 with coefficient 0 and are never decayed.
-More are left out by name (`no_weight_decay_name`, text parts separated by spaces) or by being
-one-dimensional (`one_dim_param_no_weight_decay`: all biases and normalisation parameters).
+keeps that one (PP-LCNet's BatchNorm parameters: L2 with coefficient 0). More are left out by name
+(`no_weight_decay_name`, text parts separated by spaces) or by being one-dimensional
+(`one_dim_param_no_weight_decay`).
 
-Clipping, at most one: `clip_norm` bounds the norm of each parameter's gradient (as PaddleClas's
-key of that name), `clip_global_norm` the norm of all gradients together, `clip_value` each entry.
+Clipping, at most one: `clip_norm` bounds the norm of each parameter's gradient, `clip_global_norm`
+the norm of all gradients together, `clip_value` each entry.
 """
 
 from __future__ import annotations
@@ -36,45 +36,37 @@ if TYPE_CHECKING:
     Named = list[tuple[str, paddle.Tensor]]
 
 
-@register("regularizer")
 @dataclass
-class L1:
+class _Penalty:
+    coeff: NonNegativeFloat
+
+    def build(self) -> Any:
+        """Paddle's form of it."""
+        import paddle
+
+        return getattr(paddle.regularizer, f"{type(self).__name__}Decay")(self.coeff)
+
+
+@register("regularizer")
+class L1(_Penalty):
     """Penalty coeff * sum |w|."""
 
-    coeff: NonNegativeFloat
-
-    def build(self) -> Any:
-        """Paddle's form of it."""
-        from paddle.regularizer import L1Decay
-
-        return L1Decay(self.coeff)
-
 
 @register("regularizer")
-@dataclass
-class L2:
+class L2(_Penalty):
     """Penalty coeff / 2 * sum w^2."""
-
-    coeff: NonNegativeFloat
-
-    def build(self) -> Any:
-        """Paddle's form of it."""
-        from paddle.regularizer import L2Decay
-
-        return L2Decay(self.coeff)
 
 
 @dataclass
 class Optimizer:
     """A description: `lr` is the schedule, `build` makes Paddle's optimizer.
 
-    kind: the class in paddle.optimizer; it is given the fields that are not keyword-only as they
-    are. below_one: those that must be less than 1.
+    Paddle's class is that of the same name; it is given the fields that are not keyword-only as
+    they are. below_one: those that must be less than 1.
     """
 
     lr: ScheduleSpec
 
-    kind: ClassVar[str]
     below_one: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -93,7 +85,7 @@ class Optimizer:
         named = [(name, parameter) for name, parameter in named if not parameter.stop_gradient]
         if not named:
             raise UserError("there is nothing to train: all parameters are frozen")
-        make = getattr(paddle.optimizer, self.kind)
+        make = getattr(paddle.optimizer, type(self).__name__)
         parameters = [parameter for _, parameter in named]
         return make(learning_rate=self.lr(0), parameters=parameters, **self.options(named))
 
@@ -192,24 +184,18 @@ class Bounded(Optimizer):
 class SGD(Bounded, MasterWeights, Penalized):
     """Stochastic gradient descent without momentum."""
 
-    kind: ClassVar[str] = "SGD"
-
 
 @register("optimizer")
 @dataclass
 class Momentum(Bounded, MasterWeights, Penalized):
-    """Stochastic gradient descent with momentum: the paper's optimizer.
-
-    `multi_precision` keeps float32 master weights where the weights are float16 (AMP O2).
-    """
+    """Stochastic gradient descent with momentum: the paper's optimizer."""
 
     momentum: Probability = 0.9
     use_nesterov: bool = False
     _: KW_ONLY
     multi_precision: bool = True
 
-    kind: ClassVar[str] = "Momentum"
-    below_one: ClassVar[tuple[str, ...]] = ("momentum",)
+    below_one = ("momentum",)
 
 
 @register("optimizer")
@@ -223,8 +209,7 @@ class Adam(Bounded, MasterWeights, Penalized):
     _: KW_ONLY
     lazy_mode: Ignored = False
 
-    kind: ClassVar[str] = "Adam"
-    below_one: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
+    below_one = ("beta1", "beta2")
 
 
 @register("optimizer")
@@ -232,9 +217,8 @@ class Adam(Bounded, MasterWeights, Penalized):
 class AdamW(Bounded, MasterWeights):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv 1711.05101).
 
-    The decay shrinks the weights directly, so it takes `weight_decay`, not a regularizer.
-    Parameters that a network made with a zero regularizer of their own are exempt here too,
-    other than in PaddleClas.
+    The decay shrinks the weights directly, so it takes `weight_decay`, not a regularizer. Other
+    than in PaddleClas, parameters that a network made with a zero regularizer are exempt here too.
     """
 
     beta1: Probability = 0.9
@@ -242,8 +226,7 @@ class AdamW(Bounded, MasterWeights):
     epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.01
 
-    kind: ClassVar[str] = "AdamW"
-    below_one: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
+    below_one = ("beta1", "beta2")
 
     def options(self, named: Named) -> dict[str, Any]:
         names = {parameter.name for parameter in self.exempt(named)}
@@ -262,5 +245,4 @@ class RMSProp(Bounded, Penalized):
     _: KW_ONLY
     multi_precision: Ignored = False
 
-    kind: ClassVar[str] = "RMSProp"
-    below_one: ClassVar[tuple[str, ...]] = ("momentum", "rho")
+    below_one = ("momentum", "rho")

@@ -1,10 +1,9 @@
 """Learning-rate schedules: `schedule(step) -> rate`, a pure function of the update's number.
 
-The trainer sets the rate before every update, so that a resumed run needs no scheduler state; only
-`ReduceOnPlateau` has one. Names, arguments and values are those of PaddleClas, counted as it
-counts: `warmup_epoch` epochs rise in a line from `warmup_start_lr` to the schedule's rate, and the
-schedule proper begins after them. With `by_epoch` the rate changes only between epochs.
-Read next: schedule_cyclic.py (Cyclic, OneCycleLR), optimizers.py.
+The trainer sets the rate before every update, so that a resumed run needs no scheduler state.
+Names, arguments and values are those of PaddleClas: `warmup_epoch` epochs rise in a line from
+`warmup_start_lr` to the schedule's rate, and the schedule proper begins after them. With `by_epoch`
+the rate changes only between epochs. Read next: optimizers.py.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ class Schedule(ABC):
     recipe sets where `base_batch_size` asks for it.
 
     A schedule that `follows_score` is told the main score of every evaluation, `observe(score)`,
-    and a checkpoint keeps what it has seen, `state()` and `load_state(state)`. Any other is a
-    function of the step alone.
+    and a checkpoint keeps what it has seen, `state()` and `load_state(state)`.
     """
 
     epochs: PositiveInt
@@ -179,9 +177,8 @@ class MultiStepDecay(FromRate):
 class Piecewise(Schedule):
     """The rates `values`, changing at `decay_epochs` (epochs after the warm-up).
 
-    `learning_rate` alone stands for a tenth of it every 30 epochs, which is what PaddleClas makes
-    of it even where values are given. Its MobileNetV1 recipes give both, in agreement; a
-    learning_rate that contradicts the values is an error here.
+    `learning_rate` alone stands for a tenth of it every 30 epochs. PaddleClas makes that of it even
+    where values are given; here a learning_rate that contradicts the values is an error.
     """
 
     decay_epochs: list[NonNegativeFloat] | None = None
@@ -219,13 +216,88 @@ class Piecewise(Schedule):
 
 @register("schedule")
 @dataclass
+class Cyclic(Schedule):
+    """Rises and falls between two rates in triangles (Smith 2015, arXiv 1506.01186).
+
+    `triangular2` halves the height with every cycle, `exp_range` multiplies it by
+    exp_gamma ** position. `step_size_up` and `step_size_down` count updates (epochs with
+    `by_epoch`).
+    """
+
+    base_learning_rate: NonNegativeFloat
+    max_learning_rate: PositiveFloat
+    step_size_up: PositiveInt
+    step_size_down: PositiveInt | None = None
+    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular"
+    exp_gamma: PositiveFloat = 1.0
+    scale_fn: Ignored = None
+    scale_mode: Ignored = "cycle"
+
+    @property
+    def peak(self) -> float:
+        return self.base_learning_rate
+
+    def after_warmup(self, position: int) -> float:
+        up, down = self.step_size_up, self.step_size_down or self.step_size_up
+        cycle, place = divmod(position, up + down)
+        height = place / up if place <= up else 1 - (place - up) / down
+        scale = {"triangular": 1.0, "triangular2": 0.5**cycle}.get(
+            self.mode, self.exp_gamma**position
+        )
+        return self.peak + (self.max_learning_rate - self.peak) * height * scale
+
+
+@register("schedule")
+@dataclass
+class OneCycleLR(Schedule):
+    """Rises to max_learning_rate and falls to end_learning_rate within the run.
+
+    Smith and Topin 2017 (arXiv 1708.07120). The rise from max_learning_rate / divide_factor takes
+    the share `phase_pct` of the run; with `three_phase` the rate falls as long again to where it
+    began before the last, long fall. Leave out the warm-up, which would cut off the cycle's end.
+    """
+
+    max_learning_rate: PositiveFloat
+    divide_factor: PositiveFloat = 25.0
+    end_learning_rate: NonNegativeFloat = 1e-10
+    phase_pct: Probability = 0.3
+    anneal_strategy: Literal["cos", "linear"] = "cos"
+    three_phase: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.three_phase and self.phase_pct >= 0.5:
+            raise UserError(
+                f"phase_pct: expected less than 0.5 with three_phase, found {self.phase_pct}"
+            )
+        initial, rise = self.peak / self.divide_factor, self.phase_pct * self.total
+        points = [(0.0, initial), (rise - 1, self.peak)]
+        if self.three_phase:
+            points.append((2 * rise - 2, initial))
+        self.points = [*points, (float(self.total - 1), self.end_learning_rate)]
+
+    @property
+    def peak(self) -> float:
+        return self.max_learning_rate
+
+    def after_warmup(self, position: int) -> float:
+        for (start, first), (end, last) in pairwise(self.points):
+            if position <= end and end > start:
+                progress = (position - start) / (end - start)
+                if self.anneal_strategy == "cos":
+                    progress = (1 - math.cos(math.pi * progress)) / 2
+                return first + (last - first) * progress
+        return self.points[-1][1]
+
+
+@register("schedule")
+@dataclass
 class ReduceOnPlateau(FromRate):
     """Multiplies the rate by factor after `patience` evaluations without a better score.
 
-    The trainer reports the main score of every evaluation with `observe`; the scores are the
-    state, and the rate follows from them. `mode: max` (the default) takes a higher score as
-    better, as for accuracy. PaddleClas also observes the score but defaults to `min`, which lowers
-    the rate while the network gets better.
+    The scores that the trainer reports with `observe` are the state, and the rate follows from
+    them. `mode: max` takes a higher score as better; PaddleClas defaults to `min`, which lowers the
+    rate while the network gets better.
 
     Args:
         threshold: how much better a score must be to count: relative to the best one, or as a

@@ -14,9 +14,9 @@ from ppcls_lite.config.settings import InferSettings
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.inference.cli.output import ResultFile, table_head, table_lines
-from ppcls_lite.inference.engines.network_engine import NetworkEngine
 from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.inference.shipped import Shipped
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import build_model, shipped
@@ -36,7 +36,8 @@ def infer(tree: Tree | Recipe) -> int:
     files = _images(wanted)
     log.setup()
     warn(recipe)
-    engine = NetworkEngine(build_model(settings))
+    engine = Shipped(build_model(settings))
+    engine.eval()
     spec = InferenceSpec(
         model_name=shipped(settings).node.entry.name,
         transform_ops=recipe.tree["Infer"]["transforms"],

@@ -21,7 +21,7 @@ from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.tasks import Distilled, Supervised
 from ppcls_lite.errors import UserError
-from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.models.network import Network
 from ppcls_lite.models.weights.load import load_weights
 from ppcls_lite.models.weights.pretrained import fetch_weights, resolve_pretrained

@@ -18,7 +18,7 @@ from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.scan import scan
-from ppcls_lite.engine import device, log, rng
+from ppcls_lite.engine import device, log, rng, run_folder
 from ppcls_lite.engine.distributed import World, connect, ranks_wanted
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.recipe.networks import shipped
@@ -64,9 +64,14 @@ def start_alone(tree: Tree | Recipe, sections: Sequence[str]) -> Recipe:
 
 
 @contextlib.contextmanager
-def logged(run_dir: Path, settings: RecipeSettings, world: World) -> Iterator[None]:
-    """Log to the run folder's train.log as well, mistakes included, and tell the other ranks."""
-    log.setup(run_dir, world.rank)
+def logged(
+    run_dir: Path, settings: RecipeSettings, world: World, held: bool = False
+) -> Iterator[None]:
+    """Log to the run folder's train.log as well, mistakes included, and tell the other ranks.
+
+    `held`: nothing is written there before `log.release`, if the folder holds an earlier run.
+    """
+    log.setup(run_dir, world.rank, held)
     logger.info(
         f"device {paddle.get_device()}, processes {world.size}, seed {seed_of(settings)}, "
         f"run folder {run_dir}"
@@ -76,6 +81,8 @@ def logged(run_dir: Path, settings: RecipeSettings, world: World) -> Iterator[No
             yield
     except UserError as error:
         logger.error(f"stopped: {error}", extra=log.FILE_ONLY)  # the command line prints it
+        if not run_folder.holds_run(run_dir):
+            log.release(run_dir)
         raise
 
 

@@ -5,15 +5,21 @@ Read before: start.py. Read next: parts.py (each object), engine/trainer.py (the
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from typing import Any
 
 import paddle
 
 from ppcls_lite import kernels
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump
-from ppcls_lite.distill.teachers import prepare_teachers
-from ppcls_lite.engine import rng, run_folder
+from ppcls_lite.data.loader import Loader
+from ppcls_lite.distill.teachers import prepare_teachers, weights_checksum
+from ppcls_lite.engine import log, rng, run_folder
+from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.origin import Origin, flat_recipe
+from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import FitResult, Trainer
 from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.recipe import parts
@@ -37,10 +43,11 @@ def train(tree: Tree | Recipe) -> FitResult:
     splits = ("Train", "Eval") if run.eval_during_train else ("Train",)
     datasets = parts.build_datasets(settings, splits)
     run_dir = run_folder.prepare(parts.run_dir_of(settings))
-    with logged(run_dir, settings, world):
+    with logged(run_dir, settings, world, held=True), contextlib.ExitStack() as owner:
         if world.is_main:
-            run_folder.write_config(run_dir, dump(recipe.tree))
-            run_folder.write_versions(run_dir)
+            owner.enter_context(run_folder.owned(run_dir))
+            if not run.checkpoints:
+                run_folder.require_free(run_dir, run.if_exists)
         for note in recipe.notes:
             logger.info(note)
         warn(recipe)
@@ -71,15 +78,43 @@ def train(tree: Tree | Recipe) -> FitResult:
             precision=precision,
             ema=parts.build_ema(settings, task.model),
             world=world,
+            origin=_origin(recipe, task, loader, datasets, world),
         )
         trainer = Trainer(state, loader, plan, writer, evaluator)
         if not world.is_main:  # the initial weights are alike, dropout must not be
             rng.seed(parts.seed_of(settings), world.rank)
-        if run.checkpoints:
-            trainer.resume(run.checkpoints)
+        source = trainer.resume(run.checkpoints) if run.checkpoints else None
+        trainer.rehearse()
+        if world.is_main:  # nothing can refuse this start any more
+            if source is None or source.parent.resolve() != run_dir.resolve():
+                run_folder.make_room(run_dir, run.if_exists)
+            log.release(run_dir)
+            if not trainer.is_complete:
+                run_folder.write_config(run_dir, dump(recipe.tree))
+                run_folder.write_versions(run_dir)
         try:
             return trainer.fit()
         finally:
             if cache:
                 cache.flush()
             finish_loaders(loaders, run_dir / "bad_files", world)
+
+
+def _origin(
+    recipe: Recipe, task: Supervised, loader: Loader, datasets: dict[str, Any], world: World
+) -> Origin:
+    """What the run is made of, as its checkpoints keep it."""
+    run = recipe.settings.Global
+    return Origin(
+        flat_recipe(recipe.tree),
+        world.from_main(
+            lambda: {
+                f"{what} of DataLoader.{split}": value
+                for split, dataset in datasets.items()
+                for what, value in dataset.digests().items()
+            }
+        ),
+        {f"weights of {name}": weights_checksum(net) for name, net in task.frozen.items()},
+        loader.batch_sampler.batch_size * world.size * run.update_freq,
+        run.resume_changed_data,
+    )

@@ -12,11 +12,10 @@ import numpy as np
 import paddle
 import pytest
 
+from experiments.latency import paper
 from ppcls_lite.benchmark import cli as latency
-from ppcls_lite.benchmark import figure as latency_figure
 from ppcls_lite.benchmark import machine as latency_machine
 from ppcls_lite.benchmark import models as latency_models
-from ppcls_lite.benchmark import paper as latency_paper
 from ppcls_lite.benchmark import profile as latency_profile
 from ppcls_lite.benchmark import report as latency_report
 from ppcls_lite.benchmark import result as latency_result
@@ -25,7 +24,6 @@ from ppcls_lite.benchmark.machine import Machine
 from ppcls_lite.benchmark.result import PRIMITIVES, Result, Setting
 from ppcls_lite.benchmark.worker import END, MARK
 from ppcls_lite.cli import main
-from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
 
@@ -165,55 +163,6 @@ def test_a_system_that_tells_nothing_is_described(tmp_path: Path) -> None:
     assert "governor not visible" in str(machine)
 
 
-def test_the_tables_are_the_zoos_numbers() -> None:
-    assert set(latency_paper.names()) <= set(ZOO)
-    second, third, version_2 = latency_paper.TABLES
-    assert [second.published(n) for n in second.names] == [
-        *(1.74, 1.92, 2.05, 2.29, 2.46, 3.19, 4.27, 5.39)
-    ]
-    published = {n: third.published(n) for n in third.names}
-    assert published["ShuffleNetV2_x1_5"] is None
-    assert published["MobileNetV2_x0_5"] == 2.85
-    assert [version_2.published(n) for n in version_2.names] == [5.19, 7.25, 4.32]
-
-
-def test_published_and_measured_stand_side_by_side() -> None:
-    results = [result("PPLCNet_x0_5", [1.25]), result("PPLCNet_x1_0", [2.5])]
-    rows = latency_paper.table_rows(latency_paper.TABLES[0], results)
-    assert rows[0][-2:] == ["published (ms)", "paddle fp32, 1 thread"]
-    assert [row[0] for row in rows[1:]] == [
-        *("PPLCNet_x0_5", "PPLCNet_x0_5 (SSLD)", "PPLCNet_x1_0", "PPLCNet_x1_0 (SSLD)")
-    ]
-    assert rows[1][3:] == ["63.14", "2.05", "1.25"]
-    assert rows[2][3:] == ["66.10", "2.05", "1.25"]
-    assert latency_paper.table_rows(latency_paper.TABLES[2], results) == [rows[0]]
-
-
-def test_the_ordering_is_told_pair_by_pair() -> None:
-    results = [
-        result("PPLCNet_x1_0", [1.0, 1.0]),
-        result("MobileNetV1", [2.0, 2.0]),
-        result("MobileNetV2", [1.01, 1.01]),
-        result("ShuffleNetV2_x1_5", [0.5, 0.5]),
-        result("MobileNetV1", [9.0], setting=Setting("openvino", "fp32", 1)),  # no PP-LCNet with it
-    ]
-    pairs = {pair.other: pair for pair in latency_paper.ordering(results)}
-    assert {name: pair.verdict for name, pair in pairs.items()} == {
-        **{"MobileNetV1": "holds", "MobileNetV2": "equal"},
-        "ShuffleNetV2_x1_5": "does not hold",
-    }
-    assert pairs["MobileNetV1"].published == pytest.approx(3.38 / 2.46)
-    assert pairs["ShuffleNetV2_x1_5"].published is None
-
-
-def test_an_unsteady_pair_is_judged_by_its_quiet_runs() -> None:
-    noisy = [1.0] * 3 + [50.0] * 7
-    fast = result("PPLCNet_x1_0", noisy, noisy)
-    (pair,) = latency_paper.ordering([fast, result("MobileNetV1", [2.0] * 10, [2.0] * 10)])
-    assert pair.measured.middle < 1 < pair.measured.quiet
-    assert pair.verdict == "holds"
-
-
 def test_the_budget_lists_the_best_accuracy_first() -> None:
     results = [
         result("PPLCNet_x0_25", [0.5]),
@@ -222,19 +171,10 @@ def test_the_budget_lists_the_best_accuracy_first() -> None:
         result("PPLCNetV2_small", [0.4]),  # no published accuracy
         result("PPLCNet_x2_5", [9.0]),
     ]
-    fit, slow = latency_paper.within_budget(results, 2.0)
+    fit, slow = latency_report.within_budget(results, 2.0)
     assert [r.model for r in fit] == ["PPLCNet_x1_0", "PPLCNet_x0_25", "PPLCNetV2_small"]
     assert fit[0].setting.engine == "openvino"
     assert [r.model for r in slow] == ["PPLCNet_x2_5"]
-
-
-def test_the_figure_has_a_point_for_each_accuracy(tmp_path: Path) -> None:
-    lines = latency_figure.points({"PPLCNet_x0_5": 2.0, "PPLCNet_x0_25": 1.0, "ResNet50": 9.0})
-    assert lines == {"PPLCNet": [(1.0, 51.86, "PPLCNet_x0_25"), (2.0, 63.14, "PPLCNet_x0_5")]}
-    assert latency_figure.family("PPLCNetV2_base") == "PPLCNetV2"
-    assert latency_figure.family("MobileNetV3_small_x0_35") == "MobileNetV3_small"
-    latency_figure.draw([result("PPLCNet_x0_5", [1.0])], tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +198,7 @@ def test_a_wrong_budget_is_refused(words: str) -> None:
         (["--arch", "PPLCNet_x0_25", "--engines", "tensorrt"], "tensorrt is not installed or"),
         (["--arch", "PPLCNet_x0_25", "--threads", "0"], "--threads: expected whole numbers"),
         (["--arch", "PPLCNet_x0_25", "--cores", "9999"], "--cores: 9999 is not usable here"),
-        (["--model", "nowhere", "--paper"], "--model is measured alone"),
+        (["--model", "nowhere", "--zoo"], "--model is measured alone"),
         (["--model", "nowhere"], "nowhere"),
     ],
 )
@@ -299,11 +239,11 @@ def test_a_short_measurement_from_end_to_end(
 ) -> None:
     models, output = ["PPLCNet_x0_25", "MobileNetV2_x0_25"], tmp_path / "out"
     command = [
-        *("benchmark", "--arch", *models, "--paper", "--image-size", "32", "--threads", "1"),
+        *("--arch", *models, "--paper", "--image-size", "32", "--threads", "1"),
         *("--engines", "paddle", "paddle-no-mkldnn", "--batch-sizes", "1", "2", "--rounds", "2"),
         *("--seconds", "0", "--profile", "--latency-budget", "1000ms", "--output", str(output)),
     ]
-    assert main(command) == 0
+    assert paper.run(command) == 0
     printed = capsys.readouterr().out
     assert "pairs; " in printed
     assert "Networks within 1000 ms" in printed
@@ -324,7 +264,7 @@ def test_a_short_measurement_from_end_to_end(
     assert (output / "figure1.png").is_file()
     assert "| PPLCNet_x0_25 |" in (output / "latency.md").read_text()
     folder = output / "models" / "PPLCNet_x0_25_32"
-    assert main(["benchmark", "--model", str(folder), *command[9:11], "--seconds", "0"]) == 0
+    assert main(["benchmark", "--model", str(folder), *command[8:10], "--seconds", "0"]) == 0
     assert "PPLCNet_x0_25_32" in capsys.readouterr().out
 
 

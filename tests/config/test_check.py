@@ -145,7 +145,8 @@ def test_the_registry_reads_the_source_as_python_does(key: tuple[str, str]) -> N
         assert not entry.arguments
         return
     signature = inspect.signature(kind.__init__)
-    hints = typing.get_type_hints(kind if is_dataclass(kind) else kind.__init__, None, None, True)
+    fields = is_dataclass(kind) and "__dataclass_fields__" in vars(kind)
+    hints = typing.get_type_hints(kind if fields else kind.__init__, None, None, True)
     expected = {
         name: (hints[name], REQUIRED if p.default is p.empty else p.default)
         for name, p in signature.parameters.items()

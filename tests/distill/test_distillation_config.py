@@ -13,7 +13,7 @@ from ppcls_lite.config.check import check
 from ppcls_lite.config.file import load_config
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.errors import ConfigError, UserError
-from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights.load import read_state, write_state

@@ -11,11 +11,14 @@ from paddle import Tensor, nn
 
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.tasks import Distilled, Supervised
-from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
-from ppcls_lite.losses.distillation_terms import DistillationDMLLoss, DistillationGTCELoss
-from ppcls_lite.losses.feature_distance import DistillationDistanceLoss
-from ppcls_lite.metrics.of_network import OfNetwork
+from ppcls_lite.losses.distillation_terms import (
+    DistillationDistanceLoss,
+    DistillationDMLLoss,
+    DistillationGTCELoss,
+)
+from ppcls_lite.metrics.base import OfNetwork
 from ppcls_lite.metrics.topk import DistillationTopkAcc, TopkAcc
 from ppcls_lite.models.create import create_model
 

@@ -20,8 +20,7 @@ from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.engine.writer import Writer
-from ppcls_lite.losses.base import Loss
-from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.base import CombinedLoss, Loss
 from ppcls_lite.report.pictures import RunPictures
 
 

@@ -14,15 +14,13 @@ from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.evaluate import Evaluator
 from ppcls_lite.engine.meters import Meters
 from ppcls_lite.engine.tasks import Distilled, Supervised
-from ppcls_lite.losses.base import Loss
-from ppcls_lite.losses.combined import CombinedLoss
-from ppcls_lite.losses.cross_entropy import CELoss
+from ppcls_lite.losses.base import CombinedLoss, Loss
+from ppcls_lite.losses.cross_entropy import CELoss, MultiLabelLoss
 from ppcls_lite.losses.distillation_terms import (
     DistillationDKDLoss,
     DistillationDMLLoss,
     DistillationGTCELoss,
 )
-from ppcls_lite.losses.multilabel import MultiLabelLoss
 
 IMAGES, CLASSES = 16, 4
 WEIGHTS = [1.0, 5.0, 0.2, 3.0]

@@ -66,8 +66,10 @@ def test_what_a_state_holds(tiny, tmp_path):
     state = checkpoint.load(tmp_path / "latest")
     assert list(state) == [
         *("format", "model", "ema", "companions", "optimizer", "precision", "schedule"),
-        *("epoch", "step_in_epoch", "steps_per_epoch", "best", "history", "lines", "ranks"),
+        *("epoch", "step_in_epoch", "steps_per_epoch", "best", "history", "lines"),
+        *("origin", "ranks"),
     ]
+    assert list(state["origin"]) == ["recipe", "data", "teachers", "batch"]
     assert set(state["best"]) == {"epoch", "scores", "metrics"}
     assert set(state["history"][0]) == {"epoch", "lr", "train", "eval"}
     assert set(state["ranks"][0]) == {"meters", "metrics", "rng"}

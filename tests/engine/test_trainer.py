@@ -15,7 +15,7 @@ from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import VARYING
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.errors import UserError
-from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
 
 

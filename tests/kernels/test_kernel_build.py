@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import paddle
 import pytest
 
 from ppcls_lite.errors import UserError
@@ -17,6 +20,7 @@ from ppcls_lite.kernels import build, native, prepare
 from ppcls_lite.models.create import create_model
 
 ROOT = Path(__file__).resolve().parents[2]
+TESTED = build._tested
 USE = "from ppcls_lite.kernels import available; available(); print('usable')"
 
 
@@ -37,6 +41,16 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def use_home(monkeypatch: pytest.MonkeyPatch, home: Path) -> Path:
     monkeypatch.setenv("PPCLS_LITE_HOME", str(home))
     return home / "kernels"
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the toolkit has logged, each line once.
+
+    Where an earlier run in this process has switched propagation off, pytest listens at the logger
+    itself as well as at the root, and gets the same record twice.
+    """
+    own = {id(r): r.getMessage() for r in caplog.records if r.name == "ppcls_lite"}
+    return list(own.values())
 
 
 def test_several_processes_at_once_build_once(kernels_home: Path, tmp_path: Path) -> None:
@@ -67,8 +81,20 @@ def test_a_build_is_kept_and_a_damaged_one_replaced(
     for damage in (b"", b"machine cod", b"other"):
         first.write_bytes(damage)
         assert build.built() == first and first.read_bytes() == b"machine code"
-    (first.parent / build.RESULT).write_text("{")
-    assert build.built() == first and len(stand_in) == 5
+    record = first.parent / build.RESULT
+    checksum = json.loads(record.read_text(encoding="utf-8"))["checksum"]
+    damages = [b"{", b"", b"\xff\xfe", b"[]", b"null", b"7", b"{}", b'{"failure": null}']
+    damages += [
+        json.dumps({"checksum": checksum, **more}).encode() for more in ({}, {"failure": 3})
+    ]
+    for damage in damages:
+        record.write_bytes(damage)
+        assert build.built() == first and json.loads(record.read_bytes())["checksum"] == checksum
+    record.unlink()
+    assert build.built() == first and len(stand_in) == 5 + len(damages)
+    first.unlink()
+    first.mkdir()
+    assert build.built() == first and first.is_file()
     assert {path.name for path in home.iterdir()} == {
         first.parent.name,
         f"{first.parent.name}.lock",
@@ -89,15 +115,43 @@ def test_an_unusable_cache_costs_a_build_but_not_the_kernels(
     assert len(stand_in) == 1
 
 
+def full(folder: Path) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def refusing(home: Path, what: Callable[[Path], None]) -> Callable[[Path], None]:
+    """`what` for places below `home`, nothing elsewhere."""
+    return lambda path: what(path) if home in path.parents else None
+
+
+@pytest.mark.parametrize("fault", ["full", "noexec"])
+def test_a_home_that_is_full_or_runs_nothing_costs_a_temporary_build(
+    fault: str, stand_in: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = use_home(monkeypatch, tmp_path / "home")
+    step = {"full": "_require_room", "noexec": "_tested"}[fault]
+    monkeypatch.setattr(build, step, refusing(home, full))
+    path = build.built()
+    assert home not in path.parents and path.read_bytes() == b"machine code"
+    assert not list(home.glob("*/*"))  # nothing half finished stays
+
+
+def test_a_library_that_no_longer_loads_is_built_again_elsewhere_then_a_reason(
+    stand_in: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = use_home(monkeypatch, tmp_path)
+    build.built()
+    with pytest.raises(build.KernelsError, match=r"the compiled library cannot be loaded: .*file"):
+        native.available()  # "machine code" is no library
+    assert [home in path.parents for path in stand_in] == [True, False]
+
+
 def test_no_room_anywhere_is_a_reason(
     stand_in: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     use_home(monkeypatch, tmp_path)
 
-    def full(library: Path, *rest: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(build, "compile_library", full)
+    monkeypatch.setattr(build, "_require_room", full)
     with pytest.raises(build.KernelsError, match="No space left"):
         build.built()
     assert not list(tmp_path.glob("kernels/building-*"))
@@ -114,14 +168,100 @@ def test_without_a_compiler_training_is_stock_and_one_line_says_so(
     monkeypatch.setenv("CXX", compiler)
     model = create_model("PPLCNet_x0_25", class_num=2)
     kinds = [type(layer) for layer in model.sublayers()]
+    monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="ppcls_lite"):
-        logging.getLogger("ppcls_lite").propagate = True
         assert prepare(model, "auto", "cpu") is False
     assert [type(layer) for layer in model.sublayers()] == kinds
-    (record,) = caplog.records
-    assert compiler in record.message and "slower" in record.message
+    (line,) = lines(caplog)
+    assert compiler in line and "slower" in line
     with pytest.raises(UserError, match=f"cpu_kernels: on, but there are none.*{compiler}"):
         prepare(model, "on", "cpu")
+
+
+def fake_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiling: str) -> Path:
+    """A script in `$CXX` that knows its version and does `compiling` in bash; counts its calls."""
+    script = tmp_path / "compiler"
+    script.write_text(
+        '#!/bin/bash\n[ "$1" = --version ] && { printf "c\\xf6mpiler 1\\n"; exit; }\n'
+        f"echo x >> {tmp_path}/calls\n{compiling}\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    use_home(monkeypatch, tmp_path / "home")
+    return tmp_path / "calls"
+
+
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="the compiler is a script for bash")
+@pytest.mark.parametrize(
+    ("compiling", "reason", "calls"),
+    [
+        ('printf "1.cpp: error: falsche Gr\\xf6sse\\n" >&2; exit 1', "error: falsche Gr", 6),
+        ('printf "\\xff\\xfe" >&2; exit 1', "cannot compile them", 6),
+        ("exit 0", "reports success, but has not written dense.o", 6),
+        ("sleep 300 & echo $! > $0.child; wait", "did not end within 0.5 s", 1),
+        ("kill -9 $$", "cannot compile them", 6),
+    ],
+    ids=["latin-1", "no text", "nothing written", "no end", "killed"],
+)
+def test_whatever_a_compiler_does_auto_trains_and_says_why(
+    compiling: str,
+    reason: str,
+    calls: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    called = fake_compiler(monkeypatch, tmp_path, compiling)
+    monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
+    if calls == 1:
+        monkeypatch.setattr(build, "COMPILE_SECONDS", 0.5)
+    with caplog.at_level(logging.WARNING, logger="ppcls_lite"):
+        assert prepare(paddle.nn.Linear(2, 2), "auto", "cpu") is False
+    (line,) = lines(caplog)
+    assert reason in line and str(tmp_path / "compiler") in line
+    assert called.read_text() == "x\n" * calls
+    if (child := tmp_path / "compiler.child").exists():
+        state = Path(f"/proc/{child.read_text().strip()}/stat")  # gone, or nobody has reaped it
+        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+
+
+@pytest.mark.parametrize(
+    ("status", "remembered"),
+    [
+        (None, None),  # no end
+        (-signal.SIGKILL, None),
+        (1, None),
+        (build.DIFFERENT, "the last line"),
+        (-signal.SIGSEGV, "it was ended by SIGSEGV"),
+        (-signal.SIGILL, "it was ended by SIGILL"),
+    ],
+)
+def test_only_what_the_self_test_finds_is_remembered(
+    status: int | None,
+    remembered: str | None,
+    stand_in: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def run(command: list[str], *rest: object, **more: object) -> subprocess.CompletedProcess:
+        if status is None and "ppcls_lite.kernels.selftest" in command:
+            raise subprocess.TimeoutExpired(command, 300)
+        return subprocess.CompletedProcess(command, status or 0, "", "more\nthe last line\n")
+
+    compiler = build.Compiler(("g++",), "1")
+    monkeypatch.setattr(build, "find_compiler", lambda: compiler)
+    monkeypatch.setattr(build, "_tested", TESTED)
+    use_home(monkeypatch, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_run", run)
+        with pytest.raises(build.KernelsError, match=remembered or "self-test"):
+            build.built()
+    monkeypatch.setattr(build, "_tested", lambda library: None)
+    if remembered is None:
+        assert build.built().is_file()
+    else:
+        with pytest.raises(build.KernelsError, match=f"self-test failed: {remembered}"):
+            build.built()
 
 
 def test_sources_that_do_not_compile_name_the_compilers_error(
@@ -170,6 +310,7 @@ def test_the_self_test_notices_wrong_results_and_crashes(
         failure = build._tested(library)
         assert failure is not None
         assert ("differs" in failure) == (body == "")
+        assert ("SIGSEGV" in failure) == (body != "")
 
 
 def test_the_key_follows_sources_compiler_and_flags(

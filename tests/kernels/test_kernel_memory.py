@@ -2,54 +2,48 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from experiments import kernel_fuzz
 from ppcls_lite.kernels import build
 
-HARNESS = Path(__file__).with_name("harness.cpp")
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
-ON_X86 = platform.machine() in ("x86_64", "AMD64")
-LEVELS = [pytest.param((), id="plain"), pytest.param(("-march=native",), id="native")]
-if ON_X86:
-    LEVELS.insert(1, pytest.param(("-mavx2", "-mfma"), id="avx2"))
+SHAPES = 300
 
 
-def compiler() -> list[str]:
+def compiled(folder: Path, level: tuple[str, ...]) -> Path:
     try:
-        return list(build.find_compiler().command)
+        compiler = build.find_compiler().command
     except build.KernelsError as error:
         pytest.skip(str(error))
+    program = folder / "harness"
+    if missing := kernel_fuzz.compile_harness(program, compiler, level):
+        pytest.skip(f"the sanitizers' libraries are not installed: {missing}")
+    return program
 
 
-def has(feature: str) -> bool:
-    info = Path("/proc/cpuinfo")
-    return info.exists() and f" {feature} " in info.read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_no_access_outside_the_tensors_and_no_undefined_behaviour(
-    level: tuple[str, ...], tmp_path: Path
+@pytest.mark.parametrize("level", kernel_fuzz.levels())
+def test_no_access_outside_the_tensors_no_undefined_behaviour_and_the_right_values(
+    level: str, tmp_path: Path
 ) -> None:
-    if "-mavx2" in level and not has("avx2"):
-        pytest.skip("this processor has no AVX2")
-    program = tmp_path / "harness"
-    flags = [flag for flag in build.FLAGS if not flag.startswith("-O")]
-    sources = sorted(build.SOURCES.glob("*.cpp"))
-    command = [*compiler(), *flags, "-O1", *level, *SANITIZERS, *sources, HARNESS, "-o", program]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and "cannot find" in done.stderr:
-        pytest.skip(f"the sanitizers' libraries are not installed: {done.stderr.strip()[:200]}")
-    assert done.returncode == 0, done.stderr
-    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-    done = subprocess.run([program], capture_output=True, text=True, timeout=120, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout.split()[0]) > 1000
+    program = compiled(tmp_path, kernel_fuzz.levels()[level])
+    assert kernel_fuzz.fuzz(program, 0, SHAPES) == (3 * SHAPES, "")
+
+
+def test_the_fuzz_notices_a_wrong_border(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = tmp_path / "source"
+    shutil.copytree(build.SOURCES, sources)
+    text = (sources / "dense.cpp").read_text()
+    assert "(s.stride_w - 1 - start)" in text
+    (sources / "dense.cpp").write_text(
+        text.replace("(s.stride_w - 1 - start)", "(s.stride_w - start)")
+    )
+    monkeypatch.setattr(build, "SOURCES", sources)
+    _, failure = kernel_fuzz.fuzz(compiled(tmp_path, ()), 0, SHAPES)
+    assert "seed " in failure and "dense" in failure and " instead of " in failure
 
 
 def test_the_sources_compile_for_arm64(tmp_path: Path) -> None:

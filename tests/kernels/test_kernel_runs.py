@@ -205,12 +205,18 @@ def step():
     tensors = [paddle.full([16 << 20], float(i)) for i in range(3)]  # 64 MiB each
     assert tensors[2][0] == 2
 
-for _ in range(4):  # until there is room for all that lives at the same time
+# Aligned blocks fit into the gaps of others only after some steps, and small ones of other threads
+# may take a piece of such a gap at any time: memory is kept if there is a step without new pages.
+# Without keep_memory each of them gets all of its pages anew.
+fewest = whole = 3 * (64 << 20) // os.sysconf("SC_PAGE_SIZE")
+for _ in range(30):
+    before = pages()
     step()
-before = pages()
-for _ in range(3):
-    step()
-assert pages() - before < 3 * 3 * (64 << 20) // os.sysconf("SC_PAGE_SIZE") // 10
+    fewest = min(fewest, pages() - before)
+    if fewest < whole // 10:
+        break
+print(fewest, whole)
+assert fewest < whole // 10
 """
 
 

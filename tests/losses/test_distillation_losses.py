@@ -10,18 +10,17 @@ import pytest
 
 from ppcls_lite.config import registry
 from ppcls_lite.errors import UserError
-from ppcls_lite.losses.combined import CombinedLoss
-from ppcls_lite.losses.cross_entropy import CELoss
+from ppcls_lite.losses.base import CombinedLoss
+from ppcls_lite.losses.cross_entropy import CELoss, MultiLabelLoss
 from ppcls_lite.losses.distillation_terms import (
     DistillationCELoss,
+    DistillationDistanceLoss,
     DistillationDKDLoss,
     DistillationDMLLoss,
     DistillationGTCELoss,
     DistillationKLDivLoss,
     DistillationMultiLabelLoss,
 )
-from ppcls_lite.losses.feature_distance import DistillationDistanceLoss
-from ppcls_lite.losses.multilabel import MultiLabelLoss
 
 PAIRED = {
     "dml": DistillationDMLLoss(),

@@ -10,9 +10,8 @@ import pytest
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses import distillation
-from ppcls_lite.losses.combined import CombinedLoss
-from ppcls_lite.losses.cross_entropy import CELoss
-from ppcls_lite.losses.multilabel import MultiLabelLoss
+from ppcls_lite.losses.base import CombinedLoss
+from ppcls_lite.losses.cross_entropy import CELoss, MultiLabelLoss
 
 
 @pytest.fixture(scope="module")

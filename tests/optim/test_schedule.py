@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.optim import schedule, schedule_cyclic
+from ppcls_lite.optim import schedule
 
 GOLDEN = json.loads(
     (Path(__file__).parents[1] / "fixtures/classification/lr_schedules.json").read_text()
@@ -163,7 +163,7 @@ def test_multistep_refuses_unordered_milestones():
 def test_cyclic_equals_paddle(mode, gamma, down):
     from paddle.optimizer import lr
 
-    made = schedule_cyclic.Cyclic(6, 7, 0.1, 0.5, 5, down, mode, gamma)
+    made = schedule.Cyclic(6, 7, 0.1, 0.5, 5, down, mode, gamma)
     oracle = lr.CyclicLR(0.1, 0.5, 5, down, mode, gamma)
     for step in range(42):
         assert made(step) == pytest.approx(oracle(), rel=1e-9)
@@ -171,7 +171,7 @@ def test_cyclic_equals_paddle(mode, gamma, down):
 
 
 def test_cyclic_after_warmup():
-    made = schedule_cyclic.Cyclic(6, 7, 0.1, 0.5, 5, warmup_epoch=1)
+    made = schedule.Cyclic(6, 7, 0.1, 0.5, 5, warmup_epoch=1)
     assert made(0) == 0
     assert made(7) == pytest.approx(0.1)
     assert made(12) == pytest.approx(0.5)
@@ -182,7 +182,7 @@ def test_cyclic_after_warmup():
 def test_one_cycle_equals_paddle(strategy, three_phase):
     from paddle.optimizer import lr
 
-    made = schedule_cyclic.OneCycleLR(
+    made = schedule.OneCycleLR(
         6, 7, 0.5, anneal_strategy=strategy, three_phase=three_phase, phase_pct=0.3
     )
     oracle = lr.OneCycleLR(0.5, 42, 25.0, 1e-10, 0.3, strategy, three_phase)
@@ -194,13 +194,13 @@ def test_one_cycle_equals_paddle(strategy, three_phase):
 @pytest.mark.parametrize("phase_pct", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_one_cycle_of_a_few_updates_is_defined(epochs, phase_pct):
-    made = schedule_cyclic.OneCycleLR(epochs, 1, 0.5, phase_pct=phase_pct)
+    made = schedule.OneCycleLR(epochs, 1, 0.5, phase_pct=phase_pct)
     assert all(0 <= rate <= 0.5 + 1e-12 for rate in rates(made, epochs + 1))
 
 
 def test_one_cycle_refuses_a_rise_and_fall_longer_than_the_run():
     with pytest.raises(UserError, match="three_phase"):
-        schedule_cyclic.OneCycleLR(6, 7, 0.5, phase_pct=0.5, three_phase=True)
+        schedule.OneCycleLR(6, 7, 0.5, phase_pct=0.5, three_phase=True)
 
 
 # --- ReduceOnPlateau ------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_schedules_are_registered_and_need_no_paddle():
     code = (
         "import sys; from ppcls_lite.config import check, registry;"
         "made = check.build({'learning_rate': '1e-1'}, 'schedule', epochs=2, step_each_epoch=3);"
-        "import ppcls_lite.optim.schedule_cyclic, ppcls_lite.optim.optimizers;"
+        "import ppcls_lite.optim.schedule, ppcls_lite.optim.optimizers;"
         "print(made(0), 'paddle' in sys.modules, *registry.names('schedule'))"
     )
     root = Path(__file__).resolve().parents[2]

@@ -1,8 +1,7 @@
 """CIFAR-10 from its binary archive to PNG files in class folders: `prepare_data.py cifar10`.
 
-Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; the archive is the
-"binary version" of https://www.cs.toronto.edu/~kriz/cifar.html. A record is one byte of label,
-then 1,024 bytes each of red, green and blue. Read before: cli.py.
+Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images". A record is one byte of
+label, then 1,024 bytes each of red, green and blue.
 """
 
 from __future__ import annotations
@@ -28,10 +27,8 @@ RECORD = 1 + 3 * EDGE * EDGE  # bytes
 def prepare_cifar10(archive: str, output: str, train: int | None, test: int | None) -> None:
     """Write `output`/train, test (a folder per class), train_list.txt, test_list.txt, labels.txt.
 
-    `train` and `test` limit the images of each class to the first so many; None: all.
-
-    Raises:
-        UserError: the archive is missing or not what it should be.
+    `train` and `test` limit the images of each class to the first so many; None: all. Raises
+    UserError where the archive is missing or not what it should be.
     """
     root = Path(output)
     for split, most in (("train", train), ("test", test)):

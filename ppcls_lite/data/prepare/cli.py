@@ -1,9 +1,7 @@
 """`ppcls-lite prepare digits|folder|imagenet|...`: writes the list files that training reads.
 
-These commands write `train_list.txt` and `val_list.txt` (`path label` lines, paths relative to
-the image folder) and, where the classes have names of their own, `labels.txt` (`id name` lines).
-`cifar10` does so with test_list.txt; `relabel` makes lists for other questions from such lists.
-Running a command again writes the same files again.
+These are `train_list.txt` and `val_list.txt` (`path label` lines, paths relative to the image
+folder) and, where the classes have names of their own, `labels.txt` (`id name` lines).
 Read next: relabel.py, cifar10.py, imagenet.py, ppcls_lite/data/datasets.py.
 """
 
@@ -31,11 +29,7 @@ SHOWN = 5
 
 
 def run(argv: Sequence[str]) -> int:
-    """The command line; returns the exit status.
-
-    Raises:
-        UserError: what the user gave cannot be prepared.
-    """
+    """The command line; returns the exit status. UserError for what cannot be prepared."""
     options = argparse.ArgumentParser(
         prog="ppcls-lite prepare", description="Write the list files that training reads."
     )
@@ -78,10 +72,8 @@ def run(argv: Sequence[str]) -> int:
 def prepare_digits(output: str) -> None:
     """Write scikit-learn's handwritten digits (UCI, 8x8 pixels, 17 grays) as 32x32 PNG files.
 
-    A file's name ends in its digit. A fifth of each digit's images is for validation.
-
-    Raises:
-        UserError: scikit-learn is not installed.
+    A file's name ends in its digit. A fifth of each digit's images is for validation. Raises
+    UserError where scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits

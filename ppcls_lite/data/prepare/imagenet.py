@@ -1,8 +1,7 @@
 """Lists for ImageNet-1k (ILSVRC2012) as its archives unpack; the images are not moved.
 
-Class ids are the ranks of the sorted WordNet ids (n01440764 is 0), as in PaddleClas. The
-validation images may lie in class folders, or flat with their classes in the devkit or in the
-LOC_val_solution.csv of the Kaggle edition. Read before: cli.py.
+Class ids are the ranks of the sorted WordNet ids, as in PaddleClas. The validation images may lie
+in class folders, or flat with their classes in the devkit or in Kaggle's LOC_val_solution.csv.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ LAYOUT = "expected <folder>/train/n01440764/*.JPEG and <folder>/val, from https:
 def prepare_imagenet(folder: str, devkit: str | None = None) -> None:
     """Write `train_list.txt` and `val_list.txt` into `folder`.
 
-    Raises:
-        UserError: the folder does not look like ImageNet, or nothing says which class a
-            validation image has.
+    Raises UserError where it does not look like ImageNet, or nothing says which class a validation
+    image has.
     """
     root = Path(folder)
     if not (root / "train").is_dir() or not (root / "val").is_dir():

@@ -1,9 +1,8 @@
 """Other questions to the same images: `prepare_data.py relabel` turns class lists into new lists.
 
-A YAML file maps each class name to another class, or to the list of its attributes; null leaves
-the images of a class out. New classes and attributes are numbered in the order in which the file
-first names them. Images stay where they are: only lists and `labels.txt` are written.
-Read before: image_list.py, cli.py. Read next: datasets.py (MultiLabelDataset).
+A YAML file maps each class name to another class, or to the list of its attributes; null leaves the
+images of a class out. New names are numbered in the order in which the file first has them.
+Read before: image_list.py. Read next: datasets.py (MultiLabelDataset).
 """
 
 from __future__ import annotations
@@ -26,12 +25,9 @@ def relabel(lists: Sequence[str], map_file: str, output: str, labels: str | None
     """Write each of `lists` (lines `path id`) into the folder `output` under its own name.
 
     The new lines are `path id` where the map names classes, and `path<TAB>0,1,0` where it names
-    lists of attributes. `labels` holds the names of the old ids; default: the labels.txt beside
-    the first list. Paths stay relative to the same image folder as before.
-
-    Raises:
-        UserError: a file is missing or broken, the map lacks a class or has one too many, or a
-            list would be overwritten.
+    lists of attributes. `labels` holds the names of the old ids; default: the labels.txt beside the
+    first list. Raises UserError where a file is missing or broken, the map lacks a class or has one
+    too many, or a list would be overwritten.
     """
     source = labels or str(Path(lists[0]).with_name("labels.txt"))
     old = read_label_file(source, remedy="name the file with --labels")

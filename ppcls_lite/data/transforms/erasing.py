@@ -25,13 +25,13 @@ from ppcls_lite.errors import UserError
 @register("transform")
 @dataclass
 class RandomErasing:
-    """With probability `EPSILON`, replace one random rectangle (arXiv:1708.04896).
+    """With probability `EPSILON`, replace one random rectangle.
 
-    Its share of the area is uniform in [sl, sh], its aspect ratio in [r1, 1 / r1], with
-    `use_log_aspect` in the logarithm; one that does not fit is drawn again, at most `attempt`
-    times. `mode` "const" fills with `mean` in the image's own scale, "rand" with one random colour,
-    "pixel" with noise: normal with deviation 1 on a normalised (float) image, and the same in
-    ImageNet's normalisation on an 8-bit image.
+    Source: arXiv:1708.04896. Its share of the area is uniform in [sl, sh], its aspect ratio in [r1,
+    1 / r1], with `use_log_aspect` in the logarithm; one that does not fit is drawn again, at most
+    `attempt` times. `mode` "const" fills with `mean` in the image's own scale, "rand" with one
+    random colour, "pixel" with noise: normal with deviation 1 on a normalised (float) image, and
+    the same in ImageNet's normalisation on an 8-bit image.
     """
 
     EPSILON: Probability = 0.5

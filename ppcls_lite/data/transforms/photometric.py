@@ -76,9 +76,9 @@ class RandomGrayscale:
 @register("transform")
 @dataclass
 class BlurImage:
-    """Blur with probability `ratio`, by a Gaussian or by motion.
+    """Blur with probability `ratio`, by a Gaussian or by motion, and note whether.
 
-    Whether goes into `sample["blur_image"]`, 1 or 0, a `label_key` of CustomLabelDataset. Kernel
+    The note goes into `sample["blur_image"]`, 1 or 0, a `label_key` of CustomLabelDataset. Kernel
     sizes are odd, from 5 to below the given maxima; motion runs within `motion_max_angle` degrees
     of the diagonal. Unlike the reference toolkit, motion keeps mean brightness and contrast, which
     would give the label away.

@@ -1,7 +1,4 @@
-"""ONNX Runtime on the CPU: the ONNX file as it is, any batch size.
-
-Read next: openvino_engine.py, which runs the same file.
-"""
+"""ONNX Runtime on the CPU. Read next: openvino_engine.py, which runs the same file."""
 
 from __future__ import annotations
 
@@ -14,20 +11,10 @@ from ppcls_lite.system.installed import require
 
 
 class ONNXRuntimeEngine:
-    """Runs an ONNX file with ONNX Runtime; several threads may run at a time.
+    """Runs an ONNX file; several threads may run at a time. Arguments: `EngineChoice.make`.
 
-    Args:
-        path: the ONNX file.
-        precision: "fp32" or "int8" (the file is then the quantised one).
-        threads: of one run.
-        warmup_shape: (N, C, H, W) of a first run with zeros.
-
-    Attributes:
-        shape: of the input, (N, C, H, W), with None for what may vary.
-
-    Raises:
-        UserError: ONNX Runtime is missing or cannot load the file, or it has other inputs than one
-            of four dimensions.
+    `shape` is that of the input, (N, C, H, W), with None for what may vary. A file that has other
+    inputs than one of four dimensions, or cannot be loaded, is a UserError.
     """
 
     name = "onnxruntime"
@@ -67,11 +54,7 @@ class ONNXRuntimeEngine:
             self.run(np.zeros(warmup_shape, np.float32))
 
     def run(self, inputs: np.ndarray) -> list[np.ndarray]:
-        """Run the network on one batch (N, C, H, W).
-
-        Raises:
-            UserError: the network does not take an input of this shape.
-        """
+        """One batch (N, C, H, W) to the outputs; UserError for a shape that it does not take."""
         inputs = np.ascontiguousarray(inputs, np.float32)
         try:
             return self._session.run(None, {self._input: inputs})

@@ -20,16 +20,9 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVINOEngine:
-    """Runs an ONNX file with OpenVINO; safe from several threads, one run at a time.
+    """Runs an ONNX file; safe from several threads, one run at a time.
 
-    Args:
-        path: the ONNX file.
-        precision: "fp32", "bf16" or "int8" (the file is then the quantised one).
-        threads: of one run.
-        warmup_shape: (N, C, H, W) the network is compiled for, and run once.
-
-    Raises:
-        UserError: OpenVINO is missing or cannot load the file.
+    Arguments: `EngineChoice.make`. A file that cannot be loaded is a UserError.
     """
 
     name = "openvino"
@@ -65,11 +58,7 @@ class OpenVINOEngine:
             self.run(np.zeros(warmup_shape, np.float32))
 
     def run(self, inputs: np.ndarray) -> list[np.ndarray]:
-        """Run the network on one batch (N, C, H, W); returns copies of its outputs.
-
-        Raises:
-            UserError: the network does not take an input of this shape.
-        """
+        """One batch (N, C, H, W) to copies of the outputs; UserError for a shape it cannot take."""
         inputs = np.ascontiguousarray(inputs, np.float32)
         with self._lock:
             request = self._request(inputs.shape)

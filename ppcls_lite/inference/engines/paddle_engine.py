@@ -28,18 +28,11 @@ _FLAG_LOCK = threading.Lock()
 
 
 class PaddleEngine:
-    """Runs the program in `model_dir`; safe to call from several threads, one at a time runs.
+    """Runs the program in `model_dir`; safe from several threads, one run at a time.
 
-    Args:
-        model_dir: holds one program, `*.json` (preferred) or `*.pdmodel`, and its `*.pdiparams`.
-        device: "cpu" or "gpu".
-        mkldnn: use oneDNN on a CPU; turned off to compare.
-        threads: of one run on a CPU; `None`: the usable cores, at most 4.
-        warmup_shape: (N, C, H, W) of a first run with zeros, so that no request pays for it.
-        precision: "fp32", or "bf16" with oneDNN on a CPU that has it.
-
-    Raises:
-        UserError: files are missing or damaged, or this Paddle lacks what is asked for.
+    The folder holds one program, `*.json` (preferred) or `*.pdmodel`, and its `*.pdiparams`; the
+    other arguments are those of `EngineChoice`. Files that are missing or damaged, and what this
+    Paddle lacks, are a UserError.
     """
 
     name = "paddle"
@@ -78,17 +71,7 @@ class PaddleEngine:
             self.run(np.zeros(warmup_shape, np.float32))
 
     def run(self, inputs: np.ndarray) -> list[np.ndarray]:
-        """Run the program on one batch.
-
-        Args:
-            inputs: what the program takes, usually (N, C, H, W) float32.
-
-        Returns:
-            The program's outputs, copied; usually one array (N, classes) float32.
-
-        Raises:
-            UserError: the program does not take an input of this shape.
-        """
+        """One batch (N, C, H, W) to copies of the outputs; UserError for a shape it cannot take."""
         inputs = np.ascontiguousarray(inputs, np.float32)
         with self._lock, contextlib.nullcontext() if self._ran else _kept_buffers():
             try:

@@ -13,8 +13,7 @@ from ppcls_lite.inference.spec import InferenceSpec
 def build_postprocess(spec: InferenceSpec, topk: int | None = None) -> Postprocess:
     """The post-processing of an exported folder; `topk` replaces its argument of that name.
 
-    Raises:
-        UserError: a mistake in the file, or `topk` for a post-processing without that argument.
+    Raises UserError for a mistake in the file, or a post-processing without that argument.
     """
     name, arguments = take_apart(spec.postprocess)
     entry = entries(spec.plugins).get(("postprocess", name))

@@ -44,10 +44,9 @@ class Column(NamedTuple):
 class Postprocess(ABC):
     """Turns the named outputs of a batch into one result an image.
 
-    Attributes:
-        activation: what class scores (N, classes) go through, within the exported program. Networks
-            with other outputs finish them in their `deployed`, and say "none".
-        columns: of the rows of an image, without its name.
+    activation: what class scores (N, classes) go through, within the exported program. Networks
+    with other outputs finish them in their `deployed`, and say "none".
+    columns: of the rows of an image, without its name.
     """
 
     activation: Literal["softmax", "sigmoid", "none"] = "none"
@@ -57,12 +56,8 @@ class Postprocess(ABC):
     def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:
         """One result an image, in order: a dict that JSON can hold, without `file` and `error`.
 
-        Args:
-            outputs: name -> (N, ...), after the activation.
-            metas: what the pre-processing did to each image (N of them).
-
-        Raises:
-            UserError: outputs of other names or shapes than it can read.
+        outputs: name -> (N, ...), after the activation. metas: what the pre-processing did to each
+        of the N images. Raises UserError for outputs of other names or shapes than it can read.
         """
 
     @abstractmethod
@@ -74,8 +69,8 @@ class Postprocess(ABC):
     ) -> Agreement:
         """How far outputs are from a reference's of the same shapes.
 
-        Here, by their numbers alone; override it to compare answers. `kind` says whether the
-        activation has been applied.
+        Here, by their numbers alone; override it to compare answers. `kind`: whether the activation
+        has been applied.
         """
         count = len(next(iter(reference.values())))
         return Agreement(

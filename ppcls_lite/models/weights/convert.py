@@ -37,8 +37,7 @@ def write_safetensors(path: str | Path, state: dict[str, np.ndarray]) -> None:
     require("safetensors")
     from safetensors.numpy import save
 
-    data = save({k: np.ascontiguousarray(v) for k, v in state.items()})
-    write_bytes(path, data)
+    write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in state.items()}))
 
 
 def convert(source: str | Path, target: str | Path, arch: str | None = None) -> int:

@@ -19,7 +19,6 @@ from paddle import Tensor
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.network import Network
-from ppcls_lite.models.weights.pretrained import resolve_pretrained as resolve_pretrained
 from ppcls_lite.system import safe_pickle
 
 logger = logging.getLogger("ppcls_lite")
@@ -70,11 +69,7 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
         if not isinstance(key, str) or not isinstance(value, np.ndarray):
             raise UserError(
                 f"{path} is no file of weights: {key!r} is a {type(value).__name__}, not an array"
-                + (
-                    ". A .pdstate file is resumed with Global.checkpoints"
-                    if "model" in state
-                    else ""
-                )
+                + ". A .pdstate file is resumed with Global.checkpoints" * ("model" in state)
             )
     return state
 

@@ -51,11 +51,9 @@ def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL
         some = ", ".join(n for n, e in ZOO.items() if e.ssld)
         raise UserError(f"no SSLD weights are published for {name}, only for {some}")
     address = f"{server}{entry.folder}{file}"
-    logger.info("downloading %s to %s", address, path)
     try:
         _download(address, path)
-    except (OSError, HTTPException, _Interrupted) as error:  # URLError and timeouts are OSErrors
-        reason = getattr(error, "reason", None) or error
+    except _Failed as reason:
         raise UserError(
             f"the official weights {file} are not in {path.parent} and could not be downloaded "
             f"({reason}). Download {address} elsewhere and put it there, or set {VARIABLE} to the "
@@ -72,11 +70,9 @@ def fetch_weights(address: str) -> Path:
     if path.is_file():
         logger.info("%s: already in %s", address, path.parent)
         return path
-    logger.info("downloading %s to %s", address, path)
     try:
         _download(address, path)
-    except (OSError, HTTPException, _Interrupted) as error:
-        reason = getattr(error, "reason", None) or error
+    except _Failed as reason:
         raise UserError(
             f"{address} could not be downloaded ({reason}). Download it elsewhere and give the "
             f"file's path, or put it into {path.parent}"
@@ -84,19 +80,21 @@ def fetch_weights(address: str) -> Path:
     return path
 
 
-class _Interrupted(Exception):
-    """The transfer ended early."""
+class _Failed(Exception):
+    """Why there is no download."""
 
 
 def _download(address: str, path: Path) -> None:
     """Stream `address` into `path`, which appears only when all announced bytes have come."""
-    with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as response:
+    logger.info("downloading %s to %s", address, path)
+    try:
+        response = urllib.request.urlopen(address, timeout=_TIMEOUT_S)
+    except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
+        raise _Failed(getattr(error, "reason", None) or error) from None
+    hidden = not sys.stderr.isatty()
+    with response, atomic_file(path) as file:
         size = int(response.headers.get("Content-Length") or 0)
-        hidden = not sys.stderr.isatty()
-        with (
-            atomic_file(path) as file,
-            tqdm(total=size or None, unit="B", unit_scale=True, disable=hidden) as bar,
-        ):
+        with tqdm(total=size or None, unit="B", unit_scale=True, disable=hidden) as bar:
             for block in _blocks(response, size):
                 file.write(block)
                 bar.update(len(block))
@@ -108,10 +106,10 @@ def _blocks(response: HTTPResponse, size: int) -> Iterator[bytes]:
     try:
         while block := response.read(_BLOCK):
             if not received and not block.startswith(_PICKLE):
-                raise _Interrupted("what came is no file of weights; is a proxy in between?")
+                raise _Failed("what came is no file of weights; is a proxy in between?")
             received += len(block)
             yield block
     except (OSError, HTTPException) as error:
-        raise _Interrupted(f"it broke off after {received} bytes: {error}") from error
+        raise _Failed(f"it broke off after {received} bytes: {error}") from error
     if size and received != size:
-        raise _Interrupted(f"it broke off after {received} of {size} bytes")
+        raise _Failed(f"it broke off after {received} of {size} bytes")

@@ -19,10 +19,13 @@ from ppcls_lite.engine.tasks import Distilled
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.engine.writer import Writer
-from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
-from ppcls_lite.losses.distillation_terms import DistillationDMLLoss, DistillationGTCELoss
-from ppcls_lite.losses.feature_distance import DistillationDistanceLoss
+from ppcls_lite.losses.distillation_terms import (
+    DistillationDistanceLoss,
+    DistillationDMLLoss,
+    DistillationGTCELoss,
+)
 from ppcls_lite.optim.schedule import Cosine
 from ppcls_lite.system import safe_pickle
 from tests.engine.distributed.rank_program import Images, frozen_network

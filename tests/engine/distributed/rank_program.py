@@ -24,7 +24,7 @@ from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.engine.writer import Writer
-from ppcls_lite.losses.combined import CombinedLoss
+from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.losses.cross_entropy import CELoss
 from ppcls_lite.metrics.confusion import ConfusionMatrix
 from ppcls_lite.metrics.topk import TopkAcc

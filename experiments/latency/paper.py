@@ -2,15 +2,19 @@
 
 Tables 2 and 3 of the PP-LCNet paper (arXiv:2109.15099; Xeon Gold 6148, batch 1, MKLDNN, 10 threads)
 and the table of PaddleClas's PP-LCNetV2 document (Xeon Gold 6271C, OpenVINO). The published numbers
-themselves are data of the zoo. Read next: ../config/zoo.py, figure.py.
+themselves are data of the zoo. Read next: figure.py, ppcls_lite/config/zoo.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from experiments.latency import figure
+from ppcls_lite.benchmark import cli
+from ppcls_lite.benchmark.report import Rows, Section
 from ppcls_lite.benchmark.result import Ratio, Result, ratio
 from ppcls_lite.config.zoo import ZOO
 
@@ -149,20 +153,24 @@ def table_rows(table: PublishedTable, results: Sequence[Result]) -> list[list[st
     return rows
 
 
-def within_budget(
-    results: Sequence[Result], milliseconds: float
-) -> tuple[list[Result], list[Result]]:
-    """The fastest contender of each model; (those that fit, best accuracy first; the others).
+def _pair_rows(pairs: Sequence[Pair]) -> Rows:
+    rows = [["PP-LCNet", "against", "contender", "published ratio", "measured ratio", "ordering"]]
+    for pair in pairs:
+        published = "-" if pair.published is None else f"{pair.published:.2f}"
+        rows.append(
+            [pair.fast, pair.other, pair.where, published, str(pair.measured), pair.verdict]
+        )
+    return rows
 
-    Models without a published accuracy come last, the fastest first.
-    """
-    best: dict[str, Result] = {}
-    for result in results:
-        if result.model not in best or result.median < best[result.model].median:
-            best[result.model] = result
-    ordered = sorted(best.values(), key=lambda r: (-(ZOO[r.model].top1 or 0), r.median))
-    fit = [r for r in ordered if r.median <= milliseconds]
-    return fit, [r for r in ordered if r.median > milliseconds]
+
+def _verdict(pairs: Sequence[Pair]) -> str:
+    count = {v: sum(p.verdict == v for p in pairs) for v in ("holds", "equal", "does not hold")}
+    failed = [f"{p.fast} / {p.other} ({p.where})" for p in pairs if p.verdict == "does not hold"]
+    line = (
+        f"The ordering holds in {count['holds']} of {len(pairs)} pairs; {count['equal']} are equal "
+        f"within {TIE:.0%}, {count['does not hold']} are the other way round"
+    )
+    return line + (f": {', '.join(failed)}." if failed else ".")
 
 
 def _number(value: float | None) -> str:
@@ -171,3 +179,29 @@ def _number(value: float | None) -> str:
 
 def _plain(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
+
+
+class Published:
+    """What the report says with `--paper`: tables, ordering and figure 1."""
+
+    option = "the published tables and figure 1"
+    names = staticmethod(names)
+
+    def sections(self, results: Sequence[Result]) -> list[Section]:
+        tables = [Section(table.title, table_rows(table, results)) for table in TABLES]
+        pairs = ordering(results)
+        question = "Does the paper's ordering hold here?"
+        found = [table for table in tables if len(table.rows) > 1]
+        return [*found, Section(question, _pair_rows(pairs), _verdict(pairs))]
+
+    def as_dict(self, results: Sequence[Result]) -> dict[str, Any]:
+        return {"ordering": [pair.as_dict() for pair in ordering(results)]}
+
+    def write(self, results: Sequence[Result], folder: Path) -> Path:
+        figure.draw(results, folder / "figure1.png")
+        return folder / "figure1.png"
+
+
+def run(argv: Sequence[str]) -> int:
+    """`ppcls-lite benchmark` with the option `--paper`; returns the exit status."""
+    return cli.run(argv, Published())

@@ -1,0 +1,1 @@
+"""The published latencies beside this machine's: `--paper` of deploy/benchmark.py."""
