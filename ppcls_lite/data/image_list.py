@@ -8,6 +8,7 @@ a user wants to see all of them. Read next: datasets.py, scan.py.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from ppcls_lite.errors import UserError
 
+SHORT = 200  # characters of a line that a message shows
 SHOWN = 5  # mistakes of one kind that are shown in full
 
 
@@ -64,11 +66,19 @@ class ImageList:
     problems: list[str] = field(default_factory=list)
 
 
+def _class_id(text: str) -> int:
+    """A label's number; ValueError for what is none, or too large for the arrays it goes into."""
+    number = text.strip()
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", number):
+        raise ValueError(f"expected a whole number as the label, found {_short(text)}")
+    return int(number)
+
+
 def read_image_list(
     file: str,
     root: str,
     delimiter: str | None = None,
-    parse_label: Callable[[str], Any] | None = int,
+    parse_label: Callable[[str], Any] | None = _class_id,
 ) -> ImageList:
     """Read a list file; relative paths start from the folder `root`.
 
@@ -109,12 +119,15 @@ def read_lines(file: str) -> list[tuple[int, str]]:
 
     Raises UserError where the file does not exist or is not UTF-8.
     """
-    if not Path(file).is_file():
+    if not os.path.isfile(file):  # noqa: PTH113 (Path raises for a name that is too long)
         raise UserError(
             f"there is no file {file!r} (looked for {Path(file).absolute()}); "
             f"{_how_to_prepare(file)}"
         )
-    data = Path(file).read_bytes()
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}; change its rights") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -128,9 +141,33 @@ def read_lines(file: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(stripped, 1) if line]
 
 
+def write_lines(file: Path, lines: Iterable[str]) -> None:
+    """Write a list that `read_lines` gives back; a name that begins with a blank gets a `./`.
+
+    Raises:
+        UserError: a line that a list cannot hold, with a line break or not UTF-8.
+    """
+    with file.open("w", encoding="utf-8", newline="\n") as stream:
+        for line in lines:
+            if "\n" in line or not _is_utf8(line):
+                raise UserError(
+                    f"{file}: {line!r}: a list cannot hold the name, which has a line break or is "
+                    "not UTF-8; rename the file, or train from the folders (FolderDataset)"
+                )
+            stream.write(f"{'./' if line[:1].isspace() else ''}{line}\n")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def require_folder(root: str) -> None:
     """Raise UserError with the place that was looked at if `root` is not a folder."""
-    if not Path(root).is_dir():
+    if not os.path.isdir(root or "."):  # noqa: PTH112 (as above)
         raise UserError(
             f"there is no image folder {root!r} (looked for {Path(root).absolute()}); "
             f"{_how_to_prepare(root)}"
@@ -146,15 +183,16 @@ def _split(
     name, *rest = line.rsplit(delimiter, 1)
     if not rest or not name.strip():
         sign = "a space" if delimiter in (None, " ") else repr(delimiter)
-        raise ValueError(f"expected a path, {sign} and a label, found {line!r}")
-    if parse_label is not int:
-        return name.strip(), parse_label(rest[0])
+        raise ValueError(f"expected a path, {sign} and a label, found {_short(line)}")
     try:
-        return name.strip(), int(rest[0])
-    except ValueError:
-        raise ValueError(
-            f"expected a whole number as the label, found {rest[0]!r} in {line!r}"
-        ) from None
+        return name.strip(), parse_label(rest[0])
+    except ValueError as error:
+        raise ValueError(f"{error} in {_short(line)}") from None
+
+
+def _short(text: str) -> str:
+    """A piece of a list for a message: a line may be of any length."""
+    return repr(text if len(text) <= SHORT else f"{text[:SHORT]}...")
 
 
 def _how_to_prepare(path: str) -> str:

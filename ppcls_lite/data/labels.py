@@ -6,6 +6,7 @@ by PaddleClas's paths run. Read next: folder.py.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from ppcls_lite.errors import UserError
@@ -19,7 +20,7 @@ def find_label_file(path: str | Path, remedy: str = NO_NAMES) -> Path:
 
     Raises UserError with `remedy` where there is neither.
     """
-    if Path(path).is_file():
+    if os.path.isfile(path):  # noqa: PTH113 (Path raises for a name that is too long)
         return Path(path)
     bundled = BUNDLED / PurePosixPath(str(path).replace("\\", "/")).name
     if bundled.is_file():
@@ -43,6 +44,8 @@ def read_label_file(
     file = find_label_file(path, remedy)
     try:
         lines = file.read_text(encoding="utf-8-sig").rstrip().split("\n")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}; change its rights") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     lines = [line.strip() for line in lines]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ppcls_lite.data.files import class_folders, images_in, is_image_name, walk_files
-from ppcls_lite.data.image_list import require_folder
+from ppcls_lite.data.image_list import require_folder, write_lines
 from ppcls_lite.data.prepare.cifar10 import prepare_cifar10
 from ppcls_lite.data.prepare.imagenet import prepare_imagenet
 from ppcls_lite.data.prepare.relabel import relabel
@@ -165,12 +165,6 @@ def stratified_split(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
             count = min(max(count, 1), len(places) - 1)
         chosen[places[: count if len(places) > 1 else 0]] = True
     return chosen
-
-
-def write_lines(file: Path, lines: Iterable[str]) -> None:
-    """Write a UTF-8 text file with one line each."""
-    with file.open("w", encoding="utf-8", newline="\n", errors="surrogateescape") as stream:
-        stream.writelines(f"{line}\n" for line in lines)
 
 
 def _readable(folder: str, names: list[str], labels: list[int]) -> tuple[list[str], list[int]]:

@@ -29,7 +29,7 @@ class RandFlipImage:
 
 @register("transform")
 class RandomRot90:
-    """Turn by 0 to 3 quarter turns counter-clockwise.
+    """Turn by 0 to 3 quarter turns counter-clockwise and note which.
 
     The number goes into `sample["random_rot90_orientation"]`, a `label_key` of CustomLabelDataset.
     """
