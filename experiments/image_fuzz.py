@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections
 import os
+import re
 import struct
 import sys
 import time
@@ -31,7 +32,7 @@ from ppcls_lite.data.transforms.resize import ResizeImage
 from ppcls_lite.errors import ImageError
 
 BACKENDS = ("cv2", "pil")
-SLOW = 2.0  # seconds that no file of a few thousand bytes may take
+SLOW = 20.0  # seconds that no file may take: it has at most DecodeImage's 100 million pixels
 _NUMBERS = (0, 1, 2, 3, 255, 256, 65535, 2**16, 2**31 - 1, 2**31, 2**32 - 1)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -62,7 +63,8 @@ def main(argv: Sequence[str]) -> int:
 def fuzz(count: int, seed: int) -> Found:
     """Decode `count` damaged files; the same ones for the same seed."""
     rng = np.random.default_rng(seed)
-    sources = [kind.data for kind in all_kinds()] + _photographs(rng)
+    sources = [kind.data for kind in all_kinds() if kind.expected is not None]
+    sources += _photographs(rng) * 4
     chains = {
         backend: Compose([DecodeImage(backend=backend), ResizeImage(resize_short=24), CropImage(8)])
         for backend in BACKENDS
@@ -78,7 +80,7 @@ def fuzz(count: int, seed: int) -> Found:
                 shape = chain({"image": data, "path": "x"}, None)["image"].shape
                 outcome = "pixels" if shape == (3, 8, 8) else f"shape {shape}"
             except ImageError as error:
-                outcome = "ImageError: " + str(error).split(";")[0][:60]
+                outcome = re.sub(r"[0-9.]+", "N", re.split(r"[;(]", str(error))[0])[:50]
             except Exception:
                 outcome = traceback.format_exc(limit=-1).strip().splitlines()[-1]
                 found.faults.append(f"file {number}, {backend}: {outcome}")
@@ -86,7 +88,7 @@ def fuzz(count: int, seed: int) -> Found:
             found.slowest = max(found.slowest, seconds)
             if seconds > SLOW:
                 found.faults.append(f"file {number}, {backend}: {seconds:.1f} s, {outcome}")
-            found.outcomes["pixels" if outcome == "pixels" else outcome[:40]] += 1
+            found.outcomes[outcome] += 1
     return found
 
 

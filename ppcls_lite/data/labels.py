@@ -23,7 +23,7 @@ def find_label_file(path: str | Path, remedy: str = NO_NAMES) -> Path:
     if os.path.isfile(path):  # noqa: PTH113 (Path raises for a name that is too long)
         return Path(path)
     bundled = BUNDLED / PurePosixPath(str(path).replace("\\", "/")).name
-    if bundled.is_file():
+    if os.path.isfile(bundled):  # noqa: PTH113
         return bundled
     known = ", ".join(sorted(file.name for file in BUNDLED.glob("*.txt")))
     raise UserError(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ppcls_lite.data.transforms.image_header import (
     ADVICE,
@@ -78,6 +78,8 @@ def decode_rgb(
         return image  # (H, W, 3)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error.__cause__
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: {undecodable(data)}") from error
     except MemoryError as error:
         raise ImageError(f"{name}: there is not enough memory to decode it") from error
     except Exception as error:  # for damaged bytes Pillow's readers raise nearly anything

@@ -25,7 +25,6 @@ _CONVERT = "save it with 8 bits per channel"
 UNCLEAR = f"which do not say what is black and what is white; {_CONVERT}"
 
 _JPEG_END = b"\xff\xd9"
-_PNG_END = b"IEND\xaeB`\x82"
 _BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # JPEG markers that carry no length
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that carry a JPEG's size
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
@@ -154,12 +153,13 @@ def _is_turned(data: bytes) -> bool:
 
 
 def _png(data: bytes) -> Header:
-    if data.rfind(_PNG_END) < 0:
+    kinds = _png_chunks(data)
+    if kinds[-1:] != [b"IEND"]:
         raise ImageError(f"truncated PNG ({len(data)} bytes, no IEND); {ADVICE}")
-    if data[12:16] != b"IHDR":
+    if kinds[0] != b"IHDR":
         raise undecodable(data)
     width, height, depth, colours = struct.unpack_from(">IIBB", data, 16)
-    keyed = b"tRNS" in data[33 : data.find(b"IDAT", 33)]  # it precedes the pixels
+    keyed = b"tRNS" in kinds
     if keyed and depth == 16 and colours == 2:
         raise ImageError(
             "a PNG of 16-bit colour of which one is transparent, which no decoder here can tell "
@@ -167,6 +167,21 @@ def _png(data: bytes) -> Header:
         )
     by_pillow = keyed or colours in (4, 6) or len(data) > _SMALL_PNG  # 4 and 6 have alpha
     return Header(width, height, "pil" if by_pillow else None, depth)
+
+
+def _png_chunks(data: bytes) -> list[bytes]:
+    """The kinds of a PNG's chunks up to its end, or up to one that is not all there.
+
+    OpenCV would take as much memory as a chunk says that it is long, up to 4 GB.
+    """
+    kinds, place = [], len(PNG)
+    while place + 12 <= len(data) and kinds[-1:] != [b"IEND"]:
+        length, kind = struct.unpack_from(">I4s", data, place)
+        place += 12 + length
+        if place > len(data):
+            break
+        kinds.append(kind)
+    return kinds
 
 
 def _tiff(data: bytes) -> Header:
