@@ -45,6 +45,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = error.strerror if isinstance(error, OSError) else error
         raise ImageError(f"{path}: cannot be read: {reason}") from error
+    except MemoryError as error:
+        raise ImageError(f"{path}: there is not enough memory to read it") from error
     if not data:
         raise ImageError(f"{path}: the file is empty; {ADVICE}")
     return data
