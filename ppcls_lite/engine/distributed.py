@@ -23,7 +23,7 @@ import paddle
 from paddle import Tensor, distributed, nn
 from paddle.base import core
 
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import TryAgainError, UserError
 
 logger = logging.getLogger("ppcls_lite")
 Value = TypeVar("Value")
@@ -51,7 +51,11 @@ def connect() -> World:
 
 
 class LostRankError(UserError):
-    """Another rank has ended while this one needed it."""
+    """Another rank has ended while this one needed it, and has said why."""
+
+
+class KilledRankError(LostRankError, TryAgainError):
+    """Another rank has ended without a message."""
 
 
 class World:
@@ -141,7 +145,10 @@ class World:
         try:
             yield
         except (RuntimeError, OSError) as error:
-            raise LostRankError(self._reason() or _unexplained(error)) from None
+            reason = self._reason()
+            if reason is None:
+                raise KilledRankError(_unexplained(error)) from None
+            raise LostRankError(reason) from None
 
     def _tell(self, message: str) -> None:
         with contextlib.suppress(*STORE_ERRORS):  # rank 0, which keeps it, may be gone

@@ -26,9 +26,7 @@ from ppcls_lite.data.transforms.image_header import (
 )
 from ppcls_lite.errors import ImageError, UserError
 
-MAX_PIXELS = (
-    100_000_000  # of an image, unless said otherwise: 0.3 GB as RGB, 0.7 while laid on white
-)
+MAX_PIXELS = 100_000_000  # of an image, unless said otherwise: as RGB 0.3 GB
 _STRIP = 2**20  # pixels that are converted at once
 _READ = {  # divisor of the size -> how OpenCV reads; with RGB, "grayscale" only gives the size
     1: cv2.IMREAD_COLOR_RGB,
