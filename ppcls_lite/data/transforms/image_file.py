@@ -166,12 +166,13 @@ def _needs_pillow(data: bytes) -> bool:
 
 def _decode_pil(data: bytes, name: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)  # no second copy of a large image
             if image.has_transparency_data:
-                image = _on_white(image.convert("RGBA"))
-            elif image.mode.startswith("I"):  # 16-bit gray: Pillow would clip it at 255
+                rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+                return np.asarray(_on_white(rgba))  # (H, W, 3)
+            if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip it at 255
                 return array_to_rgb(np.asarray(image).astype(np.uint16), name)
             return np.asarray(image.convert("RGB"))  # (H, W, 3)
     except Image.UnidentifiedImageError:
