@@ -47,7 +47,7 @@ class Predictor:
     One predictor may be used from several threads; one batch runs at a time.
 
     Args:
-        model_dir: the folder that `deploy/export.py` wrote, or an ONNX file of such a folder.
+        model_dir: the folder that `ppcls-lite export` wrote, or an ONNX file of such a folder.
         device, mkldnn, threads, engine, precision: how the network runs, see `EngineChoice`.
             Engine "auto" is the fastest that is installed and right, measured once for this model
             and machine (auto/choose.py).
