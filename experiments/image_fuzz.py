@@ -96,7 +96,7 @@ def _photographs(rng: np.random.Generator) -> list[bytes]:
     """Larger files, in which damage meets compressed pixels rather than headers."""
     small = rng.integers(0, 256, (6, 9, 3), np.uint8)
     photo = cv2.resize(small, (90, 60), interpolation=cv2.INTER_CUBIC)
-    kinds = {".jpg": [], ".webp": [], ".bmp": [], ".gif": [], ".tiff": [], ".png": []}
+    kinds = {f".{kind}": [] for kind in ("jpg", "webp", "bmp", "gif", "tiff", "png")}
     kinds[".jpg"] = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
     return [cv2.imencode(suffix, photo, options)[1].tobytes() for suffix, options in kinds.items()]
 
