@@ -1,8 +1,8 @@
 """Mixing the images and labels of a batch: Mixup, CutMix and a random choice between them.
 
-A batch operator is called as `op(batch, rng)` with collated numpy arrays: `image` (N, H, W, C) or
-(N, C, H, W), `label` (N,) integers or (N, class_num) floats. It returns the batch with soft labels
-(N, class_num) float32. Read next: loader.py.
+Called as `op(batch, rng)` with collated arrays: `image` (N, H, W, C) or (N, C, H, W), `label` (N,)
+integers or (N, class_num) floats; the result has soft labels (N, class_num) float32.
+Read next: loader.py.
 """
 
 from __future__ import annotations

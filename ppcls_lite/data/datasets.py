@@ -30,10 +30,10 @@ from ppcls_lite.errors import UserError
 class ImageDataset:
     """What all data sets share: files, transforms, and reproducible access.
 
-    A data set of one's own hands its images over to this constructor and says in `annotate` what
-    is known about each of them: `label`, a class or attributes; `mask` (H, W) uint8, the class of
-    each pixel; `boxes` (n, 4) float32 with `classes` (n,), as in transforms/geometry.py, in the
-    pixels of the decoded image. Transforms that move the image move masks and boxes as well.
+    A data set of one's own hands its images over to this constructor and says in `annotate` what is
+    known about each of them: `label`, a class or attributes; `mask` (H, W) uint8, the class of each
+    pixel; `boxes` (n, 4) float32 with `classes` (n,), as in transforms/geometry.py, in the pixels
+    of the decoded image. Transforms that move the image move masks and boxes as well.
 
     Attributes:
         paths: the image files, a sequence of str.
@@ -41,8 +41,8 @@ class ImageDataset:
         problems: mistakes in the list; scan.py reports them and the loader refuses to start.
         source: the list file or folder, for messages.
         batch_keys: what of a sample goes into a batch, all of one shape each.
-        fixed_rows: arrays of as many rows as an image happens to have, and how many rows they have
-            in a batch: they are filled up with -1, and `count` says how many are real.
+        fixed_rows: name -> rows in a batch, of arrays with as many rows as an image happens to
+            have: they are filled up with -1, and `count` says how many are real.
         default_metrics: what an evaluation computes beside the recipe's metrics.
         all_labelled: whether every image is known to have a label, none of them -1.
         has_unlabeled: whether some labels stand for images without one.

@@ -128,6 +128,12 @@ def read_lines(file: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(stripped, 1) if line]
 
 
+def write_lines(file: Path, lines: Iterable[str]) -> None:
+    """Write a UTF-8 text file with one line each."""
+    with file.open("w", encoding="utf-8", newline="\n", errors="surrogateescape") as stream:
+        stream.writelines(f"{line}\n" for line in lines)
+
+
 def require_folder(root: str) -> None:
     """Raise UserError with the place that was looked at if `root` is not a folder."""
     if not Path(root).is_dir():

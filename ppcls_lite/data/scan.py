@@ -7,7 +7,7 @@ matters on a network drive. Read before: image_list.py, datasets.py.
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -70,10 +70,9 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
 
 def missing_files(paths: Iterable[str]) -> list[str]:
     """Those of `paths` that are no files, in their order."""
-    by_folder: dict[str, set[str]] = {}
-    for path in paths:
-        folder, name = os.path.split(path)
-        by_folder.setdefault(folder, set()).add(name)
+    by_folder: defaultdict[str, set[str]] = defaultdict(set)
+    for folder, name in map(os.path.split, paths):
+        by_folder[folder].add(name)
     gone = {folder: names - _present(folder, names) for folder, names in by_folder.items()}
     if not any(gone.values()):
         return []

@@ -49,9 +49,8 @@ class InferenceModel(nn.Layer):
             recipe normalises them.
         threads: of one run on a CPU; null: the usable cores, at most 4.
 
-    Raises:
-        UserError: the file is missing, damaged, for another image size or number of classes, takes
-            BGR images, has a fixed batch, or does not end in logits or a softmax.
+    A file that is missing, damaged, for another image size or number of classes, takes BGR images,
+    has a fixed batch, or does not end in logits or a softmax is a UserError.
     """
 
     from_file = True
@@ -122,11 +121,7 @@ class InferenceModel(nn.Layer):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in any floating type -> logits (N, class_num) float32 on its device.
-
-        Raises:
-            UserError: images of another size than the file takes.
-        """
+        """(N, C, H, W) in any floating type -> logits (N, class_num) float32 on its device."""
         shape = images.shape[1:]
         if len(shape) != 3 or any(w not in (None, s) for w, s in zip(self._shape, shape)):
             raise UserError(

@@ -1,15 +1,14 @@
 """An engine in a process of its own, so that inference and Python overlap.
 
-Why: Paddle 3.3's `Predictor.run` holds Python's interpreter lock from its first to its last
-instruction; for as long as a batch runs, no other thread of the process decodes an image or
-answers a request (docs/serving.md names the check). Here the engine lives in a child process. The
-calling thread waits on a pipe, which releases the lock.
+Why: Paddle 3.3's `Predictor.run` holds Python's interpreter lock for as long as a batch runs, so
+no other thread of the process decodes an image or answers a request (docs/serving.md names the
+check). To wait on the pipe of a child process releases it.
 
 How: there are a few *lanes*, each one pipe and one piece of nameless shared memory. A call of
 `run` takes a free lane, copies its batch into the memory, sends the shape and waits for the
-outputs. With two lanes, one batch is copied while another runs; no lane knows of the other, so no
-order has to be kept. The child is started fresh ("spawn"), because a fork of a process with
-threads, or with Paddle in it, may hang. It ends when the pipes close, whatever ended the parent.
+outputs. With two lanes, one batch is copied while another runs. The child is started fresh
+("spawn"), because a fork of a process with threads, or with Paddle in it, may hang. It ends when
+the pipes close, whatever ended the parent.
 Read next: pipeline.py, ppcls_lite/serve/batcher.py.
 """
 
@@ -44,16 +43,13 @@ class _Lane(NamedTuple):
 class EngineProcess:
     """Runs what `make` returns in a child process; `run` may be called from several threads.
 
-    The engine's `name`, `precision`, `threads`, ... can be read here too.
-    A program that makes one needs the usual `if __name__ == "__main__":` around its main part.
+    The engine's `name`, `precision`, `threads`, ... can be read here too. A program that makes one
+    needs the usual `if __name__ == "__main__":` around its main part.
 
     Args:
         make: makes the engine; must be picklable, e.g. `functools.partial(PaddleEngine, folder)`.
         numbers: how many numbers of a batch fit into the shared memory, N * C * H * W; a larger
             batch travels through the pipe, which is slower.
-
-    Raises:
-        UserError: what `make` raised, or the process died.
     """
 
     def __init__(self, make: Callable[[], Engine], numbers: int) -> None:
@@ -103,10 +99,9 @@ class EngineProcess:
         return self._process.pid
 
     def run(self, inputs: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
-        """Run one batch: (N, C, H, W), or N images (C, H, W), to the outputs of the network.
+        """One batch, (N, C, H, W) or N images (C, H, W), to the outputs of the network.
 
-        Raises:
-            UserError: what the engine raised, or its process died.
+        Raises what the engine raised; UserError if its process died.
         """
         shape = (len(inputs), *np.shape(inputs[0]))
         lane = self._free.get()
@@ -183,8 +178,6 @@ def _work(make: Callable[[], Engine], lanes: list[_Lane]) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself if it is a user's, else a RuntimeError that names it: C++ errors of
-    engines do not travel between processes."""
-    return (
-        error if isinstance(error, UserError) else RuntimeError(f"{type(error).__name__}: {error}")
-    )
+    """A user's error itself; else a RuntimeError, because engines' C++ errors cannot travel."""
+    known = isinstance(error, UserError)
+    return error if known else RuntimeError(f"{type(error).__name__}: {error}")

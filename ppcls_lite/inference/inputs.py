@@ -18,24 +18,17 @@ LIST_SUFFIXES = (".txt", ".lst", ".list", ".csv", ".tsv")
 def find_images(sources: Sequence[str | Path], option: str = "--input") -> list[Path]:
     """All images that the sources name, in order; folders recursively, as `walk_images` does.
 
-    `option` is where the user named them, for messages.
-
     Files that a list names are not checked for existence: each bad one is an entry of its own in
-    the results. Raises UserError if a source does not exist or holds no image.
+    the results. Raises UserError if a source (named by `option`) does not exist or has no image.
     """
     return [path for source in sources for path in _find(Path(source), option)]
 
 
 def read_labelled(source: Path, option: str) -> list[tuple[Path, int]]:
-    """The images and class ids of a list with one `path class_id` a line.
-
-    Raises:
-        UserError: the list is missing or empty, or a line has no class id.
-    """
+    """The images and class ids of a list with one `path class_id` a line; or UserError."""
     if not source.is_file():
-        raise UserError(
-            f"{option} {source}: no such file; expected a list of `path class_id` lines"
-        )
+        wanted = "a list of `path class_id` lines"
+        raise UserError(f"{option} {source}: no such file; expected {wanted}")
     paths = _read_list(source, option)
     lines = [line for line in source.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     found = []

@@ -10,6 +10,7 @@ process of its own (engine_process.py). Read next: predictor.py.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import deque
@@ -43,16 +44,10 @@ class _Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Pre-processing, engine and post-processing; each may be called by several threads.
-
-    Attributes:
-        prepare: one image to the network's input.
-        run: inputs (C, H, W) of one batch to the network's outputs.
-        answer: outputs, and what the pre-processing did to each image, to results.
-    """
+    """Pre-processing, engine and post-processing; each may be called by several threads."""
 
     prepare: Callable[[Image], Prepared]
-    run: Callable[[list[np.ndarray]], Outputs]
+    run: Callable[[list[np.ndarray]], Outputs]  # inputs (C, H, W) of one batch
     answer: Callable[[Outputs, Sequence[Meta]], list[Result]]
 
     def stream(
@@ -130,11 +125,6 @@ def ahead(
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items; the last one may be shorter."""
-    batch: list[Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
         yield batch

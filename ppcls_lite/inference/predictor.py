@@ -44,14 +44,10 @@ class Predictor:
 
     Args:
         model_dir: the folder that `deploy/export.py` wrote, or an ONNX file of such a folder.
-        device: "cpu" or "gpu" (engine paddle only).
-        mkldnn: use oneDNN (MKLDNN) on a CPU; `False` is for engine paddle only, to compare.
-        threads: of one run on a CPU; `None`: the usable cores, at most 4.
+        device, mkldnn, threads, engine, precision: how the network runs, see `EngineChoice`.
+            Engine "auto" is the fastest that is installed and right, measured once for this model
+            and machine (auto/choose.py).
         topk: how many classes per image, instead of the number in `inference.yml`.
-        engine: "paddle", "openvino", "onnxruntime", or "auto": the fastest that is installed and
-            right, measured once for this model and machine (auto/choose.py).
-        precision: "fp32", "bf16" or "int8"; `None`: fp32, and with "auto" whatever is fastest
-            among those whose answers pass its check.
         isolate: above 0, run the engine in a process of its own, with shared memory for batches
             of so many images, so that Python goes on while it runs (engine_process.py). End it
             with `close` or a `with` block.
@@ -59,14 +55,11 @@ class Predictor:
 
     Attributes:
         spec: what `inference.yml` says: `model_name`, `labels`, `image_shape`, ...
-        engine: what runs the program.
+        engine, postprocess: what runs the program, and what makes results of its outputs.
         choice: what engine "auto" chose and why; else `None`.
-        postprocess: what makes results of outputs, and rows and pictures of results.
         pipeline: the three steps, for a service that has threads of its own.
 
-    Raises:
-        UserError: the folder, `inference.yml` or a file is missing, damaged or of another
-            version; Paddle lacks what is asked for.
+    A file that is missing, damaged or of another version is a UserError.
     """
 
     def __init__(
@@ -135,21 +128,18 @@ class Predictor:
     def predict(
         self, inputs: Image | Sequence[Image] | np.ndarray, batch_size: int = 1
     ) -> list[Result]:
-        """Predict one image or several.
+        """Predict one image or several, `batch_size` at once.
 
         Args:
             inputs: a path, the bytes of an image file, an (H, W, 3) uint8 RGB array (gray
                 (H, W) and RGBA (H, W, 4) as well), an (N, H, W, 3) array, or a list of those.
-            batch_size: how many images run at once.
 
         Returns:
             One dict per image, in order: `file` (the path as text, `None` for an array),
             `class_ids`, `scores` (best first) and `label_names`, or what another post-processing
             than Topk gives.
 
-        Raises:
-            ImageError: an image file cannot be read.
-            UserError: an array of another shape or type; `batch_size` below 1.
+        Raises ImageError where a file cannot be read, UserError for another shape or type.
         """
         return list(self.stream(_as_list(inputs), batch_size))
 
@@ -175,17 +165,11 @@ class Predictor:
         return self._preprocess(image).array
 
     def predict_batch(self, array: np.ndarray) -> np.ndarray:
-        """Run the network on pre-processed images, without post-processing.
+        """Run the network on pre-processed images (N, C, H, W) float32, without post-processing.
 
-        Args:
-            array: (N, C, H, W) float32, as `preprocess` gives each image.
-
-        Returns:
-            The network's first output, (N, ...): of a classifier (N, classes) float32,
-            probabilities, or logits if exported without softmax.
-
-        Raises:
-            UserError: another shape than the exported one, or not numbers.
+        Returns the network's first output, (N, ...): of a classifier (N, classes) float32,
+        probabilities, or logits if exported without softmax. Raises UserError for another shape
+        than the exported one, or no numbers.
         """
         array = np.asarray(array)
         wanted = self.spec.image_shape

@@ -33,29 +33,18 @@ LOGITS = ("logits",)  # what a network gives that names no outputs
 class InferenceSpec:
     """The content of one `inference.yml`.
 
-    Attributes:
-        transform_ops: the pre-processing, as in `Infer.transforms` of a recipe.
-        postprocess: one component, `{name: {arguments}}`; `label_list` among the arguments holds
-            the name of each class.
-        image_shape: (C, H, W) of the network's input, -1 where any size is accepted; `None` in
-            files that do not say it.
-        output: whether the network gives probabilities or logits.
-        outputs: the names of what the program gives, in its order.
-        versions: the versions of paddle and ppcls_lite that wrote the folder.
-        checksums: SHA-256 of the program and weight files that belong to this file.
-        plugins: the plug-in files whose transforms or post-processing are among these; the file
-            holds their names only, and the reader says where they are.
+    The file holds only the names of plug-ins; its reader says where they are.
     """
 
     model_name: str
-    transform_ops: list[Any]
-    postprocess: dict[str, Any]
-    image_shape: tuple[int, int, int] | None = None
+    transform_ops: list[Any]  # the pre-processing, as in `Infer.transforms` of a recipe
+    postprocess: dict[str, Any]  # {name: {arguments}}, with the classes' names in `label_list`
+    image_shape: tuple[int, int, int] | None = None  # (C, H, W), -1: any size; None: not said
     output: OutputKind = "probabilities"
-    outputs: tuple[str, ...] = LOGITS
-    versions: dict[str, str] = field(default_factory=dict)
-    checksums: dict[str, str] = field(default_factory=dict)
-    plugins: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = LOGITS  # the names of what the program gives, in its order
+    versions: dict[str, str] = field(default_factory=dict)  # of what wrote the folder
+    checksums: dict[str, str] = field(default_factory=dict)  # SHA-256 of programs and weights
+    plugins: tuple[str, ...] = ()  # files that hold transforms or post-processing of these
 
     @property
     def labels(self) -> list[str] | None:
@@ -100,12 +89,8 @@ class InferenceSpec:
         """Read the `inference.yml` of an exported folder, or of an ONNX file's metadata.
 
         `plugins` are the files that its parts may come from; `None`: none of them is wanted, only
-        the program.
-
-        Raises:
-            UserError: the folder or file is missing, is not YAML, lacks a section or has a value
-                of the wrong type, was written by another version of the format, or needs a
-                plug-in that is not among `plugins`.
+        the program. Raises UserError for a file that is missing, damaged, of another version of
+        the format, or needs a plug-in that is not among `plugins`.
         """
         if model.suffix == ".onnx" and model.is_file():
             return cls._parse(_metadata_text(model), model, model.stem, plugins)
@@ -155,11 +140,7 @@ class InferenceSpec:
         )
 
     def check_files(self, folder: Path) -> None:
-        """Compare the folder's files with the check sums, if `inference.yml` has any.
-
-        Raises:
-            UserError: a file is missing, damaged, or comes from another export.
-        """
+        """Hold the folder's files against the check sums, if any; a difference is a UserError."""
         for name, expected in self.checksums.items():
             path = folder / name
             if not path.is_file():

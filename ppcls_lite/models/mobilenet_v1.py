@@ -27,9 +27,8 @@ class DepthwiseSeparable(nn.Layer):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.depthwise_conv = ConvBN(
-            in_channels, in_channels, 3, stride, groups=in_channels, kaiming=True
-        )
+        size = (in_channels, in_channels, 3, stride)
+        self.depthwise_conv = ConvBN(*size, groups=in_channels, kaiming=True)
         self.pointwise_conv = ConvBN(in_channels, out_channels, 1, kaiming=True)
 
     def forward(self, x: Tensor) -> Tensor:

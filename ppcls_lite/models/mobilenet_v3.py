@@ -75,12 +75,8 @@ class InvertedResidual(nn.Layer):
     def __init__(self, in_channels: int, hidden: int, out_channels: int, row: _Row) -> None:
         super().__init__()
         self.expand_conv = ConvBN(in_channels, hidden, 1, act=row.act, bn_decay=False)
-        self.bottleneck_conv = ConvBN(
-            *(hidden, hidden, row.kernel_size, row.stride),
-            groups=hidden,
-            act=row.act,
-            bn_decay=False,
-        )
+        size = (hidden, hidden, row.kernel_size, row.stride)
+        self.bottleneck_conv = ConvBN(*size, groups=hidden, act=row.act, bn_decay=False)
         self.mid_se = SqueezeExcitation(hidden, gate=_gate) if row.use_se else None
         self.linear_conv = ConvBN(hidden, out_channels, 1, act=None, bn_decay=False)
         self._shortcut = row.stride == 1 and in_channels == out_channels

@@ -41,9 +41,7 @@ class DepthwiseSeparable(nn.Layer):
     ) -> None:
         super().__init__()
         common = {"act": act, "lr_mult": lr_mult, "kaiming": True, "bn_decay": False}
-        self.dw_conv = ConvBN(
-            in_channels, in_channels, kernel_size, stride, groups=in_channels, **common
-        )
+        self.dw_conv = ConvBN(in_channels, in_channels, kernel_size, stride, in_channels, **common)
         self.se = SqueezeExcitation(in_channels, lr_mult=lr_mult) if use_se else None
         self.pw_conv = ConvBN(in_channels, out_channels, 1, **common)
 

@@ -52,9 +52,8 @@ class DownUnit(nn.Layer):
     def __init__(self, in_channels: int, channels: int, act: str) -> None:
         super().__init__()
         half = channels // 2
-        self._conv_dw_1 = NamedConvBN(
-            in_channels, in_channels, 3, 2, groups=in_channels, act=None, kaiming=True
-        )
+        size = (in_channels, in_channels, 3, 2, in_channels)
+        self._conv_dw_1 = NamedConvBN(*size, act=None, kaiming=True)
         self._conv_linear_1 = NamedConvBN(in_channels, half, 1, act=act, kaiming=True)
         self._conv_pw_2 = NamedConvBN(in_channels, half, 1, act=act, kaiming=True)
         self._conv_dw_2 = NamedConvBN(half, half, 3, 2, groups=half, act=None, kaiming=True)

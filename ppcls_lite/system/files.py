@@ -8,6 +8,8 @@ Read next: safe_pickle.py, ppcls_lite/engine/checkpoint.py.
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import io
 import os
 import secrets
@@ -15,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ppcls_lite.errors import UserError
 
@@ -148,6 +150,36 @@ def locked(path: Path) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Take the lock of an open file until the process ends; False if another process has it.
+
+    True as well where there are no locks. It is a process's, not an open file's: worker processes
+    do not inherit it.
+    """
+    try:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    except ImportError:  # Windows
+        return True
+    return True
+
+
+def free_name(path: Path, word: str) -> Path:
+    """`NAME.word-N` beside `path`, with a number above all that are there."""
+    others = path.parent.glob(f"{glob.escape(path.name)}.{word}-*")
+    numbers = [other.name.rpartition("-")[2] for other in others]
+    number = max([int(n) for n in numbers if n.isdecimal()], default=0) + 1
+    return path.with_name(f"{path.name}.{word}-{number}")
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder another name on the same drive. Raises OSError."""
+    source.rename(target)
 
 
 def _temporary(path: Path) -> Path:

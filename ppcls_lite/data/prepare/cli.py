@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ppcls_lite.data.files import class_folders, images_in, is_image_name, walk_files
-from ppcls_lite.data.image_list import require_folder
+from ppcls_lite.data.image_list import require_folder, write_lines
 from ppcls_lite.data.prepare.cifar10 import prepare_cifar10
 from ppcls_lite.data.prepare.imagenet import prepare_imagenet
 from ppcls_lite.data.prepare.relabel import relabel
@@ -106,8 +106,7 @@ def prepare_digits(output: str) -> None:
 def prepare_folder(folder: str, output: str | None, val: float, seed: int, check: bool) -> None:
     """Write lists for `folder`/<class>/<image>, a share `val` of each class for validation.
 
-    Raises:
-        UserError: no such folder, fewer than two classes, or a share that is not in [0, 1).
+    UserError for no such folder, fewer than two classes, or a share that is not in [0, 1).
     """
     if not 0 <= val < 1:
         raise UserError(f"--val is {val:g}; expected a share of at least 0 and below 1, e.g. 0.2")
@@ -165,12 +164,6 @@ def stratified_split(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
             count = min(max(count, 1), len(places) - 1)
         chosen[places[: count if len(places) > 1 else 0]] = True
     return chosen
-
-
-def write_lines(file: Path, lines: Iterable[str]) -> None:
-    """Write a UTF-8 text file with one line each."""
-    with file.open("w", encoding="utf-8", newline="\n", errors="surrogateescape") as stream:
-        stream.writelines(f"{line}\n" for line in lines)
 
 
 def _readable(folder: str, names: list[str], labels: list[int]) -> tuple[list[str], list[int]]:

@@ -10,6 +10,7 @@ import csv
 from pathlib import Path
 
 from ppcls_lite.data.files import class_folders, images_in, is_image_name
+from ppcls_lite.data.image_list import write_lines
 from ppcls_lite.errors import UserError
 
 TRUTH = Path("data", "ILSVRC2012_validation_ground_truth.txt")
@@ -38,8 +39,8 @@ def prepare_imagenet(folder: str, devkit: str | None = None) -> None:
         val = _lines(root, "val", classes)
     else:
         val = _flat(root, classes, devkit)
-    for name, lines in (("train_list.txt", train), ("val_list.txt", val)):
-        (root / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_lines(root / "train_list.txt", train)
+    write_lines(root / "val_list.txt", val)
     print(
         f"{len(classes):,} classes, {len(train):,} images for training, {len(val):,} for "
         f"validation; wrote {root / 'train_list.txt'} and val_list.txt there"

@@ -1,7 +1,6 @@
 """DecodeImage: the first step of a chain, from a path or bytes to an RGB array.
 
-What happens to grayscale, 16-bit, CMYK, palette, transparent and rotated images, and what counts
-as broken, stands in image_file.py. Read next: geometry.py.
+What happens to the kinds of images, and what counts as broken, stands in image_file.py.
 """
 
 from __future__ import annotations

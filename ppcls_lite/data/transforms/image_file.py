@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from ppcls_lite.errors import ImageError, UserError
 JPEG, PNG, RIFF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB`\x82"
+_SCAN = 0xDA
 _JPEG_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))  # these carry no length
 _NO_ALPHA = (JPEG, b"BM")  # formats without transparency, the common case first
 _READ = {  # divisor of the size -> how OpenCV reads; with RGB, "grayscale" only gives the size
@@ -93,7 +95,7 @@ def _check_complete(data: bytes, name: str) -> None:
     if data.startswith(JPEG):
         # The last end mark must lie behind the first scan: a thumbnail in the header has its own.
         # Bytes after it (cameras append previews) are harmless.
-        scan = _start_of_scan(data)
+        scan = next((place for place, marker in _segments(data) if marker == _SCAN), None)
         if scan is None or data.rfind(_JPEG_END) < scan:
             raise ImageError(f"{name}: truncated JPEG ({len(data)} bytes, no end mark); {_ADVICE}")
     elif data.startswith(PNG):
@@ -105,34 +107,24 @@ def _check_complete(data: bytes, name: str) -> None:
             raise ImageError(f"{name}: truncated WebP ({len(data)} of {size} bytes); {_ADVICE}")
 
 
-def _start_of_scan(data: bytes) -> int | None:
-    """The position of a JPEG's first scan; `None` if the file ends before it."""
-    position, size = 2, len(data)
-    while position + 3 < size:
-        if data[position] != 0xFF:
-            return position  # not a segment: let the decoder judge
-        marker = data[position + 1]
-        if marker == 0xDA:
-            return position
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Position and marker of a JPEG's segments up to its first scan, or to what is no segment."""
+    position, marker = 2, 0
+    while position + 3 < len(data) and marker != _SCAN:
+        marker = data[position + 1] if data[position] == 0xFF else _SCAN
         if marker == 0xFF:  # fill byte
             position += 1
         elif marker in _JPEG_BARE_MARKERS:
             position += 2
         else:
-            position += 2 + (data[position + 2] << 8 | data[position + 3])
-    return None
+            yield position, marker
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) of a JPEG as it is decoded, from its header; None for any other file."""
-    if not data.startswith(JPEG):
-        return None
-    position, turned = 2, False
-    while position + 9 < len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF or marker in _JPEG_BARE_MARKERS:
-            position += 1 if marker == 0xFF else 2
-            continue
+    turned = False
+    for position, marker in _segments(data) if data.startswith(JPEG) else ():
         if marker == 0xE1 and data.startswith(_EXIF, position + 4):
             turned = _is_turned(data)
         if marker in _FRAMES:
@@ -141,7 +133,6 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
             if not (width and height):  # rare files give the height after the picture
                 return None
             return (height, width) if turned else (width, height)
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return None
 
 

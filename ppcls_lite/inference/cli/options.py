@@ -33,16 +33,9 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
 
 def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The parsed options as arguments of `Predictor`, `model_dir` included."""
-    return {
-        "model_dir": args.model,
-        "device": args.device,
-        "mkldnn": not args.no_mkldnn,
-        "threads": args.threads,
-        "topk": args.topk,
-        "engine": args.engine,
-        "precision": args.precision,
-        "plugins": args.plugins,
-    }
+    same = ("device", "threads", "topk", "engine", "precision", "plugins")
+    named = {name: getattr(args, name) for name in same}
+    return {"model_dir": args.model, "mkldnn": not args.no_mkldnn, **named}
 
 
 def positive(text: str) -> int:

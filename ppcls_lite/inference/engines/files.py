@@ -12,13 +12,10 @@ _PROGRAM_SUFFIXES = (".json", ".pdmodel")  # PIR, Paddle 3; the older ProgramDes
 
 
 def find_program(model_dir: Path) -> tuple[Path, Path]:
-    """The Paddle program and the weights of an exported folder.
+    """The Paddle program and the weights of an exported folder; UserError without them.
 
     `inference.json` and `inference.pdmodel` come first; any other name is taken if it is the only
     one of its kind.
-
-    Raises:
-        UserError: the folder or one of the files is missing, or there are several programs.
     """
     _require_folder(model_dir)
     for suffix in _PROGRAM_SUFFIXES:
@@ -40,11 +37,7 @@ def find_program(model_dir: Path) -> tuple[Path, Path]:
 
 
 def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> Path:
-    """The ONNX file of an exported folder; a path that is a file is taken as it is.
-
-    Raises:
-        UserError: the folder or the file is missing.
-    """
+    """The ONNX file of an exported folder, or the path itself if it is a file; or UserError."""
     if model_dir.is_file():
         return model_dir
     if model_dir.suffix == ".onnx" and not model_dir.exists():
@@ -53,13 +46,9 @@ def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> P
     path = model_dir / ONNX_NAMES[precision]
     if path.is_file():
         return path
-    how = {
-        "fp32": "deploy/export.py --format onnx (or both) writes it",
-        "int8": "deploy/quantize.py writes it",
-    }
-    raise UserError(
-        f"{model_dir}: expected {path.name}, found {_held(model_dir)}; {how[precision]}"
-    )
+    writer = "quantize.py" if precision == "int8" else "export.py --format onnx (or both)"
+    found = _held(model_dir)
+    raise UserError(f"{model_dir}: expected {path.name}, found {found}; deploy/{writer} writes it")
 
 
 def _require_folder(model_dir: Path) -> None:

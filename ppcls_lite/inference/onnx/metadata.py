@@ -17,11 +17,7 @@ _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5  # protobuf's wire types
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The key-value pairs of an ONNX file.
-
-    Raises:
-        UserError: the file cannot be read or is not ONNX.
-    """
+    """The key-value pairs of a file; UserError if it cannot be read or is not ONNX."""
     try:
         model = memoryview(path.read_bytes())
         entries = [dict(_fields(entry)) for n, entry in _fields(model) if n == _METADATA_PROPS]

@@ -1,9 +1,8 @@
 """The contract of post-processing: it alone knows what a network's answer is.
 
-Whatever happens to an answer is asked of it: which function the program ends with (`activation`),
-results from outputs (the call), rows of a table (`columns`, `rows`), whether two runs agree
-(`agreement`), a picture (`draw`). So the export, the engines, the commands and the service work for
-every problem. Read next: classify.py.
+Which function the program ends with (`activation`), results from outputs (the call), rows of a
+table (`columns`, `rows`), whether two runs agree (`agreement`), a picture (`draw`). So the export,
+the engines, the commands and the service work for every problem. Read next: classify.py.
 """
 
 from __future__ import annotations

@@ -49,11 +49,10 @@ class LoadReport:
 
 
 def read_state(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a file of weights, given with or without `.pdparams`.
+    """State-dict key -> array of a file of weights, given with or without `.pdparams`.
 
-    Returns state-dict key -> array. Understands what `paddle.save` writes for a state dict,
-    split arrays included. Raises `UserError` when there is no such file, when it is not a file of
-    weights, or when it wants to call anything (see safe_pickle.py).
+    Understands what `paddle.save` writes for a state dict, split arrays included. Raises
+    `UserError` when there is no such file, or it is no file of weights (see safe_pickle.py).
     """
     path = find_weights(path)
     _require_whole(path)
@@ -115,13 +114,16 @@ def find_weights(path: str | Path) -> Path:
 def write_state(path: str | Path, state: Mapping[str, Any]) -> Path:
     """Write a state dict (arrays or Tensors) so that Paddle and PaddleClas can load it.
 
-    The suffix `.pdparams` is added when `path` has none. The file appears whole or not at all.
-    Returns the path written. Raises `UserError` when it cannot be written.
+    The suffix `.pdparams` is added when `path` has none. Returns the path written. Raises
+    `UserError` when it cannot be written; the file appears whole or not at all.
     """
     path = Path(path)
     if path.suffix != ".pdparams":
         path = path.with_name(path.name + ".pdparams")
-    arrays = {key: _array(value) for key, value in state.items()}
+    arrays = {
+        key: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+        for key, value in state.items()
+    }
     safe_pickle.dump_atomic({**arrays, _NAMES: {key: key for key in arrays}}, path)
     return path
 
@@ -131,13 +133,10 @@ def load_weights(
 ) -> LoadReport:
     """Fill `model` from a file of weights; every key has to fit.
 
-    replace_head: accept a file whose classifier differs (another class count, a wider or missing
-    last layer); the network keeps its random classifier there, and the log says so. A trunk
-    (`class_num=0`) never needs the classifier of the file.
-    member: which network of a file with several (PaddleClas writes those of a distillation
-    together, each under its name).
-    Returns the report. Raises `UserError` with counts and the first names for any other
-    difference; the network is then unchanged.
+    replace_head: keep the random classifier where that of the file differs, and log it. A trunk
+    (`class_num=0`) never needs the classifier of the file. member: which network of a file with
+    several (PaddleClas writes those of a distillation together, each under its name).
+    Raises `UserError` for any other difference; the network is then unchanged.
     """
     path = find_weights(path)
     state, source = read_state(path), str(path)
@@ -157,12 +156,11 @@ def apply_state(
         unexpected=[key for key in state if key not in own],
     )
     for key, value in own.items():
-        if key in state:
-            shapes = list(state[key].shape), list(value.shape)
-            if shapes[0] == shapes[1]:
-                report.matched.append(key)
-            else:
-                report.mismatched[key] = shapes
+        shapes = list(state[key].shape) if key in state else None, list(value.shape)
+        if shapes[0] == shapes[1]:
+            report.matched.append(key)
+        elif key in state:
+            report.mismatched[key] = shapes
     problems = [*report.missing, *report.unexpected, *report.mismatched]
     head = [key for key in problems if key.split(".")[0] in model.head_layers]
     if len(head) < len(problems) or not report.matched:
@@ -191,10 +189,6 @@ def _floats(value: np.ndarray, key: str, source: str) -> np.ndarray:
     if not np.issubdtype(value.dtype, np.floating):
         raise UserError(f"{source}: {key} holds {value.dtype}, not floating-point numbers")
     return value
-
-
-def _array(value: Any) -> np.ndarray:
-    return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
 def _few(names: list[str], count: int = 3) -> str:
