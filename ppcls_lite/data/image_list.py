@@ -7,6 +7,7 @@ a user wants to see all of them. Read next: datasets.py, scan.py.
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_lite.errors import UserError
+from ppcls_lite.config.file import is_file, is_folder
+from ppcls_lite.errors import UserError, cut, shown
 
+_NO_CSV = "a list is no CSV file: set the data set's `delimiter`, and write paths without quotes"
 SHOWN = 5  # mistakes of one kind that are shown in full
 
 
@@ -109,23 +112,36 @@ def read_lines(file: str) -> list[tuple[int, str]]:
 
     Raises UserError where the file does not exist or is not UTF-8.
     """
-    if not Path(file).is_file():
+    if not is_file(file):
         raise UserError(
-            f"there is no file {file!r} (looked for {Path(file).absolute()}); "
+            f"there is no file {shown(file)} (looked for {cut(str(Path(file).absolute()), 500)}); "
             f"{_how_to_prepare(file)}"
         )
+    # Not splitlines(): it would also split at rare characters that a file name may hold.
+    stripped = (line.strip() for line in read_text(file).split("\n"))
+    return [(number, line) for number, line in enumerate(stripped, 1) if line]
+
+
+def read_text(file: str | Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        UserError: the file is not UTF-8; the message says what else it may be.
+    """
     data = Path(file).read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+        raise UserError(
+            f"{file}: expected UTF-8 text, found UTF-16, as Windows calls Unicode, or no text at "
+            "all; save the file as UTF-8, for example with `iconv -f UTF-16 -t UTF-8`"
+        )
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(
             f"{file}:{line}: not UTF-8 text; save the file as UTF-8, for example with "
             "`iconv -f GB18030 -t UTF-8`"
         ) from error
-    # Not splitlines(): it would also split at rare characters that a file name may hold.
-    stripped = (line.strip() for line in text.split("\n"))
-    return [(number, line) for number, line in enumerate(stripped, 1) if line]
 
 
 def write_lines(file: Path, lines: Iterable[str]) -> None:
@@ -136,10 +152,10 @@ def write_lines(file: Path, lines: Iterable[str]) -> None:
 
 def require_folder(root: str) -> None:
     """Raise UserError with the place that was looked at if `root` is not a folder."""
-    if not Path(root).is_dir():
+    if not is_folder(root):
+        place = cut(str(Path(root).absolute()), 500)
         raise UserError(
-            f"there is no image folder {root!r} (looked for {Path(root).absolute()}); "
-            f"{_how_to_prepare(root)}"
+            f"there is no image folder {shown(root)} (looked for {place}); {_how_to_prepare(root)}"
         )
 
 
@@ -150,9 +166,12 @@ def _split(
     if parse_label is None:
         return (line if delimiter is None else line.split(delimiter)[0].strip()), None
     name, *rest = line.rsplit(delimiter, 1)
-    if not rest or not name.strip():
+    if line.startswith('"') and '"' in line[1:]:
+        raise ValueError(f"expected a path without quotes, found {line!r}; {_NO_CSV}")
+    if not rest or not name.strip() or (delimiter is None and name.rstrip().endswith((",", ";"))):
         sign = "a space" if delimiter in (None, " ") else repr(delimiter)
-        raise ValueError(f"expected a path, {sign} and a label, found {line!r}")
+        hint = f"; {_NO_CSV}" if delimiter is None and ("," in line or ";" in line) else ""
+        raise ValueError(f"expected a path, {sign} and a label, found {line!r}{hint}")
     if parse_label is not int:
         return name.strip(), parse_label(rest[0])
     try:
@@ -169,11 +188,11 @@ def _how_to_prepare(path: str) -> str:
         return (
             "get ImageNet-1k (ILSVRC2012) from https://image-net.org, unpack it so that "
             "<folder>/train/n01440764/*.JPEG and <folder>/val/*.JPEG exist, and write the lists "
-            "with `python tools/prepare_data.py imagenet <folder>`"
+            "with `ppcls-lite prepare imagenet <folder>`"
         )
     if "digits" in path:
-        return "write the digits data set with `python tools/prepare_data.py digits`"
+        return "write the digits data set with `ppcls-lite prepare digits`"
     return (
         "correct the path, or, for a folder with one sub-folder of images per class, write the "
-        "lists with `python tools/prepare_data.py folder <folder>`"
+        "lists with `ppcls-lite prepare folder <folder>`"
     )

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, ImageSize, NonNegativeInt, PositiveFloat, PositiveInt
+from ppcls_lite.config.schema import Edge, Ignored, ImageSize, Margin, PositiveFloat
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.orientation import colour
@@ -67,8 +67,8 @@ class CenterCrop:
 class CropImageAtRatio:
     """Cut the central square of size / (size + pad) of the short edge and resize it to `size`."""
 
-    size: PositiveInt
-    pad: NonNegativeInt
+    size: Edge
+    pad: Margin
     interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear"
 
     def __post_init__(self) -> None:
@@ -185,7 +185,7 @@ class Pad:
     "reflect" mirrors at the last pixel, "symmetric" at its outer side. `backend` has no effect.
     """
 
-    padding: NonNegativeInt | list[NonNegativeInt]
+    padding: Margin | list[Margin]
     fill: float | list[float] = 0.0
     padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant"
     backend: Ignored = "pil"
@@ -214,9 +214,9 @@ class Padv2:
     """
 
     size: ImageSize | None = None
-    size_divisor: PositiveInt = 32
+    size_divisor: Edge = 32
     pad_mode: Literal[-1, 0, 1, 2] = 0
-    offsets: list[NonNegativeInt] | None = None
+    offsets: list[Margin] | None = None
     fill_value: float | list[float] = (127.5, 127.5, 127.5)
 
     def __post_init__(self) -> None:

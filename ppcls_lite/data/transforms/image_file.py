@@ -23,6 +23,7 @@ from ppcls_lite.errors import ImageError, UserError
 JPEG, PNG, RIFF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB`\x82"
+_PNG_LARGE = 1 << 20  # bytes; zlib makes at most 1032 times as many of them
 _SCAN = 0xDA
 _JPEG_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))  # these carry no length
 _NO_ALPHA = (JPEG, b"BM")  # formats without transparency, the common case first
@@ -146,12 +147,15 @@ def _is_turned(data: bytes) -> bool:
 
 
 def _needs_pillow(data: bytes) -> bool:
-    """Whether the image, by its header, may be transparent or is a GIF (new to OpenCV)."""
+    """Whether the image, by its header, may be transparent, is a GIF (new to OpenCV), or a PNG so
+    large that it could hold gigabytes behind its last row: OpenCV would inflate them all."""
     if data.startswith(_NO_ALPHA):
         return False
     if data.startswith(b"GIF8"):
         return True
     if data.startswith(PNG):  # colour types 4 and 6 have alpha; a tRNS chunk precedes the data
+        if len(data) > _PNG_LARGE:
+            return True
         return data[25] in (4, 6) or b"tRNS" in data[33 : data.find(b"IDAT", 33)]
     try:
         with Image.open(io.BytesIO(data)) as image:
