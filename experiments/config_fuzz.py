@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
+import functools
 import logging
 import random
 import signal
@@ -233,10 +235,9 @@ def _overridden(rng: random.Random, file: Path) -> Case:
     return Case(dump(tree), tuple(texts))
 
 
-def _resolved(file: Path, known: dict[Path, Any] = {}) -> Any:  # noqa: B006 (a cache)
-    if file not in known:
-        known[file] = load_config(file)
-    return known[file]
+@functools.cache
+def _resolved(file: Path) -> Any:
+    return load_config(file)
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
@@ -294,7 +295,7 @@ def _nodes(value: Any) -> Iterator[Node]:
     elif isinstance(value, (list, tuple)):
         inside = value
     else:
-        inside = vars(value).values() if hasattr(value, "__dataclass_fields__") else ()
+        inside = vars(value).values() if dataclasses.is_dataclass(value) else ()
     for item in inside:
         yield from _nodes(item)
 

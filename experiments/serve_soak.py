@@ -44,6 +44,7 @@ import cv2
 import numpy as np
 
 from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.system.machine import usable_processors
 from ppcls_lite.system.processes import environment, toolkit_command
 
 TIMEOUT, READ_TIMEOUT = 2, 2  # the service's, in seconds
@@ -122,7 +123,7 @@ def cases(folder: Path) -> list[Case]:
         for number in range(12):
             cells = rng.integers(0, 256, (3 + number, 5, 3), dtype=np.uint8)
             picture = cv2.resize(cells, (200 + 30 * number, 150), interpolation=cv2.INTER_CUBIC)
-            suffix = (".jpg", ".png", ".bmp")[number % 3]
+            suffix = [".png", ".bmp", ".jpg"][number % 3]
             body = cv2.imencode(suffix, picture)[1].tobytes()
             (result,) = predictor.predict(body)
             del result["file"]
@@ -208,7 +209,7 @@ class Service:
 
 def _few() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    os.sched_setaffinity(0, usable_processors()[:1])
 
 
 def _children(pid: int) -> list[int]:

@@ -69,6 +69,10 @@ ScaledInt = Annotated[Edge, Pixels()]
 ScaledSizes = Annotated[list[Edge] | list[list[Edge]], Pixels()]
 
 
+# Pillow reads no more than 178.9 million pixels.
+Megapixels = Annotated[float, Range(0, 178, open_low=True)]
+
+
 class IgnoredKey:
     """Marks a key of the reference toolkit that is accepted, has no effect and is logged."""
 

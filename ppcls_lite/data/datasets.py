@@ -119,7 +119,8 @@ class ImageDataset:
         """
         if not isinstance(key, SampleKey):
             key = self.locate(SampleKey(range(len(self))[key]))
-        sample = {"image": self._image(key.index), **self.annotate(key.index)}
+        sample = {"image": self._image(key.index), "path": self.paths[key.index]}
+        sample |= self.annotate(key.index)
         if self.views is not None:
             key = key._replace(epoch=key.epoch % self.views)
             sample["view"] = key.epoch
@@ -388,5 +389,7 @@ def label_problems(listed: ImageList, labels: np.ndarray, class_num: int | None)
 def _attributes(text: str) -> list[int]:
     values = [value.strip() for value in text.split(",")]
     if not set(values) <= {"0", "1", "-1"}:
-        raise ValueError(f"expected 1, 0 or -1 for each attribute, as in 0,1,0, found {text!r}")
+        raise ValueError(
+            f"expected 1, 0 or -1 for each attribute, as in 0,1,0, found {text[:80]!r}"
+        )
     return [int(value) for value in values]

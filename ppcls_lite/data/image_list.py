@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,11 +68,19 @@ class ImageList:
     problems: list[str] = field(default_factory=list)
 
 
+def _class_id(text: str) -> int:
+    """A label's number; ValueError for what is none, or too large for the arrays it goes into."""
+    number = text.strip()
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", number):
+        raise ValueError(f"expected a whole number as the label, found {shown(text)}")
+    return int(number)
+
+
 def read_image_list(
     file: str,
     root: str,
     delimiter: str | None = None,
-    parse_label: Callable[[str], Any] | None = int,
+    parse_label: Callable[[str], Any] | None = _class_id,
 ) -> ImageList:
     """Read a list file; relative paths start from the folder `root`.
 
@@ -126,9 +135,12 @@ def read_text(file: str | Path) -> str:
     """The text of a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        UserError: the file is not UTF-8; the message says what else it may be.
+        UserError: the file cannot be read, or is not UTF-8; the message says what else it may be.
     """
-    data = Path(file).read_bytes()
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}; change its rights") from error
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
         raise UserError(
             f"{file}: expected UTF-8 text, found UTF-16, as Windows calls Unicode, or no text at "
@@ -145,9 +157,27 @@ def read_text(file: str | Path) -> str:
 
 
 def write_lines(file: Path, lines: Iterable[str]) -> None:
-    """Write a UTF-8 text file with one line each."""
-    with file.open("w", encoding="utf-8", newline="\n", errors="surrogateescape") as stream:
-        stream.writelines(f"{line}\n" for line in lines)
+    """Write a list that `read_lines` gives back; a name that begins with a blank gets a `./`.
+
+    Raises:
+        UserError: a line that a list cannot hold, with a line break or not UTF-8.
+    """
+    with file.open("w", encoding="utf-8", newline="\n") as stream:
+        for line in lines:
+            if "\n" in line or not _is_utf8(line):
+                raise UserError(
+                    f"{file}: {line!r}: a list cannot hold the name, which has a line break or is "
+                    "not UTF-8; rename the file, or train from the folders (FolderDataset)"
+                )
+            stream.write(f"{'./' if line[:1].isspace() else ''}{line}\n")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def require_folder(root: str) -> None:
@@ -167,19 +197,15 @@ def _split(
         return (line if delimiter is None else line.split(delimiter)[0].strip()), None
     name, *rest = line.rsplit(delimiter, 1)
     if line.startswith('"') and '"' in line[1:]:
-        raise ValueError(f"expected a path without quotes, found {line!r}; {_NO_CSV}")
+        raise ValueError(f"expected a path without quotes, found {shown(line)}; {_NO_CSV}")
     if not rest or not name.strip() or (delimiter is None and name.rstrip().endswith((",", ";"))):
         sign = "a space" if delimiter in (None, " ") else repr(delimiter)
         hint = f"; {_NO_CSV}" if delimiter is None and ("," in line or ";" in line) else ""
-        raise ValueError(f"expected a path, {sign} and a label, found {line!r}{hint}")
-    if parse_label is not int:
-        return name.strip(), parse_label(rest[0])
+        raise ValueError(f"expected a path, {sign} and a label, found {shown(line)}{hint}")
     try:
-        return name.strip(), int(rest[0])
-    except ValueError:
-        raise ValueError(
-            f"expected a whole number as the label, found {rest[0]!r} in {line!r}"
-        ) from None
+        return name.strip(), parse_label(rest[0])
+    except ValueError as error:
+        raise ValueError(f"{error} in {shown(line)}") from None
 
 
 def _how_to_prepare(path: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import math
 import os
 import signal
@@ -34,6 +35,7 @@ except ImportError:  # not on Windows
 GRACE = 1.0  # seconds that open connections have for a last request
 _SLACK = 5  # seconds after the last request's own limit
 _CONNECTIONS = 1000
+_M_MMAP_THRESHOLD, _MAPPED = -3, 1 << 20  # of mallopt(3)
 _OTHER_FILES = 64
 # asyncio takes as many connections at once as its backlog says, before one can be turned away.
 _ACCEPTED, _BACKLOG = 16, 1024
@@ -156,5 +158,8 @@ def serve(service: Service, bound: socket.socket, listening: Callable[[], None])
     Returns:
         Why it had to end, in words; `None` after a signal.
     """
+    with contextlib.suppress(OSError, AttributeError):
+        # glibc otherwise keeps what large images needed, in each thread's heap.
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED)
     Server(service, listening).run(sockets=[bound])
     return service.failure

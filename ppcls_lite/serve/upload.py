@@ -24,8 +24,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _ENVELOPE = 16_384  # bytes that a multipart form may have around the file
 _FIELDS = 16  # of a form beside the file
 # Per pixel while a file is decoded: a progressive JPEG keeps all its coefficients (2 bytes each)
-# beside the picture; transparency is laid over white, with four copies of four bytes.
-_OPAQUE_BYTES, _ALPHA_BYTES = 10, 16
+# beside the picture; Pillow's way has up to five copies of four bytes.
+_JPEG_BYTES, _OTHER_BYTES = 10, 20
 
 
 async def read_image(request: Request, options: ServeOptions, upload: Upload) -> bytes:
@@ -50,7 +50,10 @@ async def read_image(request: Request, options: ServeOptions, upload: Upload) ->
     if task.cancelled():
         raise Refused(429, "busy: no memory for a slow upload; try again in a second")
     body = task.result()
+    del task
+    upload.reading = None  # it holds the body, too
     data = await _file_of_form(request, body) if form else bytes(body)
+    body.clear()
     if len(data) > options.max_bytes:
         raise _too_many_bytes(options)
     if not data:
@@ -70,7 +73,7 @@ def check_header(data: bytes, max_pixels: int) -> int:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
-            see_through = image.has_transparency_data
+            each = _JPEG_BYTES if image.format == "JPEG" else _OTHER_BYTES
     except UnidentifiedImageError:
         raise Refused(
             415, f"not an image of a known format; expected {', '.join(FORMATS)}"
@@ -81,16 +84,20 @@ def check_header(data: bytes, max_pixels: int) -> int:
         raise Refused(422, f"damaged image file: {error}") from None
     if width * height > max_pixels:
         raise Refused(413, f"{width} x {height} pixels; {_accepted(max_pixels)}")
-    return width * height * (_ALPHA_BYTES if see_through else _OPAQUE_BYTES)
+    return width * height * each
 
 
 async def _read(request: Request, limit: int, options: ServeOptions, upload: Upload) -> bytearray:
     body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > limit:
-            raise _too_many_bytes(options)
-        upload.grow(len(chunk))
-        body += chunk
+    try:
+        async for chunk in request.stream():
+            if len(body) + len(chunk) > limit:
+                raise _too_many_bytes(options)
+            upload.grow(len(chunk))
+            body += chunk
+    except BaseException:
+        body.clear()  # the traceback keeps it for a while
+        raise
     return body
 
 

@@ -170,7 +170,7 @@ def test_what_decoding_needs(picture: Any) -> None:
     assert check_header(picture(1, ".jpg", 40, 60), 10_000) == 40 * 60 * 10
     file = io.BytesIO()
     Image.new("RGBA", (60, 40)).save(file, "PNG")
-    assert check_header(file.getvalue(), 10_000) == 40 * 60 * 16
+    assert check_header(file.getvalue(), 10_000) == 40 * 60 * 20
 
 
 def test_a_png_is_inflated_as_far_as_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
