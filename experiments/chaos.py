@@ -33,11 +33,11 @@ import cv2
 import numpy as np
 import yaml
 
-from ppcls_lite.engine import checkpoint, manifest
+from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.record import VARYING
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import not_negative, positive
-from ppcls_lite.system import safe_pickle
+from ppcls_lite.system import manifest, safe_pickle
 from ppcls_lite.system.files import TEMPORARY
 from ppcls_lite.system.processes import ROOT, environment
 

@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ppcls_lite.benchmark import machine as latency_machine
-from ppcls_lite.benchmark import models as latency_models
-from ppcls_lite.benchmark import turns as latency_turns
+from ppcls_lite.benchmark import machine as machines
+from ppcls_lite.benchmark import models as networks
+from ppcls_lite.benchmark import turns
 from ppcls_lite.benchmark.report import Comparison, Report, text
 from ppcls_lite.benchmark.result import PRIMITIVES, Setting
 from ppcls_lite.config.zoo import ZOO
@@ -33,14 +33,10 @@ PRECISIONS = ("fp32", "bf16", "int8")
 
 
 def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
-    """The command line; 0 when everything was measured. `comparison` adds the option `--paper`.
-
-    Raises:
-        UserError: an option does not fit, a network cannot be made, an engine cannot run it.
-    """
+    """The command line; 0 when everything was measured. `comparison` adds `--paper`."""
     options = _parser(comparison).parse_args(argv)
     budget = None if options.latency_budget is None else milliseconds(options.latency_budget)
-    machine = latency_machine.describe()
+    machine = machines.describe()
     cores = _cores(options.cores, machine)
     threads = options.threads or sorted({1, len(machine.cores)})
     _require_positive(
@@ -58,7 +54,7 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
         settings, more = _settings(engines, options.precisions, threads, options.profile)
         for note in (notes := notes + more):
             print(f"note: {note}")
-        results, profiles = latency_turns.measure(
+        results, profiles = turns.measure(
             models,
             settings,
             options.batch_sizes,
@@ -78,21 +74,17 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
 
 
 def milliseconds(words: str) -> float:
-    """The number in "2ms", "2 ms" or "2".
-
-    Raises:
-        UserError: it is none, or not above zero.
-    """
+    """The number in "2ms", "2 ms" or "2"; UserError if it is none, or not above zero."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms)?\s*", words)
     if not match or float(match[1]) <= 0:
         raise UserError(f"--latency-budget: expected milliseconds as in 2ms, found {words!r}")
     return float(match[1])
 
 
-def _cores(asked: Sequence[int] | None, machine: latency_machine.Machine) -> Sequence[int]:
+def _cores(asked: Sequence[int] | None, machine: machines.Machine) -> Sequence[int]:
     """The logical processors to pin to, the first ones for few threads."""
     if not asked:
-        return latency_machine.quietest_first(machine.cores)
+        return machines.quietest_first(machine.cores)
     if wrong := set(asked) - set(machine.usable):
         usable = ", ".join(map(str, machine.usable))
         raise UserError(f"--cores: {min(wrong)} is not usable here; these are: {usable}")
@@ -179,7 +171,7 @@ def _models(
         by_name = {path.name: path for path in paths}
         if len(by_name) < len(paths):  # folders of the same name in different places
             by_name = {str(path): path for path in paths}
-        shapes = {latency_models.image_shape(path, options.image_size) for path in paths}
+        shapes = {networks.image_shape(path, options.image_size) for path in paths}
         if len(shapes) > 1:
             raise UserError(f"--model: the folders take different inputs: {sorted(shapes)}")
         return by_name, shapes.pop()
@@ -196,14 +188,14 @@ def _models(
             "--latency-budget 2ms"
         )
     if unknown := [name for name in names if name not in ZOO]:
-        raise UserError(f"--arch: {unknown[0]!r} is not in the zoo; python tools/zoo.py lists it")
+        raise UserError(f"--arch: {unknown[0]!r} is not in the zoo; ppcls-lite zoo lists it")
     formats = ["paddle"]
     of_onnx = {"openvino", "onnxruntime"}
     installed = {name for name, reason in available_engines().items() if reason is None}
     if of_onnx & set(engines) or ("auto" in engines and of_onnx & installed):
         formats.append("onnx")
     names = list(dict.fromkeys(names))
-    models = latency_models.prepare(names, folder, options.image_size, formats)
+    models = networks.prepare(names, folder, options.image_size, formats)
     return models, (3, options.image_size, options.image_size)
 
 
@@ -214,24 +206,19 @@ def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
     what = parser.add_argument_group("what is measured")
     what.add_argument("--model", nargs="+", metavar="FOLDER", help="exported models", default=())
     what.add_argument("--arch", nargs="+", metavar="NAME", help="networks of the zoo")
-    what.add_argument(
-        *("--zoo",), nargs="?", const="*", metavar="PATTERN", help="the zoo, or a part of it"
-    )
+    part = {"nargs": "?", "const": "*", "metavar": "PATTERN", "help": "the zoo, or a part of it"}
+    what.add_argument("--zoo", **part)
     if comparison:
         what.add_argument("--paper", action="store_true", help=comparison.option)
     parser.set_defaults(paper=False)
-    what.add_argument(
-        *("--latency-budget",), metavar="2ms", help="list the zoo's networks that are fast enough"
-    )
+    text = "list the zoo's networks that are fast enough"
+    what.add_argument("--latency-budget", metavar="2ms", help=text)
     how = parser.add_argument_group("how")
-    how.add_argument(
-        *("--engines",),
-        nargs="+",
-        default=["installed"],
-        metavar="ENGINE",
-        help="paddle openvino onnxruntime auto paddle-default paddle-no-mkldnn, or the words "
-        "installed (the default) and all",
+    text = (
+        "paddle openvino onnxruntime auto paddle-default paddle-no-mkldnn, or the words installed "
+        "(the default) and all"
     )
+    how.add_argument("--engines", nargs="+", default=["installed"], metavar="ENGINE", help=text)
     how.add_argument("--precisions", nargs="+", default=["fp32"], choices=PRECISIONS)
     how.add_argument(
         "--threads", nargs="+", type=positive, help="default: 1, and one for each core"

@@ -9,17 +9,10 @@ from __future__ import annotations
 import platform
 import re
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ppcls_lite.system.machine import (
-    cpu_flags,
-    cpu_model,
-    cpu_quota,
-    installed_versions,
-    usable_processors,
-)
+from ppcls_lite.system import machine as system
 
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "openvino", "onnxruntime", "numpy")
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
@@ -28,29 +21,19 @@ BUSY_LOAD = 0.3  # runnable processes per core at the start, above which a warni
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine, as far as it says.
-
-    Attributes:
-        cores: one logical processor of each usable physical core; measurements are pinned to them.
-        siblings: logical processors that share a physical core (hyper-threads), by groups.
-        quota: processors that the container may use, if its control group says so.
-        load: runnable processes over the last minute, before the measurement.
-    """
+    """The machine, as far as it says."""
 
     cpu: str
     instructions: tuple[str, ...] = ()
     usable: tuple[int, ...] = ()
-    cores: tuple[int, ...] = ()
-    siblings: tuple[tuple[int, ...], ...] = ()
+    cores: tuple[int, ...] = ()  # one logical processor of each usable physical core
+    siblings: tuple[tuple[int, ...], ...] = ()  # logical processors that share a core, by groups
     governor: str | None = None
     hypervisor: bool = False
-    quota: float | None = None
-    load: float | None = None
+    quota: float | None = None  # processors that the container may use
+    load: float | None = None  # runnable processes over the last minute, before the measurement
     system: str = ""
     versions: dict[str, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def __str__(self) -> str:
         shared = [group for group in self.siblings if len(group) > 1]
@@ -92,12 +75,12 @@ class Machine:
 
 def describe(root: Path = Path("/"), usable: tuple[int, ...] | None = None) -> Machine:
     """Read the machine from the files below `root`; `usable` are this process's processors."""
-    usable = tuple(usable_processors() if usable is None else usable)
-    flags = cpu_flags(root)
+    usable = tuple(system.usable_processors() if usable is None else usable)
+    flags = system.cpu_flags(root)
     groups = sorted({_siblings(root, cpu) for cpu in usable})
     load = _read(root / "proc/loadavg").split()
     return Machine(
-        cpu=cpu_model(root),
+        cpu=system.cpu_model(root),
         instructions=tuple(name for name in _ISA if name in flags),
         usable=usable,
         cores=tuple(min(set(group) & set(usable)) for group in groups),
@@ -105,10 +88,10 @@ def describe(root: Path = Path("/"), usable: tuple[int, ...] | None = None) -> M
         governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
         or None,
         hypervisor="hypervisor" in flags,
-        quota=cpu_quota(root),
+        quota=system.cpu_quota(root),
         load=float(load[0]) if load else None,
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        versions=installed_versions(_PACKAGES),
+        versions=system.installed_versions(_PACKAGES),
     )
 
 

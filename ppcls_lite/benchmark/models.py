@@ -74,11 +74,7 @@ def _lies(path: Path, formats: Sequence[str]) -> bool:
 
 
 def image_shape(folder: Path, size: int) -> tuple[int, int, int]:
-    """The (C, H, W) that an exported folder takes; `size` where it leaves height or width open.
-
-    Raises:
-        UserError: the folder has no usable inference.yml.
-    """
+    """The (C, H, W) that an exported folder takes; `size` where it leaves height or width open."""
     spec = InferenceSpec.read(folder, plugins=None)
     if spec.image_shape is None:
         return (3, size, size)

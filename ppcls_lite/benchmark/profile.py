@@ -1,8 +1,8 @@
 """Where the time of a run goes: oneDNN's primitives by kind, and everything else.
 
-With `ONEDNN_VERBOSE=1` oneDNN writes a line for each primitive that it has run, with its time. Its
-fields are named in the library's documentation ("Verbose Mode"). worker.py
-writes a mark before each run and at the end of a turn. Read next: turns.py.
+With `ONEDNN_VERBOSE=1` oneDNN writes a line for each primitive that it has run, with its time
+("Verbose Mode" in its documentation). worker.py writes a mark before each run and at the end of a
+turn. Read next: turns.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,11 +42,7 @@ def parse_line(line: str) -> Primitive | None:
 
 
 def read(log: Path) -> list[list[Primitive]]:
-    """The primitives of each run, from its mark to the next or to the end of its turn.
-
-    Raises:
-        UserError: the log has marks but no primitive: this build of oneDNN keeps silent.
-    """
+    """The primitives of each run, from its mark to the next or to the end of its turn."""
     runs: list[list[Primitive]] = []
     current: list[Primitive] | None = None
     with log.open(encoding="utf-8", errors="replace") as lines:
@@ -66,24 +61,15 @@ def read(log: Path) -> list[list[Primitive]]:
     return runs
 
 
-@dataclass
 class Profile:
-    """The runs of one contender with oneDNN's lines, over all rounds.
+    """The runs of one contender with oneDNN's lines, over all rounds."""
 
-    Attributes:
-        walls: ms of each run by the clock, lines being written meanwhile.
-        sums: ms of its primitives.
-        kinds: per kind of primitive the ms in each run; `counts`: how many there are in a run.
-        slowest: (kind, implementation, problem) to the ms of each execution.
-    """
-
-    walls: list[float] = field(default_factory=list)
-    sums: list[float] = field(default_factory=list)
-    kinds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    counts: dict[str, int] = field(default_factory=dict)
-    slowest: dict[tuple[str, str, str], list[float]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    def __init__(self) -> None:
+        self.walls: list[float] = []  # ms of each run by the clock, lines being written meanwhile
+        self.sums: list[float] = []  # ms of its primitives
+        self.kinds: dict[str, list[float]] = defaultdict(list)  # per kind the ms in each run
+        self.counts: dict[str, int] = {}  # per kind how many there are in a run
+        self.slowest: dict[tuple[str, ...], list[float]] = defaultdict(list)  # ms of each execution
 
     def add(self, runs: Sequence[Sequence[Primitive]], walls: Sequence[float]) -> None:
         """Add the runs of one turn and their times by the clock."""
@@ -121,11 +107,6 @@ class Profile:
         return {
             "primitives_ms": statistics.median(self.sums),
             "profiled_run_ms": statistics.median(self.walls),
-            "kinds": [
-                dict(zip(("kind", "count", "ms", "share"), row, strict=True)) for row in self.rows()
-            ],
-            "slowest": [
-                dict(zip(("kind", "implementation", "problem", "ms"), row, strict=True))
-                for row in self.top(10)
-            ],
+            "kinds": [dict(zip(("kind", "count", "ms", "share"), row)) for row in self.rows()],
+            "slowest": [dict(zip(Primitive._fields, row)) for row in self.top(10)],
         }

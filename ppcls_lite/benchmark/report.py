@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -83,12 +83,11 @@ class Report:
         disturbed = sum(r.disturbed for r in self.timed)
         if disturbed:
             found.append(f"another process had the core during {disturbed} contenders' turns")
-        exact = [r for r in self.timed if r.setting.precision == "fp32" and r.difference]
-        wrong = [r for r in exact if r.difference > _WRONG]
         found += [
             f"{r.model} with {r.setting}: outputs differ by {r.difference:.1e} from the first "
             "engine's; its speed is of no use"
-            for r in wrong
+            for r in self.timed
+            if r.setting.precision == "fp32" and (r.difference or 0) > _WRONG
         ]
         return found
 
@@ -107,7 +106,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         tree: dict[str, Any] = {
             "command": self.command,
-            "machine": self.machine.as_dict(),
+            "machine": asdict(self.machine),
             "warnings": self.warnings(),
             "notes": list(self.notes),
             "results": [r.as_dict() for r in self.results],
@@ -148,24 +147,17 @@ class Report:
 
 
 def _latency_rows(results: Sequence[Result]) -> Rows:
-    rows = [
-        [
-            *("Model", "Engine", "Threads", "Batch", "median ms", "p10", "p99", "spread"),
-            *("images/s", "MiB", "library MiB", "ready s", "new shape ms", "differs"),
-        ]
-    ]
+    heads = ["Model", "Engine", "Threads", "Batch", "median ms", "p10", "p99", "spread"]
+    rows = [[*heads, "images/s", "MiB", "library MiB", "ready s", "new shape ms", "differs"]]
     for r in results:
         sums = r.setting.engine == PRIMITIVES
         differs = "-" if r.difference is None or sums else f"{r.difference:.0e}"
+        name = r.setting.name + (f" ({r.chosen})" if r.setting.engine == "auto" else "")
+        times = (r.median, quantile(r.times, 0.1), quantile(r.times, 0.99))
         rows.append(
             [
-                r.model,
-                r.setting.name + (f" ({r.chosen})" if r.setting.engine == "auto" else ""),
-                str(r.setting.threads),
-                str(r.batch_size),
-                f"{r.median:.3f}",
-                f"{quantile(r.times, 0.1):.3f}",
-                f"{quantile(r.times, 0.99):.3f}",
+                *(r.model, name, str(r.setting.threads), str(r.batch_size)),
+                *(f"{ms:.3f}" for ms in times),
                 f"{r.spread:.0%}",
                 *(["-"] * 5 if sums else _costs(r)),
                 differs,

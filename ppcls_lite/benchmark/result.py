@@ -40,31 +40,19 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 @dataclass
 class Result:
-    """One model with one setting and batch size.
-
-    Attributes:
-        rounds: ms of each run, by the turns that the contender had.
-        cpu: processor time per time by the clock in each turn.
-        memory_mib: growth of the process's memory by loading and first runs, all batch sizes.
-        library_mib: what the import of the engine's library took before, once for all models.
-        load_s: until the engine has given its first answer to the first of the batch sizes.
-        first_ms: the first run with this batch size, after that.
-        difference: largest difference of an output from the reference engine's, relative to the
-            largest output; `None` for the reference itself.
-        chosen: what the engine says it is; for `auto` the choice.
-    """
+    """One model with one setting and batch size."""
 
     model: str
     setting: Setting
     batch_size: int
-    rounds: list[list[float]] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    memory_mib: float = 0.0
-    library_mib: float = 0.0
-    load_s: float = 0.0
-    first_ms: float = 0.0
-    difference: float | None = None
-    chosen: str = ""
+    rounds: list[list[float]] = field(default_factory=list)  # ms of each run, turn by turn
+    cpu: list[float] = field(default_factory=list)  # processor time per time by the clock, by turns
+    memory_mib: float = 0.0  # growth of the process by loading and first runs, all batch sizes
+    library_mib: float = 0.0  # of the import of the engine's library before, once for all models
+    load_s: float = 0.0  # until the first answer to the first of the batch sizes
+    first_ms: float = 0.0  # the first run with this batch size, after that
+    difference: float | None = None  # largest from the first engine, relative to the largest output
+    chosen: str = ""  # what the engine says it is; for `auto` the choice
 
     @property
     def times(self) -> list[float]:
@@ -95,9 +83,7 @@ class Result:
         times = self.times
         return {
             "model": self.model,
-            "engine": self.setting.engine,
-            "precision": self.setting.precision,
-            "threads": self.setting.threads,
+            **asdict(self.setting),
             "batch_size": self.batch_size,
             "median_ms": self.median,
             "p10_ms": quantile(times, 0.1),
@@ -121,19 +107,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times longer one contender takes than another.
+    """How many times longer one contender takes than another."""
 
-    Attributes:
-        middle, low, high: of the rounds' medians, so that drift between rounds cancels.
-        quiet: of the 10th percentiles of all runs, which other work on the machine hardly touches.
-        steady: whether both contenders were steady.
-    """
-
-    middle: float
+    middle: float  # of the rounds' medians, so that drift between rounds cancels
     low: float
     high: float
-    quiet: float
-    steady: bool
+    quiet: float  # of the 10th percentiles of all runs, which other work hardly touches
+    steady: bool  # both contenders were
 
     @property
     def value(self) -> float:

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,9 @@ class Process:
         }
         if profile:
             variables |= {"ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1"}
-        asked = {
-            "engine": "paddle" if profile else setting.engine,
-            "precision": setting.precision,
-            "threads": setting.threads,
-            "cores": list(cores[: setting.threads]),
-            "log": str(log),
-            "profile": profile,
-        }
+        engine = {"engine": "paddle"} if profile else {}
+        place = {"cores": list(cores[: setting.threads]), "log": str(log), "profile": profile}
+        asked = {**asdict(setting), **engine, **place}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ppcls_lite.benchmark.worker", json.dumps(asked)],
             env=environment(**variables),
@@ -58,11 +54,7 @@ class Process:
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send one request and wait for its answer.
-
-        Raises:
-            UserError: the engine cannot do it, or the process has died.
-        """
+        """Send one request and wait for its answer; UserError if it fails or the process dies."""
         try:
             self._process.send_signal(signal.SIGCONT)
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -105,10 +97,9 @@ def measure(
     seconds: float = 0.5,
     say: Say = print,
 ) -> tuple[list[Result], dict[tuple[str, int, int], latency_profile.Profile]]:
-    """Measure every model with every setting and batch size.
+    """Measure every model (name to exported folder) with every setting and batch size.
 
     Args:
-        models: name to exported folder.
         settings: with the engine `PRIMITIVES` for the sums of oneDNN's own times (Paddle's run).
         image_shape: (C, H, W) of the inputs, which are noise.
         cores: logical processors to pin to, the first ones for few threads.
@@ -116,13 +107,9 @@ def measure(
         rounds: turns of each contender.
         seconds: of each contender over all rounds, without warm-up; at least 20 runs are made.
 
-    Returns:
-        One result for each contender, and the profile of each (model, threads, batch size) of
-        which the primitives were measured.
-
-    Raises:
-        UserError: an engine cannot be made. A model that one engine cannot run is an error too:
-            a table with holes would compare different models.
+    Returns one result for each contender, and the profile of each (model, threads, batch size) of
+    which the primitives were measured. A model that one engine cannot run is a UserError: a table
+    with holes would compare different models.
     """
     results: list[Result] = []
     with contextlib.ExitStack() as stack:
@@ -140,18 +127,10 @@ def measure(
                 for place, size in enumerate(batch_sizes):
                     run_s = answer["second_s"][place]
                     expected += max(seconds, LEAST_RUNS * run_s) + 2 * rounds * run_s
-                    mine.append(
-                        Result(
-                            model,
-                            setting,
-                            size,
-                            memory_mib=answer["memory_mib"],
-                            library_mib=answer["library_mib"],
-                            load_s=answer["load_s"],
-                            first_ms=1000 * answer["first_s"][place],
-                            chosen=answer["is"],
-                        )
-                    )
+                    costs = {key: answer[key] for key in ("memory_mib", "library_mib", "load_s")}
+                    first_ms = 1000 * answer["first_s"][place]
+                    named = {"first_ms": first_ms, "chosen": answer["is"]}
+                    mine.append(Result(model, setting, size, **costs, **named))
             teams.append((process, mine))
             results += mine
             say(f"ready: {setting}")

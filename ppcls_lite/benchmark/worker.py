@@ -31,24 +31,19 @@ def load(
 ) -> tuple[Run, str]:
     """Make one engine for inputs of `shape`; the function that runs it, and what it says it is.
 
-    Besides the names of `make_engine` there are two to compare with: `paddle-default`, Paddle
-    Inference with oneDNN and nothing else set, and `paddle-no-mkldnn`, the same without oneDNN.
+    Besides engines there are `paddle-default`, Paddle Inference with oneDNN and nothing else set,
+    and `paddle-no-mkldnn`, the same without oneDNN.
     """
     if engine in ("paddle-default", "paddle-no-mkldnn"):
         return _untuned(model_dir, engine == "paddle-default", threads), engine
     from ppcls_lite.inference.engines import make_engine
 
     if engine == "auto":
-        return _automatic(model_dir, threads)
-    made = make_engine(model_dir, engine, precision, threads, warmup_shape=tuple(shape))
-    return made.run, f"{engine} {precision}"
+        from ppcls_lite.inference.predictor import Predictor
 
-
-def _automatic(model_dir: str, threads: int) -> tuple[Run, str]:
-    """What `Predictor(engine="auto")` runs."""
-    from ppcls_lite.inference.predictor import Predictor
-
-    made = Predictor(model_dir, engine="auto", threads=threads).engine
+        made = Predictor(model_dir, engine="auto", threads=threads).engine
+    else:
+        made = make_engine(model_dir, engine, precision, threads, warmup_shape=tuple(shape))
     return made.run, f"{made.name} {made.precision}"
 
 

@@ -1,7 +1,6 @@
 """From image files to batches.
 
-An image's way: samplers.py says which samples form a batch, datasets.py (lists, image_list.py) or
-folder.py (class folders) finds them, transforms/ turns each into an array, batch_transforms.py
-mixes them, loader.py does all this in worker processes and hands out batches. scan.py looks for
-mistakes before training, prepare/ writes the lists.
+samplers.py says which samples form a batch, datasets.py (lists, image_list.py) or folder.py (class
+folders) finds them, transforms/ turns each into an array, batch_transforms.py mixes them, loader.py
+does all this in worker processes. scan.py looks for mistakes first, prepare/ writes the lists.
 """

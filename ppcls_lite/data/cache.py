@@ -89,8 +89,7 @@ def in_memory(paths: Sequence[str], taken: int = 0, copies: int = 1) -> DecodedC
     `taken`: bytes that other caches of this run will need; `copies`: processes on this machine that
     make the same one. Raises UserError where less than that is free.
     """
-    sizes = [decoded_size(path) for path in paths]
-    fixed, total = _layout(sizes)
+    fixed, total = _layout(paths)
     _require_room(taken + total * copies, _free_memory(), "ram", "memory", len(paths))
     block = mmap.mmap(-1, total)
     block[: len(fixed)] = fixed
@@ -127,23 +126,23 @@ def decoded_size(path: str) -> int:
     try:
         with Image.open(path) as image:
             return image.width * image.height * 3
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # for damaged bytes Pillow raises nearly anything
         return 0
 
 
 def size_of(paths: Sequence[str]) -> int:
     """The bytes of a cache of these images."""
-    return _layout([decoded_size(path) for path in paths])[1]
+    return _layout(paths)[1]
 
 
-def _layout(sizes: Sequence[int]) -> tuple[bytes, int]:
-    """Head and table of an empty block for images of these sizes, and the block's whole size."""
-    rows = np.zeros(len(sizes), _ROW)
-    rows["size"] = sizes
+def _layout(paths: Sequence[str]) -> tuple[bytes, int]:
+    """Head and table of an empty block for these images, and the block's whole size."""
+    rows = np.zeros(len(paths), _ROW)
+    rows["size"] = [decoded_size(path) for path in paths]
     first = -(-(_HEAD + rows.nbytes) // _PAGE) * _PAGE
     ends = first + np.cumsum(rows["size"], dtype=np.uint64)
     rows["offset"] = ends - rows["size"]
-    total = int(ends[-1]) if len(sizes) else first
+    total = int(ends[-1]) if len(paths) else first
     return _head(rows, total) + rows.tobytes(), max(total, first)
 
 
@@ -159,15 +158,12 @@ def _is_whole(path: Path, count: int) -> bool:
         return False
     with path.open("rb") as file:
         head, table = file.read(_HEAD), file.read(count * _ROW.itemsize)
-    if len(table) < count * _ROW.itemsize:
-        return False
-    rows = np.frombuffer(table, _ROW)
-    size = path.stat().st_size
-    return head == _head(rows, size)
+    whole = len(table) == count * _ROW.itemsize
+    return whole and head == _head(np.frombuffer(table, _ROW), path.stat().st_size)
 
 
 def _create(path: Path, paths: Sequence[str]) -> None:
-    fixed, total = _layout([decoded_size(image) for image in paths])
+    fixed, total = _layout(paths)
     for old in path.parent.glob(f".{path.name}.*"):  # of a process that was killed here
         old.unlink()
     _require_room(total, shutil.disk_usage(path.parent).free, "disk", str(path.parent), len(paths))

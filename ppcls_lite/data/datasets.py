@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, TransformSpec
+from ppcls_lite.config.schema import ClassCount, Seed, TransformSpec
 from ppcls_lite.data.cache import DecodedCache
 from ppcls_lite.data.image_list import SHOWN, ImageList, read_image_list, some
 from ppcls_lite.data.samplers import SampleKey
@@ -30,10 +30,10 @@ from ppcls_lite.errors import UserError
 class ImageDataset:
     """What all data sets share: files, transforms, and reproducible access.
 
-    A data set of one's own hands its images over to this constructor and says in `annotate` what
-    is known about each of them: `label`, a class or attributes; `mask` (H, W) uint8, the class of
-    each pixel; `boxes` (n, 4) float32 with `classes` (n,), as in transforms/geometry.py, in the
-    pixels of the decoded image. Transforms that move the image move masks and boxes as well.
+    A data set of one's own hands its images over to this constructor and says in `annotate` what is
+    known about each of them: `label`, a class or attributes; `mask` (H, W) uint8, the class of each
+    pixel; `boxes` (n, 4) float32 with `classes` (n,), as in transforms/geometry.py, in the pixels
+    of the decoded image. Transforms that move the image move masks and boxes as well.
 
     Attributes:
         paths: the image files, a sequence of str.
@@ -41,8 +41,8 @@ class ImageDataset:
         problems: mistakes in the list; scan.py reports them and the loader refuses to start.
         source: the list file or folder, for messages.
         batch_keys: what of a sample goes into a batch, all of one shape each.
-        fixed_rows: arrays of as many rows as an image happens to have, and how many rows they have
-            in a batch: they are filled up with -1, and `count` says how many are real.
+        fixed_rows: name -> rows in a batch, of arrays with as many rows as an image happens to
+            have: they are filled up with -1, and `count` says how many are real.
         default_metrics: what an evaluation computes beside the recipe's metrics.
         all_labelled: whether every image is known to have a label, none of them -1.
         none_labelled: whether no image at all has a label.
@@ -121,7 +121,8 @@ class ImageDataset:
         """
         if not isinstance(key, SampleKey):
             key = self.locate(SampleKey(range(len(self))[key]))
-        sample = {"image": self._image(key.index), **self.annotate(key.index)}
+        sample = {"image": self._image(key.index), "path": self.paths[key.index]}
+        sample |= self.annotate(key.index)
         if self.views is not None:
             key = key._replace(epoch=key.epoch % self.views)
             sample["view"] = key.epoch
@@ -243,8 +244,8 @@ class ImageNetDataset(LabeledDataset):
         transform_ops: list[TransformSpec],
         delimiter: str | None = None,
         relabel: bool = False,
-        class_num: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        class_num: ClassCount | None = None,
+        seed: Seed = 0,
     ) -> None:
         listed = read_image_list(cls_label_path, image_root, delimiter)
         labels = np.array(listed.labels, np.int64)
@@ -271,8 +272,8 @@ class MultiScaleDataset(ImageNetDataset):
         cls_label_path: str,
         transform_ops: list[TransformSpec],
         delimiter: str | None = None,
-        class_num: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        class_num: ClassCount | None = None,
+        seed: Seed = 0,
     ) -> None:
         if not any(getattr(op, "follows_size", False) for op in transform_ops):
             raise UserError(
@@ -302,8 +303,8 @@ class MultiLabelDataset(LabeledDataset):
         cls_label_path: str,
         transform_ops: list[TransformSpec],
         label_ratio: bool = False,
-        class_num: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        class_num: ClassCount | None = None,
+        seed: Seed = 0,
     ) -> None:
         listed = read_image_list(cls_label_path, image_root, "\t", _attributes)
         width = class_num or (len(listed.labels[0]) if listed.labels else 1)
@@ -347,8 +348,8 @@ class CustomLabelDataset(ImageDataset):
         transform_ops: list[TransformSpec],
         label_key: str | None = None,
         delimiter: str | None = None,
-        class_num: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        class_num: ClassCount | None = None,
+        seed: Seed = 0,
     ) -> None:
         listed = read_image_list(sample_list_path, image_root, delimiter, parse_label=None)
         found = (class_num, seed, listed.problems)
@@ -391,5 +392,7 @@ def label_problems(listed: ImageList, labels: np.ndarray, class_num: int | None)
 def _attributes(text: str) -> list[int]:
     values = [value.strip() for value in text.split(",")]
     if not set(values) <= {"0", "1", "-1"}:
-        raise ValueError(f"expected 1, 0 or -1 for each attribute, as in 0,1,0, found {text!r}")
+        raise ValueError(
+            f"expected 1, 0 or -1 for each attribute, as in 0,1,0, found {text[:80]!r}"
+        )
     return [int(value) for value in values]

@@ -34,6 +34,7 @@ def new_arrays(specs: Specs) -> dict[str, np.ndarray]:
     return {name: np.empty(shape, dtype) for name, (shape, dtype) in specs.items()}
 
 
+@dataclass(eq=False)
 class Fetcher:
     """Makes batches of `dataset`: `fetcher(step, keys)`.
 
@@ -48,17 +49,15 @@ class Fetcher:
         rank: of this process; part of the seed of the batch transforms.
     """
 
-    def __init__(
-        self,
-        dataset: Any,
-        batch_transforms: Sequence[Any] = (),
-        on_bad: Literal["replace", "skip", "raise"] = "replace",
-        rank: int = 0,
-    ) -> None:
-        self.dataset, normalizer = dataset.split_tail()
-        self.batch_transforms, self.on_bad, self.rank = batch_transforms, on_bad, rank
-        self.deferred = None if batch_transforms else normalizer
-        self._normalizer = normalizer if batch_transforms else None
+    dataset: Any
+    batch_transforms: Sequence[Any] = ()
+    on_bad: Literal["replace", "skip", "raise"] = "replace"
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        self.dataset, normalizer = self.dataset.split_tail()
+        self.deferred = None if self.batch_transforms else normalizer
+        self._normalizer = normalizer if self.batch_transforms else None
         self._uint8 = normalizer is not None
 
     def __call__(
@@ -121,8 +120,8 @@ class Fetcher:
                 bad.append((path, str(error).removeprefix(f"{path}: ")))
                 if self.on_bad == "raise":
                     raise UserError(
-                        f"an image of the evaluation cannot be read: {error}. Leaving it out would "
-                        "change the score; repair it, or allow it with "
+                        f"an image of the evaluation cannot be used: {path}: {bad[-1][1]}. Leaving "
+                        "it out would change the score; repair it, or allow it with "
                         "-o Global.eval_skip_bad=True"
                     ) from error
                 if self.on_bad == "skip":
@@ -136,7 +135,7 @@ class Fetcher:
                 raise RuntimeError(f"{path}: {type(error).__name__}: {error}") from error
         names = "\n  ".join(f"{path}: {reason}" for path, reason in bad[-3:])
         raise UserError(
-            f"{RETRIES + 1} images drawn in turn cannot be read; the last ones:\n  {names}"
+            f"{RETRIES + 1} images drawn in turn cannot be used; the last ones:\n  {names}"
         )
 
     def _mix(

@@ -15,6 +15,7 @@ import functools
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ ENOUGH = 1000  # samples after which the share of unreadable ones means somethin
 Batch = dict[str, paddle.Tensor]
 
 
+@dataclass(eq=False)
 class Loader:
     """Batches of `dataset` as `batch_sampler` cuts them.
 
@@ -53,35 +55,32 @@ class Loader:
             a single one is always let pass, unless this is 0.
     """
 
-    def __init__(
-        self,
-        dataset: Any,
-        batch_sampler: BatchSampler,
-        batch_transforms: Sequence[Any] = (),
-        num_workers: int = 0,
-        use_shared_memory: bool = True,
-        *,
-        training: bool = True,
-        skip_bad: bool = False,
-        max_bad_ratio: float = 0.01,
-    ) -> None:
+    dataset: Any
+    batch_sampler: BatchSampler
+    batch_transforms: Sequence[Any] = ()
+    num_workers: int = 0
+    use_shared_memory: bool = True
+    _: KW_ONLY
+    training: bool = True
+    skip_bad: bool = False
+    max_bad_ratio: float = 0.01
+
+    def __post_init__(self) -> None:
+        dataset = self.dataset
         if dataset.problems:
             raise UserError("\n  ".join(["mistakes in the data:", *dataset.problems]))
-        if batch_transforms and dataset.has_unlabeled:
+        if self.batch_transforms and dataset.has_unlabeled:
             raise UserError(
                 "batch_transform_ops mix labels, but this data set has images without labels: "
                 "leave the key out (batch_transform_ops: null)"
             )
-        self.dataset = dataset
         self.paths: Sequence[str] = dataset.paths
-        self.batch_sampler = batch_sampler
-        self.num_workers = usable_workers(num_workers)
-        self.use_shared_memory = use_shared_memory
-        self.max_bad_ratio = max_bad_ratio
+        self.num_workers = usable_workers(self.num_workers)
         self.bad_files: dict[str, str] = {}
         self._read = 0
-        on_bad = "replace" if training else "skip" if skip_bad else "raise"
-        self._fetcher = Fetcher(dataset, tuple(batch_transforms), on_bad, batch_sampler.rank)
+        on_bad = "replace" if self.training else "skip" if self.skip_bad else "raise"
+        mixing, rank = tuple(self.batch_transforms), self.batch_sampler.rank
+        self._fetcher = Fetcher(dataset, mixing, on_bad, rank)
         self._pool: workers.WorkerPool | None = None
 
     def __len__(self) -> int:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, ScaledSizes
+from ppcls_lite.config.schema import Edge, PositiveInt, ScaledSizes, Seed
 from ppcls_lite.errors import UserError
 
 
@@ -27,22 +28,14 @@ class SampleKey(NamedTuple):
     size: tuple[int, int] | None = None
 
 
-class Step(NamedTuple):
-    """Where a step begins in the epoch's order, and its images on each rank with their size."""
-
-    start: int
-    batch_size: int
-    size: tuple[int, int] | None
-
-
 class BatchSampler:
     """What the samplers share; a subclass draws the sizes of an epoch's steps (`_draw`)."""
 
+    seed: int
+    shuffle: bool
+    drop_last: bool
     batch_size: int  # images a step on one rank; the first scale's, where they differ
     changes_size: bool = False  # whether the keys have a `size` that differs from step to step
-
-    def __init__(self, seed: int, shuffle: bool, drop_last: bool) -> None:
-        self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
 
     def bind(
         self, length: int, num_replicas: int = 1, rank: int = 0, evaluation: bool = False
@@ -57,9 +50,9 @@ class BatchSampler:
             raise UserError("the data set is empty: there is nothing to draw batches from")
         self.length, self.num_replicas, self.rank = length, num_replicas, rank
         self.evaluation = evaluation
-        steps, start = [], 0
+        steps, start = [], 0  # (where it begins in the epoch's order, images a rank, their size)
         for batch_size, size in self._draw(length / num_replicas):
-            steps.append(Step(start, batch_size, size))
+            steps.append((start, batch_size, size))
             start += batch_size * num_replicas
         if not steps:
             raise UserError(
@@ -67,7 +60,7 @@ class BatchSampler:
                 f"{self.batch_size} on each of {num_replicas} ranks; use a smaller batch or "
                 "drop_last: False"
             )
-        if evaluation and not len(self._share(np.arange(length), steps[-1])):
+        if evaluation and not len(self._share(np.arange(length), *steps[-1][:2])):
             steps.pop()  # the other ranks take what is left
         self._steps = steps
         return self
@@ -85,33 +78,30 @@ class BatchSampler:
         order = np.arange(self.length)
         if self.shuffle:  # the last numbers keep this stream apart from those of the samples
             order = np.random.default_rng((self.seed, epoch, 0, 0, 1)).permutation(self.length)
-        for step in self._steps[start_step:]:
-            yield [SampleKey(i, epoch, step.size) for i in self._share(order, step).tolist()]
+        for start, batch_size, size in self._steps[start_step:]:
+            share = self._share(order, start, batch_size)
+            yield [SampleKey(index, epoch, size) for index in share.tolist()]
 
-    def _share(self, order: np.ndarray, step: Step) -> np.ndarray:
+    def _share(self, order: np.ndarray, start: int, batch_size: int) -> np.ndarray:
         """This rank's part of a step."""
-        block = order[step.start : step.start + step.batch_size * self.num_replicas]
+        block = order[start : start + batch_size * self.num_replicas]
         missing = 0 if self.evaluation else -len(block) % self.num_replicas
         block = np.concatenate([block, np.resize(order, missing)])
         return np.array_split(block, self.num_replicas)[self.rank]
 
 
 @register("sampler")
+@dataclass(eq=False)
 class DistributedBatchSampler(BatchSampler):
     """Batches of one size; the sampler of a recipe that names none.
 
     `batch_size` counts on each rank; `drop_last` leaves out the last, smaller batch.
     """
 
-    def __init__(
-        self,
-        batch_size: PositiveInt,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        seed: NonNegativeInt = 0,
-    ) -> None:
-        super().__init__(seed, shuffle, drop_last)
-        self.batch_size = batch_size
+    batch_size: PositiveInt
+    shuffle: bool = False
+    drop_last: bool = False
+    seed: Seed = 0
 
     def _draw(self, images: float) -> Iterator[tuple[int, None]]:
         steps = images / self.batch_size
@@ -120,6 +110,7 @@ class DistributedBatchSampler(BatchSampler):
 
 
 @register("sampler")
+@dataclass(eq=False)
 class MultiScaleSampler(BatchSampler):
     """Batches whose image size changes from step to step, with about equally many pixels each.
 
@@ -135,33 +126,33 @@ class MultiScaleSampler(BatchSampler):
         drop_last: leave out the last batch where it is smaller than its size allows.
     """
 
+    scales: ScaledSizes
+    first_bs: PositiveInt
+    divided_factor: Edge = 32
+    is_training: bool = True
+    shuffle: bool = True
+    drop_last: bool = False
+    seed: Seed = 0
+
     changes_size = True
 
-    def __init__(
-        self,
-        scales: ScaledSizes,
-        first_bs: PositiveInt,
-        divided_factor: PositiveInt = 32,
-        is_training: bool = True,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        seed: NonNegativeInt = 0,
-    ) -> None:
-        super().__init__(seed, shuffle and is_training, drop_last)
-        sides = [tuple(s) if isinstance(s, (list, tuple)) else (s, s) for s in scales]
-        for scale, pair in zip(scales, sides):
-            if len(pair) != 2 or min(pair) < divided_factor:
+    def __post_init__(self) -> None:
+        self.shuffle = self.shuffle and self.is_training
+        sides = [tuple(s) if isinstance(s, (list, tuple)) else (s, s) for s in self.scales]
+        factor = self.divided_factor
+        for scale, pair in zip(self.scales, sides):
+            if len(pair) != 2 or min(pair) < factor:
                 raise UserError(
-                    f"scales: expected sides of at least divided_factor = {divided_factor} "
+                    f"scales: expected sides of at least divided_factor = {factor} "
                     f"or [width, height] pairs, found {scale}"
                 )
         if not sides:
             raise UserError("scales: expected at least one side length, found an empty list")
-        self.batch_size = first_bs
-        pixels = sides[0][0] * sides[0][1] * first_bs
-        self.choices = [(first_bs, (sides[0][1], sides[0][0]))]
-        if is_training:
-            rounded = [[s // divided_factor * divided_factor for s in pair] for pair in sides]
+        self.batch_size = self.first_bs
+        pixels = sides[0][0] * sides[0][1] * self.first_bs
+        self.choices = [(self.first_bs, (sides[0][1], sides[0][0]))]
+        if self.is_training:
+            rounded = [[s // factor * factor for s in pair] for pair in sides]
             self.choices = [(max(1, pixels // (w * h)), (h, w)) for w, h in rounded]
 
     def _draw(self, images: float) -> Iterator[tuple[int, tuple[int, int]]]:

@@ -8,17 +8,19 @@ between epochs. Here:
 - Workers are forked once, with the first batch, and live until the pool is closed.
 - A task goes to the workers in turn and results are taken in the same order, so there is no queue
   between them: each worker has one socket and PREFETCH buffers of its own.
-- Batches travel in nameless shared memory, which cannot be left behind (shared_buffer.py).
+- Batches travel in memfds, memory with a file descriptor and no name: it needs no room in /dev/shm
+  (64 MB in a container, by default) and vanishes with its last user, however that one dies.
 - The parent waits for the next result and for the death of any worker at the same time.
 - Workers leave signals to the parent, which may want to save a checkpoint first, and end when they
   are left alone.
 
-Read before: fetch.py, shared_buffer.py. Read next: loader.py.
+Read before: fetch.py. Read next: loader.py.
 """
 
 from __future__ import annotations
 
 import collections
+import ctypes
 import gc
 import itertools
 import logging
@@ -33,17 +35,19 @@ from multiprocessing import connection, reduction, util
 from typing import Any, TypeVar
 
 import cv2
+import numpy as np
 
-from ppcls_lite.data.fetch import Allocate, Fetched, Fetcher, new_arrays
-from ppcls_lite.data.shared_buffer import SharedBuffer, views
-from ppcls_lite.errors import UserError
+from ppcls_lite.data.fetch import Allocate, Fetched, Fetcher, Specs, new_arrays
+from ppcls_lite.errors import TryAgainError, UserError
 from ppcls_lite.system.processes import watch_parent
 
 log = logging.getLogger("ppcls_lite")
 Result = TypeVar("Result")
 
 PATIENCE = 60.0  # seconds without a batch before the log says so
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # exit codes of a worker that did nothing wrong
 PREFETCH = 2  # batches that each worker may be ahead
+ALIGNMENT = 64  # bytes; where an array in shared memory may begin
 IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
 
 
@@ -77,8 +81,8 @@ class WorkerPool:
     ) -> Iterator[Result]:
         """`convert(batch)` of every task (step, keys), in order.
 
-        The arrays of a batch lie in a buffer that is used again: `convert` copies what it keeps.
-        Raises UserError where a worker died, or met a mistake of the user's.
+        `convert` copies what it keeps: a batch's buffer is used again. Raises UserError where a
+        worker died, or met a mistake of the user's; TryAgainError where it was killed from outside.
         """
         self._run += 1  # results of a run that was left early are thrown away
         run = self._run
@@ -156,7 +160,8 @@ class WorkerPool:
                 "; usually the machine or container ran out of memory: use fewer "
                 "DataLoader.<split>.loader.num_workers or a smaller batch_size"
             )
-        raise UserError(f"a data worker (process {pid}) {how}")
+        kind = TryAgainError if code in KILLED else UserError
+        raise kind(f"a data worker (process {pid}) {how}")
 
 
 class _Worker:
@@ -240,3 +245,56 @@ def _kill(workers: list[_Worker]) -> None:
         worker.process.join()
         worker.connection.close()
     workers.clear()
+
+
+class SharedBuffer:
+    """The writer's side of a buffer of `size` bytes; it grows when a batch does not fit.
+
+    `fd` is the file descriptor while the reader does not know it yet (it maps it and passes the
+    mapping to `views`), else None. Whoever hands it over closes it.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.fd: int | None = None
+        self._memory: mmap.mmap | None = None
+
+    def allocate(self, specs: Specs) -> dict[str, np.ndarray]:
+        """Arrays of these shapes and types in the buffer; earlier ones become invalid."""
+        size = sum(_space(*spec) for spec in specs.values())
+        if size > self.size:
+            if self.fd is not None:
+                os.close(self.fd)
+            self.fd = _memfd()
+            os.ftruncate(self.fd, size)
+            self.size = size
+            self._memory = mmap.mmap(self.fd, size)
+        return views(self._memory, specs)
+
+
+def views(memory: mmap.mmap, specs: Specs) -> dict[str, np.ndarray]:
+    """Arrays that lie one after another in a buffer."""
+    arrays, offset = {}, 0
+    for name, (shape, dtype) in specs.items():
+        arrays[name] = np.ndarray(shape, dtype, memory, offset)
+        offset += _space(shape, dtype)
+    return arrays
+
+
+def _space(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
+
+
+def _memfd() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("ppcls_lite", os.MFD_CLOEXEC)
+    # A Python that was built for an old C library lacks the function, but the library has it.
+    create = getattr(ctypes.CDLL(None, use_errno=True), "memfd_create", None)
+    fd = create(b"ppcls_lite", 1) if create else -1
+    if fd < 0:
+        raise UserError(
+            "this system offers no memfd (Linux 3.17 with glibc 2.27 or newer) for shared memory: "
+            "set DataLoader.<split>.loader.use_shared_memory: False"
+        )
+    return fd

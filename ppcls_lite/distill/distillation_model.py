@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import DISTILLATION_MODEL, NetworkSpec, PositiveInt
+from ppcls_lite.config.schema import DISTILLATION_MODEL, ClassCount, NetworkSpec
 from ppcls_lite.errors import ConfigError
 
 NAMING = {"model_key", "model_names", "model_name_pairs"}  # arguments that hold networks' names
@@ -21,16 +21,13 @@ TAKEN = ("logits", "loss")  # names with a meaning of their own beside the netwo
 
 @dataclass(frozen=True)
 class Member:
-    """One network of a distillation: `node` builds it, `pretrained` says from which weights.
-
-    `path` is its place in the recipe; `pretrained` is None, True (the official file) or a path.
-    """
+    """One network of a distillation."""
 
     name: str
-    node: Any
-    path: str
+    node: Any  # builds it
+    path: str  # its place in the recipe
     frozen: bool
-    pretrained: bool | str | None
+    pretrained: bool | str | None  # True: the official file; or a path
 
 
 @register("model")
@@ -52,7 +49,7 @@ class DistillationModel:
         freeze_params_list: list[bool] | None = None,
         pretrained_list: list[bool | str | None] | None = None,
         infer_model_name: str = "Student",
-        class_num: PositiveInt | None = None,
+        class_num: ClassCount | None = None,
     ) -> None:
         names = _names(models)
         count = len(names)
@@ -64,18 +61,11 @@ class DistillationModel:
                     f"{key}: expected one value for each of the {count} networks "
                     f"({', '.join(names)}), found {values}"
                 )
-        self.members = [
-            Member(
-                name,
-                _with_class_num(model[name], class_num),
-                f"Arch.models.{place}.{name}",
-                is_frozen,
-                model[name].extras.pretrained if file in (None, "") else file,
-            )
-            for place, (name, model, is_frozen, file) in enumerate(
-                zip(names, models, frozen, files)
-            )
-        ]
+        self.members = []
+        for place, (name, model) in enumerate(zip(names, models)):
+            node, path = _with_class_num(model[name], class_num), f"Arch.models.{place}.{name}"
+            file = files[place] if files[place] not in (None, "") else node.extras.pretrained
+            self.members.append(Member(name, node, path, frozen[place], file))
         if infer_model_name not in names:
             raise ConfigError(
                 f"infer_model_name: there is no network {infer_model_name!r}; expected one of "

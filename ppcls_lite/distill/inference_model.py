@@ -18,7 +18,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveFloat, PositiveInt
+from ppcls_lite.config.schema import ClassCount, PositiveFloat, PositiveInt
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.errors import UserError
@@ -38,7 +38,7 @@ class InferenceModel(nn.Layer):
     """Images (N, C, H, W) -> logits (N, class_num) by an inference engine, without gradient.
 
     Args:
-        path: a folder that deploy/export.py wrote (or PaddleClas, with its inference.yml), run by
+        path: a folder that ppcls-lite export wrote (or PaddleClas, with its inference.yml), run by
             Paddle Inference on the device of the training; or a file `*.onnx`, run by ONNX Runtime
             on the CPU.
         class_num: what the student has; a file with another number is refused.
@@ -49,9 +49,8 @@ class InferenceModel(nn.Layer):
             recipe normalises them.
         threads: of one run on a CPU; null: the usable cores, at most 4.
 
-    Raises:
-        UserError: the file is missing, damaged, for another image size or number of classes, takes
-            BGR images, has a fixed batch, or does not end in logits or a softmax.
+    A file that is missing, damaged, for another image size or number of classes, takes BGR images,
+    has a fixed batch, or does not end in logits or a softmax is a UserError.
     """
 
     from_file = True
@@ -59,7 +58,7 @@ class InferenceModel(nn.Layer):
     def __init__(
         self,
         path: str,
-        class_num: PositiveInt | None = None,
+        class_num: ClassCount | None = None,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         mean: list[float] | None = None,
         std: list[PositiveFloat] | None = None,
@@ -124,11 +123,7 @@ class InferenceModel(nn.Layer):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in any floating type -> logits (N, class_num) float32 on its device.
-
-        Raises:
-            UserError: images of another size than the file takes.
-        """
+        """(N, C, H, W) in any floating type -> logits (N, class_num) float32 on its device."""
         shape = images.shape[1:]
         if len(shape) != 3 or any(w not in (None, s) for w, s in zip(self._shape, shape)):
             raise UserError(

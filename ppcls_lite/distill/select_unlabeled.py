@@ -85,13 +85,10 @@ def score_pool(
     """Score every image of the pool; goes on where an earlier call with this output stopped.
 
     Args:
-        output: a folder, for `scores.jsonl`.
+        output: a folder, for `scores.jsonl`; UserError if that has other scores.
         validation: images whose near-duplicates are left out; one that is unreadable is an error.
         distance: bits in which the hashes of near-duplicates may differ.
         threads: that read and decode images.
-
-    Raises:
-        UserError: `output` has scores of another teacher, pool, validation set or distance.
     """
     total = sum(1 for _ in pool)
     if not total:

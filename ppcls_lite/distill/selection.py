@@ -45,12 +45,9 @@ IMAGENET_EVALUATION = (
 
 
 class Teacher:
-    """Scores images with an exported folder or an ONNX file.
+    """Scores images with an exported folder or an ONNX file (a `Scorer`).
 
-    Args:
-        path: of the folder or the file.
-        config: a recipe whose `Infer.transforms` an ONNX file wants; None: ImageNet's evaluation.
-        threads: of one run; None: the usable cores, at most 4.
+    `config` is a recipe whose `Infer.transforms` an ONNX file wants; None: ImageNet's evaluation.
     """
 
     def __init__(self, path: str, config: str | None = None, threads: int | None = None) -> None:
@@ -69,11 +66,9 @@ class Teacher:
         self.identity = f"{self._model.checksum()} {ops}"
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB to the network's input (C, H, W) float32."""
         return self._preprocess(image).array
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
-        """(N, C, H, W) float32 to (N, classes)."""
         logits = self._model(paddle.to_tensor(batch))
         return paddle.nn.functional.softmax(logits).numpy()
 

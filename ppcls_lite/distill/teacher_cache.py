@@ -62,9 +62,7 @@ class TeacherCache:
 
         Rows that are not there yet come from `run` and are stored. What is returned has been
         rounded to float16 in either case, so that a run does not depend on who filled the cache.
-
-        Raises:
-            UserError: a teacher gives more than logits, or logits that float16 cannot hold.
+        UserError where a teacher gives more than logits, or logits that float16 cannot hold.
         """
         place = batch["view"].numpy(), batch["index"].numpy()
         missing = ~(self._filled[place].astype(bool) | self._written[place])
@@ -118,9 +116,8 @@ def open_cache(
 
     `parts` is what the logits depend on, each as a text or check sum under a name for people.
 
-    Raises:
-        UserError: the cache belongs to something else (the message names what differs), is
-            damaged, or does not fit on the disk; the folder holds other files.
+    A cache of something else (the message names what differs), that is damaged, or does not fit
+    on the disk, and a folder with other files, are a UserError.
     """
     sizes = {"views": views, "images": images, "classes": dict(classes)}
     header = {"format": FORMAT, **sizes, "parts": dict(parts)}

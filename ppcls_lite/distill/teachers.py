@@ -32,8 +32,7 @@ logger = logging.getLogger("ppcls_lite")
 def fix_views(settings: RecipeSettings, dataset: Any) -> None:
     """With `Global.teacher_cache`, let the epochs take turns among its views.
 
-    To be called before the loader is made. Raises ConfigError where what a teacher sees is not a
-    function of image and view.
+    Called before the loader is made. ConfigError where teachers see more than image and view.
     """
     run, section = settings.Global, settings.DataLoader.Train
     if not run.teacher_cache:

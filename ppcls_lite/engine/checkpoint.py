@@ -25,9 +25,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls_lite.engine import manifest
 from ppcls_lite.errors import UserError
-from ppcls_lite.system import files, safe_pickle
+from ppcls_lite.system import files, manifest, safe_pickle
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -79,6 +78,8 @@ def load(prefix: str | Path) -> dict[str, Any]:
     path = _with(prefix, ".pdstate")
     if not path.exists():
         raise UserError(_not_there(prefix, path))
+    if not manifest.is_there(prefix):
+        logger.info(f"{path} has no {prefix.name}{manifest.SUFFIX}: it is read unchecked")
     damage = manifest.problem(prefix)
     if damage:
         raise UserError(
@@ -123,7 +124,7 @@ def load_newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def _newest_first(run_dir: Path) -> list[Path]:
     """`latest` and `previous`, then by the time of writing, which a changed clock may confuse."""
-    found = sorted(run_dir.glob("*.pdstate"), key=lambda p: p.stat().st_mtime, reverse=True)
+    found = sorted(run_dir.glob("*.pdstate"), key=lambda p: p.lstat().st_mtime, reverse=True)
     order = {"latest": 0, "previous": 1}
     return [_without_suffix(path) for path in sorted(found, key=lambda p: order.get(p.stem, 2))]
 
@@ -160,6 +161,8 @@ def _with(prefix: Path, suffix: str) -> Path:
 
 
 def _not_there(prefix: Path, path: Path) -> str:
+    if path.is_symlink():
+        return f"{path} is a link to {path.readlink()}, which is not there"
     if _with(prefix, ".pdparams").exists():
         return (
             f"{path}: no such file. {prefix.name}.pdparams holds weights only and cannot resume a "

@@ -25,8 +25,7 @@ from paddle.base import core
 
 from ppcls_lite.engine.meeting import LostError, Meeting
 from ppcls_lite.engine.origin import ABSENT, SHOWN
-from ppcls_lite.engine.signals import RESUME_ME
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import TryAgainError, UserError
 from ppcls_lite.system import launchers
 
 logger = logging.getLogger("ppcls_lite")
@@ -62,18 +61,16 @@ def connect() -> World:
     try:
         meeting = Meeting(rank, size, store, host.rpartition(":")[0], patience)
     except (OSError, ValueError) as error:
-        raise LostRankError(_with_advice(f"there is no connection to rank 0: {error}")) from error
+        raise SilentRankError(_with_advice(f"there is no connection to rank 0: {error}")) from error
     return World(rank, size, meeting)
 
 
-class FailedRankError(UserError):
-    """Another rank has ended with the error that this message tells."""
-
-
 class LostRankError(UserError):
-    """Another rank was killed, stopped or too slow: the same command may well succeed."""
+    """Another rank has ended while this one needed it, and has said why."""
 
-    exit_code = RESUME_ME
+
+class SilentRankError(LostRankError, TryAgainError):
+    """Another rank was killed, stopped or too slow: the same command may well succeed."""
 
 
 class World:
@@ -169,7 +166,7 @@ class World:
         """Let the other ranks know the error that ends this one."""
         try:
             yield
-        except (FailedRankError, LostRankError):
+        except LostRankError:
             raise
         except BaseException as error:
             if self.size > 1:
@@ -183,10 +180,10 @@ class World:
             self._meet()
             yield
         except (RuntimeError, OSError, LostError) as error:
-            message = self._reason()
-            if message:
-                raise FailedRankError(message) from None
-            raise LostRankError(_with_advice(self._lost(error))) from None
+            reason = self._reason()
+            if reason is None:
+                raise SilentRankError(_with_advice(self._lost(error))) from None
+            raise LostRankError(reason) from None
 
     def _meet(self) -> None:
         if self._meeting:

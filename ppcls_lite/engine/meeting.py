@@ -17,6 +17,7 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ class Meeting:
         self._rest = b""
         threading.Thread(target=self._beat, daemon=True).start()
         # A data worker must not keep the connection of a rank that was killed.
-        os.register_at_fork(after_in_child=self._socket.close)
+        _in_forked_processes(self._socket.close)
 
     def meet(self) -> None:
         """Return when all ranks are here. Raises LostError if one will not come."""
@@ -62,7 +63,9 @@ class Meeting:
             while True:
                 data = self._rest or self._socket.recv(4096)
                 if not data:
-                    raise LostError("rank 0 has ended without a message: killed?")
+                    raise LostError(
+                        "rank 0 has ended without a message: killed, perhaps for lack of memory"
+                    )
                 self._rest, kind = data[1:], data[:1]
                 if kind == GO:
                     return
@@ -110,7 +113,7 @@ class _Server(threading.Thread):
         self._meetings = 0
         self._since: float | None = None  # when the first one arrived at the next meeting
         self._selector = selectors.DefaultSelector()
-        os.register_at_fork(after_in_child=self._close)
+        _in_forked_processes(self._close)
 
     def run(self) -> None:
         text, beat = self._admit(), time.monotonic()
@@ -175,7 +178,7 @@ class _Server(threading.Thread):
                     continue
                 name, silence = f"rank {rank} on {guest.host}", now - guest.heard
                 if guest.gone:
-                    return f"{name} has ended without a message: killed (for lack of memory)?"
+                    return f"{name} has ended without a message: killed, perhaps for lack of memory"
                 if now - self._since > self._patience:
                     waited = f"the others have waited {now - self._since:.0f} s for it"
                     if silence > min(SILENT, self._patience):
@@ -194,6 +197,11 @@ class _Server(threading.Thread):
     def _close(self) -> None:
         for connection in (self._server, *(guest.socket for guest in self._guests.values())):
             connection.close()
+
+
+def _in_forked_processes(call: Callable[[], None]) -> None:
+    if os.name == "posix":
+        os.register_at_fork(after_in_child=call)
 
 
 def _line(connection: socket.socket) -> bytes:

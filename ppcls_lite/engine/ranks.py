@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any, Literal
 
-from ppcls_lite.engine.signals import RESUME_ME, WATCHED
-from ppcls_lite.errors import ConfigError
+from ppcls_lite.engine.signals import WATCHED
+from ppcls_lite.errors import TRY_AGAIN, ConfigError
 from ppcls_lite.system.processes import end_with_parent, free_ports
 
 SMALLEST_PART = 32  # images a process; below, `auto` leaves batch normalisation alone
@@ -106,7 +106,7 @@ def _status(team: Sequence[subprocess.Popen]) -> int:
             break
     code = failed or next((p.returncode for p in team if p.returncode), 0)
     if code == -signal.SIGKILL:  # for lack of memory, or by a scheduler: not the run's own fault
-        return RESUME_ME
+        return TRY_AGAIN
     return 128 - code if code < 0 else code  # ended by another signal: as a shell says it
 
 

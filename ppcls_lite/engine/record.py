@@ -10,6 +10,7 @@ folder. Read next: visual.py.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +20,11 @@ import numpy as np
 
 from ppcls_lite.engine.visual import VisualLog
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.files import atomic_file
+from ppcls_lite.system.files import atomic_file, link_or_copy
 
+logger = logging.getLogger("ppcls_lite")
 Value = float | int | str | bool
+FIRST = {"kind", "epoch", "step"}  # keys of every record
 VARYING = ("batch_cost", "reader_cost", "ips", "peak_rss_mb", "peak_gpu_mb")  # in no two runs alike
 
 
@@ -44,7 +47,7 @@ class Recorder:
 
     def open(self, keep: int = 0) -> None:
         """Start with the first `keep` lines of the file (a resumed run) or none (a new one)."""
-        kept = self._read()[:keep] if keep else []
+        kept = self._read(keep) if keep else []
         self.lines = len(kept)
         with atomic_file(self.path) as file:
             file.write("".join(f"{json.dumps(record)}\n" for record in kept).encode())
@@ -80,13 +83,31 @@ class Recorder:
         if self._visual:
             self._visual.close()
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self, keep: int) -> list[dict[str, Any]]:
+        """The first `keep` records, or those before one that a crash or somebody has damaged."""
         if not self.path.exists():
             return []
-        records = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be read: {error.strerror or error}. Move it away to resume "
+                "without the records so far"
+            ) from None
+        records: list[dict[str, Any]] = []
+        for line in lines[:keep]:
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:  # the torn last line of a killed run
+                record = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(record, dict) or not record.keys() >= FIRST:
+                break
+            records.append(record)
+        if len(records) < keep:
+            damaged = self.path.with_name(f"{self.path.name}.damaged")
+            link_or_copy(self.path, damaged)
+            logger.warning(
+                f"{self.path} has {len(records)} good records, but {keep} belong to the checkpoint "
+                f"that is resumed: the others are missing now. The file as it was: {damaged}"
+            )
         return records

@@ -13,7 +13,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
-RESUME_ME = 75  # sysexits.h calls it EX_TEMPFAIL: try again later
+from ppcls_lite.errors import TRY_AGAIN
+
 WATCHED = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )
@@ -59,10 +60,10 @@ class StopSignals:
         """The reason to stop, `Reason()` if there is none."""
         if self.received is not None:
             shell = self.received in (signal.SIGINT, signal.SIGTERM)
-            code = 128 + self.received if shell else RESUME_ME
+            code = 128 + self.received if shell else TRY_AGAIN
             return Reason(self.received.name, int(code), int(self.received))
         if self.is_over_time:
-            return Reason(f"Global.max_minutes ({self.max_minutes:g})", RESUME_ME)
+            return Reason(f"Global.max_minutes ({self.max_minutes:g})", TRY_AGAIN)
         return Reason()
 
     def __enter__(self) -> StopSignals:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import paddle
 
 from ppcls_lite.engine import checkpoint, rng
@@ -24,6 +25,8 @@ from ppcls_lite.engine.origin import Origin
 from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.errors import UserError
 
+# What reading a state of odd content raises, in Python, numpy and Paddle.
+DAMAGE = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
 logger = logging.getLogger("ppcls_lite")
 
 
@@ -128,8 +131,21 @@ class TrainingState:
         """Become `saved`, a value of `collect` from the checkpoint `source`.
 
         Says what differs in recipe and data. Raises `UserError` if it is of another network,
-        optimizer or epoch length, or of other data (see `Origin`).
+        optimizer or epoch length, of other data (see `Origin`), or no whole state.
         """
+        try:
+            _require_form(saved)
+            self._restore(saved, source)
+        except UserError:
+            raise
+        except DAMAGE as error:  # whatever odd content leads to, here and in what it is handed to
+            raise UserError(
+                f"{source} is no whole training state ({type(error).__name__}: {error}). Resume "
+                "from another checkpoint, or start a new run from the weights with "
+                f"-o Global.pretrained_model={source}"
+            ) from None
+
+    def _restore(self, saved: Mapping[str, Any], source: str) -> None:
         self._compare_origin(saved, source)
         if saved["steps_per_epoch"] != self.steps:
             raise UserError(
@@ -150,9 +166,9 @@ class TrainingState:
             logger.info(f"{source} has no averaged weights: the average starts from its weights")
         if saved["schedule"] is not None and self.schedule.follows_score:
             self.schedule.load_state(saved["schedule"])
+        self._restore_own(saved["ranks"])
         self.epoch, self.step_in_epoch = saved["epoch"], saved["step_in_epoch"]
         self.best, self.history, self.lines = saved["best"], saved["history"], saved["lines"]
-        self._restore_own(saved["ranks"])
 
     def _own(self) -> dict[str, Any]:
         """What differs between the ranks: sums over the epoch so far, and generators."""
@@ -196,6 +212,33 @@ class TrainingState:
         for metric, counts in zip(self.metrics, own["metrics"]):
             metric.load_state(counts)
         rng.restore(own["rng"])
+
+
+def _require_form(saved: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless what is only used later is what `collect` makes."""
+    for name, least in (("epoch", 1), ("step_in_epoch", 0), ("steps_per_epoch", 1), ("lines", 0)):
+        if type(saved[name]) is not int or saved[name] < least:
+            raise ValueError(f"{name} is {saved[name]!r:.60}")
+    best, history = saved["best"], saved["history"]
+    wrong = saved["step_in_epoch"] > saved["steps_per_epoch"] or not isinstance(history, list)
+    for entry in () if wrong else history:
+        scored = entry["eval"] is None or _is_scores(entry["eval"])
+        wrong |= type(entry["epoch"]) is not int or not isinstance(entry["lr"], float | int)
+        wrong |= not scored or not isinstance(entry["train"], dict)
+    if best:
+        kept = best.get("metrics", {}).values()
+        wrong |= type(best["epoch"]) is not int or not _is_scores(best["scores"])
+        wrong |= not all(isinstance(array, np.ndarray) for m in kept for array in m.values())
+    if wrong or not isinstance(best, dict):
+        raise ValueError("epochs, scores or place in the run are malformed")
+
+
+def _is_scores(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(type(v) in (int, float) for v in value.values())
+    )
 
 
 def _words(names: Iterable[str]) -> str:

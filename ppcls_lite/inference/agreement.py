@@ -26,21 +26,13 @@ _SAME = {"bf16": 1.0, "int8": 0.95}  # share of the decided images
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far outputs are from a reference's; each array is (N,), one number an image.
+    """How far outputs are from a reference's; each array is (N,), one number an image."""
 
-    Attributes:
-        difference: the largest difference of an output, relative to the image's largest output.
-        distance: the largest difference of what the outputs mean, as of probabilities.
-        lost: what the answer is worth less than the reference's own, relative; 0: the same answer.
-        lead: how far the reference's answer is ahead of its second best, relative.
-        answer: what an answer is called.
-    """
-
-    difference: np.ndarray
-    distance: np.ndarray
-    lost: np.ndarray
-    lead: np.ndarray
-    answer: str = "answer"
+    difference: np.ndarray  # the largest of an output, relative to the image's largest output
+    distance: np.ndarray  # the largest difference of what the outputs mean, as of probabilities
+    lost: np.ndarray  # what the answer is worth less than the reference's, relative; 0: the same
+    lead: np.ndarray  # how far the reference's answer is ahead of its second best, relative
+    answer: str = "answer"  # what an answer is called
 
     @property
     def largest(self) -> float:
@@ -73,13 +65,9 @@ class Agreement:
         the same answer where the reference is decided, and to stay close.
         """
         if precision == "fp32":
-            changed = self.changed(ENGINE_TIE)
-            if self.largest <= TOLERANCE and not changed:
-                return None
-            return (
-                f"differs from the reference by {self.largest:.1e}, {self.answer} on {changed} "
-                "images"
-            )
+            changed, far = self.changed(ENGINE_TIE), f"{self.largest:.1e}, {self.answer}"
+            right = self.largest <= TOLERANCE and not changed
+            return None if right else f"differs from the reference by {far} on {changed} images"
         distance = float(self.distance.mean())
         decided = self.lead > _DECIDED
         same = float((self.lost[decided] <= 0).mean()) if decided.any() else 1.0

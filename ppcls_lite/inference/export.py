@@ -83,26 +83,21 @@ def export_model(
 
     Args:
         model: images (N, C, H, W) to logits (N, classes), or to a dict with `logits`; or a network
-            with `outputs` and `deployed` (models/backbone.py). Its copy is put in eval mode and
-            re-parameterised if it has `reparameterize()`.
+            with `outputs` and `deployed` (models/network.py). A copy of it is re-parameterised.
         out_dir: the folder to write; an earlier export there is replaced as a whole.
         image_shape: (C, H, W); -1 for a height or width that may vary. The batch always may.
         transforms: the pre-processing, as in `Infer.transforms` of a recipe.
-        postprocess: one component in either YAML form; `None` is Topk with 5 classes. Label names
-            from its `class_id_map_file` are written into the folder.
-        labels: the name of each class, instead of a `class_id_map_file`.
+        postprocess: one component in either YAML form; `None` is Topk with 5 classes.
+        labels: the name of each class, instead of the post-processing's `class_id_map_file`.
         model_name: what `inference.yml` calls the network; default: its class.
-        add_softmax: put the softmax into the program. `False` exports logits; the predictor then
-            applies it. The sigmoid of multi-label post-processing is always in the program.
-        sample_images: paths or (H, W, 3) uint8 RGB arrays to compare on; default: four
-            synthetic pictures.
+        add_softmax: `False` leaves the softmax to the predictor; a sigmoid is always exported.
+        sample_images: paths or (H, W, 3) uint8 RGB arrays to compare on; default: synthetic ones.
         format: "paddle" writes Paddle's program, "onnx" `inference.onnx`, "both" both.
         plugins: files with components of one's own; `inference.yml` names those that it needs.
 
     Raises:
-        UserError: pre-processing, post-processing, labels or shapes do not fit together;
-            `out_dir` holds other files; the exported model differs from the network or gives
-            values that are not finite. Nothing is left behind.
+        UserError: the arguments do not fit together, `out_dir` holds other files, or what was
+            exported differs from the network or is not finite. Nothing is left behind.
     """
     if format not in get_args(Format):
         raise UserError(f"format: expected paddle, onnx or both, found {format!r}")
@@ -247,10 +242,7 @@ def _compare(
     inputs: np.ndarray,
     expected: Outputs,
 ) -> Agreement:
-    """Run the exported files and hold their outputs against the network's.
-
-    The first image runs once more alone, because the batch size must not matter.
-    """
+    """Hold an engine's outputs against the network's; the batch size must not matter."""
     found = joined([spec.named(engine.run(batch)) for batch in (inputs, inputs[:1])])
     expected = joined([expected, {key: array[:1] for key, array in expected.items()}])
     problem = mismatch(expected, found)

@@ -1,14 +1,11 @@
 """Evaluation by the exported graph: the network's present weights, run by Paddle Inference.
 
 On a CPU the graph with oneDNN is several times faster than the network itself. The program is
-exported once per run; an evaluation writes the weights as they are now beside it and makes a new
-predictor, because that folds the weights into its convolutions when it is made. What this costs
-and from when on it pays: docs/performance.md, "Evaluation".
-
-A training must not notice it: the engine sets the number of threads of the whole process, so it is
-put back afterwards (`_own_threads`); the flag that the engine sets is put back there; nothing draws
-random numbers. Where the graph cannot be made, or gives other results on the first images, the
-network itself goes on, and one line in the log says why.
+exported once per run; each evaluation makes a new predictor of it with the weights as they are
+now, because a predictor folds them into its convolutions. What this costs and from when on it
+pays: docs/performance.md, "Evaluation". A training must not notice it: nothing draws random
+numbers, and what the engine sets in the process is put back. Where the graph cannot be made, or
+gives other results on the first images, the network itself goes on, and the log says why.
 Read before: export.py, agreement.py, ../engine/evaluate.py.
 """
 
@@ -56,16 +53,14 @@ class _Program:
 class GraphForward:
     """Gives an evaluation the fastest way to run a network: `with forward(...) as run`.
 
-    Args:
-        mode: "auto" uses the graph from `WORTH` pixels on, "inference" always.
-        threads: of one run; `None`: the cores that this process may use.
+    `mode` "auto" uses the graph from `WORTH` pixels on, "inference" always; `threads` are those of
+    one run, `None`: the cores that this process may use.
     """
 
     def __init__(
         self, mode: Literal["auto", "inference"] = "auto", threads: int | None = None
     ) -> None:
-        self.mode = mode
-        self.threads = threads
+        self.mode, self.threads = mode, threads
         self.failed: str | None = None  # why the network itself is used for good
         self.used = 0  # evaluations that the graph has run
         self._program: _Program | None = None
@@ -117,9 +112,7 @@ class _Graph:
         give_up: Callable[[Exception], None],
     ) -> None:
         self.engine: PaddleEngine | None = engine
-        self.model = model
-        self.shape = shape  # (N, C, H, W)
-        self.give_up = give_up
+        self.model, self.shape, self.give_up = model, shape, give_up  # shape: (N, C, H, W)
 
     def __call__(self, images: Tensor) -> Any:
         count = images.shape[0]
@@ -179,15 +172,9 @@ def _engine(program: _Program, weights: dict[str, Tensor], threads: int) -> Padd
 
 def _write_weights(path: Path, by_name: dict[str, Tensor]) -> None:
     names = sorted(by_name)  # the order in which a program reads them
-    overwrite, as_float16, to_memory = True, False, False
-    paddle.base.core.save_combine_func(
-        [by_name[name].get_tensor() for name in names],
-        names,
-        str(path),
-        overwrite,
-        as_float16,
-        to_memory,
-    )
+    tensors = [by_name[name].get_tensor() for name in names]
+    options = (True, False, False)  # overwrite, as float16, to memory
+    paddle.base.core.save_combine_func(tensors, names, str(path), *options)
 
 
 def _require_equal(found: Any, expected: Any) -> None:

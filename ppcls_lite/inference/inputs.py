@@ -5,10 +5,12 @@ Read next: cli/predict.py; ppcls_lite/data/files.py, which files count.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ppcls_lite.config.file import is_file, is_folder
 from ppcls_lite.data.files import IMAGE_SUFFIXES, path_in, walk_images
 from ppcls_lite.errors import UserError
 
@@ -18,24 +20,17 @@ LIST_SUFFIXES = (".txt", ".lst", ".list", ".csv", ".tsv")
 def find_images(sources: Sequence[str | Path], option: str = "--input") -> list[Path]:
     """All images that the sources name, in order; folders recursively, as `walk_images` does.
 
-    `option` is where the user named them, for messages.
-
     Files that a list names are not checked for existence: each bad one is an entry of its own in
-    the results. Raises UserError if a source does not exist or holds no image.
+    the results. Raises UserError if a source (named by `option`) does not exist or has no image.
     """
     return [path for source in sources for path in _find(Path(source), option)]
 
 
 def read_labelled(source: Path, option: str) -> list[tuple[Path, int]]:
-    """The images and class ids of a list with one `path class_id` a line.
-
-    Raises:
-        UserError: the list is missing or empty, or a line has no class id.
-    """
-    if not source.is_file():
-        raise UserError(
-            f"{option} {source}: no such file; expected a list of `path class_id` lines"
-        )
+    """The images and class ids of a list with one `path class_id` a line; or UserError."""
+    if not is_file(source):
+        wanted = "a list of `path class_id` lines"
+        raise UserError(f"{option} {source}: no such file; expected {wanted}")
     paths = _read_list(source, option)
     lines = [line for line in source.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     found = []
@@ -48,13 +43,13 @@ def read_labelled(source: Path, option: str) -> list[tuple[Path, int]]:
 
 
 def _find(source: Path, option: str) -> list[Path]:
-    if source.is_dir():
+    if is_folder(source):
         found = [source / name for name in walk_images(source)]
         if not found:
             known = ", ".join(IMAGE_SUFFIXES)
             raise UserError(f"{option} {source}: no images in this folder or below it ({known})")
         return found
-    if not source.exists():
+    if not os.path.exists(source):  # noqa: PTH110 (no error for a name that is too long)
         raise UserError(
             f"{option} {source}: no such file or folder (looked in {Path.cwd()}); expected an "
             "image, a folder of images, or a text file with one path per line"

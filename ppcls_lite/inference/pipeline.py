@@ -10,6 +10,7 @@ process of its own (engine_process.py). Read next: predictor.py.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import deque
@@ -43,17 +44,11 @@ class _Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Pre-processing, engine and post-processing; each may be called by several threads.
-
-    Attributes:
-        prepare: one image to the network's input.
-        run: inputs (C, H, W) of one batch to the network's outputs.
-        answer: outputs, and what the pre-processing did to each image, to results.
-    """
+    """Pre-processing, engine and post-processing; each may be called by several threads."""
 
     prepare: Callable[[Image], Prepared]
-    run: Callable[[list[np.ndarray]], Outputs]
-    answer: Callable[[Outputs, Sequence[Meta]], list[Result]]
+    run: Callable[[list[np.ndarray]], Outputs]  # inputs (C, H, W) of one batch
+    answer: Callable[[Outputs, Sequence[Meta]], list[Result]]  # or {"error": message}
 
     def stream(
         self,
@@ -67,7 +62,7 @@ class Pipeline:
         if batch_size < 1:
             raise UserError(f"batch_size: expected a whole number from 1 on, found {batch_size}")
         decode = partial(self._decode, keep_going)
-        finish = partial(self._finish, observe)
+        finish = partial(self._finish, observe, keep_going)
         if decode_threads > 0:
             limit = 2 * batch_size + decode_threads
             decoded = ahead(decode, images, decode_threads, limit)
@@ -90,8 +85,10 @@ class Pipeline:
             message = str(error).removeprefix(f"{file}: ")
         return _Decoded(file, prepared, message, time.perf_counter() - start)
 
-    def _finish(self, observe: Observer | None, batch: list[_Decoded]) -> list[Result]:
-        """The results of a batch, in its order."""
+    def _finish(
+        self, observe: Observer | None, keep_going: bool, batch: list[_Decoded]
+    ) -> list[Result]:
+        """The results of a batch, in its order; error entries only with `keep_going`."""
         good = [item.prepared for item in batch if item.prepared is not None]
         answers: Iterator[Result] = iter(())
         if observe:
@@ -102,12 +99,16 @@ class Pipeline:
             if observe:
                 observe("inference", time.perf_counter() - start, len(good))
             answers = iter(self.answer(outputs, [item.meta for item in good]))
-        return [
+        results = [
             {"file": item.file, "error": item.error}
             if item.prepared is None
             else {"file": item.file, **next(answers)}
             for item in batch
         ]
+        bad = next((result for result in results if "error" in result), None)
+        if bad is not None and not keep_going:
+            raise UserError(f"{bad['file'] or 'an image'}: {bad['error']}")
+        return results
 
 
 def ahead(
@@ -130,11 +131,6 @@ def ahead(
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items; the last one may be shorter."""
-    batch: list[Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
         yield batch

@@ -27,7 +27,7 @@ from ppcls_lite.inference.engine_process import EngineProcess
 from ppcls_lite.inference.engines import Device, Engine, EngineChoice, EngineName, Precision
 from ppcls_lite.inference.pipeline import Observer, Pipeline
 from ppcls_lite.inference.postprocess import build_postprocess
-from ppcls_lite.inference.postprocess.base import Postprocess, Result
+from ppcls_lite.inference.postprocess.base import Postprocess, Result, finite
 from ppcls_lite.inference.preprocess import Image, Meta, Preprocessor, accepts
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from ppcls_lite.inference.auto.cache import Choice
 
 _WARMUP_EDGE = 224  # of networks that take any size
+_NO_NUMBER = (
+    "the network's answer is not a number (NaN or infinite): its weights are damaged, or a "
+    "precision below fp32 overflows"
+)
 
 
 class Predictor:
@@ -43,15 +47,11 @@ class Predictor:
     One predictor may be used from several threads; one batch runs at a time.
 
     Args:
-        model_dir: the folder that `deploy/export.py` wrote, or an ONNX file of such a folder.
-        device: "cpu" or "gpu" (engine paddle only).
-        mkldnn: use oneDNN (MKLDNN) on a CPU; `False` is for engine paddle only, to compare.
-        threads: of one run on a CPU; `None`: the usable cores, at most 4.
+        model_dir: the folder that `ppcls-lite export` wrote, or an ONNX file of such a folder.
+        device, mkldnn, threads, engine, precision: how the network runs, see `EngineChoice`.
+            Engine "auto" is the fastest that is installed and right, measured once for this model
+            and machine (auto/choose.py).
         topk: how many classes per image, instead of the number in `inference.yml`.
-        engine: "paddle", "openvino", "onnxruntime", or "auto": the fastest that is installed and
-            right, measured once for this model and machine (auto/choose.py).
-        precision: "fp32", "bf16" or "int8"; `None`: fp32, and with "auto" whatever is fastest
-            among those whose answers pass its check.
         isolate: above 0, run the engine in a process of its own, with shared memory for batches
             of so many images, so that Python goes on while it runs (engine_process.py). End it
             with `close` or a `with` block.
@@ -59,14 +59,11 @@ class Predictor:
 
     Attributes:
         spec: what `inference.yml` says: `model_name`, `labels`, `image_shape`, ...
-        engine: what runs the program.
+        engine, postprocess: what runs the program, and what makes results of its outputs.
         choice: what engine "auto" chose and why; else `None`.
-        postprocess: what makes results of outputs, and rows and pictures of results.
         pipeline: the three steps, for a service that has threads of its own.
 
-    Raises:
-        UserError: the folder, `inference.yml` or a file is missing, damaged or of another
-            version; Paddle lacks what is asked for.
+    A file that is missing, damaged or of another version is a UserError.
     """
 
     def __init__(
@@ -135,21 +132,19 @@ class Predictor:
     def predict(
         self, inputs: Image | Sequence[Image] | np.ndarray, batch_size: int = 1
     ) -> list[Result]:
-        """Predict one image or several.
+        """Predict one image or several, `batch_size` at once.
 
         Args:
             inputs: a path, the bytes of an image file, an (H, W, 3) uint8 RGB array (gray
                 (H, W) and RGBA (H, W, 4) as well), an (N, H, W, 3) array, or a list of those.
-            batch_size: how many images run at once.
 
         Returns:
             One dict per image, in order: `file` (the path as text, `None` for an array),
             `class_ids`, `scores` (best first) and `label_names`, or what another post-processing
             than Topk gives.
 
-        Raises:
-            ImageError: an image file cannot be read.
-            UserError: an array of another shape or type; `batch_size` below 1.
+        Raises ImageError where a file cannot be read, UserError for another shape or type,
+        or an answer that is not a number.
         """
         return list(self.stream(_as_list(inputs), batch_size))
 
@@ -163,10 +158,11 @@ class Predictor:
     ) -> Iterator[Result]:
         """Like `predict`, result by result, reading no more images ahead than a batch.
 
-        With `keep_going`, an unreadable image gives `{"file": ..., "error": message}` in its
-        place instead of an ImageError. `observe(stage, seconds, images)` is told how long each
-        batch took, perhaps by another thread. `decode_threads` above 0 decodes ahead of inference
-        with so many threads and reads a few batches ahead (pipeline.py).
+        With `keep_going`, an unreadable image, or an answer that is not a number, gives
+        `{"file": ..., "error": message}` in its place instead of an error. `observe(stage,
+        seconds, images)` is told how long each batch took, perhaps by another thread.
+        `decode_threads` above 0 decodes ahead of inference with so many threads and reads a few
+        batches ahead (pipeline.py).
         """
         return self.pipeline.stream(images, batch_size, keep_going, observe, decode_threads)
 
@@ -175,17 +171,11 @@ class Predictor:
         return self._preprocess(image).array
 
     def predict_batch(self, array: np.ndarray) -> np.ndarray:
-        """Run the network on pre-processed images, without post-processing.
+        """Run the network on pre-processed images (N, C, H, W) float32, without post-processing.
 
-        Args:
-            array: (N, C, H, W) float32, as `preprocess` gives each image.
-
-        Returns:
-            The network's first output, (N, ...): of a classifier (N, classes) float32,
-            probabilities, or logits if exported without softmax.
-
-        Raises:
-            UserError: another shape than the exported one, or not numbers.
+        Returns the network's first output, (N, ...): of a classifier (N, classes) float32,
+        probabilities, or logits if exported without softmax. Raises UserError for another shape
+        than the exported one, or no numbers.
         """
         array = np.asarray(array)
         wanted = self.spec.image_shape
@@ -211,10 +201,17 @@ class Predictor:
         return self.spec.named(self.engine.run(arrays if self._process else np.stack(arrays)))
 
     def _answer(self, outputs: Outputs, metas: Sequence[Meta]) -> list[Result]:
-        """Post-process; a network exported with logits gets its activation here."""
+        """Post-process; a network exported with logits gets its activation here. Where outputs
+        are no numbers, the result is an error entry."""
         if self.spec.output == "logits":
             outputs = self.postprocess.activated(outputs)
-        return self.postprocess(outputs, metas)
+        good = finite(outputs, len(metas))  # (N,)
+        if good.all():
+            return self.postprocess(outputs, metas)
+        kept = {name: array[good] for name, array in outputs.items()}
+        rest = [meta for meta, fine in zip(metas, good, strict=True) if fine]
+        results = iter(self.postprocess(kept, rest) if rest else ())
+        return [next(results) if fine else {"error": _NO_NUMBER} for fine in good]
 
 
 def _as_list(inputs: Image | Sequence[Image] | np.ndarray) -> list[Image]:

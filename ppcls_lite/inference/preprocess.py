@@ -37,9 +37,6 @@ class Preprocessor:
         ops: `transform_ops`, in any YAML form; without DecodeImage, it comes first.
         image_shape: (C, H, W) that the network takes, -1 for any; `None`: any at all.
         plugins: files that transforms may come from.
-
-    Attributes:
-        transform: the chain.
     """
 
     def __init__(

@@ -31,6 +31,7 @@ STOCK_ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
     "relu6": F.relu6,
     "hardswish": F.hardswish,
 }
+_FLOAT32 = paddle.float32
 _Sizes = tuple[int, ...]
 _for_each_shape = functools.lru_cache(maxsize=4096)
 
@@ -120,9 +121,13 @@ def _stock_conv(x: Tensor, weight: Tensor, window: Window, groups: int) -> Tenso
 
 def are_plain(*tensors: Tensor) -> bool:
     """Whether all are float32 tensors of a CPU, outside a static graph."""
-    return paddle.in_dynamic_mode() and all(
-        tensor.dtype == paddle.float32 and tensor.place.is_cpu_place() for tensor in tensors
-    )
+    if not paddle.in_dynamic_mode():
+        return False
+    for tensor in tensors:  # a loop, and `is` before the slow `==`: this runs for every layer
+        kind = tensor.dtype
+        if not (kind is _FLOAT32 or kind == _FLOAT32) or not tensor.place.is_cpu_place():
+            return False
+    return True
 
 
 # What C++ is told about a call; None if the kernels do not know such a one.

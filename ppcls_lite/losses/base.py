@@ -1,8 +1,7 @@
 """The contract of a loss: named terms that are means, and what these means are divided by.
 
 The mean of a large batch follows from those of its parts only where each counts by its own
-denominator. So a loss declares it, and accumulated batches, several ranks and an evaluation in
-batches of any size give the large batch's value.
+denominator, so a loss declares it: for accumulated batches, several ranks and evaluations.
 Read next: cross_entropy.py, ../engine/accumulate.py (who divides anew).
 """
 
@@ -57,9 +56,8 @@ class Terms(dict[str, Tensor]):
 class CombinedLoss(nn.Layer):
     """The list of a recipe: calls each loss on the same outputs and adds up all terms as `loss`.
 
-    A term's name that is taken already gets a number: `CELoss`, `CELoss_1`.
-    all_labelled: that no image without label (-1) will come, so that the images with a label are
-    all images.
+    A term's name that is taken already gets a number: `CELoss`, `CELoss_1`. all_labelled: that no
+    image without label (-1) will come.
     """
 
     def __init__(self, losses: Sequence[Loss], all_labelled: bool = False) -> None:

@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeFloat, PositiveInt, Probability
+from ppcls_lite.config.schema import ClassCount, NonNegativeFloat, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.base import Batch, Loss
 from ppcls_lite.losses.targets import (
@@ -34,14 +34,10 @@ class CELoss(Loss):
 
         loss = - sum_ic w_c t_ic log p_ic / sum_ic w_c t_ic
 
-    Images without label (class id -1) do not count; the value is 0 where all are such. `epsilon`
-    smooths every target, also a soft one: (1 - epsilon) t + epsilon / C. Soft labels are used as
-    given; PaddleClas 2.6 passes them through a softmax when `epsilon` is not set.
-
-    Args:
-        weight: factor of this term in the sum of all terms.
-        epsilon: label smoothing, below 1; 0 or None for none.
-        class_weight: one factor per class, for unbalanced data.
+    `weight` is a factor of this term in the sum of all terms. `epsilon` (below 1) smooths every
+    target, also a soft one: (1 - epsilon) t + epsilon / C. Images without label (class id -1) do
+    not count; the value is 0 where all are such. Soft labels are used as given; PaddleClas 2.6
+    passes them through a softmax when `epsilon` is not set.
     """
 
     def __init__(
@@ -49,7 +45,7 @@ class CELoss(Loss):
         weight: NonNegativeFloat = 1.0,
         epsilon: Probability | None = None,
         class_weight: list[NonNegativeFloat] | None = None,
-        class_num: PositiveInt | None = None,
+        class_num: ClassCount | None = None,
     ) -> None:
         super().__init__()
         self.weight, self.epsilon = weight, _smoothing(epsilon)

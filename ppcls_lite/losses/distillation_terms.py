@@ -16,13 +16,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import (
-    Ignored,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Probability,
-)
+from ppcls_lite.config.schema import Channels, Ignored, NonNegativeFloat, PositiveFloat, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses import distillation
 from ppcls_lite.losses.base import Batch, Loss
@@ -89,11 +83,7 @@ class PairLoss(Loss):
 class LabelLoss(Loss):
     """Compares each of several networks with the labels by an ordinary loss.
 
-    Args:
-        weight: factor of these terms in the sum of all terms.
-        model_names: names in Arch.models.
-        epsilon: label smoothing, below 1; None for none.
-        key: which output of a network with several; None for its logits.
+    Args: as PairLoss; model_names: names in Arch.models; epsilon: label smoothing, below 1.
     """
 
     weight: NonNegativeFloat = 1.0
@@ -136,14 +126,13 @@ class DistillationDMLLoss(PairLoss):
 
     Args: as PairLoss, and
         act: what makes probabilities of the outputs; None if they are such already.
-        weight_ratio: for several attributes per image, weigh each as `MultiLabelLoss` does.
+        weight_ratio: weigh each attribute as `MultiLabelLoss` does.
         sum_across_class_dim: multiply by the number of classes, as PaddleClas does.
     """
 
     act: Literal["softmax", "sigmoid"] | None = "softmax"
     weight_ratio: bool = False
     sum_across_class_dim: bool = False
-
     term = "DMLLoss"
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
@@ -160,7 +149,6 @@ class DistillationCELoss(PairLoss):
     """
 
     epsilon: Probability | None = None
-
     term = "CELoss"
 
     def __post_init__(self) -> None:
@@ -181,7 +169,6 @@ class DistillationKLDivLoss(PairLoss):
     """
 
     temperature: PositiveFloat = 4.0
-
     term = "KLDivLoss"
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
@@ -193,18 +180,15 @@ class DistillationKLDivLoss(PairLoss):
 class DistillationDKDLoss(PairLoss):
     """Decoupled distillation: true class or not, and the other classes, weighed separately.
 
-    Args: as PairLoss, and
-        temperature: flattens both networks' probabilities.
-        alpha, beta: factors of the two parts.
-        use_target_as_gt: take the teacher's answer as the true class, so that no labels are
-            needed; otherwise images without label (-1) do not count.
+    Args: as PairLoss; `alpha` and `beta` are the factors of the two parts. `use_target_as_gt` takes
+    the teacher's answer as the true class, so that no labels are needed; otherwise images without
+    label (-1) do not count.
     """
 
     temperature: PositiveFloat = 1.0
     alpha: NonNegativeFloat = 1.0
     beta: NonNegativeFloat = 1.0
     use_target_as_gt: bool = False
-
     term = "DKDLoss"
 
     def __post_init__(self) -> None:
@@ -226,14 +210,10 @@ class DistillationDKDLoss(PairLoss):
 class DistillationDistanceLoss(PairLoss):
     """Mean distance of features (N, C, H, W) or of logits (N, C), over all their numbers.
 
-    Romero et al. 2014 (arXiv 1412.6550). The features are named outputs of the networks,
-    `return_patterns: ["blocks5"]` under `Arch.models`.
-
-    Args: as PairLoss, and
-        mode: `l1`, `l2` (mean square), or `smooth_l1`.
-        channels: [student's, teacher's] number of channels, where they differ. The loss then has
-            a 1x1 convolution from one to the other, which learns with the student and is no part
-            of what ships.
+    Romero et al. 2014 (arXiv 1412.6550). `key` names a feature, `return_patterns: ["blocks5"]`
+    under `Arch.models`, or None for the logits. `mode` is `l1`, `l2` (mean square), or `smooth_l1`.
+    Where the [student's, teacher's] number of `channels` differ, the loss has a 1x1 convolution
+    from one to the other, which learns with the student and is no part of what ships.
     """
 
     def __init__(
@@ -242,7 +222,7 @@ class DistillationDistanceLoss(PairLoss):
         mode: Literal["l1", "l2", "smooth_l1"] = "l2",
         model_name_pairs: list[list[str]] = (("Student", "Teacher"),),
         key: str | None = None,
-        channels: list[PositiveInt] | None = None,
+        channels: list[Channels] | None = None,
         act: Ignored = None,
         name: Ignored = None,
     ) -> None:

@@ -56,7 +56,7 @@ def is_soft(label: Tensor, class_num: int) -> bool:
 def class_distribution(label: Tensor, class_num: int) -> Tensor:
     """Targets (N, C) float32: class ids (N,) or (N, 1) become one-hot, soft labels stay.
 
-    An image without label (class id -1) gets a row of zeros. Raises UserError for any other shape.
+    An image without label (class id -1) gets a row of zeros. UserError for any other shape.
     """
     if is_soft(label, class_num):
         return label.astype(paddle.float32)
@@ -71,10 +71,7 @@ def class_distribution(label: Tensor, class_num: int) -> Tensor:
 
 
 def known_ids(label: Tensor) -> tuple[Tensor, Tensor]:
-    """Class ids (N,) int64 of labels (N,) or (N, 1), and which are known: 1 or 0 (N,) float32.
-
-    An image without label has class id -1 in the batch; here 0, and 0 in the second tensor.
-    """
+    """Class ids (N,) int64, 0 where there is none, and which are known: 1 or 0 (N,) float32."""
     ids = label.flatten().astype(paddle.int64)  # (N,)
     return ids.clip(min=0), (ids >= 0).astype(paddle.float32)
 
@@ -86,16 +83,11 @@ def count_labels(label: Tensor) -> Tensor:
     return known_ids(label)[1].sum()
 
 
-def mean_over(values: Tensor, known: Tensor) -> Tensor:
-    """The mean of `values` (N,) where `known` (N,) is 1; 0 where nothing is known."""
-    return (values * known).sum() / known.sum().clip(min=1.0)
-
-
 def frequency_factor(label: Tensor) -> Tensor:
     """How much each attribute of each image counts (N, C): rare answers more, unknown ones 0.
 
-    exp(1 - r) where an attribute of frequency r is present, exp(r) where it is absent. `label`
-    is (N, 2, C) with the frequencies in the second row; raises UserError for any other shape.
+    exp(1 - r) where an attribute of frequency r is present, exp(r) where it is absent. `label` is
+    (N, 2, C) with the frequencies in the second row; UserError for any other shape.
     """
     if label.ndim != 3 or label.shape[1] != 2:
         raise UserError(
@@ -111,7 +103,7 @@ def attributes_of(label: Tensor) -> Tensor:
     """Multi-hot targets (N, C) float32 of a multi-label batch: 1, 0, or -1 for unknown.
 
     `label` is (N, C), (N, 1, C), or (N, 2, C) with the attributes' frequencies as second row
-    (`MultiLabelDataset` with `label_ratio: true`). Raises UserError for any other shape.
+    (`MultiLabelDataset` with `label_ratio: true`). UserError for any other shape.
     """
     if label.ndim == 3 and label.shape[1] in (1, 2):
         label = label[:, 0]  # (N, C)

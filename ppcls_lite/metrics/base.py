@@ -1,8 +1,8 @@
 """The contract of a metric, and the two ways of collecting: adding counts, or keeping scores.
 
-What was collected is the metric's *state*, a dict of arrays. The states of several processes,
-or of several parts of a data set, merge into the state of the whole, so that a score depends
-neither on the number of cards nor on the batch size. Read next: topk.py, confusion.py.
+What was collected is the metric's *state*, a dict of arrays. The states of several processes or
+parts of a data set merge into that of the whole, so that a score depends neither on the number of
+cards nor on the batch size. Read next: topk.py, confusion.py.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ Outputs = Tensor | Mapping[str, Any]  # logits (N, C), or a dict with them under
 class Metric(ABC):
     """One or several named scores; the first of them is the main one.
 
-    higher_is_better: which of two main scores is the better one.
-    reports: whether `report` writes anything.
+    `higher_is_better` is of the main score; `reports`: whether `report` writes anything.
     """
 
     higher_is_better: bool = True
@@ -53,10 +52,7 @@ class Metric(ABC):
         self._seen = dict(state)
 
     def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
-        """Write tables and pictures of what was taken in into `folder`; returns the files.
-
-        names: of the classes, where they have some.
-        """
+        """Write tables and pictures into `folder`, with the classes' names; returns the files."""
         return []
 
     def of_network(self, network: str) -> Metric | None:

@@ -1,17 +1,27 @@
-"""Top-k accuracy. Read next: confusion.py for the scores of each class."""
+"""Scores of one class per image: top-k accuracy, and detection at a bounded rate of false alarms.
+
+Read next: confusion.py for the scores of each class.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveInt
+from ppcls_lite.config.schema import ClassCount, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of, output_of
 from ppcls_lite.metrics.base import CountingMetric, Metric, OfNetwork, Outputs, State
+
+# Thresholds in steps of 1e-4, as PaddleClas scans them: published scores stay comparable, and
+# counts of images between two thresholds are all that has to be kept.
+_THRESHOLDS = np.arange(10_000) / 10_000
 
 
 @register("metric")
@@ -22,7 +32,7 @@ class TopkAcc(CountingMetric):
     class. Images without label (-1) do not count; where all are such there is no score.
     """
 
-    def __init__(self, topk: PositiveInt | list[PositiveInt] = (1, 5)) -> None:
+    def __init__(self, topk: ClassCount | list[ClassCount] = (1, 5)) -> None:
         super().__init__()
         self.topk = [topk] if isinstance(topk, int) else list(topk)
         if not self.topk:
@@ -62,7 +72,7 @@ class DistillationTopkAcc(TopkAcc):
         self,
         model_key: str | None = "Student",
         feature_key: str | None = None,
-        topk: PositiveInt | list[PositiveInt] = (1, 5),
+        topk: ClassCount | list[ClassCount] = (1, 5),
     ) -> None:
         super().__init__(topk)
         self.model_key = model_key
@@ -73,3 +83,49 @@ class DistillationTopkAcc(TopkAcc):
         if isinstance(outputs, Mapping) and (key in outputs or "logits" not in outputs):
             outputs = output_of(outputs, key, self.feature_key)
         super().collect(outputs, batch)
+
+
+@register("metric")
+@dataclass(eq=False)
+class TprAtFpr(CountingMetric):
+    """The best true-positive rate among the thresholds with a false-positive rate <= max_fpr.
+
+    For two classes; class 1 is the positive one, its softmax probability the score. `tpr` comes
+    with the `threshold` that reaches it (the lowest, scores above it are positive) and its `fpr`.
+    """
+
+    max_fpr: Probability = 0.001
+
+    def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        logits = logits_of(outputs)
+        if logits.shape[1] != 2:
+            raise UserError(
+                f"TprAtFpr is for two classes, the network has {logits.shape[1]} outputs: "
+                "use TopkAcc, or set Arch.class_num to 2"
+            )
+        score = F.softmax(logits, axis=1)[:, 1].numpy().astype(np.float64)  # (N,)
+        # A score lies above that many thresholds.
+        above = np.searchsorted(_THRESHOLDS, score, side="left")
+        positive = batch["label"].numpy().reshape(-1) != 0
+        bins = len(_THRESHOLDS) + 1
+        self.add(
+            positive=np.bincount(above[positive], minlength=bins),
+            negative=np.bincount(above[~positive], minlength=bins),
+        )
+
+    def compute(self, state: State) -> dict[str, float]:
+        rates = {}
+        for name, counts in state.items():
+            if counts.sum() == 0:
+                raise UserError(
+                    f"TprAtFpr: the evaluation set has no {name} image (class "
+                    f"{int(name == 'positive')}); it needs both classes"
+                )
+            # Images above threshold i: all whose count of passed thresholds is more than i.
+            rates[name] = counts[:0:-1].cumsum()[::-1] / counts.sum()  # (thresholds,)
+        allowed = rates["negative"] <= self.max_fpr
+        if not allowed.any():
+            return {"tpr": 0.0, "fpr": 0.0, "threshold": 1.0}
+        best = int(np.argmax(np.where(allowed, rates["positive"], -1.0)))
+        tpr, fpr = (float(rates[name][best]) for name in ("positive", "negative"))
+        return {"tpr": tpr, "fpr": fpr, "threshold": float(_THRESHOLDS[best])}

@@ -20,15 +20,12 @@ from ppcls_lite.models.network import Network
 class Backbone(Network):
     """Base class of the zoo.
 
-    channels: output channels of the four stages.
-    strides: their strides against the input; a pair (h, w) where the two differ.
-    stage_names: the sublayers that PaddleClas calls stages (`return_stages`).
-    head_layers: the sublayers that belong to the classifier and are absent with `class_num=0`.
+    `head_layers` are absent with `class_num=0`.
     """
 
-    channels: tuple[int, ...] = ()
-    strides: tuple[int | tuple[int, int], ...] = (4, 8, 16, 32)
-    stage_names: tuple[str, ...] = ()
+    channels: tuple[int, ...] = ()  # of the outputs of the four stages
+    strides: tuple[int | tuple[int, int], ...] = (4, 8, 16, 32)  # theirs; (h, w) if these differ
+    stage_names: tuple[str, ...] = ()  # sublayers that PaddleClas calls stages (`return_stages`)
     head_layers: tuple[str, ...] = ("fc",)
 
     def __init__(self, class_num: int) -> None:

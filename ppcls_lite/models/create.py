@@ -1,8 +1,7 @@
-"""From a name to a network, and what the network costs.
+"""From a name to a network, `create_model("PPLCNet_x0_5", class_num=10)`, and what it costs.
 
-`create_model("PPLCNet_x0_5", class_num=10)` is part of the public API. Read next:
-config/zoo.py (the names), weights/pretrained.py (where weights come from), backbone.py (what a
-network offers).
+Read next: ../config/zoo.py (the names), weights/pretrained.py (where weights come from),
+backbone.py (what a network offers).
 """
 
 from __future__ import annotations
@@ -29,15 +28,14 @@ from ppcls_lite.models.weights.pretrained import resolve_pretrained
 class Cost(NamedTuple):
     """What a network costs for one image.
 
-    params: numbers that training changes. flops: multiply-adds of conv and linear layers.
-    tool_params, tool_flops: what `paddle.flops` reports, the convention of the PP-LCNet tables.
-    It adds the running statistics of batch normalisation to the parameters, and to the operations
-    the biases of convolutions, two for each element of a batch normalisation, and the additions
-    of global pooling.
+    `tool_...` is what `paddle.flops` reports, the convention of the PP-LCNet tables. It adds the
+    running statistics of batch normalisation to the parameters, and to the operations the biases
+    of convolutions, two for each element of a batch normalisation, and the additions of global
+    pooling.
     """
 
-    params: int
-    flops: int
+    params: int  # numbers that training changes
+    flops: int  # multiply-adds of convolutions and linear layers
     tool_params: int
     tool_flops: int
 
@@ -57,21 +55,19 @@ def create_model(
 ) -> Backbone:
     """Build a network of the zoo, in training mode, with random or given weights.
 
-    name: one of `list_models()`, or a family (`PPLCNet`) with its arguments.
+    name: one of `list_models()`, or a family (`PPLCNet`) with its arguments as `args`.
     plugins: files with networks of one's own.
     class_num: classes; 0 builds the trunk alone (`forward` returns the last feature).
     pretrained: a path with or without `.pdparams`, or `True` for the official ImageNet weights
-    (`use_ssld`: the distilled ones), which are looked for and downloaded as `resolve_pretrained`
-    says. A classifier of another class count stays random, and the log says so.
-    args: further arguments of the family's class.
+    (`use_ssld`: the distilled ones), see `resolve_pretrained`. A classifier of another class count
+    stays random, and the log says so.
 
     Raises `UserError` for an unknown name, an unknown argument or weights that do not fit.
     """
     table = registry.entries(plugins)
     entry = table.get(("model", name))
     if entry is None:
-        near = difflib.get_close_matches(name, registry.names("model", table), 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "list_models() gives all names"
+        hint = _near(name, registry.names("model", table)) or "list_models() gives all names"
         raise UserError(f"unknown model {name!r}; {hint}")
     if name == DISTILLATION_MODEL:
         raise UserError(f"{name} stands for the several networks of a recipe; name one of them")
@@ -85,14 +81,18 @@ def create_model(
                 f"use the family {ZOO[name].family!r} to choose {key} freely"
             )
         if key not in (allowed := [a.name for a in entry.arguments]):
-            near = difflib.get_close_matches(key, allowed, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(allowed)}"
+            hint = _near(key, allowed) or f"it has {', '.join(allowed)}"
             raise UserError(f"{name} has no argument {key!r}; {hint}")
     model = entry.load()(class_num=class_num, **entry.fixed, **args)
     if pretrained:
         path = resolve_pretrained(name, use_ssld) if pretrained is True else pretrained
         load_weights(model, path, replace_head=True)
     return model
+
+
+def _near(name: str, known: Sequence[str]) -> str | None:
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    return f"did you mean {near[0]!r}?" if near else None
 
 
 def cost(model: nn.Layer, image_shape: tuple[int, int, int] = (3, 224, 224)) -> Cost:

@@ -35,12 +35,8 @@ def activation(name: str | None) -> nn.Layer:
 
 def batch_norm(channels: int, lr_mult: float = 1.0, decay: bool = True) -> nn.BatchNorm2D:
     """Batch normalisation; `decay=False` keeps its scale and shift out of weight decay."""
-    regularizer = None if decay else L2Decay(0.0)
-    return nn.BatchNorm2D(
-        channels,
-        weight_attr=ParamAttr(learning_rate=lr_mult, regularizer=regularizer),
-        bias_attr=ParamAttr(learning_rate=lr_mult, regularizer=regularizer),
-    )
+    attr = {"learning_rate": lr_mult, "regularizer": None if decay else L2Decay(0.0)}
+    return nn.BatchNorm2D(channels, weight_attr=ParamAttr(**attr), bias_attr=ParamAttr(**attr))
 
 
 def conv2d(
@@ -55,21 +51,12 @@ def conv2d(
     """A convolution without bias, padded so that stride 1 keeps the size.
 
     `kaiming` draws from N(0, 2 / fan_in) with the fan-in of one group; otherwise paddle's own
-    default, N(0, 2 / (k * k * in_channels)), which is what the official networks without an
-    explicit initialiser were trained from.
+    default, N(0, 2 / (k * k * in_channels)), as the official networks that name no initialiser.
     """
-    return nn.Conv2D(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=stride,
-        padding=(kernel_size - 1) // 2,
-        groups=groups,
-        weight_attr=ParamAttr(
-            initializer=KaimingNormal() if kaiming else None, learning_rate=lr_mult
-        ),
-        bias_attr=False,
-    )
+    size = (in_channels, out_channels, kernel_size)
+    attr = ParamAttr(initializer=KaimingNormal() if kaiming else None, learning_rate=lr_mult)
+    steps = {"stride": stride, "padding": (kernel_size - 1) // 2, "groups": groups}
+    return nn.Conv2D(*size, **steps, weight_attr=attr, bias_attr=False)
 
 
 class ConvBN(nn.Layer):

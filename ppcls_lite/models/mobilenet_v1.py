@@ -9,7 +9,7 @@ from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import KaimingNormal
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat
+from ppcls_lite.config.schema import ClassCount, NonNegativeInt, WidthScale
 from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.layers import ConvBN
 
@@ -27,9 +27,8 @@ class DepthwiseSeparable(nn.Layer):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.depthwise_conv = ConvBN(
-            in_channels, in_channels, 3, stride, groups=in_channels, kaiming=True
-        )
+        size = (in_channels, in_channels, 3, stride)
+        self.depthwise_conv = ConvBN(*size, groups=in_channels, kaiming=True)
         self.pointwise_conv = ConvBN(in_channels, out_channels, 1, kaiming=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,8 +47,8 @@ class MobileNetV1(Backbone):
 
     def __init__(
         self,
-        scale: PositiveFloat = 1.0,
-        class_num: NonNegativeInt = 1000,
+        scale: WidthScale = 1.0,
+        class_num: ClassCount = 1000,
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
     ) -> None:

@@ -10,18 +10,12 @@ from paddle import Tensor, nn
 
 
 class Network(nn.Layer):
-    """Base class of the registered models.
+    """Base class of the registered models."""
 
-    outputs: the names of what an export gives, those of `deployed`.
-    head_layers: the sublayers that depend on the class count, which may differ from a file's.
-    class_num: classes of these; 0 where there are none.
-    from_file: whether it runs a file, which says itself how images are normalised (`expect`).
-    """
-
-    outputs: tuple[str, ...] = ("logits",)
-    head_layers: tuple[str, ...] = ()
-    class_num: int = 0
-    from_file: bool = False
+    outputs: tuple[str, ...] = ("logits",)  # the names of what `deployed` and an export give
+    head_layers: tuple[str, ...] = ()  # depend on the class count; a file may have others
+    class_num: int = 0  # classes of these; 0 where there are none
+    from_file: bool = False  # runs a file, which says itself how images are normalised (`expect`)
 
     def deployed(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) -> a tensor (N, ...) for each name of `outputs`: what is exported."""

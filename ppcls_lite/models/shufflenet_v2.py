@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat
+from ppcls_lite.config.schema import ClassCount, NonNegativeInt, WidthScale
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import NamedConvBN
@@ -52,9 +52,8 @@ class DownUnit(nn.Layer):
     def __init__(self, in_channels: int, channels: int, act: str) -> None:
         super().__init__()
         half = channels // 2
-        self._conv_dw_1 = NamedConvBN(
-            in_channels, in_channels, 3, 2, groups=in_channels, act=None, kaiming=True
-        )
+        size = (in_channels, in_channels, 3, 2, in_channels)
+        self._conv_dw_1 = NamedConvBN(*size, act=None, kaiming=True)
         self._conv_linear_1 = NamedConvBN(in_channels, half, 1, act=act, kaiming=True)
         self._conv_pw_2 = NamedConvBN(in_channels, half, 1, act=act, kaiming=True)
         self._conv_dw_2 = NamedConvBN(half, half, 3, 2, groups=half, act=None, kaiming=True)
@@ -79,8 +78,8 @@ class ShuffleNetV2(Backbone):
 
     def __init__(
         self,
-        scale: PositiveFloat = 1.0,
-        class_num: NonNegativeInt = 1000,
+        scale: WidthScale = 1.0,
+        class_num: ClassCount = 1000,
         act: Literal["relu", "swish"] = "relu",
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,

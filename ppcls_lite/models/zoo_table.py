@@ -38,10 +38,7 @@ class Row:
 
 
 def rounds_to(computed: float, published: float) -> bool:
-    """Whether `published` is `computed`, rounded or cut to the digits that it shows.
-
-    The tables round some of their entries and cut others (578.88 is printed as 578).
-    """
+    """Whether `published` is `computed`, rounded or cut (578.88 to 578) to the digits it shows."""
     digits = len(f"{published}".partition(".")[2]) if isinstance(published, float) else 0
     unit = 10**-digits
     return -unit / 2 <= computed - published < unit

@@ -198,35 +198,34 @@ class Momentum(Bounded, MasterWeights, Penalized):
     below_one = ("momentum",)
 
 
-@register("optimizer")
 @dataclass
-class Adam(Bounded, MasterWeights, Penalized):
-    """Adam (Kingma and Ba 2014, arXiv 1412.6980); its weight decay goes through the moments."""
-
+class _Moments(Bounded, MasterWeights):
     beta1: Probability = 0.9
     beta2: Probability = 0.999
     epsilon: PositiveFloat = 1e-8
-    _: KW_ONLY
-    lazy_mode: Ignored = False
 
     below_one = ("beta1", "beta2")
 
 
 @register("optimizer")
 @dataclass
-class AdamW(Bounded, MasterWeights):
+class Adam(_Moments, Penalized):
+    """Adam (Kingma and Ba 2014, arXiv 1412.6980); its weight decay goes through the moments."""
+
+    _: KW_ONLY
+    lazy_mode: Ignored = False
+
+
+@register("optimizer")
+@dataclass
+class AdamW(_Moments):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv 1711.05101).
 
     The decay shrinks the weights directly, so it takes `weight_decay`, not a regularizer. Other
     than in PaddleClas, parameters that a network made with a zero regularizer are exempt here too.
     """
 
-    beta1: Probability = 0.9
-    beta2: Probability = 0.999
-    epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.01
-
-    below_one = ("beta1", "beta2")
 
     def options(self, named: Named) -> dict[str, Any]:
         names = {parameter.name for parameter in self.exempt(named)}

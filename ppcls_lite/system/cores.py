@@ -25,13 +25,17 @@ SPIN = ("KMP_BLOCKTIME", "1")
 def claim(environment: MutableMapping[str, str] = os.environ) -> list[int]:
     """Keep to this process's share of the cores; returns it, empty where nothing is to be done.
 
-    Threads that the environment sets stay as they are. A share is taken only in a process that
+    Threads that the environment sets stay as they are; of OpenMP's list for nested levels (`4,2`),
+    which Paddle would take for 1, the first number counts. A share is taken only in a process that
     `paddle.distributed.launch` started for a CPU.
     """
     ranks = processes(environment)
     if ranks > 1 and environment.get("PADDLE_DISTRI_BACKEND") != "gloo":  # on GPUs
         return []
     environment.setdefault(*SPIN)
+    outermost, comma, _ = environment.get(THREAD_VARIABLES[0], "").partition(",")
+    if comma:
+        environment[THREAD_VARIABLES[0]] = outermost
     if ranks < 2:
         if not environment.get(THREAD_VARIABLES[0]):  # Paddle will set it to 1
             environment.setdefault(KERNEL_THREADS, str(usable_cores()))

@@ -8,6 +8,8 @@ Read next: safe_pickle.py, ppcls_lite/engine/checkpoint.py.
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import io
 import os
 import secrets
@@ -16,7 +18,7 @@ import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ppcls_lite.errors import UserError
 
@@ -116,9 +118,13 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
     whatever it holds). If the block fails or is interrupted, `out_dir` is what it was before.
 
     Raises:
-        UserError: `out_dir` is a file, holds other files, or cannot be written.
+        UserError: `out_dir` is a file or a mount point, holds other files, or cannot be written.
     """
     target = out_dir.resolve()
+    if _is_mount_point(target):
+        raise UserError(
+            f"{out_dir}: is a mount point, which cannot be replaced as a whole; name a folder in it"
+        )
     others: list[str] = []
     if own_files is not None and target.is_dir():
         others = sorted({p.name for p in target.iterdir()} - set(own_files))
@@ -130,8 +136,8 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
         room = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise UserError(f"{out_dir}: cannot be written: {error.strerror}") from error
+    fresh, old = room / "new", room / "old"
     try:
-        fresh, old = room / "new", room / "old"
         fresh.mkdir()
         yield fresh
         for path in fresh.rglob("*"):
@@ -140,14 +146,16 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
                     os.fsync(file.fileno())
         if target.exists():
             target.rename(old)
-        try:
-            fresh.rename(target)
-        except OSError:
-            if old.exists() and not target.exists():
-                old.rename(target)
-            raise
+        fresh.rename(target)
         _sync_folder(target.parent)
-    finally:
+    except OSError as error:
+        raise UserError(
+            f"{out_dir} could not be written: {error}. Free disk space or choose another folder; "
+            "an earlier folder of that name is untouched"
+        ) from error
+    finally:  # an error or an interrupt may come between the two renames
+        if old.exists() and not target.exists():
+            old.rename(target)  # if this fails, the old folder stays where it is
         shutil.rmtree(room, ignore_errors=True)
 
 
@@ -172,6 +180,27 @@ def make_own(folder: Path) -> None:
         )
 
 
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths, which need not exist, lead to one file: by links or other spellings."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()
+
+
+def _is_mount_point(folder: Path) -> bool:
+    """Also of a folder of the same disk, which has the same device number."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return os.path.ismount(folder)
+    places = {line.split()[4] for line in lines}
+    name = str(folder)
+    for letter in "\\ \t\n":  # as the kernel writes them
+        name = name.replace(letter, f"\\{ord(letter):03o}")
+    return name in places
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let one process of this machine at a time into the block, as far as the system has locks.
@@ -186,6 +215,36 @@ def locked(path: Path) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Take the lock of an open file until the process ends; False if another process has it.
+
+    True as well where there are no locks. It is a process's, not an open file's: worker processes
+    do not inherit it.
+    """
+    try:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    except ImportError:  # Windows
+        return True
+    return True
+
+
+def free_name(path: Path, word: str) -> Path:
+    """`NAME.word-N` beside `path`, with a number above all that are there."""
+    others = path.parent.glob(f"{glob.escape(path.name)}.{word}-*")
+    numbers = [other.name.rpartition("-")[2] for other in others]
+    number = max([int(n) for n in numbers if n.isdecimal()], default=0) + 1
+    return path.with_name(f"{path.name}.{word}-{number}")
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder another name on the same drive. Raises OSError."""
+    source.rename(target)
 
 
 def _temporary(path: Path) -> Path:

@@ -18,8 +18,8 @@ from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.samplers import DistributedBatchSampler
 from ppcls_lite.data.transforms.crop import RandCropImage
 from ppcls_lite.data.transforms.decode import DecodeImage
-from ppcls_lite.data.transforms.erasing import RandomErasing
 from ppcls_lite.data.transforms.normalize import NormalizeImage
+from ppcls_lite.data.transforms.photometric import RandomErasing
 from ppcls_lite.errors import UserError
 from ppcls_lite.recipe import parts as builders
 

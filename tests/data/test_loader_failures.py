@@ -15,7 +15,7 @@ import pytest
 
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.samplers import DistributedBatchSampler
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import TryAgainError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,8 +65,10 @@ def die():
 def test_a_killed_worker_is_reported_at_once(shared):
     one = loader(Numbers(at=30, action=die), use_shared_memory=shared)
     start = time.monotonic()
-    with pytest.raises(UserError, match=r"was killed by SIGKILL; .*out of memory.*num_workers"):
+    message = r"was killed by SIGKILL; .*out of memory.*num_workers"
+    with pytest.raises(TryAgainError, match=message) as caught:
         list(one.epoch(0))
+    assert caught.value.exit_code == 75  # the same command goes on
     assert time.monotonic() - start < 4
     assert children() == []
 

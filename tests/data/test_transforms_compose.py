@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ppcls_lite.config.check import build
 from ppcls_lite.config.registry import entries
 from ppcls_lite.data.transforms import Compose, DecodeImage, NormalizeImage, Normalizer, ToCHWImage
 from ppcls_lite.data.transforms.autoaugment import AutoAugment, RandAugment, TimmAutoAugment
@@ -25,9 +26,14 @@ from ppcls_lite.data.transforms.crop import (
     RandCropImage,
     RandomCropImage,
 )
-from ppcls_lite.data.transforms.erasing import Cutout, RandomErasing
 from ppcls_lite.data.transforms.orientation import RandFlipImage, RandomRot90, RandomRotation
-from ppcls_lite.data.transforms.photometric import BlurImage, ColorJitter, RandomGrayscale
+from ppcls_lite.data.transforms.photometric import (
+    BlurImage,
+    ColorJitter,
+    Cutout,
+    RandomErasing,
+    RandomGrayscale,
+)
 from ppcls_lite.data.transforms.resize import Resize, ResizeImage
 from ppcls_lite.errors import UserError
 
@@ -102,7 +108,7 @@ def test_evaluation_path_equals_the_golden_values(
     golden = json.loads((fixtures / "preprocess.json").read_text(encoding="utf-8"))
     chain = Compose([
         DecodeImage(backend=backend), ResizeImage(resize_short=256), CropImage(224),
-        NormalizeImage("1.0/255.0", MEAN.tolist(), STD.tolist(), ""), ToCHWImage(),
+        NormalizeImage(1 / 255, MEAN.tolist(), STD.tolist(), ""), ToCHWImage(),
     ])  # fmt: skip
     with np.load(fixtures / "preprocess_samples.npz") as samples:
         assert len(golden) == 8
@@ -154,10 +160,11 @@ def test_normalize_options() -> None:
     assert four.shape == (2, 3, 4) and not four[..., 3].any() and four[..., :3].all()
     assert NormalizeImage(order="", output_fp16=True)({"image": image})["image"].dtype == np.float16
     for text in ("1.0/255.0", "0.00392156862745098", " 1 / 255 "):
-        assert NormalizeImage(text).normalizer.scale == np.float32(1 / 255)
+        made = build({"NormalizeImage": {"scale": text}}, "transform")
+        assert made.normalizer.scale == np.float32(1 / 255)
     for text in ("1/0", "__import__('os')", "1/2/3", ""):
-        with pytest.raises(UserError, match="expected a number or a fraction"):
-            NormalizeImage(text)
+        with pytest.raises(UserError, match=r"NormalizeImage\.scale: expected .*number"):
+            build({"NormalizeImage": {"scale": text}}, "transform")
     with pytest.raises(UserError, match="three numbers"):
         NormalizeImage(mean=[0.5])
 

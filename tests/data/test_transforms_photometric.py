@@ -10,8 +10,13 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from ppcls_lite.data.transforms import pixels
-from ppcls_lite.data.transforms.erasing import Cutout, RandomErasing
-from ppcls_lite.data.transforms.photometric import BlurImage, ColorJitter, RandomGrayscale
+from ppcls_lite.data.transforms.photometric import (
+    BlurImage,
+    ColorJitter,
+    Cutout,
+    RandomErasing,
+    RandomGrayscale,
+)
 from ppcls_lite.errors import UserError
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls_lite.engine import checkpoint, manifest
+from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.record import VARYING, Recorder
 from ppcls_lite.errors import UserError
+from ppcls_lite.system import manifest
 
 
 @pytest.fixture(autouse=True)

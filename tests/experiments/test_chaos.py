@@ -10,10 +10,11 @@ from experiments import chaos
 from ppcls_lite.system import safe_pickle
 
 
-def test_three_kills_lose_nothing(tmp_path, monkeypatch):
+def test_four_kills_lose_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
-    report = chaos.chaos(3, tmp_path, seed=1, ways=("SIGKILL", "SIGTERM", "write"))
-    assert report.kills == {"SIGKILL": 1, "SIGTERM": 1, "write": 1} and report.starts == 4
+    ways = ("SIGKILL", "SIGTERM", "write", "between")
+    report = chaos.chaos(4, tmp_path, seed=1, ways=ways)
+    assert report.kills == dict.fromkeys(ways, 1) and report.starts == 5
     assert report.differences == []
 
     # the comparison would have seen a difference
@@ -23,16 +24,17 @@ def test_three_kills_lose_nothing(tmp_path, monkeypatch):
     weights = safe_pickle.load(killed / "best_model.pdparams")
     weights["fc.bias"] = np.nextafter(weights["fc.bias"], np.float32(9))
     safe_pickle.dump_atomic(weights, killed / "best_model.pdparams")
-    (killed / "epoch_1.pdstate").write_bytes(b"")
+    (killed / "epoch_99.pdstate").write_bytes(b"")
     found = chaos.compare(whole, killed)
     assert len(found) == 3
     assert found[0] == "best_model.pdparams.fc.bias"
     assert found[1].startswith("metrics.jsonl: ")
-    assert found[2] == "files: ['epoch_1.pdstate']"
+    assert found[2] == "files: ['epoch_99.pdstate']"
 
 
 def test_killing_a_rank_of_two_and_both_loses_nothing(tmp_path):
-    report = chaos.chaos(2, tmp_path, seed=1, ways=("rank", "SIGKILL"), processes=2)
-    assert report.kills == {"rank": 1, "SIGKILL": 1} and report.starts == 3
+    ways = ("rank", "SIGKILL", "between")
+    report = chaos.chaos(3, tmp_path, seed=1, ways=ways, processes=2)
+    assert report.kills == dict.fromkeys(ways, 1) and report.starts == 4
     assert report.differences == []
     assert "processes 2" in (tmp_path / "killed" / chaos.ARCH / "train.log").read_text()

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.auto import check as auto_check
 from ppcls_lite.inference.auto import choose as auto
 from ppcls_lite.inference.auto.cache import Choice, ChoiceCache
 from ppcls_lite.inference.auto.choose import choose
@@ -192,7 +191,7 @@ def test_the_check_of_rounded_answers(output: str) -> None:
 
     def refusal(found: np.ndarray, precision: str) -> str | None:
         outputs = {"logits": reference}, {"logits": found}
-        return auto_check.refusal(Topk(), *outputs, precision, output)
+        return auto.refusal(Topk(), *outputs, precision, output)
 
     assert refusal(near, "bf16") is None
     assert "too far from fp32" in refusal(far, "int8")

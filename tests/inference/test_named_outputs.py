@@ -14,7 +14,7 @@ import yaml
 from paddle import nn
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.auto.check import refusal
+from ppcls_lite.inference.auto.choose import refusal
 from ppcls_lite.inference.cli.predict import run
 from ppcls_lite.inference.engines import available_engines
 from ppcls_lite.inference.export import export_model

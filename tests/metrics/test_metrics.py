@@ -17,8 +17,7 @@ from ppcls_lite.metrics.multilabel import (
     HammingDistance,
     MultiLabelMAP,
 )
-from ppcls_lite.metrics.topk import TopkAcc
-from ppcls_lite.metrics.tpr_at_fpr import TprAtFpr
+from ppcls_lite.metrics.topk import TopkAcc, TprAtFpr
 
 
 def score(metric, logits, label, split: int | None = None) -> dict[str, float]:

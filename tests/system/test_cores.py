@@ -60,6 +60,14 @@ def test_a_rank_claims_its_share_before_paddle_starts() -> None:
     assert seen == [f"{here[:half]} 1", f"{here[half:]} 1"]
 
 
+@pytest.mark.parametrize(("given", "expected"), [("4,2", "4"), ("3", "3"), ("2,", "2")])
+def test_of_openmps_list_the_outermost_number_counts(given: str, expected: str) -> None:
+    environment = {"OMP_NUM_THREADS": given}
+    assert cores.claim(environment) == []
+    assert environment["OMP_NUM_THREADS"] == expected
+    assert cores.KERNEL_THREADS not in environment  # the kernels read the same number
+
+
 def test_processes_on_gpus_are_left_alone() -> None:
     before = os.sched_getaffinity(0)
     given = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_LOCAL_SIZE": "2"} | PLACE

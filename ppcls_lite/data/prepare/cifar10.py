@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ppcls_lite.data.image_list import write_lines
 from ppcls_lite.errors import UserError
 
 CLASSES = (
@@ -43,11 +44,10 @@ def prepare_cifar10(archive: str, output: str, train: int | None, test: int | No
             count[name] += 1
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(cv2.imencode(".png", image[:, :, ::-1])[1].tobytes())
-            lines.append(f"{path} {label}\n")
-        (root / f"{split}_list.txt").write_text("".join(lines), encoding="utf-8", newline="\n")
+            lines.append(f"{path} {label}")
+        write_lines(root / f"{split}_list.txt", lines)
         print(f"{root / f'{split}_list.txt'}: {len(lines):,} images of {len(CLASSES)} classes")
-    names = "".join(f"{i} {name}\n" for i, name in enumerate(CLASSES))
-    (root / "labels.txt").write_text(names, encoding="utf-8", newline="\n")
+    write_lines(root / "labels.txt", [f"{i} {name}" for i, name in enumerate(CLASSES)])
     print("next: docs/pulc.md derives two tasks from it")
 
 

@@ -17,8 +17,8 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import (
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveInt,
     Probability,
+    Repeats,
     ScaledSize,
 )
 from ppcls_lite.data.transforms import augment_ops, policies
@@ -64,7 +64,7 @@ class AutoAugment:
 class RandAugment:
     """`num_layers` operations drawn from fourteen, all at the same `magnitude` (0 to 10)."""
 
-    num_layers: PositiveInt = 2
+    num_layers: Repeats = 2
     magnitude: NonNegativeFloat = 5.0
     fillcolor: list[NonNegativeInt] = (128, 128, 128)
 
@@ -97,8 +97,7 @@ class TimmAutoAugment:
     - all: `mstd` is the standard deviation of the magnitude from image to image (0)
 
     `interpolation` is for shear, translation and rotation ("random" draws bilinear or bicubic);
-    what they uncover gets the colour `mean` (0 to 1). `img_size` is accepted but changes nothing:
-    translations are relative to the image.
+    what they uncover gets the colour `mean` (0 to 1). `img_size` changes nothing.
     """
 
     prob: Probability = 1.0
@@ -128,8 +127,8 @@ class TimmAutoAugment:
     def _rand(self, sample: Sample, rng: np.random.Generator) -> Sample:
         get = self.options.get
         scale = augment_ops.TIMM_INCREASING if get("inc") else augment_ops.TIMM
-        count, weighted = int(get("n", 2)), "w" in self.options
-        if weighted:
+        count = int(get("n", 2))
+        if "w" in self.options:
             weights = np.array(list(policies.RAND_WEIGHTS.values()))
             chosen = rng.choice(len(weights), count, replace=False, p=weights / weights.sum())
         else:
@@ -171,11 +170,7 @@ class TimmAutoAugment:
 
 
 def _parse(text: str) -> tuple[str, dict[str, float]]:
-    """The kind and the options of a configuration string.
-
-    Raises:
-        UserError: an unknown kind or option, or a value out of range.
-    """
+    """The kind and the options; UserError for one that is unknown, or a value out of range."""
     kind, *sections = text.split("-")
     known = _OPTIONS.get(kind, ("mstd",))
     if kind not in _OPTIONS and kind not in _POLICIES:
@@ -192,11 +187,6 @@ def _parse(text: str) -> tuple[str, dict[str, float]]:
                 f"{', '.join(known)}, each followed by a number"
             )
         options[found[1]] = float(found[2])
-    _check_ranges(text, kind, options)
-    return kind, options
-
-
-def _check_ranges(text: str, kind: str, options: dict[str, float]) -> None:
     weights = sum(weight > 0 for weight in policies.RAND_WEIGHTS.values())
     limits: dict[str, Sequence[float]] = {"m": (0, _MAX), "n": (1, weights), "d": (1, 100)}
     limits |= {"a": (1e-3, 1e3), "w": (0, 0) if kind == "rand" else (1, 100)}
@@ -207,3 +197,4 @@ def _check_ranges(text: str, kind: str, options: dict[str, float]) -> None:
                 f"TimmAutoAugment: config_str {text!r}: {name} is {value:g}; "
                 f"expected {low:g} to {high:g}"
             )
+    return kind, options

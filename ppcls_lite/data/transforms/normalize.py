@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveFloat
+from ppcls_lite.config.schema import Deviation, PositiveFloat
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.errors import UserError
 
@@ -72,16 +72,17 @@ class NormalizeImage:
 
     scale: PositiveFloat | None = None
     mean: list[float] | None = None
-    std: list[PositiveFloat] | None = None
+    std: list[Deviation] | None = None
     order: Literal["chw", "hwc", ""] = "chw"
     output_fp16: bool = False
     channel_num: Literal[3, 4] = 3
 
     def __post_init__(self) -> None:
+        scale = 1 / 255 if self.scale is None else self.scale
         mean, std = self.mean or IMAGENET_MEAN, self.std or IMAGENET_STD
         if len(mean) != 3 or len(std) != 3:
             raise UserError(f"NormalizeImage: mean {mean} and std {std} must have three numbers")
-        self.normalizer = Normalizer(_number(self.scale), np.array(mean), np.array(std))
+        self.normalizer = Normalizer(scale, np.array(mean), np.array(std))
 
     @property
     def can_wait(self) -> bool:
@@ -107,18 +108,3 @@ class ToCHWImage:
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         sample["image"] = np.ascontiguousarray(sample["image"].transpose(2, 0, 1))  # (C, H, W)
         return sample
-
-
-def _number(scale: float | str | None) -> float:
-    """The scale as a number; text such as "1.0/255.0" is read as a fraction, never evaluated."""
-    if scale is None:
-        return 1.0 / 255.0
-    if isinstance(scale, str):
-        numerator, _, denominator = scale.partition("/")
-        try:
-            scale = float(numerator) / float(denominator or 1.0)
-        except (ValueError, ZeroDivisionError):
-            raise UserError(
-                f"NormalizeImage: scale {scale!r}; expected a number or a fraction like '1.0/255.0'"
-            ) from None
-    return float(scale)

@@ -64,31 +64,28 @@ def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
     return _by_table(image, np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS))
 
 
-def solarize_add(image: np.ndarray, amount: int, threshold: int = 128) -> np.ndarray:
-    """Add `amount` to the values below `threshold`."""
-    return _by_table(image, np.where(threshold > _LEVELS, _LEVELS + amount, _LEVELS))
+def solarize_add(image: np.ndarray, amount: int) -> np.ndarray:
+    """Add `amount` to the values below 128."""
+    return _by_table(image, np.where(_LEVELS < 128, _LEVELS + amount, _LEVELS))
 
 
 def auto_contrast(image: np.ndarray) -> np.ndarray:
     """Stretch each channel to 0..255."""
-    tables = np.empty((256, 3))
-    for channel in range(3):
-        used = np.flatnonzero(_histogram(image, channel))
-        low, high = used[0], used[-1]
-        flat = high == low
-        tables[:, channel] = _LEVELS if flat else (_LEVELS - low) * (255.0 / (high - low))
-    return _by_table(image, tables)
+    tables = []
+    for counts in _histograms(image):
+        low, high = np.flatnonzero(counts)[[0, -1]]
+        tables.append(_LEVELS if high == low else (_LEVELS - low) * (255.0 / (high - low)))
+    return _by_table(image, np.stack(tables, axis=1))
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
     """Make each channel's histogram flat."""
-    tables = np.empty((256, 3))
-    for channel in range(3):
-        counts = _histogram(image, channel)
+    tables = []
+    for counts in _histograms(image):
         step = (counts.sum() - counts[np.flatnonzero(counts)[-1]]) // 255
         below = np.cumsum(counts) - counts
-        tables[:, channel] = (step // 2 + below) // step if step else _LEVELS
-    return _by_table(image, tables)
+        tables.append((step // 2 + below) // step if step else _LEVELS)
+    return _by_table(image, np.stack(tables, axis=1))
 
 
 def _by_table(image: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -97,6 +94,7 @@ def _by_table(image: np.ndarray, table: np.ndarray) -> np.ndarray:
     return cv2.LUT(image, entries if entries.ndim == 1 else entries[None])
 
 
-def _histogram(image: np.ndarray, channel: int) -> np.ndarray:
-    counts = cv2.calcHist([image], [channel], None, [256], [0, 256])  # (256, 1)
-    return counts.ravel().astype(np.int64)
+def _histograms(image: np.ndarray) -> list[np.ndarray]:
+    """The counts (256,) of each channel."""
+    found = (cv2.calcHist([image], [channel], None, [256], [0, 256]) for channel in range(3))
+    return [counts.ravel().astype(np.int64) for counts in found]

@@ -40,6 +40,7 @@ PIL: Mapping[str, Image.Resampling] = {
 RANDOM = ("bilinear", "bicubic")  # what "random" draws from
 
 
+@dataclass
 class Resizer:
     """Resizes arrays by one backend and one interpolation; `None` is bilinear.
 
@@ -47,14 +48,16 @@ class Resizer:
     "random" draws bilinear or bicubic for every image. UserError for an unknown interpolation.
     """
 
-    def __init__(self, interpolation: str | None, backend: str) -> None:
-        self.backend = backend
-        self.interpolation = interpolation or "bilinear"
-        known = CV2 if backend == "cv2" else PIL
+    interpolation: str | None
+    backend: str
+
+    def __post_init__(self) -> None:
+        self.interpolation = self.interpolation or "bilinear"
+        known = CV2 if self.backend == "cv2" else PIL
         if self.interpolation not in known and self.interpolation != "random":
             raise UserError(
-                f"interpolation {interpolation!r} does not exist for backend {backend!r}; "
-                f"expected one of {', '.join([*known, 'random'])}"
+                f"interpolation {self.interpolation!r} does not exist for backend "
+                f"{self.backend!r}; expected one of {', '.join([*known, 'random'])}"
             )
 
     def __call__(self, image: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:

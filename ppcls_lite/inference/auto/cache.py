@@ -28,21 +28,14 @@ logger = logging.getLogger("ppcls_lite")
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen and why.
-
-    Attributes:
-        engine, precision: for `make_engine`, and `model`, its folder or ONNX file.
-        milliseconds: median per contender, as "openvino fp32".
-        left_out: the reason for each engine and precision that was not measured.
-        remembered: whether it comes from the cache.
-    """
+    """What was chosen and why."""
 
     engine: EngineName
     precision: Precision
-    model: Path
-    milliseconds: dict[str, float]
-    left_out: dict[str, str]
-    remembered: bool = False
+    model: Path  # the folder or ONNX file that it runs
+    milliseconds: dict[str, float]  # median of each contender, as "openvino fp32"
+    left_out: dict[str, str]  # why an engine with a precision was not measured
+    remembered: bool = False  # it comes from the cache
 
     def __str__(self) -> str:
         times = ", ".join(f"{name} {ms:.2f}" for name, ms in self.milliseconds.items())

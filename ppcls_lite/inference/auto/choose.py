@@ -5,28 +5,28 @@ compared with the reference (Paddle fp32 where the folder has Paddle's program),
 pass run in turns within a time budget. The choice is kept in a file per model, CPU, thread number
 and versions, so the next start measures nothing. The engine itself is then made as by hand, in a
 process that has loaded no other: the predictor has it measured `apart`, in a child process.
-Read next: check.py (what passes), cache.py (the file), ../engines/.
+Read next: ../agreement.py (what passes), cache.py (the file), ../engines/.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.agreement import joined
+from ppcls_lite.inference.agreement import joined, mismatch
 from ppcls_lite.inference.auto.cache import Choice, ChoiceCache, cache_folder
-from ppcls_lite.inference.auto.check import pictures, refusal
 from ppcls_lite.inference.engines import (
     PRECISIONS,
     Engine,
@@ -38,13 +38,15 @@ from ppcls_lite.inference.engines import (
 from ppcls_lite.inference.engines.files import find_onnx, find_program
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
 from ppcls_lite.inference.postprocess import build_postprocess
-from ppcls_lite.inference.spec import InferenceSpec, Outputs
+from ppcls_lite.inference.postprocess.base import Postprocess
+from ppcls_lite.inference.spec import InferenceSpec, OutputKind, Outputs
 from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import default_threads
 from ppcls_lite.system.processes import environment
 from ppcls_lite.system.timing import in_turns, seconds
 
 BUDGET_S = 10.0
+_PICTURES = 16
 _TURN, _DROPPED = 12, 3  # runs of a contender at a time; the first ones warm it up again
 _ROUNDS = 40  # at most
 _SAME = 1.03  # medians closer than this are equal: the one with more precision wins
@@ -65,21 +67,17 @@ def choose(
     cache: ChoiceCache | None = None,
     apart: bool = False,
 ) -> Choice:
-    """The fastest engine and precision for one model on this machine.
+    """The fastest engine and precision for one model on this machine; UserError if none runs it.
 
     Args:
-        model: an exported folder, or an ONNX file.
-        spec: its `inference.yml`.
+        model, spec: an exported folder or an ONNX file, and its `inference.yml`.
         shape: (N, C, H, W) that is measured.
         threads: of one run; `None`: the usable cores, at most 4.
         precision: choose among the engines of this precision only.
         device: "gpu" leaves no choice: Paddle.
         budget_s: about how long loading, checking and measuring may take together.
-        cache: where choices are kept; default: the user's cache folder.
+        cache: where choices are kept; default: the user's folder.
         apart: measure in a child process, so that this one loads no engine that loses.
-
-    Raises:
-        UserError: nothing that is installed can run the model.
     """
     if device != "cpu":
         return Choice("paddle", "fp32", model, {}, {})
@@ -87,12 +85,10 @@ def choose(
     cache = cache or ChoiceCache(cache_folder())
     key = cache.key(model, shape, threads, precision)
     choice = cache.read(key, model)
-    if choice is not None:
-        logger.info("%s", choice)
-        return choice
-    if apart:
+    if choice is None and apart:
         call = (str(model), spec.plugins, shape, threads, precision, budget_s, str(cache.folder))
         choice = _measured_apart(call)
+    if choice is not None:
         logger.info("%s", choice)
         return choice
     end = time.monotonic() + budget_s
@@ -111,10 +107,7 @@ def choose(
 
 
 def _measured_apart(call: Sequence[Any]) -> Choice:
-    """`choose` with these arguments in a child process.
-
-    So no engine that lost leaves its memory and threads behind. Raises UserError as `choose`.
-    """
+    """`choose` in a child process: no engine that lost leaves memory and threads behind."""
     child = subprocess.run(
         [sys.executable, "-c", f"from {__name__} import _answer; _answer()"],
         input=json.dumps(call),
@@ -162,11 +155,9 @@ def _sources(
 ) -> dict[Pair, Path]:
     """What each engine would run; the reference comes first. Converts Paddle's program once."""
     found: dict[Pair, Path] = {}
-    for pair in _pairs():
-        name, precision = pair
-        reason = available_precisions(name)[precision]
-        if wanted not in (None, precision):
-            continue
+    precisions = get_args(Precision) if wanted is None else (wanted,)
+    for name, precision in ((n, p) for p in precisions for n in PRECISIONS if p in PRECISIONS[n]):
+        pair, reason = (name, precision), available_precisions(name)[precision]
         try:
             if reason is not None:
                 raise UserError(reason)
@@ -183,23 +174,13 @@ def _sources(
     return found
 
 
-def _pairs() -> Iterator[Pair]:
-    for precision in ("fp32", "bf16", "int8"):
-        for name, known in PRECISIONS.items():
-            if precision in known:
-                yield name, precision
-
-
 def _onnx_source(model: Path, spec: InferenceSpec, cache: ChoiceCache, key: str) -> Path:
-    try:
+    with contextlib.suppress(UserError):
         find_onnx(model)
         return model
-    except UserError:
-        reason = missing("onnx")
-        if reason is not None:
-            raise UserError(
-                f"the folder has no inference.onnx, and to convert its program: {reason}"
-            ) from None
+    reason = missing("onnx")
+    if reason is not None:
+        raise UserError(f"the folder has no inference.onnx, and to convert its program: {reason}")
     converted = cache.folder / f"{key}.onnx"
     if not converted.is_file():
         from ppcls_lite.inference.onnx.export import write_onnx
@@ -214,7 +195,7 @@ def _require_small_loss(path: Path, engine: EngineName) -> None:
     """Refuse an int8 network that deploy/quantize.py measured to be worse, or did not measure."""
     text = read_metadata(path).get(QUANTIZATION_KEY)
     if text is None:
-        raise UserError(f"{path.name} does not say what it costs; deploy/quantize.py measures it")
+        raise UserError(f"{path.name} does not say what it costs; ppcls-lite quantize measures it")
     report = json.loads(text)
     key = "score" if "metric" in report else "top1"  # of files before there were other metrics
     sign = 1 if report.get("higher_is_better", True) else -1
@@ -250,14 +231,37 @@ def _checked(
         except UserError as error:
             left_out[label] = str(error)
             continue
-        if reference is None:
-            reference = outputs
+        reference = reference or outputs
         reason = refusal(answers, reference, outputs, precision, spec.output)
         if reason is None:
             engines[name, precision] = engine
         else:
             left_out[label] = reason
     return engines
+
+
+def refusal(
+    answers: Postprocess, reference: Outputs, found: Outputs, precision: str, kind: OutputKind
+) -> str | None:
+    """What is wrong with the outputs `found` by an engine of `precision`, or `None`."""
+    problem = mismatch(reference, found)
+    if problem is not None:
+        return f"gives {problem}"
+    return answers.agreement(reference, found, kind).computed(precision)
+
+
+def pictures(shape: tuple[int, int, int, int]) -> list[np.ndarray]:
+    """Network inputs to compare on, each of `shape`: tiles of several sizes and noise."""
+    rng = np.random.default_rng(0)
+    made = []
+    number, channels, height, width = shape
+    for index in range(_PICTURES):
+        edge = 2 ** (index % 5)  # 1 is noise
+        grid = (number, channels, -(-height // edge), -(-width // edge))
+        tiles = rng.uniform(-2, 2, grid).astype(np.float32)
+        large = tiles.repeat(edge, axis=2).repeat(edge, axis=3)
+        made.append(np.ascontiguousarray(large[:, :, :height, :width]))  # (N, C, H, W)
+    return made
 
 
 def _measure(
@@ -287,8 +291,5 @@ def _fastest(times: dict[str, float], pairs: list[Pair]) -> Pair:
     """The quickest; among equals the first, since `pairs` begin with the most precise."""
     limit = min(times.values()) * _SAME
     equals = [pair for pair in pairs if times[_label(*pair)] <= limit]
-    best_precision = equals[0][1]
-    return min(
-        (pair for pair in equals if pair[1] == best_precision),
-        key=lambda pair: times[_label(*pair)],
-    )
+    most_precise = [pair for pair in equals if pair[1] == equals[0][1]]
+    return min(most_precise, key=lambda pair: times[_label(*pair)])

@@ -14,7 +14,7 @@ from typing import Any
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """`--model`, `--topk`, and how the network runs."""
     add = parser.add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
+    add("--model", required=True, type=Path, metavar="DIR", help="what ppcls-lite export wrote")
     add("--topk", type=positive, metavar="K", help="classes per image (as exported)")
     engines = ("paddle", "openvino", "onnxruntime", "auto")
     add("--engine", choices=engines, default="paddle", help="what runs the network (paddle)")
@@ -34,16 +34,9 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
 
 def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The parsed options as arguments of `Predictor`, `model_dir` included."""
-    return {
-        "model_dir": args.model,
-        "device": args.device,
-        "mkldnn": not args.no_mkldnn,
-        "threads": args.threads,
-        "topk": args.topk,
-        "engine": args.engine,
-        "precision": args.precision,
-        "plugins": args.plugins,
-    }
+    same = ("device", "threads", "topk", "engine", "precision", "plugins")
+    named = {name: getattr(args, name) for name in same}
+    return {"model_dir": args.model, "mkldnn": not args.no_mkldnn, **named}
 
 
 def not_negative(text: str) -> float:

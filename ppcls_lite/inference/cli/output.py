@@ -24,12 +24,9 @@ class ResultFile:
     """Writes results one by one, as JSON lines (`.jsonl`) or CSV (`.csv`), in UTF-8.
 
     JSON lines hold each result as it is; CSV has a line for each row of an image, numbered by
-    `rank`, and an empty one for an image without rows.
-    Results are on disk when the `with` block ends, or up to the last full buffer if it is killed.
-    `append` goes on after what the file holds (resume.py looks at that first).
-
-    Raises:
-        UserError: another suffix, or the file cannot be written.
+    `rank`, and an empty one for an image without rows. `append` goes on after what the file holds
+    (resume.py looks at that first). Another suffix, or a file that cannot be written, is a
+    UserError.
     """
 
     def __init__(self, path: str | Path, postprocess: Postprocess, append: bool = False) -> None:

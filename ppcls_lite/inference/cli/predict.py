@@ -1,15 +1,15 @@
 """`ppcls-lite predict`: predict images with an exported folder, from the command line.
 
 The inputs are found before the network is loaded, and nothing is written before that. Each bad
-image becomes an entry of its own and makes the exit status 1 when all others are done. Many images
-are decoded while others run (../pipeline.py). `--resume` goes on with an interrupted run
-(resume.py). Read next: ../predictor.py.
+image becomes an entry of its own and makes the exit status 1 when all others are done.
+Read next: ../predictor.py, ../pipeline.py (many images at a time), resume.py (`--resume`).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
 from ppcls_lite.inference.cli.output import ResultFile, csv_columns, table_head, table_lines
 from ppcls_lite.inference.cli.resume import Kept, keep
 from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.system.files import same_file
 from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, usable_cores
 
 if TYPE_CHECKING:
@@ -35,16 +37,13 @@ _BAR: dict[bool, dict[str, Any]] = {True: {"disable": None}, False: {"disable": 
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the command; returns 0, or 1 if an image could not be read.
-
-    Raises:
-        UserError: a wrong argument, no input, or a folder that is not an exported model.
-    """
+    """Run the command; returns 0, or 1 if an image could not be read."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.resume and not args.output:
         parser.error("--resume needs --output, the file to go on with")
     images = find_images(args.input)
+    _refuse_inputs(args, images)
     kept = _keep(args) if args.resume else Kept()
     left = kept.others(images)
     _divide_cores(args, len(left))
@@ -76,8 +75,12 @@ def run(argv: Sequence[str]) -> int:
     print(f"\n{len(images)} images, {len(bad)} unreadable")
     if args.resume:
         print(f"{done} of them were in {args.output} already")
-    for line in (*watch.summary(_conditions(predictor, args)), *_bad_files(bad)):
+    for line in watch.summary(_conditions(predictor, args)):
         print(line)
+    for name, error in bad[:BAD_LIMIT]:
+        print(f"unreadable: {name}: {error}")
+    if len(bad) > BAD_LIMIT:
+        print(f"... and {len(bad) - BAD_LIMIT} more, with `error` in the results")
     if file:
         print(f"results: {file.path}")
     return 1 if bad else 0
@@ -108,6 +111,18 @@ class Stopwatch:
         return [*lines, f"  all together   {rate:8.1f}  images/s"]
 
 
+def _refuse_inputs(args: argparse.Namespace, images: Sequence[Path]) -> None:
+    """UserError if `--output` would overwrite a list or a picture that is read."""
+    if not args.output or not Path(args.output).exists():
+        return
+    for source in itertools.chain(map(Path, args.input), images):
+        if same_file(Path(args.output), source):
+            raise UserError(
+                f"--output {args.output}: is read as an input ({source}) and would be overwritten; "
+                "name another file"
+            )
+
+
 def _keep(args: argparse.Namespace) -> Kept:
     from ppcls_lite.inference.postprocess import build_postprocess
     from ppcls_lite.inference.spec import InferenceSpec
@@ -132,13 +147,6 @@ def _divide_cores(args: argparse.Namespace, images: int) -> None:
         args.threads = min(max(1, usable_cores() - args.decode_threads), MAX_DEFAULT_THREADS)
 
 
-def _bad_files(bad: list[tuple[str, str]]) -> list[str]:
-    lines = [f"unreadable: {file}: {error}" for file, error in bad[:BAD_LIMIT]]
-    if len(bad) > BAD_LIMIT:
-        lines.append(f"... and {len(bad) - BAD_LIMIT} more, with `error` in the results")
-    return lines
-
-
 def _conditions(predictor: Predictor, args: argparse.Namespace) -> str:
     engine = predictor.engine
     ahead = f", {args.decode_threads} decoding ahead" if args.decode_threads else ""
@@ -156,22 +164,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_engine_options(parser)
     add = parser.add_argument
-    add(
-        "--input",
-        required=True,
-        nargs="+",
-        metavar="PATH",
-        help="images, folders (searched recursively), or text files with one path per line",
-    )
+    text = "images, folders (searched recursively), or text files with one path per line"
+    add("--input", required=True, nargs="+", metavar="PATH", help=text)
     add("--output", metavar="FILE", help="write all results to this .jsonl or .csv file")
     add("--resume", action="store_true", help="keep what --output holds and do only the rest")
     add("--batch-size", type=positive, default=1, metavar="N", help="images at once (1)")
-    add(
-        "--decode-threads",
-        type=_count,
-        metavar="N",
-        help=f"decode ahead of inference; 0: in turn (half of the cores from {MANY} images on)",
-    )
+    text = f"decode ahead of inference; 0: in turn (half of the cores from {MANY} images on)"
+    add("--decode-threads", type=_count, metavar="N", help=text)
     return parser
 
 

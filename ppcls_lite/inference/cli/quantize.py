@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 def run(
     argv: Sequence[str], evaluation_of: Callable[[InferenceSpec, Labelled | str], Evaluation]
 ) -> int:
-    """Run the command; returns 0. `evaluation_of` scores by labelled images, or by a recipe's file.
-
-    Raises:
-        UserError: a wrong argument, missing files or packages, an int8 file that is there already.
-    """
+    """Run the command; returns 0. `evaluation_of` scores by labelled images, or by a recipe."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx
@@ -56,16 +52,10 @@ def run(
     images = [prepare(path).array for path in calibration]
     tried = quantize.quantize(args.model, spec, images, args.keep_float)
     with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as room:
+        before = quantize.float_model(args.model, spec, Path(room))
         report = quantize_report.measure(
-            quantize.float_model(args.model, spec, Path(room)),
-            args.model / ONNX_NAMES["int8"],
-            spec,
-            evaluation,
-            images[0][None],
-            tried[0].name,
-            len(tried[0].layers),
-            len(images),
-            args.threads or default_threads(),
+            *(before, args.model / ONNX_NAMES["int8"], spec, evaluation, images[0][None]),
+            *(tried[0].name, len(tried[0].layers), len(images), args.threads or default_threads()),
         )
     quantize.note_report(args.model, spec, report)
     print(*report.lines(), sep="\n")
@@ -86,34 +76,18 @@ def _parser() -> argparse.ArgumentParser:
         description="Add inference_int8.onnx to an exported folder and say what it costs.",
     )
     add = parser.add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
-    add(
-        "--calibration",
-        required=True,
-        nargs="+",
-        metavar="PATH",
-        help="real images like those of later use, from training: files, folders or lists",
-    )
+    add("--model", required=True, type=Path, metavar="DIR", help="what ppcls-lite export wrote")
+    text = "real images like those of later use, from training: files, folders or lists"
+    add("--calibration", required=True, nargs="+", metavar="PATH", help=text)
     scored = parser.add_mutually_exclusive_group(required=True)
-    scored.add_argument(
-        "--evaluate",
-        type=Path,
-        metavar="LIST",
-        help="a text file of `path class_id` lines; top-1 is measured on these images",
-    )
-    scored.add_argument(
-        "-c",
-        "--config",
-        metavar="RECIPE",
-        help="or a recipe: its first metric is measured on DataLoader.Eval",
-    )
+    text = "a text file of `path class_id` lines; top-1 is measured on these images"
+    scored.add_argument("--evaluate", type=Path, metavar="LIST", help=text)
+    text = "or a recipe: its first metric is measured on DataLoader.Eval"
+    scored.add_argument("-c", "--config", metavar="RECIPE", help=text)
     add_plugins(parser)
     add("--images", type=int, default=256, metavar="N", help="calibration images (256)")
-    add(
-        "--keep-float",
-        choices=("auto", "none", "ends", "se", "ends+se"),
-        default="auto",
-        help="layers that stay in float: none, first and last, squeeze-and-excitation (auto)",
-    )
+    kinds = ("auto", "none", "ends", "se", "ends+se")
+    text = "layers that stay in float: none, first and last, squeeze-and-excitation (auto)"
+    add("--keep-float", choices=kinds, default="auto", help=text)
     add("--threads", type=int, metavar="N", help="of the latency (usable cores, at most 4)")
     return parser

@@ -21,15 +21,10 @@ from ppcls_lite.system.files import atomic_text
 
 @dataclass
 class Kept:
-    """The images in a result file.
+    """The images in a result file."""
 
-    Attributes:
-        files: how often each file has a result.
-        bad: (file, error) of those that could not be read.
-    """
-
-    files: Counter[str] = field(default_factory=Counter)
-    bad: list[tuple[str, str]] = field(default_factory=list)
+    files: Counter[str] = field(default_factory=Counter)  # how often each has a result
+    bad: list[tuple[str, str]] = field(default_factory=list)  # (file, error): unreadable
 
     def add(self, file: str, error: str | None) -> None:
         """Count one result."""
@@ -52,12 +47,8 @@ class Kept:
 def keep(path: Path, columns: Sequence[str]) -> Kept:
     """Read a `.jsonl` or `.csv` of results and cut off a torn end; a missing file holds nothing.
 
-    Args:
-        path: the file.
-        columns: those that a CSV file has to have.
-
-    Raises:
-        UserError: the file cannot be read or holds something else than results.
+    `columns` are those that a CSV file has to have. A file that cannot be read or holds something
+    else than results is a UserError.
     """
     if not path.exists():
         return Kept()

@@ -88,10 +88,10 @@ class EngineChoice:
             raise UserError(f"threads: expected a whole number from 1 on, found {self.threads!r}")
 
     def make(self, model: Path, warmup_shape: tuple[int, int, int, int] | None = None) -> Engine:
-        """The engine for an exported folder or an ONNX file.
+        """The engine for an exported folder or an ONNX file; UserError if it is damaged.
 
         `warmup_shape` (N, C, H, W) is that of a first run with zeros, so that no request pays
-        for it. Raises UserError if a file is missing or damaged.
+        for it.
         """
         if self.engine == "auto":
             raise UserError(f"engine: expected {', '.join(PRECISIONS)}; only a Predictor has auto")
@@ -120,8 +120,7 @@ def make_engine(
     warmup_shape: tuple[int, int, int, int] | None = None,
 ) -> Engine:
     """`EngineChoice(...).make(...)`: an engine that several threads may use."""
-    choice = EngineChoice(engine, precision, threads, device)
-    return choice.make(Path(model_dir), warmup_shape)
+    return EngineChoice(engine, precision, threads, device).make(Path(model_dir), warmup_shape)
 
 
 def available_engines() -> dict[EngineName, str | None]:
@@ -130,10 +129,7 @@ def available_engines() -> dict[EngineName, str | None]:
 
 
 def available_precisions(engine: EngineName) -> dict[Precision, str | None]:
-    """Each precision with the reason why `engine` cannot compute with it here, or `None`.
-
-    Whether a folder holds the int8 network is another question.
-    """
+    """Each precision with the reason why `engine` cannot compute with it here, or `None`."""
     return {precision: _refusal(engine, precision) for precision in get_args(Precision)}
 
 
@@ -144,9 +140,8 @@ def _refusal(engine: EngineName, precision: Precision) -> str | None:
         return reason
     if precision not in PRECISIONS[engine]:
         others = [name for name, known in PRECISIONS.items() if precision in known]
-        return (
-            f"{engine} has {', '.join(PRECISIONS[engine])}; {precision} is of {', '.join(others)}"
-        )
+        mine = ", ".join(PRECISIONS[engine])
+        return f"{engine} has {mine}; {precision} is of {', '.join(others)}"
     if precision == "bf16" and not cpu_runs_bf16():
         return "this CPU does not compute with bf16 (its flags lack avx512_bf16 and amx_bf16)"
     return None

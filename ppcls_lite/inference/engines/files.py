@@ -1,4 +1,4 @@
-"""The files of an exported folder that an engine runs."""
+"""The files of an exported folder that an engine runs. Read next: weights_file.py."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Literal
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines.weights_file import check_weights
 
 ONNX_NAMES = {"fp32": "inference.onnx", "int8": "inference_int8.onnx"}
 _PROGRAM_SUFFIXES = (".json", ".pdmodel")  # PIR, Paddle 3; the older ProgramDesc
 
 
 def find_program(model_dir: Path) -> tuple[Path, Path]:
-    """The Paddle program and the weights of an exported folder.
+    """The Paddle program and the weights of an exported folder; UserError if one is not whole.
 
     `inference.json` and `inference.pdmodel` come first; any other name is taken if it is the only
     one of its kind.
-
-    Raises:
-        UserError: the folder or one of the files is missing, or there are several programs.
     """
     _require_folder(model_dir)
     for suffix in _PROGRAM_SUFFIXES:
@@ -29,22 +27,20 @@ def find_program(model_dir: Path) -> tuple[Path, Path]:
             names = ", ".join(program.name for program in found)
             raise UserError(f"{model_dir}: holds several programs ({names}); keep one per folder")
         if found:
-            return found[0], found[0].with_suffix(".pdiparams")
+            weights = found[0].with_suffix(".pdiparams")
+            check_weights(found[0], weights)
+            return found[0], weights
     hint = ""
     if (model_dir / ONNX_NAMES["fp32"]).is_file():
         hint = "; it holds ONNX: say engine openvino or onnxruntime (--engine)"
     raise UserError(
         f"{model_dir}: expected inference.json (or .pdmodel) and inference.pdiparams beside it, "
-        f"found {_held(model_dir)}; deploy/export.py writes them{hint}"
+        f"found {_held(model_dir)}; ppcls-lite export writes them{hint}"
     )
 
 
 def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> Path:
-    """The ONNX file of an exported folder; a path that is a file is taken as it is.
-
-    Raises:
-        UserError: the folder or the file is missing.
-    """
+    """The ONNX file of an exported folder, or the path itself if it is a file; or UserError."""
     if model_dir.is_file():
         return model_dir
     if model_dir.suffix == ".onnx" and not model_dir.exists():
@@ -53,18 +49,14 @@ def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> P
     path = model_dir / ONNX_NAMES[precision]
     if path.is_file():
         return path
-    how = {
-        "fp32": "deploy/export.py --format onnx (or both) writes it",
-        "int8": "deploy/quantize.py writes it",
-    }
-    raise UserError(
-        f"{model_dir}: expected {path.name}, found {_held(model_dir)}; {how[precision]}"
-    )
+    writer = "quantize" if precision == "int8" else "export --format onnx (or both)"
+    found = f"found {_held(model_dir)}; ppcls-lite {writer} writes it"
+    raise UserError(f"{model_dir}: expected {path.name}, {found}")
 
 
 def _require_folder(model_dir: Path) -> None:
     if not model_dir.is_dir():
-        raise UserError(f"{model_dir}: no such folder; expected one written by deploy/export.py")
+        raise UserError(f"{model_dir}: no such folder; expected one written by ppcls-lite export")
 
 
 def _held(model_dir: Path) -> str:

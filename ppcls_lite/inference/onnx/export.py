@@ -3,7 +3,7 @@
 The file carries `inference.yml` among its metadata, so that the file alone is enough for the
 `Predictor`. It needs the package `onnx` to write, not to run. Why not paddle2onnx: version 2.1
 installs packages by itself when it is imported and is bound to an old `onnx`.
-Read next: graph.py, operations.py, engines/ (what runs it).
+Read next: graph.py, operations.py, ../engines/ (what runs it).
 """
 
 from __future__ import annotations
@@ -16,32 +16,26 @@ import paddle
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines.files import find_program
+from ppcls_lite.inference.spec import FILE_NAME
 from ppcls_lite.system.files import write_bytes
 from ppcls_lite.system.installed import require
 
 if TYPE_CHECKING:
     import onnx
 
-METADATA_KEY = "inference.yml"
-
 
 def write_onnx(model_dir: Path, path: Path, description: str, name: str = "network") -> None:
-    """Write the program of an exported folder as ONNX.
+    """Write the program of an exported folder as ONNX, whole or not at all.
 
-    Args:
-        model_dir: holds the Paddle program, `inference.json` and `inference.pdiparams`.
-        path: the ONNX file, written as a whole or not at all.
-        description: the text of `inference.yml`, put into the metadata.
-
-    Raises:
-        UserError: `onnx` is not installed, or the program holds something without a translation.
+    `description` is the text of `inference.yml`, put into the metadata. Raises UserError if `onnx`
+    is not installed, or the program holds something without a translation.
     """
     require("onnx")
     import onnx
 
     model = to_onnx(model_dir, name)
     onnx.checker.check_model(model, full_check=True)
-    onnx.helper.set_model_props(model, {METADATA_KEY: description})
+    onnx.helper.set_model_props(model, {FILE_NAME: description})
     write_bytes(path, model.SerializeToString())
 
 
@@ -60,11 +54,6 @@ def to_onnx(model_dir: Path, name: str = "network") -> onnx.ModelProto:
 
 class ReferenceEngine:
     """Runs an ONNX file with the evaluator of the `onnx` package: slow, to check an export."""
-
-    name = "onnx"
-    precision = "fp32"
-    threads = 1
-    device = "cpu"
 
     def __init__(self, path: Path) -> None:
         require("onnx")

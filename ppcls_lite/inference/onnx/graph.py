@@ -1,7 +1,6 @@
 """An ONNX graph in the making: names, known values and nodes, while a program is walked through.
 
-Read next: operations.py (operation by operation), export.py (reads the program and adds
-the description).
+Read next: operations.py (operation by operation), export.py (reads the program).
 """
 
 from __future__ import annotations
@@ -24,10 +23,8 @@ BATCH = "batch"
 class GraphWriter:
     """Walks through a program's operations in order and writes their ONNX nodes.
 
-    Args:
-        operations: of the program's only block.
-        parameters: the weights by the names that the program uses.
-        translations: what writes each kind of operation (operations.py).
+    `operations` are those of the program's only block, `parameters` the weights by the names that
+    it uses, and `translations` what writes each kind of operation (operations.py).
     """
 
     def __init__(
@@ -41,7 +38,7 @@ class GraphWriter:
         self._parameters = parameters
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, np.ndarray] = {}  # values known now, by the program's ids
-        self._lists: dict[str, list[Any]] = {}  # builtin.combine and split: values of several
+        self.lists: dict[str, list[Any]] = {}  # builtin.combine and split: values of several
         self._names: dict[str, str] = {}  # program's id -> name in the graph
         self._initializers: dict[str, np.ndarray] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -119,12 +116,6 @@ class GraphWriter:
         """`new` is the value that the node of `old` gives from now on."""
         self._names[new.id] = self._names[old.id]
 
-    def list_of(self, value: Any) -> list[Any]:
-        return self._lists[value.id]
-
-    def make_list(self, value: Any, items: list[Any]) -> None:
-        self._lists[value.id] = items
-
     def parameter(self, op: Any) -> None:
         self.know(op.results()[0], self._parameters[op.attrs()["parameter_name"]])
 
@@ -147,14 +138,11 @@ class GraphWriter:
         weight = self._initializers[node.input[1]]
         shape = (-1,) + (1,) * (weight.ndim - 1)
         self._initializers[node.input[1]] = (weight * scale.reshape(shape)).astype(weight.dtype)
-        bias = self._initializers[node.input[2]] * scale if len(node.input) > 2 else 0
-        self._set_bias(node, (bias + shift).astype(weight.dtype))
-
-    def _set_bias(self, node: onnx.NodeProto, bias: np.ndarray) -> None:
         if len(node.input) > 2:
-            self._initializers[node.input[2]] = bias
+            shift = self._initializers[node.input[2]] * scale + shift
+            self._initializers[node.input[2]] = shift.astype(weight.dtype)
         else:
-            node.input.append(self.weight(bias))
+            node.input.append(self.weight(shift.astype(weight.dtype)))
 
 
 Translation = Callable[[GraphWriter, Any], None]

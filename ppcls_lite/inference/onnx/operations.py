@@ -112,15 +112,15 @@ def _pool(graph: GraphWriter, op: Any) -> None:
     source, size = op.operands_source()
     kernel = [int(edge) for edge in graph.constant(size)]
     average = attributes["pooling_type"] == "avg"
-    inputs = [graph.name(source)]
+    kind, inputs = "AveragePool" if average else "MaxPool", [graph.name(source)]
     if attributes["adaptive"] or attributes["global_pooling"]:
         if attributes["adaptive"] and kernel != [1, 1]:
             raise UserError(f"ONNX: adaptive pooling to {kernel} has no translation, only to 1")
-        graph.node("GlobalAveragePool" if average else "GlobalMaxPool", inputs, op.results())
+        graph.node(f"Global{kind}", inputs, op.results())
         return
     more = {"count_include_pad": int(not attributes["exclusive"])} if average else {}
     graph.node(
-        "AveragePool" if average else "MaxPool",
+        kind,
         inputs,
         op.results(),
         kernel_shape=kernel,
@@ -227,13 +227,9 @@ def _relu6(graph: GraphWriter, op: Any) -> None:
     graph.node("Clip", [graph.name(op.operands_source()[0]), *ends], op.results())
 
 
-def _softmax(graph: GraphWriter, op: Any) -> None:
-    _simple("Softmax", axis=op.attrs()["axis"])(graph, op)
-
-
 def _concat(graph: GraphWriter, op: Any) -> None:
     values, axis = op.operands_source()
-    names = [graph.name(value) for value in graph.list_of(values)]
+    names = [graph.name(value) for value in graph.lists[values.id]]
     graph.node("Concat", names, op.results(), axis=int(graph.constant(axis).reshape(-1)[0]))
 
 
@@ -246,17 +242,17 @@ def _split(graph: GraphWriter, op: Any) -> None:
     sizes = graph.weight(np.full(count, size // count, np.int64))
     first = graph.node("Split", [graph.name(source), sizes], count, axis=number)
     names = [first, *(f"{first}_{index}" for index in range(1, count))]
-    graph.make_list(op.results()[0], names)
+    graph.lists[op.results()[0].id] = names
 
 
 def _unpack(graph: GraphWriter, op: Any) -> None:
-    for value, name in zip(op.results(), graph.list_of(op.operands_source()[0]), strict=True):
+    for value, name in zip(op.results(), graph.lists[op.operands_source()[0].id], strict=True):
         graph.set_name(value, name)
 
 
 TRANSLATIONS: dict[str, Translation] = {
     "builtin.parameter": GraphWriter.parameter,
-    "builtin.combine": lambda graph, op: graph.make_list(op.results()[0], op.operands_source()),
+    "builtin.combine": lambda g, op: g.lists.update({op.results()[0].id: op.operands_source()}),
     "builtin.split": _unpack,
     "builtin.shadow_output": GraphWriter.output,
     "pd_op.data": GraphWriter.input,
@@ -286,5 +282,5 @@ TRANSLATIONS: dict[str, Translation] = {
     "pd_op.silu": _swish,
     "pd_op.hardswish": _simple("HardSwish"),
     "pd_op.hardsigmoid": _hard_sigmoid,
-    "pd_op.softmax": _softmax,
+    "pd_op.softmax": lambda g, op: _simple("Softmax", axis=op.attrs()["axis"])(g, op),
 }

@@ -5,7 +5,7 @@ Read before: classify.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -103,11 +103,7 @@ class TableAttribute(ClassScores):
     )
 
     def one(self, row: np.ndarray) -> Result:
-        thresholds = (
-            *(self.source_threshold, self.number_threshold, self.color_threshold),
-            *(self.clarity_threshold, self.obstruction_threshold, self.angle_threshold),
-        )
-        present = (row > np.array(thresholds)).astype(int).tolist()
+        present = (row > np.array(astuple(self))).astype(int).tolist()
         words = [pair[chosen] for pair, chosen in zip(self.names, present)]
         return {"attributes": words, "output": present}
 

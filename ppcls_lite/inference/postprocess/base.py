@@ -1,9 +1,8 @@
 """The contract of post-processing: it alone knows what a network's answer is.
 
-Whatever happens to an answer is asked of it: which function the program ends with (`activation`),
-results from outputs (the call), rows of a table (`columns`, `rows`), whether two runs agree
-(`agreement`), a picture (`draw`). So the export, the engines, the commands and the service work for
-every problem. Read next: classify.py.
+Which function the program ends with (`activation`), results from outputs (the call), rows of a
+table (`columns`, `rows`), whether two runs agree (`agreement`), a picture (`draw`). So the export,
+the engines, the commands and the service work for every problem. Read next: classify.py.
 """
 
 from __future__ import annotations
@@ -98,6 +97,16 @@ class Postprocess(ABC):
         """The outputs of a program that ends in logits, after `activation`."""
         function = _ACTIVATIONS[self.activation]
         return {name: function(array) for name, array in outputs.items()}
+
+
+def finite(outputs: Outputs, count: int) -> np.ndarray:
+    """(count,) bool: for which images all outputs, (count, ...) each, are finite numbers."""
+    good = np.ones(count, bool)
+    for array in outputs.values():
+        # The sum tells at once where all is well, and the small arrays of the long way are rare.
+        if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
+            good &= np.isfinite(array).reshape(count, -1).all(axis=1)
+    return good
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

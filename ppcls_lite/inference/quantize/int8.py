@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 _QUANTISED = ["Conv", "Gemm"]
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+_WORDS = {
+    **{"none": "nothing", "ends": "the first and last layer", "se": "squeeze-and-excitation"},
+    "ends+se": "first, last and squeeze-and-excitation layers",
+}
 _LOST = 0.005  # a smaller loss of agreement is not worth a layer in float
 
 logger = logging.getLogger("ppcls_lite")
@@ -42,24 +46,15 @@ logger = logging.getLogger("ppcls_lite")
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to quantise: which layers stay in float, and how it did on calibration images.
+    """One way to quantise: which layers stay in float, and how it did on calibration images."""
 
-    Attributes:
-        name: "none", "ends" (first and last layer), "se" (squeeze-and-excitation), "ends+se".
-        layers: names of the nodes that stay in float.
-        agreement: share of the calibration images with the answer of the float network.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    agreement: float
+    name: str  # a key of _WORDS
+    layers: tuple[str, ...]  # the names of their nodes
+    agreement: float  # share of the images with the answer of the float network
 
 
 def quantize(
-    model_dir: Path,
-    spec: InferenceSpec,
-    images: Sequence[np.ndarray],
-    keep_float: str = "auto",
+    model_dir: Path, spec: InferenceSpec, images: Sequence[np.ndarray], keep_float: str = "auto"
 ) -> list[Variant]:
     """Write `inference_int8.onnx` into an exported folder.
 
@@ -69,12 +64,8 @@ def quantize(
         images: pre-processed calibration images, (C, H, W) float32 each.
         keep_float: "auto" measures; else "none", "ends", "se" or "ends+se".
 
-    Returns:
-        The variants that were tried, the chosen one first.
-
-    Raises:
-        UserError: the file is there already, packages are missing, or the network has no layer
-            to quantise.
+    Returns the variants that were tried, the chosen one first. Raises UserError if the file is
+    there already, or the network has no layer to quantise.
     """
     require("onnx")
     require("onnxruntime")
@@ -91,7 +82,7 @@ def quantize(
             tried.append(Variant(name, tuple(layers), agreement.same))
             logger.info(
                 "int8 with %s in float: %s as before on %.2f %% of the calibration images",
-                _words(name),
+                _WORDS[name],
                 agreement.answer,
                 100 * agreement.same,
             )
@@ -180,30 +171,25 @@ def _gates(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
 
 def _quantize(source: Path, path: Path, images: Sequence[np.ndarray], keep: list[str]) -> None:
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime import quantization as q
 
     model = onnx.load(source)
     root = logging.getLogger()
     root.addFilter(_no_advice)
     try:
-        quantize_static(
+        q.quantize_static(
             model,
             str(path),
             _Reader(model.graph.input[0].name, images),
-            quant_format=QuantFormat.QDQ,
+            quant_format=q.QuantFormat.QDQ,
             op_types_to_quantize=_QUANTISED,
             per_channel=True,
             # Without VNNI two products are added in 16 bits, which may overflow: 7 bits are kept.
             reduce_range=not cpu_flags() & _VNNI,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            activation_type=q.QuantType.QUInt8,
+            weight_type=q.QuantType.QInt8,
             nodes_to_exclude=keep,
-            calibrate_method=CalibrationMethod.MinMax,
+            calibrate_method=q.CalibrationMethod.MinMax,
         )
     finally:
         root.removeFilter(_no_advice)
@@ -242,12 +228,3 @@ def _note_checksum(model_dir: Path, spec: InferenceSpec, path: Path) -> None:
         return
     spec.checksums[path.name] = checksum(path)
     write_text(model_dir / FILE_NAME, spec.text())
-
-
-def _words(name: str) -> str:
-    return {
-        "none": "nothing",
-        "ends": "the first and last layer",
-        "se": "squeeze-and-excitation",
-        "ends+se": "first, last and squeeze-and-excitation layers",
-    }[name]

@@ -15,12 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from ppcls_lite.inference.agreement import joined
-from ppcls_lite.inference.engines import (
-    Engine,
-    EngineName,
-    available_precisions,
-    make_engine,
-)
+from ppcls_lite.inference.engines import Engine, EngineName, available_precisions, make_engine
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.spec import InferenceSpec, Outputs
 from ppcls_lite.system.timing import in_turns, seconds
@@ -42,17 +37,13 @@ class Evaluation(Protocol):
 
 @dataclass(frozen=True)
 class EngineReport:
-    """One engine with both networks.
-
-    score_before, score_after: the main score. agreement: share of the images that get the float
-    network's answer. ms_before, ms_after: median of one image.
-    """
+    """One engine with both networks."""
 
     engine: str
-    score_before: float
+    score_before: float  # the main one
     score_after: float
-    agreement: float
-    ms_before: float
+    agreement: float  # share of the images that get the float network's answer
+    ms_before: float  # median of one image
     ms_after: float
 
 
@@ -112,28 +103,14 @@ def measure(
             _scores_and_outputs(engine, spec, evaluation) for engine in engines
         )
         metric = next(iter(before))
-        ms_before, ms_after = _alternate(engines, example)
+        same = postprocess.agreement(reference, outputs, spec.output).same
         found.append(
-            EngineReport(
-                engine=name,
-                score_before=before[metric],
-                score_after=after[metric],
-                agreement=postprocess.agreement(reference, outputs, spec.output).same,
-                ms_before=ms_before,
-                ms_after=ms_after,
-            )
+            EngineReport(name, before[metric], after[metric], same, *_alternate(engines, example))
         )
+    sizes = float_model.stat().st_size, int8_model.stat().st_size
     return QuantizeReport(
-        images=len(evaluation.paths),
-        calibration_images=calibration_images,
-        kept=kept,
-        float_layers=float_layers,
-        bytes_before=float_model.stat().st_size,
-        bytes_after=int8_model.stat().st_size,
-        threads=threads,
-        engines=tuple(found),
-        metric=metric,
-        higher_is_better=evaluation.higher_is_better,
+        *(len(evaluation.paths), calibration_images, kept, float_layers, *sizes, threads),
+        *(tuple(found), metric, evaluation.higher_is_better),
     )
 
 
@@ -151,9 +128,6 @@ def _scores_and_outputs(
 
 def _alternate(engines: Sequence[Engine], batch: np.ndarray) -> list[float]:
     """Median milliseconds of each, in turns so that a noisy machine is noisy for all."""
-    contenders = {
-        index: partial(seconds, partial(engine.run, batch), _RUNS, _DROPPED)
-        for index, engine in enumerate(engines)
-    }
-    found = in_turns(contenders, _ROUNDS, warm_up=0)
+    runs = [partial(seconds, partial(engine.run, batch), _RUNS, _DROPPED) for engine in engines]
+    found = in_turns(dict(enumerate(runs)), _ROUNDS, warm_up=0)
     return [float(np.median(turns)) * 1e3 for turns in found.values()]

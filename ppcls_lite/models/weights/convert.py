@@ -45,7 +45,6 @@ def convert(source: str | Path, target: str | Path, arch: str | None = None) -> 
 
     source: `.pdparams` (may be left out), `.safetensors` or `.onnx`; the last needs `arch`, the
     zoo name of the PP-LCNet it was exported from. target: `.pdparams` or `.safetensors`.
-    Raises `UserError` for other suffixes and for whatever reading or writing finds.
     """
     source, target = Path(source), Path(target)
     if source.suffix not in (".onnx", ".safetensors"):

@@ -17,9 +17,10 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ppcls_lite.errors import UserError
+from ppcls_lite.config.file import is_file, is_folder
+from ppcls_lite.errors import UserError, cut
 from ppcls_lite.models.network import Network
-from ppcls_lite.system import safe_pickle
+from ppcls_lite.system import manifest, safe_pickle
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -49,56 +50,83 @@ class LoadReport:
 
 
 def read_state(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a file of weights, given with or without `.pdparams`.
+    """State-dict key -> array of a file of weights, given with or without `.pdparams`.
 
-    Returns state-dict key -> array. Understands what `paddle.save` writes for a state dict,
-    split arrays included. Raises `UserError` when there is no such file, when it is not a file of
-    weights, or when it wants to call anything (see safe_pickle.py).
+    Understands what `paddle.save` writes for a state dict, split arrays included. Raises
+    `UserError` when there is no such file, or it is no file of weights (see safe_pickle.py).
     """
     path = find_weights(path)
+    _require_whole(path)
     state = safe_pickle.load(path)
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a dict of named arrays")
     state.pop(_NAMES, None)
-    for key, info in state.pop(_CHUNKS, {}).items():
-        parts = [state.pop(name) for name in info["slices"]]
-        state[key] = np.concatenate(parts).reshape(info["OriginShape"])
+    try:
+        for key, info in state.pop(_CHUNKS, {}).items():
+            parts = [state.pop(name) for name in info["slices"]]
+            state[key] = np.concatenate(parts).reshape(info["OriginShape"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged: its list of split arrays does not fit ({type(error).__name__}: "
+            f"{error}). Copy or download it again."
+        ) from None
     for key, value in state.items():
         if isinstance(value, tuple) and len(value) == 2:  # a Tensor, saved as (name, array)
             state[key] = value = value[1]
-        if not isinstance(key, str) or not isinstance(value, np.ndarray):
+        numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+        if not isinstance(key, str) or not numbers:
             raise UserError(
-                f"{path} is no file of weights: {key!r} is a {type(value).__name__}, not an array"
-                + ". A .pdstate file is resumed with Global.checkpoints" * ("model" in state)
+                f"{path} is no file of weights: {key!r:.60} is a {type(value).__name__}, not an "
+                "array of numbers"
+                + ". A .pdstate file is resumed with Global.checkpoints"
+                * ("model" in state)
             )
     return state
+
+
+def _require_whole(path: Path) -> None:
+    """Raise `UserError` if the manifest of the checkpoint that `path` belongs to disagrees."""
+    damage = manifest.problem_of_weights(path)
+    if damage:
+        raise UserError(
+            f"{damage}. Copy it again, or use another checkpoint of its folder; if you have put "
+            f"other weights in its place, remove the {manifest.SUFFIX[1:]} beside it"
+        )
+    prefix = path.with_name(path.name.removesuffix(".pdparams").removesuffix("_raw"))
+    if prefix.with_name(f"{prefix.name}.pdstate").exists() and not manifest.is_there(prefix):
+        logger.warning(f"{path} has lost its {prefix.name}{manifest.SUFFIX}: it is read unchecked")
 
 
 def find_weights(path: str | Path) -> Path:
     """The file that `path` names, with or without `.pdparams`; `UserError` if there is none."""
     path = Path(path).expanduser()
-    candidates = [path, path.with_name(path.name + ".pdparams")]
+    candidates = [path, Path(f"{path}.pdparams")]
     for candidate in candidates:
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
-    if path.parent.is_dir():
+    if is_folder(path.parent):
         others = sorted(p.name for p in path.parent.glob("*.pdparams"))
         detail = f"that folder has {_few(others)}" if others else "that folder has no .pdparams"
     else:
-        detail = f"there is no folder {path.parent}"
-    raise UserError(f"no weights at {candidates[0]} or {candidates[1].name}: {detail}")
+        detail = f"there is no folder {cut(str(path.parent), 500)}"
+    raise UserError(
+        f"no weights at {cut(str(path), 500)} or {cut(candidates[1].name, 200)}: {detail}"
+    )
 
 
 def write_state(path: str | Path, state: Mapping[str, Any]) -> Path:
     """Write a state dict (arrays or Tensors) so that Paddle and PaddleClas can load it.
 
-    The suffix `.pdparams` is added when `path` has none. The file appears whole or not at all.
-    Returns the path written. Raises `UserError` when it cannot be written.
+    The suffix `.pdparams` is added when `path` has none. Returns the path written. Raises
+    `UserError` when it cannot be written; the file appears whole or not at all.
     """
     path = Path(path)
     if path.suffix != ".pdparams":
         path = path.with_name(path.name + ".pdparams")
-    arrays = {key: _array(value) for key, value in state.items()}
+    arrays = {
+        key: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+        for key, value in state.items()
+    }
     safe_pickle.dump_atomic({**arrays, _NAMES: {key: key for key in arrays}}, path)
     return path
 
@@ -108,13 +136,10 @@ def load_weights(
 ) -> LoadReport:
     """Fill `model` from a file of weights; every key has to fit.
 
-    replace_head: accept a file whose classifier differs (another class count, a wider or missing
-    last layer); the network keeps its random classifier there, and the log says so. A trunk
-    (`class_num=0`) never needs the classifier of the file.
-    member: which network of a file with several (PaddleClas writes those of a distillation
-    together, each under its name).
-    Returns the report. Raises `UserError` with counts and the first names for any other
-    difference; the network is then unchanged.
+    replace_head: keep the random classifier where that of the file differs, and log it. A trunk
+    (`class_num=0`) never needs the classifier of the file. member: which network of a file with
+    several (PaddleClas writes those of a distillation together, each under its name).
+    Raises `UserError` for any other difference; the network is then unchanged.
     """
     path = find_weights(path)
     state, source = read_state(path), str(path)
@@ -134,12 +159,11 @@ def apply_state(
         unexpected=[key for key in state if key not in own],
     )
     for key, value in own.items():
-        if key in state:
-            shapes = list(state[key].shape), list(value.shape)
-            if shapes[0] == shapes[1]:
-                report.matched.append(key)
-            else:
-                report.mismatched[key] = shapes
+        shapes = list(state[key].shape) if key in state else None, list(value.shape)
+        if shapes[0] == shapes[1]:
+            report.matched.append(key)
+        elif key in state:
+            report.mismatched[key] = shapes
     problems = [*report.missing, *report.unexpected, *report.mismatched]
     head = [key for key in problems if key.split(".")[0] in model.head_layers]
     if len(head) < len(problems) or not report.matched:
@@ -168,10 +192,6 @@ def _floats(value: np.ndarray, key: str, source: str) -> np.ndarray:
     if not np.issubdtype(value.dtype, np.floating):
         raise UserError(f"{source}: {key} holds {value.dtype}, not floating-point numbers")
     return value
-
-
-def _array(value: Any) -> np.ndarray:
-    return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
 def _few(names: list[str], count: int = 3) -> str:

@@ -40,9 +40,9 @@ class _Layer:
 def read_onnx(path: str | Path, arch: str) -> dict[str, np.ndarray]:
     """The state dict of `arch` (a PPLCNet name) from an ONNX file of that network.
 
-    The class count is the file's. Raises `UserError` when `onnx` is not installed, when the file
-    is not such a network (number, order or shapes of its layers), or when the network filled with
-    these weights does not compute what the graph computes.
+    The class count is the file's. Raises `UserError` when the file is not such a network (number,
+    order or shapes of its layers), or when the network filled with these weights does not compute
+    what the graph computes.
     """
     if arch not in ZOO or ZOO[arch].family != "PPLCNet":
         names = ", ".join(name for name, entry in ZOO.items() if entry.family == "PPLCNet")
@@ -127,18 +127,14 @@ class _Graph:
 
 
 def _match(model: nn.Layer, found: list[_Layer], source: str, arch: str) -> dict[str, np.ndarray]:
-    layers = [
-        (name, layer)
-        for name, layer in model.named_sublayers()
-        if isinstance(layer, nn.Conv2D | nn.Linear)
-    ]
+    modules = dict(model.named_sublayers())
+    layers = {k: v for k, v in modules.items() if isinstance(v, nn.Conv2D | nn.Linear)}
     if len(found) != len(layers):
         raise UserError(
             f"{source} has {len(found)} convolutions and linear layers, {arch} has {len(layers)}"
         )
-    modules = dict(model.named_sublayers())
     state: dict[str, np.ndarray] = {}
-    for (name, layer), got in zip(layers, found):
+    for (name, layer), got in zip(layers.items(), found):
         if list(got.weight.shape) != list(layer.weight.shape):
             raise UserError(
                 f"{source}: the layer in the place of {name} has the shape "
@@ -147,9 +143,10 @@ def _match(model: nn.Layer, found: list[_Layer], source: str, arch: str) -> dict
         state[f"{name}.weight"] = got.weight
         channels = layer.weight.shape[1 if isinstance(layer, nn.Linear) else 0]
         bias = np.zeros(channels, np.float32) if got.bias is None else got.bias
-        norm = modules.get(name.removesuffix(".conv") + ".bn") if name.endswith(".conv") else None
+        norm_name = name.removesuffix(".conv") + ".bn"
+        norm = modules.get(norm_name) if name.endswith(".conv") else None
         if norm is not None:
-            state |= _norm_state(name.removesuffix(".conv") + ".bn", norm._epsilon, bias, got)
+            state |= _norm_state(norm_name, norm._epsilon, bias, got)
         elif layer.bias is not None:
             state[f"{name}.bias"] = bias
         elif bias.any():
@@ -164,8 +161,8 @@ def _norm_state(name: str, epsilon: float, bias: np.ndarray, got: _Layer) -> dic
     if got.norm is not None:
         scale, shift, mean, variance, graph_epsilon = got.norm
         mean, variance = mean - bias, variance + (graph_epsilon - epsilon)
-    values = {"weight": scale, "bias": shift, "_mean": mean, "_variance": variance}
-    return {f"{name}.{key}": value for key, value in values.items()}
+    keys = (f"{name}.{key}" for key in ("weight", "bias", "_mean", "_variance"))
+    return dict(zip(keys, (scale, shift, mean, variance)))
 
 
 def _difference(model: nn.Layer, graph_model: Any) -> float:

@@ -36,9 +36,8 @@ def weights_folder() -> Path:
 def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL) -> Path:
     """The official weights of a zoo name: a local file, downloaded when it is not there yet.
 
-    use_ssld: the weights distilled with SSLD, where they are published.
-    Raises `UserError` when no such weights are published or the download fails; the message names
-    the file, the address and the folder to put it in.
+    use_ssld: the weights distilled with SSLD. Raises `UserError` when no such weights are published
+    or the download fails; the message names the file, the address and the folder to put it in.
     """
     if name not in ZOO:
         raise UserError(f"pretrained: True needs a name of the zoo, not {name!r}; give a path")

@@ -1,7 +1,7 @@
 """What belongs to a checkpoint: sizes and checksums of its files, in `<prefix>.manifest.json`.
 
 It says whether a file is whole without unpickling it, for a resume and after a copy to another
-machine. Read next: checkpoint.py.
+machine. Read next: ppcls_lite/engine/checkpoint.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -40,18 +41,32 @@ def text(files: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> by
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
+def problem_of_weights(file: Path) -> str | None:
+    """`problem` of a `.pdparams` file, if a checkpoint's manifest lies beside it."""
+    for suffix in ("_raw.pdparams", ".pdparams"):
+        prefix = file.with_name(file.name.removesuffix(suffix))
+        if prefix != file and is_there(prefix):
+            return problem(prefix, suffix)
+    return None
+
+
+def is_there(prefix: Path) -> bool:
+    """Whether the checkpoint `prefix` has a manifest."""
+    return os.path.lexists(prefix.with_name(prefix.name + SUFFIX))
+
+
 def problem(prefix: Path, suffix: str = ".pdstate") -> str | None:
     """What is wrong with `<prefix><suffix>` according to the manifest; None if nothing.
 
     Without a manifest nothing is known to be wrong: versions before it wrote none.
     """
     file, listed = prefix.with_name(prefix.name + suffix), prefix.with_name(prefix.name + SUFFIX)
-    if not listed.exists():
+    if not is_there(prefix):
         return None
     try:
         entry = json.loads(listed.read_text(encoding="utf-8"))["files"][suffix]
         size, wanted = entry["bytes"], entry["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"{listed} is damaged ({type(error).__name__})"
     try:
         if file.stat().st_size != size:
