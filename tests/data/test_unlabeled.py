@@ -205,7 +205,7 @@ def test_evaluation_images_in_the_pool_are_said_by_content(tmp_path):
     (tmp_path / "val.txt").write_text("x.png 0\ny.png 1\n")
     train = UnlabeledDataset([], str(tmp_path / "pool"))
     evaluation = ImageNetDataset(str(tmp_path / "val"), str(tmp_path / "val.txt"), [])
-    (warning,) = scan({"Train": train, "Eval": evaluation}).warnings
-    assert "1 images of Train are copies of images of Eval" in warning and "b.png" in warning
+    said = "\n".join(scan({"Train": train, "Eval": evaluation}).warnings)
+    assert "1 images of Train are copies of images of Eval" in said and "b.png" in said
     (tmp_path / "val" / "x.png").write_bytes(b"image z")
-    assert scan({"Train": train, "Eval": evaluation}).warnings == []
+    assert "copies" not in "\n".join(scan({"Train": train, "Eval": evaluation}).warnings)
