@@ -21,10 +21,16 @@ from ppcls_lite.metrics.base import CountingMetric, Outputs, ScoringMetric, Stat
 
 
 def _scores_and_labels(
-    outputs: Outputs, batch: Mapping[str, Tensor]
+    outputs: Outputs, batch: Mapping[str, Tensor], from_logits: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sigmoid scores (N, C) and labels (N, C)."""
-    return F.sigmoid(logits_of(outputs)).numpy(), attributes_of(batch["label"]).numpy()
+    """Scores (N, C) and labels (N, C); a logit that is not finite scores as the wrong answer.
+
+    The scores are sigmoids, or with `from_logits` the logits themselves.
+    """
+    logits, label = logits_of(outputs), attributes_of(batch["label"]).numpy()
+    score = (logits if from_logits else F.sigmoid(logits)).numpy()
+    wrong = np.where(label == 1, -1e30, 1e30).astype(score.dtype)
+    return np.where(np.isfinite(logits.numpy()), score, wrong), label
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

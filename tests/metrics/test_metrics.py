@@ -281,3 +281,29 @@ def test_map_11point_by_hand():
     assert found["MultiLabelMAP"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
     integral = score(MultiLabelMAP(), logits, label)
     assert integral["MultiLabelMAP"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
+@pytest.mark.parametrize(("make", "example"), ALL, indirect=["example"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_never_better_than_any_answer(make, example, value):
+    logits, label = example
+    broken = logits.copy()
+    broken[::3] = value
+    right = (
+        np.where(label == 1, 9.0, -9.0) if label.ndim == 2 else 9.0 * np.eye(logits.shape[1])[label]
+    )
+    wrong, best = logits.copy(), logits.copy()
+    wrong[::3], best[::3] = -right[::3], right[::3]
+    found, lower, upper = (score(make(), x, label) for x in (broken, wrong, best))
+    name = "macro_recall" if "macro_recall" in found else next(iter(found))
+    found, lower, upper = found[name], lower[name], upper[name]
+    if make().higher_is_better:
+        assert found <= lower + 1e-9 < upper
+    else:
+        assert found >= lower - 1e-9 > upper
+
+
+def test_images_without_label_are_no_false_alarms():
+    logits = np.array([[0, 3], [3, 0], [0, 3], [3, 0]], np.float32)
+    found = score(TprAtFpr(), logits, np.array([1, 0, -1, -1]))
+    assert (found["tpr"], found["fpr"]) == (1.0, 0.0)
