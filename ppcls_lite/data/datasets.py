@@ -56,6 +56,7 @@ class ImageDataset:
     all_labelled: bool = False
     has_unlabeled: bool = False
     views: int | None = None
+    draws: bool = True  # whether the transforms may draw random numbers
 
     def __init__(
         self,
@@ -108,6 +109,10 @@ class ImageDataset:
         self.views = views
         self.batch_keys = (*self.batch_keys, "view")
 
+    def without_chance(self) -> None:
+        """From now on a transform that draws random numbers is an error: for evaluations."""
+        self.draws = False
+
     def locate(self, key: SampleKey) -> SampleKey:
         """From a place in the epoch, as samplers draw it, to a place in `paths`: here the same."""
         return key
@@ -125,7 +130,8 @@ class ImageDataset:
             sample["view"] = key.epoch
         if key.size is not None:
             sample["size"] = key.size  # the cropping and resizing transforms follow it
-        rng = np.random.default_rng((self.seed, key.epoch, key.index))
+        chance = (self.seed, key.epoch, key.index)
+        rng = np.random.default_rng(chance) if self.draws else _NoChance()
         return self._with_fixed_rows(self.transforms(sample, rng))
 
     def _with_fixed_rows(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -218,6 +224,18 @@ class LabeledDataset(ImageDataset):
         unseen = np.setdiff1d(np.arange(self.class_num), self.labels)
         text = f"{len(unseen):,} of {self.class_num:,} classes have no image: {some(unseen)}"
         return [text] if len(unseen) else []
+
+
+class _NoChance:
+    """In place of the random generator where nothing may be drawn."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise UserError(
+            "transform_ops of an evaluation draw random numbers, so that other images are scored "
+            "than those of the list; leave out what is for training (RandCropImage, RandFlipImage, "
+            "AutoAugment, RandomErasing, interpolation: random, ...): ResizeImage and CropImage "
+            "are for evaluation"
+        )
 
 
 @register("dataset", aliases=("ClsDataset",))
@@ -353,6 +371,10 @@ class CustomLabelDataset(ImageDataset):
         self.label_key = label_key
         if label_key is not None:
             self.batch_keys = ("image", "label")
+
+    def without_chance(self) -> None:
+        """Chance stays where it makes the labels: it is the same in every evaluation."""
+        self.draws = self.label_key is not None
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         sample = super().__getitem__(key)
