@@ -46,6 +46,9 @@ class ImageDataset:
         default_metrics: what an evaluation computes beside the recipe's metrics.
         all_labelled: whether every image is known to have a label, none of them -1.
         has_unlabeled: whether some labels stand for images without one.
+        class_keys: what the class numbers 0, 1, ... stand for, names or a list's labels; None where
+            the list itself says the numbers.
+        numbers_classes: whether it gave these numbers itself, to the classes that it has.
         views: None, or of how many augmentations of each image the epochs take turns: epoch e
             sees what epoch e % views saw, and a batch has `view` (N,) int64 as well.
     """
@@ -55,6 +58,8 @@ class ImageDataset:
     default_metrics: tuple[str, ...] = ()
     all_labelled: bool = False
     has_unlabeled: bool = False
+    class_keys: Sequence[str | int] | None = None
+    numbers_classes: bool = False
     views: int | None = None
     draws: bool = True  # whether the transforms may draw random numbers
 
@@ -99,6 +104,12 @@ class ImageDataset:
         names = "\n".join(path[below:] for path in self.paths)
         checksum = hashlib.sha256(os.fsencode(names)).hexdigest()
         return {"number of images": str(len(self.paths)), "images": checksum}
+
+    def number_as(self, train: ImageDataset) -> None:
+        """Take over the class numbers of the training set, where both know what theirs stand for.
+
+        A class that the training set does not have becomes one of the `problems`.
+        """
 
     def gaps(self) -> list[str]:
         """What a network cannot learn from these samples; worth a warning before a training."""
@@ -213,6 +224,24 @@ class LabeledDataset(ImageDataset):
         label = self.labels[index]
         return {"label": int(label) if self._one_class_each else label}
 
+    def number_as(self, train: ImageDataset) -> None:
+        own, theirs = self.class_keys, train.class_keys
+        if own is None or theirs is None or list(own) == list(theirs):
+            return
+        numbers = {key: i for i, key in enumerate(theirs)}
+        used = [own[i] for i in np.unique(self.labels[self.labels >= 0])]
+        unknown = [key for key in used if key not in numbers]
+        if unknown:
+            self.problems.append(
+                f"{self.source}: {len(unknown):,} classes are not in the training set "
+                f"{train.source}: {some(unknown)}; it has {some(theirs)}. Correct the names, or "
+                "leave these images out"
+            )
+        else:
+            table = np.array([numbers.get(key, -1) for key in own], np.int64)
+            self.labels = np.where(self.labels >= 0, table[self.labels], self.labels)
+        self.class_keys = theirs
+
     def digests(self) -> dict[str, str]:
         labels = np.ascontiguousarray(self.labels)
         return super().digests() | {"labels": hashlib.sha256(labels.tobytes()).hexdigest()}
@@ -246,7 +275,8 @@ class ImageNetDataset(LabeledDataset):
         image_root: the folder that relative paths start from.
         cls_label_path: the list file.
         delimiter: between path and label; null: the last space or tab.
-        relabel: number the labels that occur from 0 in ascending order.
+        relabel: number the labels that occur from 0 in ascending order; those of an evaluation get
+            the training set's numbers.
         class_num: number of classes; null: as many as the list has.
         seed: of the augmentations.
     """
@@ -263,13 +293,17 @@ class ImageNetDataset(LabeledDataset):
     ) -> None:
         listed = read_image_list(cls_label_path, image_root, delimiter)
         labels = np.array(listed.labels, np.int64)
-        if relabel:
-            labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        keys = None
+        if relabel:  # a negative label is no class, and found below
+            keys = np.unique(labels[labels >= 0])
+            labels = np.where(labels >= 0, np.searchsorted(keys, labels), labels)
         found = int(labels.max(initial=0)) + 1
         problems = listed.problems + label_problems(listed, labels, class_num)
         super().__init__(
             cls_label_path, listed.paths, labels, transform_ops, class_num or found, seed, problems
         )
+        self.numbers_classes = relabel
+        self.class_keys = None if keys is None else keys.tolist()
 
 
 @register("dataset")

@@ -64,8 +64,21 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
     if "Train" in datasets:
         train = datasets["Train"]
         report.warnings += [f"Train: {train.source}: {gap}" for gap in train.gaps()]
+    report.warnings += _numbers(datasets)
     report.warnings += _shared(datasets, keys)
     return report
+
+
+def _numbers(datasets: Mapping[str, ImageDataset]) -> list[str]:
+    """A warning where only one split says what its class numbers stand for."""
+    own = [split for split, dataset in datasets.items() if dataset.numbers_classes]
+    silent = [split for split, dataset in datasets.items() if dataset.class_keys is None]
+    if not own or not silent:
+        return []
+    return [
+        f"{own[0]} numbers its classes itself ({some(datasets[own[0]].class_keys)}), the list of "
+        f"{silent[0]} states numbers: nothing says whether they are the same"
+    ]
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:

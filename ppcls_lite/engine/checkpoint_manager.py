@@ -106,7 +106,7 @@ class CheckpointManager:
         sound = [e for e in history if e["eval"] and may_win(e["eval"])]
         scored = [(main_score(e["eval"], main), e["epoch"]) for e in sound]
         scored = [(s, epoch) for s, epoch in scored if s is not None]
-        scored.sort(key=lambda pair: (-pair[0] if up else pair[0], pair[1]))
+        scored.sort(key=lambda pair: (-pair[0] if up else pair[0], -pair[1]))
         last = regular if self.keep_last is None else regular[-self.keep_last :]
         return {*last, *(epoch for _, epoch in scored[: self.keep_best or 0])}
 

@@ -184,8 +184,10 @@ class Evaluator:
             meters.add(terms, images, terms.denominators)
 
     def improves(self, scores: Mapping[str, float], best: float | None) -> bool:
-        """Whether the main value of `scores`, the first, beats `best` (None: nothing yet).
+        """Whether the main value of `scores`, the first, is as good as `best` (None: nothing yet).
 
+        Of equal ones the later is the better one, as in PaddleClas: it has been trained longer,
+        and a score of few images is soon as high as it can be.
         Never where it, or an answer behind it, is not finite.
         """
         if not may_win(scores):
@@ -193,7 +195,7 @@ class Evaluator:
         value = next(iter(scores.values()))
         if best is None:
             return True
-        return value > best if self.higher_is_better else value < best
+        return value >= best if self.higher_is_better else value <= best
 
     def kept(self) -> dict[str, State]:
         """What `report` needs of the last run: the states of the metrics that report something."""

@@ -86,10 +86,43 @@ def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str,
             raise ConfigError(f"DataLoader.{split}: is missing; add it{hint}")
         context = {"class_num": class_num_of(settings), "seed": seed_of(settings)}
         datasets[split] = section.dataset.build(**context)
+    if "Eval" in datasets:
+        _number_classes(settings, datasets)
     _cache_decoded(settings, datasets)
     if "Train" in datasets:
         fix_views(settings, datasets["Train"])
     return datasets
+
+
+def _number_classes(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
+    """Give the evaluation's classes the numbers that the network has learnt them by."""
+    train, section = datasets.get("Train"), settings.DataLoader.Train
+    if train is None and section is not None and datasets["Eval"].numbers_classes:
+        try:
+            train = section.dataset.build(class_num=class_num_of(settings), seed=seed_of(settings))
+        except UserError as error:
+            logger.warning(
+                "the classes of DataLoader.Eval are numbered by themselves, because those of the "
+                f"training set are not known: {error}"
+            )
+    if train is not None:
+        datasets["Eval"].number_as(train)
+
+
+def compare_names(settings: RecipeSettings, dataset: Any) -> None:
+    """Warn where the names of a prediction's classes are not those of the training set's."""
+    keys = dataset.class_keys
+    if keys is None or not all(isinstance(key, str) for key in keys):
+        return
+    names = labels_of(settings) or keys
+    other = [i for i, pair in enumerate(zip(names, keys)) if pair[0] != pair[1]]
+    if other:
+        file = settings.Infer.PostProcess.arguments.get("class_id_map_file")
+        logger.warning(
+            f"Infer.PostProcess.class_id_map_file: {file} calls {len(other)} classes by other "
+            f"names than the training set {dataset.source}: {other[0]} is {names[other[0]]!r} "
+            f"there and {keys[other[0]]!r} here; predictions bear the file's names"
+        )
 
 
 def _cache_decoded(settings: RecipeSettings, datasets: dict[str, Any]) -> None:

@@ -52,6 +52,7 @@ def train(tree: Tree | Recipe) -> FitResult:
             logger.info(note)
         warn(recipe)
         scan_data(datasets, world)
+        parts.compare_names(settings, datasets["Train"])
         settings = parts.share_batch(settings, world)
         loader = parts.build_loader(settings, "Train", datasets["Train"], world)
         plan = parts.build_plan(settings)

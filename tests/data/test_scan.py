@@ -93,3 +93,13 @@ def test_real_photographs(real_data):
     labels = dict(zip(listed.paths, listed.labels))
     assert all(labels[path] == label for path, label in zip(folders.paths, folders.labels))
     assert listed[0]["image"].shape == (3, 32, 32)
+
+
+def test_numbers_of_which_nothing_says_that_they_are_the_same(tmp_path):
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", "val/b/2.jpg")
+    train = make(tmp_path, ["a/1.jpg 0", "b/1.jpg 1"])
+    found = scan({"Train": train, "Eval": FolderDataset(str(tmp_path / "val"), [])}).warnings
+    assert any("Eval numbers its classes itself (b), the list of Train" in text for text in found)
+    both = make(tmp_path, ["a/1.jpg 0", "b/1.jpg 1"], relabel=True)
+    found = scan({"Train": both, "Eval": FolderDataset(str(tmp_path / "val"), [])}).warnings
+    assert not any("numbers its classes itself" in text for text in found)

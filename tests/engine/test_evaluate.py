@@ -66,6 +66,7 @@ def test_stop_and_progress(tiny):
 def test_main_value_and_its_direction(tiny):
     higher = evaluator(tiny, 4)
     assert higher.improves({"a": 0.5}, None) and higher.improves({"a": 0.6}, 0.5)
+    assert higher.improves({"a": 0.5}, 0.5)  # the later of equal ones
     assert not higher.improves({"a": 0.4}, 0.5) and not higher.improves({"a": float("nan")}, None)
 
     by_loss = evaluator(tiny, 4, metrics=[])
