@@ -37,6 +37,7 @@ class RunPlan:
     """`Global`: how long a training goes on, and what happens how often."""
 
     epochs: PositiveInt = 20
+    freeze_statistics: bool = True  # of batch normalisation that learns at rate 0 (lr_mult)
     update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
     total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
     early_stop: PositiveInt | None = None  # evaluations without a better score that end the run
