@@ -144,7 +144,7 @@ class EMASettings:
     """`EMA`: exponential moving average of the weights; the section's presence turns it on."""
 
     decay: Probability = 0.9999
-    use_warmup: bool = False  # let the decay grow from 0.1, for short runs
+    use_warmup: bool | None = None  # let the decay grow from 0.1; null: in short runs (ema.py)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.distributed import World
-from ppcls_lite.engine.ema import ExponentialAverage
+from ppcls_lite.engine.ema import ExponentialAverage, needs_warmup
 from ppcls_lite.engine.evaluate import Evaluator, Forward, dygraph
 from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import Recorder
@@ -255,15 +255,27 @@ def build_precision(
     return amp.mixed(model, optimizer, **options)
 
 
-def build_ema(settings: RecipeSettings, model: nn.Layer) -> ExponentialAverage | None:
-    """The averaged weights, if there is a section `EMA`."""
+def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> ExponentialAverage | None:
+    """The averaged weights, if there is a section `EMA`; `updates` are those of the whole run."""
     if settings.EMA is None:
         return None
+    decay, warmup = settings.EMA.decay, settings.EMA.use_warmup
+    if needs_warmup(decay, updates):
+        left = (
+            f"of the initial weights {decay**updates:.0%} would be left after {updates:,} updates"
+        )
+        if warmup is None:
+            logger.info(
+                f"EMA: {left}, so the decay grows from 0.1 (unless EMA.use_warmup is false)"
+            )
+        elif not warmup:
+            logger.warning(f"EMA: {left}: lower EMA.decay, or leave EMA.use_warmup out")
+        warmup = True if warmup is None else warmup
     logger.info(
         f"EMA with decay {settings.EMA.decay}: both networks are evaluated; the averaged one "
         "decides about best_model and is in every .pdparams, the other one in *_raw.pdparams"
     )
-    return ExponentialAverage(model, settings.EMA.decay, settings.EMA.use_warmup)
+    return ExponentialAverage(model, decay, bool(warmup))
 
 
 def seed_of(settings: RecipeSettings) -> int:

@@ -77,7 +77,7 @@ def train(tree: Tree | Recipe) -> FitResult:
             steps=steps,
             metrics=parts.training_metrics(settings, task),
             precision=precision,
-            ema=parts.build_ema(settings, task.model),
+            ema=parts.build_ema(settings, task.model, plan.epochs * steps),
             world=world,
             origin=_origin(recipe, task, loader, datasets, world),
         )
