@@ -26,6 +26,8 @@ from ppcls_lite.data.transforms.compose import Compose, Normalizer
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.errors import UserError
 
+LOPSIDED = 0.8  # share of one class from which top-1 says little about the others
+
 
 class ImageDataset:
     """What all data sets share: files, transforms, and reproducible access.
@@ -104,6 +106,10 @@ class ImageDataset:
         names = "\n".join(path[below:] for path in self.paths)
         checksum = hashlib.sha256(os.fsencode(names)).hexdigest()
         return {"number of images": str(len(self.paths)), "images": checksum}
+
+    def imbalance(self) -> list[str]:
+        """What makes a score of these samples easy to misread; worth a warning at every start."""
+        return []
 
     def number_as(self, train: ImageDataset) -> None:
         """Take over the class numbers of the training set, where both know what theirs stand for.
@@ -245,6 +251,19 @@ class LabeledDataset(ImageDataset):
     def digests(self) -> dict[str, str]:
         labels = np.ascontiguousarray(self.labels)
         return super().digests() | {"labels": hashlib.sha256(labels.tobytes()).hexdigest()}
+
+    def imbalance(self) -> list[str]:
+        known = self.labels[self.labels >= 0]
+        if not self._one_class_each or not len(known) or self.class_num < 2:
+            return []
+        counts = np.bincount(known)
+        largest, share = int(counts.argmax()), counts.max() / len(known)
+        if share < LOPSIDED:
+            return []
+        return [
+            f"{share:.1%} of the images are of class {largest}: always answering it has top1 "
+            f"{share:.4f}; look at macro_recall, or at the table of all classes, as well"
+        ]
 
     def gaps(self) -> list[str]:
         """The classes that no image has."""
