@@ -14,6 +14,7 @@ import io
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -83,10 +84,21 @@ def link_or_copy(source: Path, target: Path) -> None:
         try:
             os.link(source, temporary)
         except OSError:  # a file system without hard links
-            shutil.copyfile(source, temporary)
+            with source.open("rb") as old, temporary.open("xb") as new:
+                shutil.copyfileobj(old, new)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Give an empty file `size` zeros with their room on the disk, as far as the system can.
+
+    Raises OSError on a full disk: writing through a memory map would end the process (SIGBUS).
+    """
+    if hasattr(os, "posix_fallocate") and size:
+        os.posix_fallocate(file.fileno(), 0, size)
+    file.truncate(size)
 
 
 def sync(file: IO[bytes]) -> None:
@@ -103,9 +115,13 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
     whatever it holds). If the block fails or is interrupted, `out_dir` is what it was before.
 
     Raises:
-        UserError: `out_dir` is a file, holds other files, or cannot be written.
+        UserError: `out_dir` is a file or a mount point, holds other files, or cannot be written.
     """
     target = out_dir.resolve()
+    if _is_mount_point(target):
+        raise UserError(
+            f"{out_dir}: is a mount point, which cannot be replaced as a whole; name a folder in it"
+        )
     others: list[str] = []
     if own_files is not None and target.is_dir():
         others = sorted({p.name for p in target.iterdir()} - set(own_files))
@@ -117,8 +133,8 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
         room = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise UserError(f"{out_dir}: cannot be written: {error.strerror}") from error
+    fresh, old = room / "new", room / "old"
     try:
-        fresh, old = room / "new", room / "old"
         fresh.mkdir()
         yield fresh
         for path in fresh.rglob("*"):
@@ -127,24 +143,70 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
                     os.fsync(file.fileno())
         if target.exists():
             target.rename(old)
-        try:
-            fresh.rename(target)
-        except OSError:
-            if old.exists() and not target.exists():
-                old.rename(target)
-            raise
+        fresh.rename(target)
         _sync_folder(target.parent)
-    finally:
+    except OSError as error:
+        raise UserError(
+            f"{out_dir} could not be written: {error}. Free disk space or choose another folder; "
+            "an earlier folder of that name is untouched"
+        ) from error
+    finally:  # an error or an interrupt may come between the two renames
+        if old.exists() and not target.exists():
+            old.rename(target)  # if this fails, the old folder stays where it is
         shutil.rmtree(room, ignore_errors=True)
+
+
+def make_own(folder: Path) -> None:
+    """Make a folder for a cache unless it is there; what lies in it is believed later.
+
+    Raises:
+        OSError: it cannot be made.
+        UserError: it belongs to another user, or everybody may write in it: what it holds, or
+            where a link in it leads, would be another's choice.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    if os.name != "posix":
+        return
+    state, user = folder.stat(), os.geteuid()
+    foreign = user not in (0, state.st_uid)
+    if foreign or state.st_mode & stat.S_IWOTH:
+        found = "belongs to another user" if foreign else "everybody may write in it"
+        raise UserError(
+            f"{folder}: {found}, so that its content cannot be trusted; name a folder of your own "
+            f"for this cache, for example {folder / 'NAME'}"
+        )
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths, which need not exist, lead to one file: by links or other spellings."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()
+
+
+def _is_mount_point(folder: Path) -> bool:
+    """Also of a folder of the same disk, which has the same device number."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return os.path.ismount(folder)
+    places = {line.split()[4] for line in lines}
+    name = str(folder)
+    for letter in "\\ \t\n":  # as the kernel writes them
+        name = name.replace(letter, f"\\{ord(letter):03o}")
+    return name in places
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let one process of this machine at a time into the block, as far as the system has locks.
 
-    The lock is the empty file `path`, which stays. Raises OSError if it cannot be opened.
+    The lock is the empty file `path`, which stays. Raises OSError if it cannot be opened, or is a
+    link: who may write in the folder could have made it, to a file of ours.
     """
-    with path.open("ab") as file:
+    number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    with os.fdopen(number, "rb") as file:
         with contextlib.suppress(ImportError, OSError):  # Windows, and some network drives
             import fcntl
 

@@ -150,6 +150,29 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
         ResultFile(tmp_path / "file" / "r.csv", Topk())
 
 
+def test_an_output_never_replaces_an_input(
+    exported: Any, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "list.csv"
+    names.write_text("pictures/a.png\npictures/odd.csv\n", encoding="utf-8")
+    (pictures / "odd.csv").write_bytes((pictures / "a.png").read_bytes())  # listed as a picture
+    (tmp_path / "link.csv").symlink_to(names)
+    (tmp_path / "hard.jsonl").hardlink_to(pictures / "a.png")
+    whole = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    command = ["predict", "--model", str(exported.folder), "--input", str(names), "--output"]
+    for output in (
+        "list.csv",
+        "pictures/../list.csv",
+        "link.csv",
+        "hard.jsonl",
+        "pictures/odd.csv",
+    ):
+        for more in ([], ["--resume"]):
+            assert main([*command, str(tmp_path / output), *more]) == 1
+            assert "is read as an input" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in whole} == whole
+
+
 def test_the_results_of_other_post_processing(tmp_path: Path) -> None:
     nothing = {"file": "a.png", "class_ids": [], "scores": [], "label_names": []}
     attributes = {"file": "a.png", "attributes": ["Male"], "output": [1]}
@@ -192,7 +215,7 @@ def test_a_mistake_is_one_message_without_traceback(
     assert (
         main(["predict", "--model", str(tmp_path / "no"), "--input", str(ROOT / "setup.py")]) == 1
     )
-    assert "no such folder; expected one written by deploy/export.py" in capsys.readouterr().err
+    assert "no such folder; expected one written by ppcls-lite export" in capsys.readouterr().err
 
 
 def test_the_stopwatch_reports_per_image() -> None:

@@ -93,6 +93,10 @@ np.savez(sys.argv[1] + "/io.npz", x=x, y=model(paddle.to_tensor(x)).numpy())
     data = np.load(tmp_path / "io.npz")
     (found,) = PaddleEngine(tmp_path, threads=1, warmup_shape=(1, 3, 8, 8)).run(data["x"])
     assert found == pytest.approx(data["y"], abs=1e-6)
+    weights = tmp_path / "old.pdiparams"
+    weights.write_bytes(weights.read_bytes()[: 26 - 2 + 4 * 8])  # the eight biases alone
+    with pytest.raises(UserError, match=r"holds 1 tensors, but old.pdmodel reads 2"):
+        find_program(tmp_path)
 
 
 def test_memory_stays_flat_over_varying_batches(exported: Any) -> None:
@@ -175,7 +179,7 @@ def test_a_program_of_any_name_is_found_if_it_is_alone(exported: Any, tmp_path: 
         ("inference.json", b"{}", "cannot load it: .*Invalid model file"),
         ("inference.json", None, "expected inference.json .* found inference.pdiparams"),
         ("inference.pdiparams", None, "expected inference.json .*, found inference.json"),
-        ("inference.pdiparams", b"\0" * 100, "cannot load it"),
+        ("inference.pdiparams", b"\0" * 100, "is cut off or damaged"),
     ],
 )
 def test_damaged_and_missing_files(

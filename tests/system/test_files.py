@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,23 +107,113 @@ def test_a_folder_with_other_files_is_not_replaced_unless_asked(tmp_path: Path) 
     assert names(tmp_path) == ["sub"]
 
 
-def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
+def swap(target: Path) -> None:
+    with files.whole_folder(target, {"a"}) as fresh:
+        (fresh / "a").write_text("new")
+
+
+FAILING: list[int] = []  # how many more audited system calls until one fails; empty: none does
+
+
+def fail_in_turn(event: str, _: object) -> None:
+    if FAILING and event in ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove"):
+        FAILING[0] -= 1
+        if FAILING[0] == 0:
+            raise OSError(28, "No space left on device")
+
+
+def test_every_failing_system_call_leaves_a_whole_folder(tmp_path: Path) -> None:
+    sys.addaudithook(fail_in_turn)  # stays for good, and does nothing while FAILING is empty
+    outcomes = []
+    for count in range(1, 40):
+        target = tmp_path / str(count) / "model"
+        target.mkdir(parents=True)
+        (target / "a").write_text("old")
+        FAILING.append(count)
+        try:
+            swap(target)
+            failed = False
+        except UserError as error:
+            failed = True
+            assert "No space left on device" in str(error)
+        finally:
+            unused = FAILING.pop() > 0
+        outcomes.append((failed, (target / "a").read_text()))
+        if unused:
+            break
+    assert unused and outcomes[-1] == (False, "new")
+    assert {(True, "old"), (False, "new")} <= {*outcomes}
+    assert (False, "old") not in outcomes
+
+
+def test_an_interrupt_at_any_line_leaves_a_whole_folder(tmp_path: Path) -> None:
+    class Interrupter:
+        def __init__(self, lines: int) -> None:
+            self.left = lines
+
+        def __call__(self, frame: Any, event: str, argument: object) -> Any:
+            if frame.f_code.co_filename != files.__file__:
+                return None
+            self.left -= event == "line"
+            if event == "line" and self.left == 0:
+                raise KeyboardInterrupt
+            return self
+
+    found = set()
+    for count in range(1, 200):
+        target = tmp_path / str(count) / "model"
+        target.mkdir(parents=True)
+        (target / "a").write_text("old")
+        before, interrupter = sys.gettrace(), Interrupter(count)
+        sys.settrace(interrupter)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                swap(target)
+        finally:
+            sys.settrace(before)
+        found.add((target / "a").read_text())
+        if interrupter.left > 0:
+            break
+    assert interrupter.left > 0 and count > 20 and found == {"old", "new"}
+
+
+def test_an_old_folder_that_cannot_come_back_is_not_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = tmp_path / "model"
+    target, rename = tmp_path / "model", Path.rename
     target.mkdir()
     (target / "a").write_text("old")
-    rename = Path.rename
 
     def fail(self: Path, to: Path) -> Path:
-        if self.name == "new":
+        if to == target:
             raise OSError("no")
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="no"), files.whole_folder(target, {"a"}) as fresh:
-        (fresh / "a").write_text("new")
-    assert (target / "a").read_text() == "old" and names(tmp_path) == ["model"]
+    with pytest.raises(OSError, match="no"):
+        swap(target)
+    assert [p.read_text() for p in tmp_path.glob(".model-*/old/a")] == ["old"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_mount_point_is_refused_before_the_work() -> None:
+    with (
+        pytest.raises(UserError, match=r"/proc: is a mount point.*name a folder in it"),
+        files.whole_folder(Path("/proc")),
+    ):
+        pytest.fail("the block must not run")
+
+
+def test_one_file_by_several_paths(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "hard").hardlink_to(tmp_path / "a")
+    (tmp_path / "b").write_text("x")
+    for name in ("a", "link", "hard", f"../{tmp_path.name}/a"):
+        assert files.same_file(tmp_path / "a", tmp_path / name)
+    assert not files.same_file(tmp_path / "a", tmp_path / "b")
+    assert not files.same_file(tmp_path / "a", tmp_path / "none")
+    assert files.same_file(tmp_path / "none", tmp_path / "none")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs flock")
@@ -139,3 +231,38 @@ def test_a_lock_keeps_other_processes_out(tmp_path: Path) -> None:
         assert child.stdout.readline() == "waiting\n"
         note.write_text("done")
     assert child.communicate(timeout=60)[0] == "done\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_a_lock_does_not_open_what_a_link_names(tmp_path: Path) -> None:
+    (tmp_path / ".lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError), files.locked(tmp_path / ".lock"):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == [".lock"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs users")
+def test_a_cache_lies_in_a_folder_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a" / "cache"
+    old = os.umask(0)
+    try:
+        files.make_own(folder)
+        files.make_own(folder)
+    finally:
+        os.umask(old)
+    folder.chmod(0o777)
+    with pytest.raises(UserError, match="everybody may write in it"):
+        files.make_own(folder)
+    folder.chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(UserError, match=r"cache: belongs to another user, .*cache/NAME"):
+        files.make_own(folder)
+
+
+def test_room_is_reserved_on_the_disk(tmp_path: Path) -> None:
+    with files.atomic_file(tmp_path / "x") as file:
+        files.reserve(file, 10_000)
+    assert (tmp_path / "x").read_bytes() == bytes(10_000)
+    assert sys.platform != "linux" or (tmp_path / "x").stat().st_blocks * 512 >= 10_000

@@ -195,7 +195,7 @@ def _require_small_loss(path: Path, engine: EngineName) -> None:
     """Refuse an int8 network that deploy/quantize.py measured to be worse, or did not measure."""
     text = read_metadata(path).get(QUANTIZATION_KEY)
     if text is None:
-        raise UserError(f"{path.name} does not say what it costs; deploy/quantize.py measures it")
+        raise UserError(f"{path.name} does not say what it costs; ppcls-lite quantize measures it")
     report = json.loads(text)
     key = "score" if "metric" in report else "top1"  # of files before there were other metrics
     sign = 1 if report.get("higher_is_better", True) else -1

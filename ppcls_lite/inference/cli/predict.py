@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
 from ppcls_lite.inference.cli.output import ResultFile, csv_columns, table_head, table_lines
 from ppcls_lite.inference.cli.resume import Kept, keep
 from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.system.files import same_file
 from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, usable_cores
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ def run(argv: Sequence[str]) -> int:
     if args.resume and not args.output:
         parser.error("--resume needs --output, the file to go on with")
     images = find_images(args.input)
+    _refuse_inputs(args, images)
     kept = _keep(args) if args.resume else Kept()
     left = kept.others(images)
     _divide_cores(args, len(left))
@@ -105,6 +109,18 @@ class Stopwatch:
             lines.append(f"  {name:<14} {middle:8.2f}  ({low:.2f} to {high:.2f})")
         rate = self._images / (time.perf_counter() - self._start)
         return [*lines, f"  all together   {rate:8.1f}  images/s"]
+
+
+def _refuse_inputs(args: argparse.Namespace, images: Sequence[Path]) -> None:
+    """UserError if `--output` would overwrite a list or a picture that is read."""
+    if not args.output or not Path(args.output).exists():
+        return
+    for source in itertools.chain(map(Path, args.input), images):
+        if same_file(Path(args.output), source):
+            raise UserError(
+                f"--output {args.output}: is read as an input ({source}) and would be overwritten; "
+                "name another file"
+            )
 
 
 def _keep(args: argparse.Namespace) -> Kept:

@@ -1,4 +1,4 @@
-"""The files of an exported folder that an engine runs."""
+"""The files of an exported folder that an engine runs. Read next: weights_file.py."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines.weights_file import check_weights
 
 ONNX_NAMES = {"fp32": "inference.onnx", "int8": "inference_int8.onnx"}
 _PROGRAM_SUFFIXES = (".json", ".pdmodel")  # PIR, Paddle 3; the older ProgramDesc
 
 
 def find_program(model_dir: Path) -> tuple[Path, Path]:
-    """The Paddle program and the weights of an exported folder; UserError without them.
+    """The Paddle program and the weights of an exported folder; UserError if one is not whole.
 
     `inference.json` and `inference.pdmodel` come first; any other name is taken if it is the only
     one of its kind.
@@ -26,13 +27,15 @@ def find_program(model_dir: Path) -> tuple[Path, Path]:
             names = ", ".join(program.name for program in found)
             raise UserError(f"{model_dir}: holds several programs ({names}); keep one per folder")
         if found:
-            return found[0], found[0].with_suffix(".pdiparams")
+            weights = found[0].with_suffix(".pdiparams")
+            check_weights(found[0], weights)
+            return found[0], weights
     hint = ""
     if (model_dir / ONNX_NAMES["fp32"]).is_file():
         hint = "; it holds ONNX: say engine openvino or onnxruntime (--engine)"
     raise UserError(
         f"{model_dir}: expected inference.json (or .pdmodel) and inference.pdiparams beside it, "
-        f"found {_held(model_dir)}; deploy/export.py writes them{hint}"
+        f"found {_held(model_dir)}; ppcls-lite export writes them{hint}"
     )
 
 
@@ -46,14 +49,14 @@ def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> P
     path = model_dir / ONNX_NAMES[precision]
     if path.is_file():
         return path
-    writer = "quantize.py" if precision == "int8" else "export.py --format onnx (or both)"
-    found = _held(model_dir)
-    raise UserError(f"{model_dir}: expected {path.name}, found {found}; deploy/{writer} writes it")
+    writer = "quantize" if precision == "int8" else "export --format onnx (or both)"
+    found = f"found {_held(model_dir)}; ppcls-lite {writer} writes it"
+    raise UserError(f"{model_dir}: expected {path.name}, {found}")
 
 
 def _require_folder(model_dir: Path) -> None:
     if not model_dir.is_dir():
-        raise UserError(f"{model_dir}: no such folder; expected one written by deploy/export.py")
+        raise UserError(f"{model_dir}: no such folder; expected one written by ppcls-lite export")
 
 
 def _held(model_dir: Path) -> str:
