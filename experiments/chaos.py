@@ -36,6 +36,7 @@ import yaml
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.record import VARYING
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.options import not_negative, positive
 from ppcls_lite.system import manifest, safe_pickle
 from ppcls_lite.system.files import TEMPORARY
 from ppcls_lite.system.processes import ROOT, environment
@@ -324,12 +325,14 @@ def _unequal(one: Any, other: Any, place: str) -> list[str]:
 def run(argv: list[str]) -> int:
     """The command line; exit status 1 if anything was lost."""
     options = argparse.ArgumentParser(prog="chaos.py", description=__doc__.split("\n")[0])
-    options.add_argument("--kills", type=int, default=20)
+    options.add_argument("--kills", type=positive, default=20)
     options.add_argument(
         "--processes", type=int, default=1, help="more than 1: kill their ranks too"
     )
     options.add_argument("--seed", type=int, default=0, help="of the moments and the order")
-    options.add_argument("--pause", type=float, default=0.02, help="seconds before each file")
+    options.add_argument(
+        "--pause", type=not_negative, default=0.02, help="seconds before each file"
+    )
     options.add_argument("--keep", metavar="FOLDER", help="leave the runs there")
     args = options.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:

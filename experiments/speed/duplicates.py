@@ -20,6 +20,7 @@ from ppcls_lite.distill.near_duplicates import (
     perceptual_hash,
 )
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.options import positive
 from ppcls_lite.system.installed import require
 
 
@@ -63,7 +64,7 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="a folder of images")
     parser.add_argument("--images", type=int, default=600, help="at most, evenly spread")
-    parser.add_argument("--distance", type=int, default=DISTANCE, help="bits")
+    parser.add_argument("--distance", type=positive, default=DISTANCE, help="bits")
     options = parser.parse_args(argv)
     require("imagehash")
     paths = list(pool_of(options.data))

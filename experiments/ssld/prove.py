@@ -31,6 +31,7 @@ from experiments.ablation.table import spread_note
 from experiments.ssld.jobs import Job, finished, split_labels, train
 from ppcls_lite.cli import INTERRUPTED
 from ppcls_lite.config.file import find_config
+from ppcls_lite.inference.cli.options import positive
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.machine import usable_cores
 
@@ -226,9 +227,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", default="dataset/cifar10", metavar="DIR", help="default: dataset/cifar10")
     add("--output", default="output/prove_ssld", metavar="DIR", help="default: output/prove_ssld")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
-    add("--epochs", type=int, default=16, metavar="N", help="of the students; default: 16")
-    add("--teacher-epochs", type=int, default=12, metavar="N", help="default: 12")
-    add("--labeled", type=int, default=1000, metavar="N", help="the few labels; default: 1000")
+    add("--epochs", type=positive, default=16, metavar="N", help="of the students; default: 16")
+    add("--teacher-epochs", type=positive, default=12, metavar="N", help="default: 12")
+    add("--labeled", type=positive, default=1000, metavar="N", help="the few labels; default: 1000")
     add(
         *("--processes",),
         type=int,

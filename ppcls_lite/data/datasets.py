@@ -47,6 +47,7 @@ class ImageDataset:
             have: they are filled up with -1, and `count` says how many are real.
         default_metrics: what an evaluation computes beside the recipe's metrics.
         all_labelled: whether every image is known to have a label, none of them -1.
+        none_labelled: whether no image at all has a label.
         has_unlabeled: whether some labels stand for images without one.
         class_keys: what the class numbers 0, 1, ... stand for, names or a list's labels; None where
             the list itself says the numbers.
@@ -59,6 +60,7 @@ class ImageDataset:
     fixed_rows: Mapping[str, int] = MappingProxyType({})
     default_metrics: tuple[str, ...] = ()
     all_labelled: bool = False
+    none_labelled: bool = False
     has_unlabeled: bool = False
     class_keys: Sequence[str | int] | None = None
     numbers_classes: bool = False
@@ -223,6 +225,7 @@ class LabeledDataset(ImageDataset):
         super().__init__(source, paths, transform_ops, class_num, seed, problems)
         self.labels = labels
         self.all_labelled = bool((labels >= 0).all())
+        self.none_labelled = bool((labels < 0).all())
         self._one_class_each = labels.ndim == 1
         if self._one_class_each:
             self.default_metrics = ("ConfusionMatrix",)

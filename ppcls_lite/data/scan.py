@@ -6,6 +6,7 @@ matters on a network drive. Read before: image_list.py, datasets.py. Read next: 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -70,6 +71,7 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
         report.warnings += [f"{split}: {dataset.source}: {text}" for text in dataset.imbalance()]
     report.warnings += _numbers(datasets)
     report.warnings += _shared(datasets, keys)
+    report.warnings += _copies(datasets, keys)
     return report
 
 
@@ -143,6 +145,47 @@ def _shared(datasets: Mapping[str, ImageDataset], keys: Mapping[str, list[str]])
                 f"images in {first}, byte by byte: {some(twins)}; the score will be too good"
             )
     return warnings
+
+
+def _copies(datasets: Mapping[str, ImageDataset], keys: Mapping[str, list[str]]) -> list[str]:
+    """A warning where a pool without labels has evaluation images under other names.
+
+    By content, to the byte; files are read only where their sizes agree.
+    """
+    if "Eval" not in datasets or "Train" not in datasets or not datasets["Train"].has_unlabeled:
+        return []
+    sizes: dict[int, list[str]] = {}
+    for path in keys["Eval"]:
+        sizes.setdefault(_size(path), []).append(path)
+    known: dict[int, set[bytes]] = {}
+    found = []
+    for path in sorted(set(keys["Train"]) - set(keys["Eval"])):
+        size = _size(path)
+        if size in sizes and size > 0:
+            if size not in known:
+                known[size] = {_digest(other) for other in sizes[size]}
+            if _digest(path) in known[size]:
+                found.append(path)
+    if not found:
+        return []
+    return [
+        f"{len(found):,} images of Train are copies of images of Eval: {some(found)}; the score "
+        "will be too good. `ppcls-lite select --val` leaves out near-duplicates, too"
+    ]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except OSError:
+        return 0
+
+
+def _digest(path: str) -> bytes:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).digest()
+    except OSError:
+        return b""
 
 
 def _normal(path: str) -> str:

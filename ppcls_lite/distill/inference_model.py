@@ -73,6 +73,7 @@ class InferenceModel(nn.Layer):
             engine: Any = make_engine(self.path, "onnxruntime", threads=threads)
             self._files = [self.path]
             self._shape = engine.shape[1:]
+            self.class_names: list[str] | None = None
             if engine.shape[0] is not None:
                 raise UserError(
                     f"{self.path}: takes batches of {engine.shape[0]} only; export it with a free "
@@ -83,6 +84,7 @@ class InferenceModel(nn.Layer):
             spec.check_files(self.path)
             own = own or _normalizer_of(spec, self.path)
             output = spec.output if output == "auto" else output
+            self.class_names = spec.labels
             self._files = list(find_program(self.path))
             self._shape = tuple(None if e == -1 else e for e in spec.image_shape or (3, -1, -1))
             device = "gpu" if paddle.get_device().startswith("gpu") else "cpu"

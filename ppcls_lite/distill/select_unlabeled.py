@@ -118,7 +118,7 @@ def score_pool(
     with path.open("a", encoding="utf-8") as file, log.bar("scoring", total, done) as bar:
         for batch in batched(images, batch_size):
             for line in _scored(batch, scorer):
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json.dumps(line) + "\n")
             file.flush()
             bar.update(len(batch))
     return path
@@ -231,6 +231,9 @@ class _Reader:
         self.root, self.scorer, self.known, self.names = root, scorer, known, names
 
     def __call__(self, name: str) -> tuple[dict[str, Any], np.ndarray | None]:
+        if not _is_utf8(name):
+            bad = "its name is not UTF-8, which the lists of a training must be: rename it"
+            return {"path": name, "bad": bad}, None
         try:
             image = _image(self.root / name)
         except ImageError as error:
@@ -241,6 +244,11 @@ class _Reader:
             of = self.names[match.index]
             return {"path": name, "near_duplicate_of": of, "distance": match.distance}, None
         return {"path": name, "hash": hash_}, self.scorer.prepare(image)
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a file name, as Python decodes it, is text."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
 def _image(path: Path) -> np.ndarray:
@@ -299,5 +307,6 @@ def _lines_of(file: Path) -> Iterator[str]:
     if file.stat().st_size < 1 << 20:
         yield from (path_in(line) for _, line in read_lines(str(file)))
         return
-    with file.open(encoding="utf-8-sig") as lines:  # line by line: the list may be long
+    # line by line: the list may be long
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         yield from (path_in(line.strip()) for line in lines if line.strip())

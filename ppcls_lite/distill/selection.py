@@ -97,6 +97,14 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def _bits(text: str) -> int:
+    if not text.isdecimal() or int(text) > BITS:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 0 to {BITS}, found {text!r}"
+        )
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ppcls-lite select", description="Choose images without labels to distil on."
@@ -110,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", required=True, metavar="DIR", help="for the scores and lists")
     add("--top", type=positive, default=4000, metavar="K", help="per class (4000)")
     bits = f"of {BITS} bits that may differ between near-duplicates ({DISTANCE})"
-    add("--distance", type=int, default=DISTANCE, metavar="N", help=bits)
+    add("--distance", type=_bits, default=DISTANCE, metavar="N", help=bits)
     add("--keep-twins", action="store_true", help="keep near-duplicates within the pool")
     add("-c", "--config", metavar="YAML", help="Infer.transforms of an ONNX file")
     add("--batch-size", type=positive, default=32, metavar="N")

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,15 @@ def fix_views(settings: RecipeSettings, dataset: Any) -> None:
 
 
 def prepare_teachers(
-    settings: RecipeSettings, task: Any, dataset: Any, world: World
+    settings: RecipeSettings,
+    task: Any,
+    dataset: Any,
+    world: World,
+    class_names: Sequence[str] | None = None,
 ) -> TeacherCache | None:
     """Tell teachers from files how images are normalised; give the task its cache, if it has one.
 
+    class_names: the recipe's, in the order of the ids; those of a teacher's folder must be theirs.
     The caller flushes the cache that is returned when the training ends.
     """
     if not isinstance(task, Distilled):
@@ -69,6 +75,7 @@ def prepare_teachers(
                     f"{network.path}: gives {network.class_num} classes, the student {own}; a "
                     "teacher has to know the student's classes"
                 )
+            _require_same_names(network, class_names)
             logger.info(network.expect(normalizer_of(dataset)))
     run = settings.Global
     if not run.teacher_cache:
@@ -95,6 +102,26 @@ def prepare_teachers(
     )
     task.teacher_outputs = lambda batch: cache.outputs(batch, task.run_teachers)
     return cache
+
+
+def _require_same_names(network: Any, names: Sequence[str] | None) -> None:
+    """Raise UserError where a teacher's folder has the recipe's class names in another order.
+
+    Names that are others altogether may be another spelling: they are worth a warning.
+    """
+    theirs, ours = network.class_names or [], [str(name) for name in names or ()]
+    different = [i for i, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1]]
+    if not different:
+        return
+    first = different[0]
+    found = (
+        f"{network.path}: {len(different)} classes have other names than in the recipe "
+        f"(Infer.PostProcess.class_id_map_file), the first is {first}: {theirs[first]!r} there, "
+        f"{ours[first]!r} here"
+    )
+    if sorted(theirs) == sorted(ours):
+        raise UserError(f"{found}. The names are the same in another order: correct one of them")
+    logger.warning(found)
 
 
 def normalizer_of(dataset: Any) -> Normalizer | None:

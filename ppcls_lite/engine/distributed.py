@@ -6,7 +6,7 @@ all ranks go on with the same network, buffers included. Whichever rank evaluate
 resumes, it is the same state. `World()` is the run in one process, where all of this is nothing.
 
 A rank that fails leaves its message in the run's key-value store, and the others, which find the
-connection closed, show it. Read next: trainer.py, cores.py.
+connection closed, show it. Read next: meeting.py, trainer.py, ../system/cores.py.
 """
 
 from __future__ import annotations
@@ -16,54 +16,70 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import paddle
 from paddle import Tensor, distributed, nn
 from paddle.base import core
 
+from ppcls_lite.engine.meeting import LostError, Meeting
+from ppcls_lite.engine.origin import ABSENT, SHOWN
 from ppcls_lite.errors import TryAgainError, UserError
+from ppcls_lite.system import launchers
 
 logger = logging.getLogger("ppcls_lite")
 Value = TypeVar("Value")
 
 PATIENCE = 3.0  # seconds in which a failed rank's message arrives, or the launcher ends us
+TIMEOUT = "PADDLE_PG_TIMEOUT"  # milliseconds for which the others wait for a rank
+DEFAULT_TIMEOUT = 30 * 60 * 1000  # Paddle's for NCCL
 STORE_ERRORS = (RuntimeError, OSError, ValueError)  # what Paddle raises for one that is gone
 STATISTICS = ("_mean", "_variance")  # the ends of their names; for Paddle they are parameters
 FAILURES, MESSAGE = "ppcls_lite/failures", "ppcls_lite/message"
 
 
-def ranks_wanted() -> int:
-    """The number of processes that `paddle.distributed.launch` has started; 1 without it."""
-    return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
+def timeout() -> float:
+    """Seconds for which the ranks wait for each other. Raises UserError."""
+    text = os.environ.get(TIMEOUT) or str(DEFAULT_TIMEOUT)
+    if not text.isdecimal() or int(text) < 1000:
+        raise UserError(f"{TIMEOUT}={text}: expected milliseconds, 1000 at least; or unset it")
+    return int(text) / 1000
 
 
 def connect() -> World:
     """Join the other processes of this run: gloo if Paddle's device is a CPU, NCCL on GPUs."""
-    if ranks_wanted() == 1:
+    size, patience = launchers.processes(), timeout()
+    if size == 1:
         return World()
     if not distributed.is_initialized():
         if paddle.get_device() == "cpu":
             os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
         distributed.init_parallel_env()
-    return World(distributed.get_rank(), distributed.get_world_size())
+    rank, store = distributed.get_rank(), core.create_or_get_global_tcp_store()
+    host = os.environ.get("PADDLE_MASTER") or os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]
+    try:
+        meeting = Meeting(rank, size, store, host.rpartition(":")[0], patience)
+    except (OSError, ValueError) as error:
+        raise SilentRankError(_with_advice(f"there is no connection to rank 0: {error}")) from error
+    return World(rank, size, meeting)
 
 
 class LostRankError(UserError):
     """Another rank has ended while this one needed it, and has said why."""
 
 
-class KilledRankError(LostRankError, TryAgainError):
-    """Another rank has ended without a message."""
+class SilentRankError(LostRankError, TryAgainError):
+    """Another rank was killed, stopped or too slow: the same command may well succeed."""
 
 
 class World:
     """This process's place among the `size` processes of a run; rank 0 writes the files."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, meeting: Meeting | None = None) -> None:
         self.rank = rank
         self.size = size
+        self._meeting = meeting
 
     @property
     def is_main(self) -> bool:
@@ -83,6 +99,24 @@ class World:
         """What `make()` returns on rank 0, on all ranks; the others do not call it."""
         return self.gather(make() if self.is_main else None)[0]
 
+    def require_same(self, facts: Mapping[str, Any]) -> None:
+        """Raise UserError on all ranks where one has other `facts` (plain data by name)."""
+        first, *others = self.gather(dict(facts))
+        for rank, found in enumerate(others, start=1):
+            names = [n for n in {**first, **found} if first.get(n, ABSENT) != found.get(n, ABSENT)]
+            if names:
+                lines = [
+                    f"{name}: {_shown(first.get(name, ABSENT))} on rank 0, "
+                    f"{_shown(found.get(name, ABSENT))} on rank {rank}"
+                    for name in names[:5]
+                ]
+                more = [f"and {len(names) - 5} more"] if len(names) > 5 else []
+                raise UserError(
+                    "the processes of this run were started differently, so they would not train "
+                    f"one network: {'; '.join([*lines, *more])}. Give all of them the same "
+                    "command, recipe, lists and versions"
+                )
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         self.gather(None)
@@ -97,8 +131,8 @@ class World:
     def share(self, layer: nn.Layer) -> None:
         """Give all ranks rank 0's parameters and buffers."""
         if self.size > 1:
-            for tensor in layer.state_dict().values():
-                with self._connected(), paddle.no_grad():
+            with self._connected(), paddle.no_grad():
+                for tensor in layer.state_dict().values():
                     distributed.broadcast(tensor, 0)
 
     def average(self, layer: nn.Layer, *flags: bool) -> tuple[bool, ...]:
@@ -141,14 +175,28 @@ class World:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
-        """Turn the transport's error about a closed connection into the reason for it."""
+        """Meet before an exchange; turn an error of either into the reason for it."""
         try:
+            self._meet()
             yield
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, LostError) as error:
             reason = self._reason()
             if reason is None:
-                raise KilledRankError(_unexplained(error)) from None
+                raise SilentRankError(_with_advice(self._lost(error))) from None
             raise LostRankError(reason) from None
+
+    def _meet(self) -> None:
+        if self._meeting:
+            self._meeting.meet()
+
+    def _lost(self, error: BaseException) -> str:
+        """What is known of the lost rank: after the transport's error the next meeting tells."""
+        try:
+            if not isinstance(error, LostError):
+                self._meet()
+        except LostError as found:
+            error = found
+        return str(error).strip().partition("\n")[0]
 
     def _tell(self, message: str) -> None:
         with contextlib.suppress(*STORE_ERRORS):  # rank 0, which keeps it, may be gone
@@ -173,11 +221,15 @@ def flatten(part: Tensor) -> Tensor:
     return part.reshape([-1]).astype("float32")
 
 
-def _unexplained(error: BaseException) -> str:
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN // 4]}..."
+
+
+def _with_advice(found: str) -> str:
     folder = os.environ.get("PADDLE_LOG_DIR", "log")
     return (
-        "another process of this run has ended without a message: killed (by the system for lack "
-        f"of memory, or with its machine)? Look into {folder}/workerlog.* on every machine; "
-        "the run continues from its last checkpoint with -o Global.checkpoints=RUN_FOLDER/latest "
-        f"({str(error).splitlines()[0]})"
+        f"{found}. Look into {folder}/workerlog.* on every machine; the run continues from its "
+        "last checkpoint with -o Global.checkpoints=RUN_FOLDER/latest. How long the ranks wait "
+        f"for each other: {TIMEOUT}, in milliseconds (now {timeout():g} s)"
     )

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from ppcls_lite.engine.signals import WATCHED
-from ppcls_lite.errors import ConfigError
+from ppcls_lite.errors import TRY_AGAIN, ConfigError
 from ppcls_lite.system.processes import end_with_parent, free_ports
 
 SMALLEST_PART = 32  # images a process; below, `auto` leaves batch normalisation alone
@@ -55,16 +55,11 @@ def size_key(arguments: Iterable[Any]) -> str:
     return "batch_size" if "batch_size" in names else "first_bs"
 
 
-def started_by_launcher() -> bool:
-    """Whether this process is one of several ranks already."""
-    return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1) > 1
-
-
 def run(processes: int, command: Sequence[str]) -> int:
     """Run `command` as `processes` ranks; returns their exit status.
 
-    It is that of rank 0, unless another one fails first. SIGINT, SIGTERM and SIGUSR1 go to all
-    ranks, which save and end together (130, 143, 75).
+    It is that of rank 0, unless another one fails first; 75 (try again) if that one was killed.
+    SIGINT, SIGTERM and SIGUSR1 go to all ranks, which save and end together (130, 143, 75).
     """
     ports = free_ports(processes + 1)
     ends = [f"127.0.0.1:{port}" for port in ports[1:]]
@@ -110,7 +105,9 @@ def _status(team: Sequence[subprocess.Popen]) -> int:
         if time.monotonic() > deadline:
             break
     code = failed or next((p.returncode for p in team if p.returncode), 0)
-    return 128 - code if code < 0 else code  # killed by a signal: as a shell says it
+    if code == -signal.SIGKILL:  # for lack of memory, or by a scheduler: not the run's own fault
+        return TRY_AGAIN
+    return 128 - code if code < 0 else code  # ended by another signal: as a shell says it
 
 
 def place(rank: int, port: int, ends: Sequence[str]) -> dict[str, str]:

@@ -28,8 +28,15 @@ from ppcls_lite.system.processes import ROOT
 
 logger = logging.getLogger("ppcls_lite")
 
-PATIENCE = 5.0
-PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python-headless", "opencv-python")
+PATIENCE = 5.0  # seconds
+PACKAGES = (
+    "ppcls-lite",
+    "paddlepaddle",
+    "paddlepaddle-gpu",
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+)
 
 
 def prepare(run_dir: str | Path) -> Path:
@@ -138,7 +145,7 @@ def write_versions(run_dir: Path) -> Path:
 def versions() -> dict[str, str]:
     """Versions of this package, Python, Paddle, numpy and OpenCV; processor; commit of the code."""
     found = {"python": platform.python_version(), "system": platform.platform()}
-    found |= installed_versions(("ppcls-lite", *PACKAGES))
+    found |= installed_versions(PACKAGES)
     found["processor"] = cpu_model()
     found["cores"] = str(usable_cores())
     commit = _commit()

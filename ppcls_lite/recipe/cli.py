@@ -13,7 +13,7 @@ from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.engine import ranks
 from ppcls_lite.errors import ConfigError
-from ppcls_lite.system import cores
+from ppcls_lite.system import cores, launchers
 from ppcls_lite.system.machine import usable_cores
 from ppcls_lite.system.processes import toolkit_command
 
@@ -58,7 +58,7 @@ def train(argv: list[str]) -> int:
 def _cpu_processes(recipe: Recipe) -> int:
     """How many processes `Global.cpu_processes` wants this one to start; 1 for none."""
     run, data = recipe.settings.Global, recipe.settings.DataLoader
-    if ranks.started_by_launcher() or run.cpu_processes == 1 or data is None or data.Train is None:
+    if launchers.processes() > 1 or run.cpu_processes == 1 or data is None or data.Train is None:
         return 1
     if run.device == "gpu":
         raise ConfigError("Global.cpu_processes: is for a CPU, but Global.device is gpu")

@@ -60,7 +60,14 @@ def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
 
 def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
     """The weighted terms of `Loss.Train` or `Loss.Eval`, for batches of `dataset`."""
-    return CombinedLoss([node.build(load_inside) for node in nodes], dataset.all_labelled)
+    losses = [node.build(load_inside) for node in nodes]
+    if dataset.none_labelled and all(loss.divides_by != "images" for loss in losses):
+        raise ConfigError(
+            f"{nodes[0].path}: {', '.join(node.entry.name for node in nodes)} learns from labels, "
+            f"but no image of {dataset.source} has one: nothing would be learnt. Give a list with "
+            "labels, or distil from a teacher (DistillationDMLLoss)"
+        )
+    return CombinedLoss(losses, dataset.all_labelled)
 
 
 def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.scan import scan
 from ppcls_lite.engine import device, log, rng, run_folder
-from ppcls_lite.engine.distributed import World, connect, ranks_wanted
+from ppcls_lite.engine.distributed import World, connect
+from ppcls_lite.engine.origin import flat_recipe
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.recipe.networks import shipped
 from ppcls_lite.recipe.parts import (
     run_dir_of,
     seed_of,
 )
+from ppcls_lite.system import launchers
+from ppcls_lite.system.machine import installed_versions
 
 logger = logging.getLogger("ppcls_lite")
 Tree = dict[str, Any]
@@ -47,6 +51,12 @@ def start(tree: Tree | Recipe, sections: Sequence[str]) -> tuple[Recipe, World]:
         arch = arch.given(class_num=run.class_num)
     device.select(run.device)
     world = connect()
+    if world.size > 1:
+        packages = {"python": platform.python_version(), **installed_versions(run_folder.PACKAGES)}
+        world.require_same(
+            flat_recipe(recipe.tree)
+            | {f"version of {name}": version for name, version in packages.items()}
+        )
     if run.seed is False:
         run = dataclasses.replace(run, seed=world.from_main(rng.random_seed))
     rng.seed(int(run.seed))
@@ -55,10 +65,10 @@ def start(tree: Tree | Recipe, sections: Sequence[str]) -> tuple[Recipe, World]:
 
 
 def start_alone(tree: Tree | Recipe, sections: Sequence[str]) -> Recipe:
-    if ranks_wanted() > 1:
+    count = launchers.processes()
+    if count > 1:
         raise UserError(
-            f"paddle.distributed.launch started {ranks_wanted()} processes, but this command "
-            "works in one: start it without launch"
+            f"a launcher started {count} processes, but this command works in one: start it alone"
         )
     return start(tree, sections)[0]
 
@@ -93,6 +103,14 @@ def warn(recipe: Recipe) -> None:
 
 
 def scan_data(datasets: dict[str, Any], world: World) -> None:
+    if world.size > 1:
+        world.require_same(
+            {
+                f"{what} of DataLoader.{split}": value
+                for split, dataset in datasets.items()
+                for what, value in dataset.digests().items()
+            }
+        )
     report = world.from_main(lambda: scan(datasets))
     for warning in report.warnings:
         logger.warning(warning)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping, Sequence
 
+from ppcls_lite.system.launchers import processes
 from ppcls_lite.system.machine import usable_cores, usable_processors
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -28,7 +29,7 @@ def claim(environment: MutableMapping[str, str] = os.environ) -> list[int]:
     which Paddle would take for 1, the first number counts. A share is taken only in a process that
     `paddle.distributed.launch` started for a CPU.
     """
-    ranks = int(environment.get("PADDLE_TRAINERS_NUM") or 1)
+    ranks = processes(environment)
     if ranks > 1 and environment.get("PADDLE_DISTRI_BACKEND") != "gloo":  # on GPUs
         return []
     environment.setdefault(*SPIN)

@@ -56,9 +56,12 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def atomic_text(path: str | Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """`atomic_file` for UTF-8 text; `newline` as in `open`."""
+    """`atomic_file` for UTF-8 text, in which file names of other bytes stay what they are.
+
+    `newline` as in `open`.
+    """
     with atomic_file(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline=newline)
+        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline)
         yield text
         text.detach()  # writes what it holds
 

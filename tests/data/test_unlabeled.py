@@ -10,6 +10,7 @@ import pytest
 
 from ppcls_lite.config.check import build
 from ppcls_lite.data.batch_transforms import MixupOperator
+from ppcls_lite.data.datasets import ImageNetDataset
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.samplers import DistributedBatchSampler, SampleKey
 from ppcls_lite.data.scan import scan
@@ -193,3 +194,18 @@ def test_by_name_over_the_keys_of_a_labelled_recipe(home):
     }
     dataset = build(node, "dataset", class_num=3, seed=0)
     assert len(dataset) == 2 * LABELED
+
+
+def test_evaluation_images_in_the_pool_are_said_by_content(tmp_path):
+    for folder, names in (("pool", "abc"), ("val", "xy")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.png").write_bytes(f"image {name}".encode())
+    (tmp_path / "val" / "x.png").write_bytes(b"image b")
+    (tmp_path / "val.txt").write_text("x.png 0\ny.png 1\n")
+    train = UnlabeledDataset([], str(tmp_path / "pool"))
+    evaluation = ImageNetDataset(str(tmp_path / "val"), str(tmp_path / "val.txt"), [])
+    (warning,) = scan({"Train": train, "Eval": evaluation}).warnings
+    assert "1 images of Train are copies of images of Eval" in warning and "b.png" in warning
+    (tmp_path / "val" / "x.png").write_bytes(b"image z")
+    assert scan({"Train": train, "Eval": evaluation}).warnings == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -284,3 +285,18 @@ def test_mistakes_of_the_command(home):
         selection.Teacher(str(home), config="recipe.yaml")
     with pytest.raises(UserError, match="no such file"):
         selection.run([str(home / "no.onnx"), str(home / "pool"), "--output", str(home / "o")])
+    for wrong in ("-1", "65", "x"):
+        with pytest.raises(SystemExit) as caught:
+            selection.run(["t.onnx", "pool", "--output", "o", "--distance", wrong])
+        assert caught.value.code == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
+def test_a_name_that_is_no_text_is_listed_and_not_chosen(home):
+    write(home / "pool" / "later.png", picture(99, "red"))
+    (home / "pool" / "later.png").rename(home / "pool" / os.fsdecode(b"la\xffter.png"))
+    for _ in range(2):  # a second run finds its place
+        scored(home)
+    target, _ = select(home / "out", 5)
+    assert b"la\xffter.png\tits name is not UTF-8" in (home / "out" / "bad_files.txt").read_bytes()
+    assert "ter.png" not in target.read_text(encoding="utf-8")

@@ -18,7 +18,8 @@ import paddle
 import pytest
 
 from ppcls_lite.config.file import load_config
-from ppcls_lite.distill import teacher_cache
+from ppcls_lite.distill import teacher_cache, teachers
+from ppcls_lite.distill.inference_model import InferenceModel
 from ppcls_lite.distill.teacher_cache import TeacherCache, open_cache
 from ppcls_lite.engine.tasks import Distilled
 from ppcls_lite.errors import UserError
@@ -416,3 +417,32 @@ def test_a_full_or_read_only_disk_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "memmap", refuse)
     with pytest.raises(UserError, match=r"cache: cannot be written: Permission denied; a teacher"):
         opened(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("names", "heard"), [(["a", "b"], ""), (["b", "a"], "order"), (["a", "x"], "warning"), ([], "")]
+)
+def test_a_teacher_knows_the_classes_in_the_recipes_order(home, tmp_path, caplog, names, heard):
+    teacher = create_model("PPLCNet_x0_25", class_num=2, stride_list=[2, 1, 2, 2, 1])
+    load_weights(teacher, home / "teacher")
+    chain = [{"DecodeImage": {}}, {"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
+    shape = (3, 32, 32)
+    export_model(
+        teacher, tmp_path / "it", image_shape=shape, transforms=chain, labels=names or None
+    )
+    network = InferenceModel(str(tmp_path / "it"))
+    if heard == "order":
+        with pytest.raises(UserError, match=r"first is 0: 'b' there, 'a' here\. The names are"):
+            teachers._require_same_names(network, ["a", "b"])
+    else:
+        teachers._require_same_names(network, ["a", "b"])
+        assert ("'x' there, 'b' here" in caplog.text) == (heard == "warning")
+    teachers._require_same_names(network, None)
+
+
+def test_images_without_labels_alone_need_a_loss_that_takes_them(home):
+    data = "DataLoader.Train.dataset"
+    alone = [f"{data}.cls_label_path=null", f"{data}.ratio=null", "Global.epochs=1"]
+    with pytest.raises(UserError, match="CELoss learns from labels, but no image of"):
+        trained(home, "nothing", *alone, "Loss.Train=[{CELoss: {weight: 1.0}}]")
+    trained(home, "distilled", *alone)

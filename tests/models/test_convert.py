@@ -171,3 +171,12 @@ def test_a_graph_that_computes_something_else_is_refused(
     writer.write(model, tmp_path / "deployed.onnx")
     with pytest.raises(UserError, match="differs from the graph by"):
         convert(tmp_path / "deployed.onnx", tmp_path / "x.pdparams", NAME)
+
+
+def test_the_source_is_not_written_over(tmp_path: Path, model: paddle.nn.Layer) -> None:
+    source = write_state(tmp_path / "a.pdparams", model.state_dict())
+    before = source.read_bytes()
+    for name in (source, source.with_suffix("")):
+        with pytest.raises(UserError, match="is the source itself; name another file"):
+            convert(name, source)
+    assert source.read_bytes() == before

@@ -12,6 +12,11 @@ import pytest
 from ppcls_lite.system import cores
 
 ROOT = Path(__file__).resolve().parents[2]
+PLACE = {  # what the launcher tells beside the counts
+    "PADDLE_TRAINER_ID": "0",
+    "PADDLE_CURRENT_ENDPOINT": "127.0.0.1:1",
+    "PADDLE_TRAINER_ENDPOINTS": "127.0.0.1:1,127.0.0.1:2",
+}
 
 
 def test_shares_cover_all_cores_once() -> None:
@@ -39,7 +44,7 @@ def test_a_rank_claims_its_share_before_paddle_starts() -> None:
         pytest.skip("one core cannot be shared")
     environment = {k: v for k, v in os.environ.items() if k not in cores.THREAD_VARIABLES}
     environment |= {"PADDLE_TRAINERS_NUM": "2", "PADDLE_DISTRI_BACKEND": "gloo"}
-    environment |= {"PADDLE_LOCAL_SIZE": "2"}
+    environment |= {"PADDLE_LOCAL_SIZE": "2"} | PLACE
     seen = [
         subprocess.run(
             [sys.executable, "-c", code],
@@ -65,9 +70,10 @@ def test_of_openmps_list_the_outermost_number_counts(given: str, expected: str) 
 
 def test_processes_on_gpus_are_left_alone() -> None:
     before = os.sched_getaffinity(0)
-    environment = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_LOCAL_SIZE": "2"}
+    given = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_LOCAL_SIZE": "2"} | PLACE
+    environment = dict(given)
     assert cores.claim(environment) == []
-    assert len(environment) == 2 and os.sched_getaffinity(0) == before
+    assert environment == given and os.sched_getaffinity(0) == before
 
 
 @pytest.mark.parametrize("given", [{}, {"PADDLE_TRAINERS_NUM": "1"}])

@@ -74,6 +74,8 @@ def test_ranks_with_a_quota_take_fewer_threads(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(cores, "usable_cores", lambda: 4)
     monkeypatch.setattr(cores.os, "sched_setaffinity", lambda _, wanted: pinned.append(wanted))
     environment = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_DISTRI_BACKEND": "gloo"}
+    environment |= {"PADDLE_TRAINER_ID": "1", "PADDLE_CURRENT_ENDPOINT": "127.0.0.1:2"}
+    environment |= {"PADDLE_TRAINER_ENDPOINTS": "127.0.0.1:1,127.0.0.1:2"}
     environment |= {"PADDLE_LOCAL_SIZE": "2", "PADDLE_LOCAL_RANK": "1"}
     assert cores.claim(environment) == list(range(8, 16)) == pinned[0]
     assert environment["PPCLS_LITE_THREADS"] == "2"

@@ -6,6 +6,7 @@ Read next: predict.py, ppcls_lite/serve/cli.py.
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
     same = ("device", "threads", "topk", "engine", "precision", "plugins")
     named = {name: getattr(args, name) for name in same}
     return {"model_dir": args.model, "mkldnn": not args.no_mkldnn, **named}
+
+
+def not_negative(text: str) -> float:
+    """An argument that must be a finite number, 0 at least."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {text!r}")
+    return value
 
 
 def positive(text: str) -> int:

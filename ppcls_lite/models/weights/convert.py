@@ -47,6 +47,10 @@ def convert(source: str | Path, target: str | Path, arch: str | None = None) -> 
     zoo name of the PP-LCNet it was exported from. target: `.pdparams` or `.safetensors`.
     """
     source, target = Path(source), Path(target)
+    if source.suffix not in (".onnx", ".safetensors"):
+        source = find_weights(source)
+    if source.resolve() == target.resolve():
+        raise UserError(f"{target}: is the source itself; name another file for the result")
     if target.suffix not in (".pdparams", ".safetensors"):
         raise UserError(f"{target}: the result is .pdparams or .safetensors, not {target.suffix!r}")
     if source.suffix == ".onnx":
@@ -58,7 +62,7 @@ def convert(source: str | Path, target: str | Path, arch: str | None = None) -> 
     elif source.suffix == ".safetensors":
         state = read_safetensors(source)
     else:
-        state = read_state(find_weights(source))
+        state = read_state(source)
     if target.suffix == ".safetensors":
         write_safetensors(target, state)
     else:

@@ -82,7 +82,7 @@ def test_a_rank_that_is_killed_ends_the_others() -> None:
         "os.kill(os.getpid(), signal.SIGKILL) if os.environ['PADDLE_TRAINER_ID'] == '1' "
         "else time.sleep(1)"
     )
-    assert ranks.run(2, [sys.executable, "-c", code]) == 128 + signal.SIGKILL
+    assert ranks.run(2, [sys.executable, "-c", code]) == 75  # try again
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_a_killed_rank_ends_the_others_within_seconds(
     assert process.returncode != 0
     assert "code -9" in printed
     assert not Path(f"/proc/{other}").exists()
-    assert "another process of this run has ended" in read_logs(tmp_path / "log")
+    assert "has ended without a message: killed" in read_logs(tmp_path / "log")
 
 
 def read_logs(folder: Path) -> str:
