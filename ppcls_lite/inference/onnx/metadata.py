@@ -13,6 +13,8 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.onnx.protobuf import parts
 
 QUANTIZATION_KEY = "quantization"  # the report of deploy/quantize.py, as JSON
+_OPERATIONS = (7, 1, 4)  # graph, node, op_type
+_INT8 = (b"Quantize", b"Dequantize", b"QLinear", b"DynamicQuantize", b"ConvInteger", b"MatMulInt")
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 
 
@@ -26,6 +28,17 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path}: is not an ONNX file, or is damaged") from error
+
+
+def is_quantised(path: Path) -> bool:
+    """Whether a file's graph computes with int8; UserError if it cannot be read or is not ONNX."""
+    try:
+        kinds = parts(memoryview(path.read_bytes()), *_OPERATIONS)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not an ONNX file, or is damaged") from error
+    return any(bytes(kind).startswith(_INT8) for kind in kinds)
 
 
 def _last(entry: memoryview, number: int) -> str:
