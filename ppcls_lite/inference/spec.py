@@ -139,6 +139,21 @@ class InferenceSpec:
             plugins=tuple(map(str, plugins or ())),
         )
 
+    def agree_on_shape(self, program: tuple[int, int, int] | None) -> None:
+        """Take the image shape from the program where the file says none; UserError if they differ.
+
+        A program of free sizes may be used with one size.
+        """
+        if program is None:
+            return
+        said = self.image_shape or program
+        if any(mine not in (theirs, -1) for mine, theirs in zip(program, said)):
+            raise UserError(
+                f"Global.image_shape: says {list(said)}, but the program of "
+                f"{self.model_name} takes {list(program)}; correct the file or leave it out"
+            )
+        self.image_shape = said
+
     def check_files(self, folder: Path) -> None:
         """Hold the folder's files against the check sums, if any; a difference is a UserError."""
         for name, expected in self.checksums.items():

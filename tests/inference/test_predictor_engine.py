@@ -15,7 +15,7 @@ import paddle
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines.files import find_program
+from ppcls_lite.inference.engines.files import find_program, input_shape
 from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
 from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, default_threads
 
@@ -93,6 +93,7 @@ np.savez(sys.argv[1] + "/io.npz", x=x, y=model(paddle.to_tensor(x)).numpy())
     data = np.load(tmp_path / "io.npz")
     (found,) = PaddleEngine(tmp_path, threads=1, warmup_shape=(1, 3, 8, 8)).run(data["x"])
     assert found == pytest.approx(data["y"], abs=1e-6)
+    assert input_shape(tmp_path, "paddle", None) == (3, 8, 8)
     weights = tmp_path / "old.pdiparams"
     weights.write_bytes(weights.read_bytes()[: 26 - 2 + 4 * 8])  # the eight biases alone
     with pytest.raises(UserError, match=r"holds 1 tensors, but old.pdmodel reads 2"):

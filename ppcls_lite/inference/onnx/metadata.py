@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.onnx.protobuf import parts
+from ppcls_lite.inference.onnx.protobuf import parts, whole_numbers
 
 QUANTIZATION_KEY = "quantization"  # the report of deploy/quantize.py, as JSON
 _OPERATIONS = (7, 1, 4)  # graph, node, op_type
@@ -39,6 +39,18 @@ def is_quantised(path: Path) -> bool:
     except ValueError as error:
         raise UserError(f"{path}: is not an ONNX file, or is damaged") from error
     return any(bytes(kind).startswith(_INT8) for kind in kinds)
+
+
+def onnx_input(path: Path) -> tuple[int, ...] | None:
+    """The shape of the image that a file takes, -1 for what may vary; `None`: it says none."""
+    try:
+        graph = memoryview(path.read_bytes())
+        weights = {bytes(name) for name in parts(graph, 7, 5, 8)}
+        inputs = [i for i in parts(graph, 7, 11) if bytes(parts(i, 1)[0]) not in weights]
+        shapes = [[whole_numbers(dim, 1) for dim in parts(i, 2, 1, 2, 1)] for i in inputs]
+    except (OSError, ValueError, IndexError):
+        return None  # the engine says what is wrong
+    return tuple(size[0] if size else -1 for size in shapes[0]) if len(shapes) == 1 else None
 
 
 def _last(entry: memoryview, number: int) -> str:
