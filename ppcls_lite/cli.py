@@ -7,6 +7,7 @@ Read next: recipe/cli.py, which has train, eval, infer and export.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import os
@@ -84,7 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ppcls-lite {__version__}")
         return 0
     if command not in COMMANDS:
-        print(f"error: there is no command {command!r}\n\n{_overview()}", file=sys.stderr)
+        near = difflib.get_close_matches(command[:100], COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        text = f"error: there is no command {command[:100]!r}{hint}\n\n{_overview()}"
+        print(text, file=sys.stderr)
         return 2
     return guarded(lambda rest: _function(COMMANDS[command].run)(rest), rest)
 

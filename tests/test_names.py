@@ -21,7 +21,7 @@ SOURCES = [
 _FILE = re.compile(r"(?<![\w/.*<])(?:\.\./)?((?:[\w-]+/)*[\w-]+\.py)\b")
 _QUOTED = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)(?:\(\))?`(?!`)")
 # Words of others and patterns of names, which stand in no code of ours.
-FOREIGN = {"taskset", "epoch_N", "moment1", "DistillationXLoss", "conv3_2"}
+FOREIGN = {"SerializeToStream", "taskset", "epoch_N", "moment1", "DistillationXLoss", "conv3_2"}
 
 
 def remarks(path: Path) -> Iterator[tuple[int, str]]:

@@ -194,7 +194,7 @@ def _models(
             "--latency-budget 2ms"
         )
     if unknown := [name for name in names if name not in ZOO]:
-        raise UserError(f"--arch: {unknown[0]!r} is not in the zoo; python tools/zoo.py lists it")
+        raise UserError(f"--arch: {unknown[0]!r} is not in the zoo; ppcls-lite zoo lists it")
     formats = ["paddle"]
     of_onnx = {"openvino", "onnxruntime"}
     installed = {name for name, reason in available_engines().items() if reason is None}

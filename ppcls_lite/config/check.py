@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 from ppcls_lite.config import registry
 from ppcls_lite.config.components import take_apart
+from ppcls_lite.config.file import MAX_NAME
 from ppcls_lite.config.registry import REQUIRED, Argument, Entry
 from ppcls_lite.config.schema import (
     DISTILLATION_MODEL,
@@ -28,11 +30,19 @@ from ppcls_lite.config.schema import (
     Pixels,
     Range,
 )
-from ppcls_lite.config.settings import RETRIEVAL, RecipeSettings
-from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.config.settings import (
+    RETRIEVAL,
+    DataLoaderSettings,
+    GlobalSettings,
+    InferSettings,
+    RecipeSettings,
+)
+from ppcls_lite.errors import ConfigError, UserError, cut, joined, shown
 
 CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed")  # filled in by the recipe
 Inside = Callable[["Node", Any], None]
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
+_LARGEST = 3.4e38  # what float32 holds
 DEFAULT_NAME = {"schedule": "ConstLR", "sampler": "DistributedBatchSampler"}
 
 
@@ -46,12 +56,15 @@ class Node:
     extras: Any = None
 
     def get(self, name: str) -> Any:
-        """An argument's value: from the YAML, the zoo row, or the constructor's default."""
+        """An argument's value: from the YAML, the zoo row, or the constructor's default.
+
+        None where the component has no such argument.
+        """
         if name in self.arguments:
             return self.arguments[name]
         if name in self.entry.fixed:
             return self.entry.fixed[name]
-        return next(a.default for a in self.entry.arguments if a.name == name)
+        return next((a.default for a in self.entry.arguments if a.name == name), None)
 
     def given(self, **arguments: Any) -> Node:
         """The same component with other arguments."""
@@ -65,11 +78,12 @@ class Node:
         Components among the arguments are built before, and handed to `inside` with their nodes.
         """
         values = dict(self.entry.fixed)
+        known = {name for name, value in context.items() if value is not None}
         for argument in self.entry.arguments:
             if argument.name in self.arguments:
                 value = self.arguments[argument.name]
                 values[argument.name] = _build_all(value, inside, context)
-            elif argument.name in context:
+            elif argument.name in known:
                 values[argument.name] = context[argument.name]
             elif argument.default is REQUIRED:
                 raise ConfigError(f"{self.path}: {self.entry.name} needs {argument.name!r}")
@@ -92,7 +106,10 @@ def check(tree: dict[str, Any], notes: list[str] | None = None) -> RecipeSetting
     if walker.problems:
         count = len(walker.problems)
         head = f"{count} mistake{'s' if count > 1 else ''} in the configuration:"
-        raise ConfigError("\n  ".join([head, *walker.problems]))
+        raise ConfigError(joined([head, *walker.problems], "\n  "))
+    terms = settings.Loss.Train if settings.Loss else []
+    if terms and all(term.get("weight") == 0 for term in terms):
+        raise ConfigError("Loss.Train: every loss has the weight 0: nothing would be learned")
     if settings.Arch.entry.name == DISTILLATION_MODEL:
         walker.notes += _check_distillation(settings)
     if notes is not None:
@@ -115,7 +132,7 @@ def build(node: Any, kind: str, plugins: Sequence[str | Path] = (), **context: A
     walker = _Walker(registry.entries(plugins))
     checked = walker.component(node, ComponentOf(kind), kind)
     if walker.problems:
-        raise ConfigError("\n".join(walker.problems))
+        raise ConfigError(joined(walker.problems))
     return checked.build(**context)
 
 
@@ -199,10 +216,19 @@ def _is_union(kind: Any) -> bool:
 def _suggest(name: object, known: Iterable[str]) -> str:
     known = list(known)
     lowered = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.6)
+    text = name.lower() if isinstance(name, str) and len(name) <= MAX_NAME else ""
+    close = difflib.get_close_matches(text, lowered, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {lowered[close[0]]!r}?"
     return f"; known: {', '.join(known)}" if 0 < len(known) <= 30 else ""
+
+
+def _suggest_path(key: object) -> str:
+    """The full path of a section's key that stands at the top of a recipe."""
+    sections = {"Global": GlobalSettings, "DataLoader": DataLoaderSettings, "Infer": InferSettings}
+    fits = (name for name, kind in sections.items() if key in {a.name for a in _fields(kind)})
+    section = next(fits, None)
+    return f"; did you mean '{section}.{key}'?" if section else ""
 
 
 class _Walker:
@@ -234,7 +260,7 @@ class _Walker:
             return [self.value(v, item, f"{path}.{i}") for i, v in enumerate(value)]
         if origin is dict and isinstance(value, dict):
             item = typing.get_args(kind)[1]
-            return {k: self.value(v, item, f"{path}.{k}") for k, v in value.items()}
+            return {k: self.value(v, item, f"{path}.{cut(str(k), 200)}") for k, v in value.items()}
         converted = _scalar(value, kind) if origin is None else None
         if converted is None and value is not None:
             return self.wrong(value, kind, path)
@@ -243,7 +269,7 @@ class _Walker:
         return converted
 
     def wrong(self, value: Any, kind: Any, path: str, hint: str = "") -> None:
-        self.problems.append(f"{path}: expected {type_name(kind)}, found {value!r}{hint}")
+        self.problems.append(f"{path}: expected {type_name(kind)}, found {shown(value)}{hint}")
 
     def annotated(self, value: Any, kind: Any, path: str) -> Any:
         base, mark, *_ = typing.get_args(kind)
@@ -256,7 +282,8 @@ class _Walker:
         if isinstance(mark, Only):
             if value not in (None, False, mark.value):
                 self.problems.append(
-                    f"{path}: {mark.reason}; found {value!r}, remove the key or set {mark.value!r}"
+                    f"{path}: {mark.reason}; found {shown(value)}, remove the key or set "
+                    f"{mark.value!r}"
                 )
             return mark.value
         trial = _Walker(self.table)
@@ -302,12 +329,13 @@ class _Walker:
         before = len(self.problems)
         converted = {}
         for key, value in values.items():
-            place = f"{path}.{key}" if path else str(key)
+            place = f"{path}.{cut(str(key), 200)}" if path else cut(str(key), 200)
             if key not in known:
                 what = "argument" if owner and owner != "a recipe" else "key"
                 owner_text = owner or path.rpartition(".")[2]
-                hint = _suggest(key, known)
-                self.problems.append(f"{place}: {owner_text} has no {what} {key!r}{hint}")
+                hint = _suggest_path(key) if not path else ""
+                hint = hint or _suggest(key, [*known, "name"] if component else known)
+                self.problems.append(f"{place}: {owner_text} has no {what} {shown(key)}{hint}")
                 continue
             argument = known[key]
             filled_in = component and key in CONTEXT and not _allows_null(argument.type)
@@ -341,7 +369,7 @@ class _Walker:
             return None
         entry = entry.fix(dict(mark.fixed)) if mark.fixed else entry
         if not isinstance(values, dict):
-            self.problems.append(f"{path}: expected the arguments of {name}, found {values!r}")
+            self.problems.append(f"{path}: expected the arguments of {name}, found {shown(values)}")
             return None
         extras, fields = None, ()
         if mark.extras:
@@ -365,7 +393,7 @@ class _Walker:
         others = [k for k, n in self.table if n == name]
         known = registry.names(kind, self.table)
         hint = f"; it is a {others[0]}" if others else _suggest(name, known)
-        self.problems.append(f"{path}: there is no {kind} {name!r}{hint}")
+        self.problems.append(f"{path}: there is no {kind} {shown(name)}{hint}")
         return None
 
 
@@ -413,18 +441,20 @@ def _scalar(value: Any, kind: Any) -> Any:
     YAML reads some numbers as text ("1.0/255.0", quoted "1e-4"): they become numbers where the
     schema asks for a number.
     """
+    number: Any = value
     if kind is float and isinstance(value, str):
         top, slash, bottom = value.partition("/")
         try:
-            return float(top) / float(bottom) if slash else float(top)
-        except (ValueError, ZeroDivisionError):
+            number = float(top) / float(bottom) if slash else float(top)
+        except (ValueError, ZeroDivisionError, OverflowError):
             return None
     if kind is int and isinstance(value, str):
-        return int(value) if value.strip().lstrip("+-").isdigit() else None
+        return int(value) if _INTEGER.fullmatch(value) else None
     if isinstance(value, bool) or kind is bool:
         return value if isinstance(value, bool) and kind is bool else None
-    if kind is float and isinstance(value, (int, float)):
-        return float(value)
+    if kind is float and isinstance(number, (int, float)):
+        # The comparison is exact for integers that no float can hold, and false for NaN.
+        return float(number) if abs(number) <= _LARGEST else None
     if kind is int and isinstance(value, float):
         return int(value) if value.is_integer() else None
     return value if kind in (int, str, list, dict) and isinstance(value, kind) else None

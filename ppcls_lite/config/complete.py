@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from ppcls_lite.config.check import Node, check, is_ignored
 from ppcls_lite.config.image_size import component_at, resize
 from ppcls_lite.config.settings import RecipeSettings
-from ppcls_lite.errors import ConfigError
+from ppcls_lite.errors import ConfigError, shown
 
 Tree = dict[str, Any]
 LAST = "ToCHWImage"  # what every chain ends with, whether it is written or not
@@ -47,16 +48,26 @@ class Recipe:
         """
         if isinstance(tree, cls):
             return tree
+        if not isinstance(tree, dict):
+            raise ConfigError(
+                f"expected a recipe as load_config(FILE) gives it, found {shown(tree)}"
+            )
         notes: list[str] = []
-        tree, settings = resize(plain_copy(tree), check(tree, notes))
+        tree = plain_copy(tree)
+        tree, settings = resize(tree, check(tree, notes))
         tree, settings, warnings = _follow_evaluation(tree, settings)
         return cls(tree, settings, tuple(notes), warnings)
 
 
 def plain_copy(value: Any) -> Any:
-    """A copy of maps and lists that shares nothing, not even what one YAML anchor stands for."""
+    """A copy of maps and lists that shares nothing, not even what one YAML anchor stands for.
+
+    A text such as `~/data` is a path, whose `~` is the home folder, wherever it stands.
+    """
     if isinstance(value, dict):
         return {key: plain_copy(item) for key, item in value.items()}
+    if isinstance(value, str) and value.startswith("~"):
+        return os.path.expanduser(value)  # noqa: PTH111 (Path drops a last slash)
     return [plain_copy(item) for item in value] if isinstance(value, list) else value
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ppcls_lite.errors import ConfigError
+from ppcls_lite.errors import ConfigError, cut, shown
 
 
 def take_apart(node: Any, kind: str = "component") -> tuple[Any, Any]:
@@ -23,5 +23,7 @@ def take_apart(node: Any, kind: str = "component") -> tuple[Any, Any]:
     if isinstance(node, dict) and len(node) == 1:
         ((name, arguments),) = node.items()
         return name, {} if arguments is None else arguments
-    found = f"the keys {', '.join(map(repr, node))}" if isinstance(node, dict) else node
-    raise ConfigError(f"expected one {kind}, `{{name: X, ...}}` or `X: {{...}}`, found {found}")
+    found = f"the keys {', '.join(map(shown, node))}" if isinstance(node, dict) else shown(node)
+    raise ConfigError(
+        f"expected one {kind}, `{{name: X, ...}}` or `X: {{...}}`, found {cut(found, 300)}"
+    )

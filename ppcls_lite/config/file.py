@@ -2,14 +2,15 @@
 
 Three additions to plain YAML: `_base_` (one file or a list, relative to the file that names them,
 merged key by key, later ones winning), `_replace_: true` in a map (take this map instead of
-merging it into the base's), and numbers such as `1e-4` read as numbers. A key given twice in one
-map is an error. What the tree may hold is the business of check.py, which is to be read next.
+merging it into the base's), and numbers such as `1e-4` read as numbers. What the tree may hold is
+the business of check.py. Read before: yaml_reader.py. Read next: check.py.
 """
 
 from __future__ import annotations
 
 import copy
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,30 +18,20 @@ from typing import Any
 
 import yaml
 
-from ppcls_lite.errors import ConfigError
+from ppcls_lite.config.yaml_reader import MAX_DEPTH, BoundedLoader, in_file, read_yaml, reason
+from ppcls_lite.errors import ConfigError, cut, joined, shown
 
 BASE, REPLACE = "_base_", "_replace_"
+MAX_BASES = 20
+MAX_NAME = 100  # letters of a name for which a similar one is looked for
 _HERE = Path(__file__).resolve().parent.parent
 HOMES = (_HERE / "configs", _HERE.parent / "configs")  # as installed by pip, and in a checkout
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers, and no key twice in one map."""
+class _Loader(BoundedLoader):
+    """With `1e-4`, which YAML 1.2 reads as a number, too."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (dict, list)):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a map or list cannot be a key", key_node.start_mark
-                )
-            if key in seen and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+    max_nodes = 50_000
 
 
 _Loader.add_implicit_resolver(
@@ -58,36 +49,47 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     tree = _read_with_bases(find_config(path), ())
     problems = [p for p in (_override(tree, text) for text in overrides) if p]
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(joined(problems))
     return tree
 
 
 def find_config(path: str | Path) -> Path:
     """The file itself, or the one of that name among the recipes that come with the package."""
     path = Path(path)
-    if path.is_file():
+    if is_file(path):
         return path
     packaged = _packaged(path)
     if packaged:
         return packaged
-    near = path.parent.glob("*.yaml") if path.parent.is_dir() else ()
-    known = [*map(str, near), *(str(f) for home in HOMES for f in home.rglob("*.yaml"))]
-    close = difflib.get_close_matches(path.name, {Path(f).name for f in known}, n=3)
+    near = path.parent.glob("*.yaml") if is_folder(path.parent) else ()
+    known = {f.name for f in (*near, *(f for home in HOMES for f in home.rglob("*.yaml")))}
+    close = difflib.get_close_matches(path.name[:MAX_NAME], known, n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    kind = "is a folder, not a YAML file" if path.is_dir() else "no such file"
-    raise ConfigError(f"-c {path}: {kind} (looked in {path.parent.resolve()}){hint}")
+    kind = "is a folder, not a YAML file" if is_folder(path) else "no such file"
+    where = cut(str(path.parent.absolute()), 500)
+    raise ConfigError(f"-c {cut(str(path), 500)}: {kind} (looked in {where}){hint}")
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether it is a file; False, not an error as with Path, for a name that no file can have."""
+    return os.path.isfile(Path(path))  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """The same for a folder; an empty path is the working directory."""
+    return os.path.isdir(Path(path))  # noqa: PTH112
 
 
 def _packaged(path: Path) -> Path | None:
     """The recipe of that name, `configs/NAME` or `NAME`, among those of the package."""
     parts = path.parts[path.parts.index("configs") + 1 :] if "configs" in path.parts else path.parts
     places = [home.joinpath(*parts) for home in HOMES if not path.is_absolute()]
-    return next((place for place in places if place.is_file()), None)
+    return next((place for place in places if is_file(place)), None)
 
 
 def parse_value(text: str) -> Any:
     """One YAML value from a command line: `192`, `1e-4`, `[1, 5]`, `true`, `null`, `a/path`."""
-    return yaml.load(text, _Loader)
+    return read_yaml(text, _Loader)
 
 
 def dump(tree: dict[str, Any]) -> str:
@@ -106,28 +108,35 @@ def _read_with_bases(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         chain = " -> ".join(str(p) for p in (*below, resolved))
         raise ConfigError(f"{path}: {BASE} leads in a circle: {chain}")
     own = _with_plugins_beside(_read(path), path.parent)
-    bases = own.pop(BASE, [])
     tree: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        base_path = path.parent / str(base)
-        if not base_path.is_file():
-            base_path = _packaged(Path(str(base)))  # a recipe that came with pip
+    for base in _bases(own.pop(BASE, []), path):
+        base_path = path.parent / base
+        if not is_file(base_path):
+            base_path = _packaged(Path(base))  # a recipe that came with pip
         if base_path is None:
-            missing = path.parent / str(base)
-            raise ConfigError(f"{path}: {BASE} names {base}, but there is no file {missing}")
+            missing = cut(str(path.parent / base), 300)
+            name = cut(base, 100)
+            raise ConfigError(f"{path}: {BASE} names {name}, but there is no file {missing}")
         tree = _merge(tree, _read_with_bases(base_path, (*below, resolved)))
     return _without_marks(_merge(tree, own))
 
 
+def _bases(value: Any, path: Path) -> list[str]:
+    """What `_base_` names: a text, or a list of texts."""
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(name, str) and name for name in names) or len(names) > MAX_BASES:
+        raise ConfigError(
+            f"{path}: {BASE}: expected a file or a list of at most {MAX_BASES}, found "
+            f"{shown(value)}; leave the key out where there is no base"
+        )
+    return names
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: not valid YAML: {error.problem or error.context}") from error
+        tree = read_yaml(path.read_text(encoding="utf-8-sig"), _Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        raise ConfigError(in_file(path, error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a UTF-8 text file: {error.reason}") from error
     except OSError as error:
@@ -146,7 +155,7 @@ def _with_plugins_beside(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     run = tree.get("Global")
     files = run.get("plugins") if isinstance(run, dict) else None
     if isinstance(files, list):
-        beside = [isinstance(file, str) and (folder / file).is_file() for file in files]
+        beside = [isinstance(file, str) and is_file(folder / file) for file in files]
         run["plugins"] = [str(folder / f) if there else f for f, there in zip(files, beside)]
     return tree
 
@@ -173,24 +182,28 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
     """Apply `a.b.0.c=value` in place; the problem as a text if it leads nowhere."""
     path, equals, value_text = text.partition("=")
     keys = path.strip().split(".")
-    if not equals or not all(keys):
+    text = cut(text, 200)
+    if not equals or not all(keys) or len(keys) > MAX_DEPTH:
         return f"-o {text}: expected path.to.key=value, e.g. -o Global.epochs=10"
     try:
         value = parse_value(value_text)
     except yaml.YAMLError as error:
-        return f"-o {text}: the value is not valid YAML: {getattr(error, 'problem', error)}"
+        return f"-o {text}: the value is not valid YAML: {reason(error)}"
     place: Any = tree
     for depth, key in enumerate(keys):
-        here = ".".join(keys[:depth])
+        here = cut(".".join(keys[:depth]), 200)
+        is_index = key.isascii() and key.isdecimal() and len(key) < 10
         slot: Any = key
         if isinstance(place, list):
-            if not key.isdigit() or int(key) >= len(place):
+            if not is_index or int(key) >= len(place):
                 last = f"0 to {len(place) - 1}" if place else "none: the list is empty"
-                return f"-o {text}: {here} is a list; expected an index ({last}), found {key!r}"
+                return (
+                    f"-o {text}: {here} is a list; expected an index ({last}), found {shown(key)}"
+                )
             slot = int(key)
         elif not isinstance(place, dict):
-            return f"-o {text}: {here} is {place!r}, which has nothing below it"
-        elif key.isdigit():
+            return f"-o {text}: {here} is {shown(place)}, which has nothing below it"
+        elif is_index:
             return f"-o {text}: {here} is no list in this recipe, so it has no item {key}"
         if depth == len(keys) - 1:
             place[slot] = value

@@ -28,10 +28,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from ppcls_lite.config.file import is_file
 from ppcls_lite.config.source import PACKAGE, Argument, Source
 from ppcls_lite.config.source import REQUIRED as REQUIRED
 from ppcls_lite.config.zoo import ZOO
-from ppcls_lite.errors import ConfigError
+from ppcls_lite.errors import ConfigError, cut
 
 Class = TypeVar("Class", bound=type)
 GROUP = "ppcls_lite.plugins"  # the entry-point group of installed plug-ins
@@ -139,10 +140,10 @@ def _installed() -> Table:
 
 def _of_file(file: Path) -> list[Entry]:
     """The components of a plug-in file."""
-    if not file.is_file():
+    if not is_file(file):
         near = difflib.get_close_matches(file.name, [f.name for f in file.parent.glob("*.py")], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"plug-in {file}: there is no such file{hint}")
+        raise ConfigError(f"plug-in {cut(str(file), 500)}: there is no such file{hint}")
     source = Source(file)
     key = zlib.crc32(f"{file}\n{source.text}".encode())  # a changed file is another module
     module = f"plugin_{file.stem}_{key:08x}"

@@ -15,31 +15,42 @@ DISTILLATION_MODEL = "DistillationModel"  # the one `Arch.name` that stands for 
 
 @dataclass(frozen=True)
 class Range:
-    """Closed bounds of a number; `None` is unbounded, `open_low` excludes the lower bound."""
+    """Finite bounds of a number; `open_low` and `open_high` exclude the bound itself."""
 
-    low: float | None = None
-    high: float | None = None
+    low: float
+    high: float
     open_low: bool = False
+    open_high: bool = False
 
     def __contains__(self, value: float) -> bool:
-        if self.low is not None and (value < self.low or (self.open_low and value == self.low)):
-            return False
-        return self.high is None or value <= self.high
+        low = value > self.low if self.open_low else value >= self.low
+        high = value < self.high if self.open_high else value <= self.high
+        return low and high  # both are false for NaN
 
     def __str__(self) -> str:
-        if self.low is not None and self.high is not None:
-            return f"between {self.low:g} and {self.high:g}"
-        if self.low is not None:
-            return f"{'greater than' if self.open_low else 'at least'} {self.low:g}"
-        return f"at most {self.high:g}"
+        if not (self.open_low or self.open_high):
+            return f"between {self.low:,} and {self.high:,}"
+        low = f"{'greater than' if self.open_low else 'at least'} {self.low:,}"
+        return f"{low} and {'less than' if self.open_high else 'at most'} {self.high:,}"
 
 
-PositiveInt = Annotated[int, Range(1)]
-NonNegativeInt = Annotated[int, Range(0)]
-PositiveFloat = Annotated[float, Range(0, open_low=True)]
-NonNegativeFloat = Annotated[float, Range(0)]
+PositiveInt = Annotated[int, Range(1, 2**31 - 1)]
+NonNegativeInt = Annotated[int, Range(0, 2**31 - 1)]
+PositiveFloat = Annotated[float, Range(0, 10**9, open_low=True)]
+NonNegativeFloat = Annotated[float, Range(0, 10**9)]
 Probability = Annotated[float, Range(0, 1)]
-Size = PositiveInt | list[PositiveInt]
+BelowOne = Annotated[float, Range(0, 1, open_high=True)]  # what a state keeps of itself
+# What memory or time is proportional to has the bounds of what has been trained anywhere.
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+Repeats = Annotated[int, Range(1, 10_000)]  # how often something is done for one image or stage
+Edge = Annotated[int, Range(1, 16_384)]  # pixels
+Margin = Annotated[int, Range(0, 16_384)]  # pixels
+ClassCount = Annotated[int, Range(1, 1_000_000)]
+Channels = Annotated[int, Range(1, 65_536)]
+Stride = Annotated[int, Range(1, 16)]
+WidthScale = Annotated[float, Range(0, 32, open_low=True)]  # of a network
+Deviation = Annotated[float, Range(1e-6, 10**6)]  # what pixels are divided by
+Size = Edge | list[Edge]
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,12 @@ class Pixels:
 
 ImageSize = Annotated[Size, Pixels(exact=True)]
 ScaledSize = Annotated[Size, Pixels()]
-ScaledInt = Annotated[PositiveInt, Pixels()]
-ScaledSizes = Annotated[list[PositiveInt] | list[list[PositiveInt]], Pixels()]
+ScaledInt = Annotated[Edge, Pixels()]
+ScaledSizes = Annotated[list[Edge] | list[list[Edge]], Pixels()]
+
+
+# Pillow reads no more than 178.9 million pixels.
+Megapixels = Annotated[float, Range(0, 178, open_low=True)]
 
 
 class IgnoredKey:

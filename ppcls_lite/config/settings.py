@@ -13,7 +13,10 @@ from typing import Annotated, Any, Literal
 
 from ppcls_lite.config.schema import (
     BatchTransformSpec,
+    BelowOne,
+    ClassCount,
     ComponentOf,
+    Edge,
     Ignored,
     LossSpec,
     MetricSpec,
@@ -25,7 +28,9 @@ from ppcls_lite.config.schema import (
     PositiveInt,
     PostprocessSpec,
     Probability,
+    Range,
     SamplerSpec,
+    Seed,
     TransformSpec,
 )
 
@@ -36,7 +41,7 @@ RETRIEVAL = "retrieval and hashing are outside this toolkit, which trains classi
 class RunPlan:
     """`Global`: how long a training goes on, and what happens how often."""
 
-    epochs: PositiveInt = 20
+    epochs: Annotated[int, Range(1, 100_000)] = 20
     update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
     total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
     early_stop: PositiveInt | None = None  # evaluations without a better score that end the run
@@ -76,8 +81,8 @@ class Sources:
     plugins: list[str] = field(default_factory=list)  # files with components of one's own
     max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
     eval_skip_bad: bool = False  # leave unreadable images out of an evaluation
-    image_size: PositiveInt | None = None  # sets all sizes of the transforms: image_size.py
-    image_shape: list[PositiveInt] | None = None  # (C, H, W); null: what Infer's transforms give
+    image_size: Edge | None = None  # sets all sizes of the transforms: image_size.py
+    image_shape: list[Edge] | None = None  # (C, H, W); null: what Infer's transforms give
 
 
 @dataclass(frozen=True)
@@ -87,16 +92,18 @@ class Machine:
     device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU if this Paddle sees one
     # Train on a CPU with the native kernels; for YAML, on and off are true and false.
     cpu_kernels: Literal["auto", "on", "off"] | bool = "auto"
-    cpu_processes: PositiveInt | Literal["auto"] = 1  # that share the Train batch on a CPU
+    cpu_processes: Annotated[int, Range(1, 1024)] | Literal["auto"] = (
+        1  # that share the Train batch on a CPU
+    )
     eval_engine: Literal["auto", "dygraph", "inference"] = "auto"  # see docs/performance.md
-    seed: NonNegativeInt | Literal[False] = 42  # order, augmentation, initial weights, dropout
+    seed: Seed | Literal[False] = 42  # order, augmentation, initial weights, dropout
 
 
 @dataclass(frozen=True)
 class AcceptedKeys:
     """`Global`: keys of PaddleClas that say nothing here, or for which one value is accepted."""
 
-    class_num: NonNegativeInt | None = None  # older place of Arch.class_num
+    class_num: ClassCount | None = None  # older place of Arch.class_num
     to_static: Ignored = False
     use_multilabel: Ignored = False  # the data set and the loss say it already
     use_sync_bn: Ignored = False  # Arch.use_sync_bn does it
@@ -106,7 +113,7 @@ class AcceptedKeys:
     export_for_fd: Ignored = False  # inference.yml is always written
     pdx_model_name: Ignored = None
     hpi_config_path: Ignored = None
-    use_dali: Annotated[bool, Only(False, "NVIDIA DALI pipelines are not supported")] = False
+    use_dali: Ignored = False  # a pipeline on NVIDIA GPUs, for speed alone
     eval_mode: Annotated[str, Only("classification", RETRIEVAL)] = "classification"
     feature_normalize: Annotated[Any, Only(None, RETRIEVAL)] = None
     re_ranking: Annotated[Any, Only(None, RETRIEVAL)] = None
@@ -142,7 +149,7 @@ class AMPSettings:
 class EMASettings:
     """`EMA`: exponential moving average of the weights; the section's presence turns it on."""
 
-    decay: Probability = 0.9999
+    decay: BelowOne = 0.9999
     use_warmup: bool = False  # let the decay grow from 0.1, for short runs
 
 
@@ -168,7 +175,7 @@ class DatasetExtras:
 class LoaderSettings:
     """`DataLoader.<split>.loader`: worker processes."""
 
-    num_workers: NonNegativeInt = 4
+    num_workers: Annotated[int, Range(0, 256)] = 4
     use_shared_memory: bool = True
 
 

@@ -137,5 +137,9 @@ ZOO: dict[str, ZooEntry] = {
     "ResNet101_vd": _resnet(101, ssld=True),
     "ResNet152_vd": _resnet(152),
     "ResNet200_vd": _resnet(200),
+    "ResNet18": _resnet(18, "vb"),
+    "ResNet34": _resnet(34, "vb"),
     "ResNet50": _resnet(50, "vb"),
+    "ResNet101": _resnet(101, "vb"),
+    "ResNet152": _resnet(152, "vb"),
 }

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveFloat, PositiveInt
+from ppcls_lite.config.schema import ClassCount, PositiveFloat
 from ppcls_lite.errors import ConfigError, UserError
 
 Batch = dict[str, Any]
@@ -30,7 +30,7 @@ class MixupOperator:
     range 0 to 255: rounding again would add noise. Source: arXiv:1710.09412.
     """
 
-    class_num: PositiveInt
+    class_num: ClassCount
     alpha: PositiveFloat = 1.0
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
@@ -54,7 +54,7 @@ class CutmixOperator:
     Source: arXiv:1905.04899.
     """
 
-    class_num: PositiveInt
+    class_num: ClassCount
     alpha: PositiveFloat = 0.2
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
@@ -81,7 +81,7 @@ class OpSampler:
 
     def __init__(
         self,
-        class_num: PositiveInt,
+        class_num: ClassCount,
         MixupOperator: dict[str, float] | None = None,
         CutmixOperator: dict[str, float] | None = None,
     ) -> None:

@@ -28,7 +28,7 @@ import PIL
 from PIL import Image
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.files import atomic_file, locked
+from ppcls_lite.system.files import atomic_file, locked, make_own, reserve
 
 Kind = Literal["ram", "disk"]
 _MAGIC = b"ppcls_lite cache 1\n".ljust(32)
@@ -100,12 +100,12 @@ def on_disk(paths: Sequence[str], folder: str | Path, name: str, backend: str) -
     """The cache file of these images in `folder`; ranks and later runs share it.
 
     The file begins with `name`, older ones of which are deleted; `backend` is the decoder, "cv2" or
-    "pil". Raises UserError where there is no room, or the folder cannot be written.
+    "pil". Raises UserError where there is no room, or the folder cannot be written or is not ours.
     """
     folder = Path(folder)
     path = folder / f"{name}-{_digest(paths, backend)}.decoded"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_own(folder)
         with locked(folder / ".lock"):
             if not _is_whole(path, len(paths)):
                 _create(path, paths)
@@ -126,7 +126,7 @@ def decoded_size(path: str) -> int:
     try:
         with Image.open(path) as image:
             return image.width * image.height * 3
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # for damaged bytes Pillow raises nearly anything
         return 0
 
 
@@ -168,9 +168,7 @@ def _create(path: Path, paths: Sequence[str]) -> None:
         old.unlink()
     _require_room(total, shutil.disk_usage(path.parent).free, "disk", str(path.parent), len(paths))
     with atomic_file(path) as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, total)  # a full disk shows now, not as SIGBUS
-        file.truncate(total)
+        reserve(file, total)
         file.write(fixed)
 
 

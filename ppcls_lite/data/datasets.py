@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, TransformSpec
+from ppcls_lite.config.schema import ClassCount, Seed, TransformSpec
 from ppcls_lite.data.cache import DecodedCache
 from ppcls_lite.data.image_list import SHOWN, ImageList, read_image_list, some
 from ppcls_lite.data.samplers import SampleKey
@@ -119,7 +119,8 @@ class ImageDataset:
         """
         if not isinstance(key, SampleKey):
             key = self.locate(SampleKey(range(len(self))[key]))
-        sample = {"image": self._image(key.index), **self.annotate(key.index)}
+        sample = {"image": self._image(key.index), "path": self.paths[key.index]}
+        sample |= self.annotate(key.index)
         if self.views is not None:
             key = key._replace(epoch=key.epoch % self.views)
             sample["view"] = key.epoch
@@ -240,8 +241,8 @@ class ImageNetDataset(LabeledDataset):
         transform_ops: list[TransformSpec],
         delimiter: str | None = None,
         relabel: bool = False,
-        class_num: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        class_num: ClassCount | None = None,
+        seed: Seed = 0,
     ) -> None:
         listed = read_image_list(cls_label_path, image_root, delimiter)
         labels = np.array(listed.labels, np.int64)
@@ -268,8 +269,8 @@ class MultiScaleDataset(ImageNetDataset):
         cls_label_path: str,
         transform_ops: list[TransformSpec],
         delimiter: str | None = None,
-        class_num: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        class_num: ClassCount | None = None,
+        seed: Seed = 0,
     ) -> None:
         if not any(getattr(op, "follows_size", False) for op in transform_ops):
             raise UserError(
@@ -299,8 +300,8 @@ class MultiLabelDataset(LabeledDataset):
         cls_label_path: str,
         transform_ops: list[TransformSpec],
         label_ratio: bool = False,
-        class_num: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        class_num: ClassCount | None = None,
+        seed: Seed = 0,
     ) -> None:
         listed = read_image_list(cls_label_path, image_root, "\t", _attributes)
         width = class_num or (len(listed.labels[0]) if listed.labels else 1)
@@ -344,8 +345,8 @@ class CustomLabelDataset(ImageDataset):
         transform_ops: list[TransformSpec],
         label_key: str | None = None,
         delimiter: str | None = None,
-        class_num: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        class_num: ClassCount | None = None,
+        seed: Seed = 0,
     ) -> None:
         listed = read_image_list(sample_list_path, image_root, delimiter, parse_label=None)
         found = (class_num, seed, listed.problems)
@@ -388,5 +389,7 @@ def label_problems(listed: ImageList, labels: np.ndarray, class_num: int | None)
 def _attributes(text: str) -> list[int]:
     values = [value.strip() for value in text.split(",")]
     if not set(values) <= {"0", "1", "-1"}:
-        raise ValueError(f"expected 1, 0 or -1 for each attribute, as in 0,1,0, found {text!r}")
+        raise ValueError(
+            f"expected 1, 0 or -1 for each attribute, as in 0,1,0, found {text[:80]!r}"
+        )
     return [int(value) for value in values]

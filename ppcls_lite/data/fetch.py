@@ -120,8 +120,8 @@ class Fetcher:
                 bad.append((path, str(error).removeprefix(f"{path}: ")))
                 if self.on_bad == "raise":
                     raise UserError(
-                        f"an image of the evaluation cannot be read: {error}. Leaving it out would "
-                        "change the score; repair it, or allow it with "
+                        f"an image of the evaluation cannot be used: {path}: {bad[-1][1]}. Leaving "
+                        "it out would change the score; repair it, or allow it with "
                         "-o Global.eval_skip_bad=True"
                     ) from error
                 if self.on_bad == "skip":
@@ -135,7 +135,7 @@ class Fetcher:
                 raise RuntimeError(f"{path}: {type(error).__name__}: {error}") from error
         names = "\n  ".join(f"{path}: {reason}" for path, reason in bad[-3:])
         raise UserError(
-            f"{RETRIES + 1} images drawn in turn cannot be read; the last ones:\n  {names}"
+            f"{RETRIES + 1} images drawn in turn cannot be used; the last ones:\n  {names}"
         )
 
     def _mix(

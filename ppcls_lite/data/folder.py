@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, TransformSpec
+from ppcls_lite.config.schema import ClassCount, Seed, TransformSpec
 from ppcls_lite.data.datasets import LabeledDataset
 from ppcls_lite.data.files import IMAGE_SUFFIXES, class_folders, images_in
 from ppcls_lite.data.image_list import SHOWN, PathList, read_lines, require_folder
@@ -35,8 +35,8 @@ class FolderDataset(LabeledDataset):
         transform_ops: list[TransformSpec],
         label_file: str | None = None,
         split_file: str | None = None,
-        class_num: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        class_num: ClassCount | None = None,
+        seed: Seed = 0,
     ) -> None:
         require_folder(root)
         folders = class_folders(root)

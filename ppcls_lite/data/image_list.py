@@ -7,7 +7,9 @@ a user wants to see all of them. Read next: datasets.py, scan.py.
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_lite.errors import UserError
+from ppcls_lite.config.file import is_file, is_folder
+from ppcls_lite.errors import UserError, cut, shown
 
+_NO_CSV = "a list is no CSV file: set the data set's `delimiter`, and write paths without quotes"
 SHOWN = 5  # mistakes of one kind that are shown in full
 
 
@@ -64,11 +68,19 @@ class ImageList:
     problems: list[str] = field(default_factory=list)
 
 
+def _class_id(text: str) -> int:
+    """A label's number; ValueError for what is none, or too large for the arrays it goes into."""
+    number = text.strip()
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", number):
+        raise ValueError(f"expected a whole number as the label, found {shown(text)}")
+    return int(number)
+
+
 def read_image_list(
     file: str,
     root: str,
     delimiter: str | None = None,
-    parse_label: Callable[[str], Any] | None = int,
+    parse_label: Callable[[str], Any] | None = _class_id,
 ) -> ImageList:
     """Read a list file; relative paths start from the folder `root`.
 
@@ -109,37 +121,71 @@ def read_lines(file: str) -> list[tuple[int, str]]:
 
     Raises UserError where the file does not exist or is not UTF-8.
     """
-    if not Path(file).is_file():
+    if not is_file(file):
         raise UserError(
-            f"there is no file {file!r} (looked for {Path(file).absolute()}); "
+            f"there is no file {shown(file)} (looked for {cut(str(Path(file).absolute()), 500)}); "
             f"{_how_to_prepare(file)}"
         )
-    data = Path(file).read_bytes()
+    # Not splitlines(): it would also split at rare characters that a file name may hold.
+    stripped = (line.strip() for line in read_text(file).split("\n"))
+    return [(number, line) for number, line in enumerate(stripped, 1) if line]
+
+
+def read_text(file: str | Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8; the message says what else it may be.
+    """
     try:
-        text = data.decode("utf-8-sig")
+        data = Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}; change its rights") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+        raise UserError(
+            f"{file}: expected UTF-8 text, found UTF-16, as Windows calls Unicode, or no text at "
+            "all; save the file as UTF-8, for example with `iconv -f UTF-16 -t UTF-8`"
+        )
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(
             f"{file}:{line}: not UTF-8 text; save the file as UTF-8, for example with "
             "`iconv -f GB18030 -t UTF-8`"
         ) from error
-    # Not splitlines(): it would also split at rare characters that a file name may hold.
-    stripped = (line.strip() for line in text.split("\n"))
-    return [(number, line) for number, line in enumerate(stripped, 1) if line]
 
 
 def write_lines(file: Path, lines: Iterable[str]) -> None:
-    """Write a UTF-8 text file with one line each."""
-    with file.open("w", encoding="utf-8", newline="\n", errors="surrogateescape") as stream:
-        stream.writelines(f"{line}\n" for line in lines)
+    """Write a list that `read_lines` gives back; a name that begins with a blank gets a `./`.
+
+    Raises:
+        UserError: a line that a list cannot hold, with a line break or not UTF-8.
+    """
+    with file.open("w", encoding="utf-8", newline="\n") as stream:
+        for line in lines:
+            if "\n" in line or not _is_utf8(line):
+                raise UserError(
+                    f"{file}: {line!r}: a list cannot hold the name, which has a line break or is "
+                    "not UTF-8; rename the file, or train from the folders (FolderDataset)"
+                )
+            stream.write(f"{'./' if line[:1].isspace() else ''}{line}\n")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def require_folder(root: str) -> None:
     """Raise UserError with the place that was looked at if `root` is not a folder."""
-    if not Path(root).is_dir():
+    if not is_folder(root):
+        place = cut(str(Path(root).absolute()), 500)
         raise UserError(
-            f"there is no image folder {root!r} (looked for {Path(root).absolute()}); "
-            f"{_how_to_prepare(root)}"
+            f"there is no image folder {shown(root)} (looked for {place}); {_how_to_prepare(root)}"
         )
 
 
@@ -150,17 +196,16 @@ def _split(
     if parse_label is None:
         return (line if delimiter is None else line.split(delimiter)[0].strip()), None
     name, *rest = line.rsplit(delimiter, 1)
-    if not rest or not name.strip():
+    if line.startswith('"') and '"' in line[1:]:
+        raise ValueError(f"expected a path without quotes, found {shown(line)}; {_NO_CSV}")
+    if not rest or not name.strip() or (delimiter is None and name.rstrip().endswith((",", ";"))):
         sign = "a space" if delimiter in (None, " ") else repr(delimiter)
-        raise ValueError(f"expected a path, {sign} and a label, found {line!r}")
-    if parse_label is not int:
-        return name.strip(), parse_label(rest[0])
+        hint = f"; {_NO_CSV}" if delimiter is None and ("," in line or ";" in line) else ""
+        raise ValueError(f"expected a path, {sign} and a label, found {shown(line)}{hint}")
     try:
-        return name.strip(), int(rest[0])
-    except ValueError:
-        raise ValueError(
-            f"expected a whole number as the label, found {rest[0]!r} in {line!r}"
-        ) from None
+        return name.strip(), parse_label(rest[0])
+    except ValueError as error:
+        raise ValueError(f"{error} in {shown(line)}") from None
 
 
 def _how_to_prepare(path: str) -> str:
@@ -169,11 +214,11 @@ def _how_to_prepare(path: str) -> str:
         return (
             "get ImageNet-1k (ILSVRC2012) from https://image-net.org, unpack it so that "
             "<folder>/train/n01440764/*.JPEG and <folder>/val/*.JPEG exist, and write the lists "
-            "with `python tools/prepare_data.py imagenet <folder>`"
+            "with `ppcls-lite prepare imagenet <folder>`"
         )
     if "digits" in path:
-        return "write the digits data set with `python tools/prepare_data.py digits`"
+        return "write the digits data set with `ppcls-lite prepare digits`"
     return (
         "correct the path, or, for a folder with one sub-folder of images per class, write the "
-        "lists with `python tools/prepare_data.py folder <folder>`"
+        "lists with `ppcls-lite prepare folder <folder>`"
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from ppcls_lite.errors import UserError
+from ppcls_lite.config.file import is_file
+from ppcls_lite.data.image_list import read_text
+from ppcls_lite.errors import UserError, shown
 
 BUNDLED = Path(__file__).resolve().parent.parent / "label_lists"
 NO_NAMES = "in a recipe, -o Infer.PostProcess.class_id_map_file=null answers without names"
@@ -19,15 +21,15 @@ def find_label_file(path: str | Path, remedy: str = NO_NAMES) -> Path:
 
     Raises UserError with `remedy` where there is neither.
     """
-    if Path(path).is_file():
+    if is_file(path):
         return Path(path)
     bundled = BUNDLED / PurePosixPath(str(path).replace("\\", "/")).name
-    if bundled.is_file():
+    if is_file(bundled):
         return bundled
     known = ", ".join(sorted(file.name for file in BUNDLED.glob("*.txt")))
     raise UserError(
-        f"label file {str(path)!r} does not exist. Give the path of a text file with one class a "
-        f"line, `id name` or only the name, or one of the bundled lists: {known}; {remedy}"
+        f"label file {shown(str(path))} does not exist. Give the path of a text file with one "
+        f"class a line, `id name` or only the name, or one of the bundled lists: {known}; {remedy}"
     )
 
 
@@ -41,11 +43,7 @@ def read_label_file(
     Raises UserError for an empty file, an empty line, or ids that are not 0 .. n-1, each once.
     """
     file = find_label_file(path, remedy)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").rstrip().split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    lines = [line.strip() for line in lines]
+    lines = [line.strip() for line in read_text(file).rstrip().split("\n")]
     if "" in lines:
         empty = lines.index("") + 1
         raise UserError(f"{file}:{empty}: the line is empty; expected `id name` or a name")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, ScaledSizes
+from ppcls_lite.config.schema import Edge, PositiveInt, ScaledSizes, Seed
 from ppcls_lite.errors import UserError
 
 
@@ -101,7 +101,7 @@ class DistributedBatchSampler(BatchSampler):
     batch_size: PositiveInt
     shuffle: bool = False
     drop_last: bool = False
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     def _draw(self, images: float) -> Iterator[tuple[int, None]]:
         steps = images / self.batch_size
@@ -128,11 +128,11 @@ class MultiScaleSampler(BatchSampler):
 
     scales: ScaledSizes
     first_bs: PositiveInt
-    divided_factor: PositiveInt = 32
+    divided_factor: Edge = 32
     is_training: bool = True
     shuffle: bool = True
     drop_last: bool = False
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     changes_size = True
 

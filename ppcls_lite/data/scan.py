@@ -80,15 +80,25 @@ def missing_files(paths: Iterable[str]) -> list[str]:
 
 
 def _present(folder: str, names: set[str]) -> set[str]:
-    if len(names) <= FEW:
-        return {name for name in names if Path(folder, name).is_file()}
     try:
+        if len(names) <= FEW:
+            return {name for name in names if _is_file(Path(folder, name))}
         with os.scandir(folder or ".") as entries:
-            return {entry.name for entry in entries}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except OSError as error:
+            return {entry.name for entry in entries if _is_file(entry)}
+    except PermissionError as error:
         raise UserError(f"{folder}: the image folder cannot be read: {error.strerror}") from error
+    except OSError:  # there is no such folder, or there can be none
+        return set()
+
+
+def _is_file(place: Path | os.DirEntry[str]) -> bool:
+    """Whether there is a file, also behind a link; False for a name that no file can have."""
+    try:
+        return place.is_file()
+    except PermissionError:
+        raise
+    except OSError:
+        return False
 
 
 def _shared(datasets: Mapping[str, ImageDataset], keys: Mapping[str, list[str]]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, TransformSpec
+from ppcls_lite.config.schema import ClassCount, PositiveFloat, Seed, TransformSpec
 from ppcls_lite.data.datasets import LabeledDataset, label_problems
 from ppcls_lite.data.files import path_in, walk_images
 from ppcls_lite.data.image_list import PathList, read_image_list, read_lines, require_folder
@@ -52,8 +52,8 @@ class UnlabeledDataset(LabeledDataset):
         image_root: str = ".",
         cls_label_path: str | None = None,
         delimiter: str | None = None,
-        class_num: PositiveInt | None = None,
-        seed: NonNegativeInt = 0,
+        class_num: ClassCount | None = None,
+        seed: Seed = 0,
     ) -> None:
         labels, paths, problems = np.zeros(0, np.int64), PathList([]), []
         if cls_label_path is not None:

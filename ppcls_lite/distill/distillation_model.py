@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import DISTILLATION_MODEL, NetworkSpec, PositiveInt
+from ppcls_lite.config.schema import DISTILLATION_MODEL, ClassCount, NetworkSpec
 from ppcls_lite.errors import ConfigError
 
 NAMING = {"model_key", "model_names", "model_name_pairs"}  # arguments that hold networks' names
@@ -49,7 +49,7 @@ class DistillationModel:
         freeze_params_list: list[bool] | None = None,
         pretrained_list: list[bool | str | None] | None = None,
         infer_model_name: str = "Student",
-        class_num: PositiveInt | None = None,
+        class_num: ClassCount | None = None,
     ) -> None:
         names = _names(models)
         count = len(names)

@@ -18,7 +18,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveFloat, PositiveInt
+from ppcls_lite.config.schema import ClassCount, PositiveFloat, PositiveInt
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.errors import UserError
@@ -38,7 +38,7 @@ class InferenceModel(nn.Layer):
     """Images (N, C, H, W) -> logits (N, class_num) by an inference engine, without gradient.
 
     Args:
-        path: a folder that deploy/export.py wrote (or PaddleClas, with its inference.yml), run by
+        path: a folder that ppcls-lite export wrote (or PaddleClas, with its inference.yml), run by
             Paddle Inference on the device of the training; or a file `*.onnx`, run by ONNX Runtime
             on the CPU.
         class_num: what the student has; a file with another number is refused.
@@ -58,7 +58,7 @@ class InferenceModel(nn.Layer):
     def __init__(
         self,
         path: str,
-        class_num: PositiveInt | None = None,
+        class_num: ClassCount | None = None,
         output: Literal["auto", "logits", "probabilities"] = "auto",
         mean: list[float] | None = None,
         std: list[PositiveFloat] | None = None,
@@ -146,6 +146,16 @@ class InferenceModel(nn.Layer):
                 while block := stream.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()
+
+    def reading(self) -> dict[str, str]:
+        """What its answers depend on beside the file: how images go in, and what comes out."""
+        own = self.normalizer
+        return {
+            "normalisation": "the recipe's"
+            if own is None
+            else f"scale {own.scale:g}, mean {own.mean.tolist()}, std {own.std.tolist()}",
+            "output": "probabilities" if self.gives_probabilities else "logits",
+        }
 
     def _run(self, array: np.ndarray) -> np.ndarray:
         answers = self._engine.run(array)[0]

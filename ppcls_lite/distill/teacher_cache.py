@@ -12,6 +12,7 @@ Read next: teachers.py (when it is used, and what the header is made of).
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,11 +24,12 @@ import paddle
 from paddle import Tensor
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.files import TEMPORARY, write_text
+from ppcls_lite.system.files import TEMPORARY, atomic_file, make_own, reserve, write_text
 
-FORMAT = 1
+FORMAT = 2
 HEADER, FILLED = "header.json", "filled.u8"
 FLUSH_SECONDS = 60.0  # so much work a run that is killed does again
+CHECKSUM = re.compile("[0-9a-f]{64}")
 ADVICE = "name another folder as Global.teacher_cache, or delete this one to fill it anew"
 
 Batch = Mapping[str, Tensor]
@@ -122,10 +124,23 @@ def open_cache(
     sizes = {f"{name}.f16": 2 * views * images * count for name, count in classes.items()}
     sizes[FILLED] = views * images
     path = folder / HEADER
-    if path.is_file():
-        _compare(path, header)
-    else:
-        _create(folder, header, sizes)
+    try:
+        make_own(folder)
+        if path.is_file():
+            _compare(path, header)
+        else:
+            _create(folder, header, sizes)
+        return _opened(folder, sizes, views, images, classes)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written: {error.strerror or error}; a teacher cache needs a "
+            "folder that can be written, on a disk with room: name it as Global.teacher_cache"
+        ) from error
+
+
+def _opened(
+    folder: Path, sizes: Mapping[str, int], views: int, images: int, classes: Mapping[str, int]
+) -> TeacherCache:
     for name, size in sizes.items():
         found = (folder / name).stat().st_size if (folder / name).is_file() else None
         if found != size:
@@ -156,29 +171,25 @@ def _compare(path: Path, header: Mapping[str, Any]) -> None:
 
 
 def _create(folder: Path, header: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
-    """Make empty files, and the header last: without it there is no cache."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        strange = sorted(
-            p.name for p in folder.iterdir() if p.name not in sizes and not p.match(TEMPORARY)
+    """Make empty files, and the header last: without it there is no cache. Raises OSError."""
+    strange = sorted(
+        p.name for p in folder.iterdir() if p.name not in sizes and not p.match(TEMPORARY)
+    )
+    if strange:
+        raise UserError(
+            f"{folder}: holds other files ({', '.join(strange[:3])}); name a folder of its own "
+            "as Global.teacher_cache"
         )
-        if strange:
-            raise UserError(
-                f"{folder}: holds other files ({', '.join(strange[:3])}); name a folder of its own "
-                "as Global.teacher_cache"
-            )
-        needed, free = sum(sizes.values()), shutil.disk_usage(folder).free
-        if needed > free:
-            raise UserError(
-                f"{folder}: the teachers' logits need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB "
-                "are free; use fewer Global.teacher_cache_views, or another disk"
-            )
-        for name, size in sizes.items():
-            with (folder / name).open("wb") as file:
-                file.truncate(size)  # a sparse file of zeros
-        write_text(folder / HEADER, json.dumps(header, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    needed, free = sum(sizes.values()), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder}: the teachers' logits need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB "
+            "are free; use fewer Global.teacher_cache_views, or another disk"
+        )
+    for name, size in sizes.items():
+        with atomic_file(folder / name) as file:
+            reserve(file, size)
+    write_text(folder / HEADER, json.dumps(header, indent=2) + "\n")
 
 
 def _flat(header: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,4 +199,6 @@ def _flat(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return "nothing" if value is None else str(value)[:12]
+    """A value for people; a check sum by its beginning."""
+    text = "nothing" if value is None else str(value)
+    return text[:12] if CHECKSUM.fullmatch(text) else text

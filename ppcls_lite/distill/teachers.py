@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from paddle import nn
 
 from ppcls_lite.config.check import Node
+from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.distill.teacher_cache import TeacherCache, open_cache
@@ -114,20 +116,46 @@ def weights_checksum(network: nn.Layer) -> str:
 
 
 def _parts(settings: RecipeSettings, task: Distilled, dataset: Any) -> dict[str, str]:
-    """What the logits of a view depend on. An image that changes under its name goes unnoticed."""
+    """What the logits of a view depend on.
+
+    An image that changes under its name and keeps its size in bytes goes unnoticed.
+    """
     images = hashlib.sha256()
     for path in dataset.paths:
-        images.update(path.encode("utf-8", "surrogateescape") + b"\n")
+        images.update(f"{path}\0{_bytes_of(path)}\n".encode("utf-8", "surrogateescape"))
     chain = _plain(settings.DataLoader.Train.dataset.arguments.get("transform_ops"))
     text = json.dumps(chain, sort_keys=True)
     amp = settings.AMP
     precision = f"{amp.level} {amp.dtype}" if amp and amp.use_amp else "float32"
-    weights = {f"weights of {name}": weights_checksum(n) for name, n in task.frozen.items()}
-    return weights | {
+    nodes = {member.name: member.node for member in settings.Arch.build().members}
+    parts = {}
+    for name, network in task.frozen.items():
+        parts[f"network of {name}"] = nodes[name].entry.name
+        parts[f"weights of {name}"] = weights_checksum(network)
+        own = network.reading() if network.from_file else _arguments(nodes[name])
+        parts |= {f"{key} of {name}": value for key, value in own.items()}
+    return parts | {
         "list of images": images.hexdigest(),
         "transforms": hashlib.sha256(text.encode()).hexdigest(),
         "seed": str(dataset.seed),
         "precision": precision,
+    }
+
+
+def _bytes_of(path: str) -> int:
+    """The size of a file; -1 where there is none: it is among the unreadable images then."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except OSError:
+        return -1
+
+
+def _arguments(node: Node) -> dict[str, str]:
+    """All arguments of a network, those that the recipe leaves out too; each as a text."""
+    values = {a.name: node.get(a.name) for a in node.entry.arguments if a.default is not REQUIRED}
+    return {
+        name: json.dumps(_plain(value), sort_keys=True, default=str)
+        for name, value in {**values, **node.entry.fixed, **node.arguments}.items()
     }
 
 

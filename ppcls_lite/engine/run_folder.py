@@ -7,8 +7,6 @@ VisualDL's records. Read next: checkpoint.py, record.py.
 from __future__ import annotations
 
 import contextlib
-import errno
-import glob
 import json
 import logging
 import os
@@ -21,11 +19,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.files import write_text
+from ppcls_lite.system.files import free_name, move, try_lock, write_text
 from ppcls_lite.system.machine import cpu_model, installed_versions, usable_cores
 from ppcls_lite.system.processes import ROOT
 
@@ -67,7 +64,7 @@ def owned(run_dir: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be opened: {error.strerror or error}") from None
     with os.fdopen(number, "r+", encoding="utf-8", errors="replace") as file:
         end = time.monotonic() + PATIENCE
-        while not _locked(file):
+        while not try_lock(file):
             if time.monotonic() > end:
                 raise UserError(
                     f"the run folder {run_dir} belongs to a training that is running: "
@@ -79,20 +76,6 @@ def owned(run_dir: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}, {shlex.join(sys.argv)}\n")
         file.flush()
         yield
-
-
-def _locked(file: IO[str]) -> bool:
-    """Take the lock; False if another process has it. True as well where there are no locks."""
-    try:
-        import fcntl
-
-        # by process, not by open file: worker processes do not inherit it
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
-    except ImportError:  # Windows
-        return True
-    return True
 
 
 def holds_run(run_dir: Path) -> bool:
@@ -125,13 +108,9 @@ def make_room(run_dir: Path, if_exists: str) -> None:
             checkpoint.remove(path.with_suffix(""))
         return
     place = run_dir.resolve()  # a link goes on naming the newest run
-    numbers = [
-        p.name.rpartition("-")[2] for p in place.parent.glob(f"{glob.escape(place.name)}.run-*")
-    ]
-    number = max([int(n) for n in numbers if n.isdecimal()], default=0) + 1
-    kept = place.with_name(f"{place.name}.run-{number}")
+    kept = free_name(place, "run")
     try:
-        place.rename(kept)
+        move(place, kept)
         place.mkdir()
     except OSError as error:
         raise UserError(

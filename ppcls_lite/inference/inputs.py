@@ -5,10 +5,12 @@ Read next: cli/predict.py; ppcls_lite/data/files.py, which files count.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ppcls_lite.config.file import is_file, is_folder
 from ppcls_lite.data.files import IMAGE_SUFFIXES, path_in, walk_images
 from ppcls_lite.errors import UserError
 
@@ -26,7 +28,7 @@ def find_images(sources: Sequence[str | Path], option: str = "--input") -> list[
 
 def read_labelled(source: Path, option: str) -> list[tuple[Path, int]]:
     """The images and class ids of a list with one `path class_id` a line; or UserError."""
-    if not source.is_file():
+    if not is_file(source):
         wanted = "a list of `path class_id` lines"
         raise UserError(f"{option} {source}: no such file; expected {wanted}")
     paths = _read_list(source, option)
@@ -41,13 +43,13 @@ def read_labelled(source: Path, option: str) -> list[tuple[Path, int]]:
 
 
 def _find(source: Path, option: str) -> list[Path]:
-    if source.is_dir():
+    if is_folder(source):
         found = [source / name for name in walk_images(source)]
         if not found:
             known = ", ".join(IMAGE_SUFFIXES)
             raise UserError(f"{option} {source}: no images in this folder or below it ({known})")
         return found
-    if not source.exists():
+    if not os.path.exists(source):  # noqa: PTH110 (no error for a name that is too long)
         raise UserError(
             f"{option} {source}: no such file or folder (looked in {Path.cwd()}); expected an "
             "image, a folder of images, or a text file with one path per line"

@@ -48,7 +48,7 @@ class Pipeline:
 
     prepare: Callable[[Image], Prepared]
     run: Callable[[list[np.ndarray]], Outputs]  # inputs (C, H, W) of one batch
-    answer: Callable[[Outputs, Sequence[Meta]], list[Result]]
+    answer: Callable[[Outputs, Sequence[Meta]], list[Result]]  # or {"error": message}
 
     def stream(
         self,
@@ -62,7 +62,7 @@ class Pipeline:
         if batch_size < 1:
             raise UserError(f"batch_size: expected a whole number from 1 on, found {batch_size}")
         decode = partial(self._decode, keep_going)
-        finish = partial(self._finish, observe)
+        finish = partial(self._finish, observe, keep_going)
         if decode_threads > 0:
             limit = 2 * batch_size + decode_threads
             decoded = ahead(decode, images, decode_threads, limit)
@@ -85,8 +85,10 @@ class Pipeline:
             message = str(error).removeprefix(f"{file}: ")
         return _Decoded(file, prepared, message, time.perf_counter() - start)
 
-    def _finish(self, observe: Observer | None, batch: list[_Decoded]) -> list[Result]:
-        """The results of a batch, in its order."""
+    def _finish(
+        self, observe: Observer | None, keep_going: bool, batch: list[_Decoded]
+    ) -> list[Result]:
+        """The results of a batch, in its order; error entries only with `keep_going`."""
         good = [item.prepared for item in batch if item.prepared is not None]
         answers: Iterator[Result] = iter(())
         if observe:
@@ -97,12 +99,16 @@ class Pipeline:
             if observe:
                 observe("inference", time.perf_counter() - start, len(good))
             answers = iter(self.answer(outputs, [item.meta for item in good]))
-        return [
+        results = [
             {"file": item.file, "error": item.error}
             if item.prepared is None
             else {"file": item.file, **next(answers)}
             for item in batch
         ]
+        bad = next((result for result in results if "error" in result), None)
+        if bad is not None and not keep_going:
+            raise UserError(f"{bad['file'] or 'an image'}: {bad['error']}")
+        return results
 
 
 def ahead(

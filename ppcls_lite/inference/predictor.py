@@ -29,7 +29,7 @@ from ppcls_lite.inference.engines import Device, Engine, EngineChoice, EngineNam
 from ppcls_lite.inference.engines.files import input_shape
 from ppcls_lite.inference.pipeline import Observer, Pipeline
 from ppcls_lite.inference.postprocess import build_postprocess
-from ppcls_lite.inference.postprocess.base import Postprocess, Result
+from ppcls_lite.inference.postprocess.base import Postprocess, Result, finite
 from ppcls_lite.inference.preprocess import Image, Meta, Preprocessor, accepts
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs
 
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 _WARMUP_EDGE = 224  # of networks that take any size
 _TRIALS = 3  # images that show whether outputs are probabilities
+_NO_NUMBER = (
+    "the network's answer is not a number (NaN or infinite): its weights are damaged, or a "
+    "precision below fp32 overflows"
+)
 
 
 class Predictor:
@@ -46,7 +50,7 @@ class Predictor:
     One predictor may be used from several threads; one batch runs at a time.
 
     Args:
-        model_dir: the folder that `deploy/export.py` wrote, or an ONNX file of such a folder.
+        model_dir: the folder that `ppcls-lite export` wrote, or an ONNX file of such a folder.
         device, mkldnn, threads, engine, precision: how the network runs, see `EngineChoice`.
             Engine "auto" is the fastest that is installed and right, measured once for this model
             and machine (auto/choose.py).
@@ -159,7 +163,8 @@ class Predictor:
             `class_ids`, `scores` (best first) and `label_names`, or what another post-processing
             than Topk gives.
 
-        Raises ImageError where a file cannot be read, UserError for another shape or type.
+        Raises ImageError where a file cannot be read, UserError for another shape or type,
+        or an answer that is not a number.
         """
         return list(self.stream(_as_list(inputs), batch_size))
 
@@ -173,10 +178,11 @@ class Predictor:
     ) -> Iterator[Result]:
         """Like `predict`, result by result, reading no more images ahead than a batch.
 
-        With `keep_going`, an unreadable image gives `{"file": ..., "error": message}` in its
-        place instead of an ImageError. `observe(stage, seconds, images)` is told how long each
-        batch took, perhaps by another thread. `decode_threads` above 0 decodes ahead of inference
-        with so many threads and reads a few batches ahead (pipeline.py).
+        With `keep_going`, an unreadable image, or an answer that is not a number, gives
+        `{"file": ..., "error": message}` in its place instead of an error. `observe(stage,
+        seconds, images)` is told how long each batch took, perhaps by another thread.
+        `decode_threads` above 0 decodes ahead of inference with so many threads and reads a few
+        batches ahead (pipeline.py).
         """
         return self.pipeline.stream(images, batch_size, keep_going, observe, decode_threads)
 
@@ -215,10 +221,17 @@ class Predictor:
         return self.spec.named(self.engine.run(arrays if self._process else np.stack(arrays)))
 
     def _answer(self, outputs: Outputs, metas: Sequence[Meta]) -> list[Result]:
-        """Post-process; a network exported with logits gets its activation here."""
+        """Post-process; a network exported with logits gets its activation here. Where outputs
+        are no numbers, the result is an error entry."""
         if self.spec.output == "logits":
             outputs = self.postprocess.activated(outputs)
-        return self.postprocess(outputs, metas)
+        good = finite(outputs, len(metas))  # (N,)
+        if good.all():
+            return self.postprocess(outputs, metas)
+        kept = {name: array[good] for name, array in outputs.items()}
+        rest = [meta for meta, fine in zip(metas, good, strict=True) if fine]
+        results = iter(self.postprocess(kept, rest) if rest else ())
+        return [next(results) if fine else {"error": _NO_NUMBER} for fine in good]
 
 
 def _as_list(inputs: Image | Sequence[Image] | np.ndarray) -> list[Image]:

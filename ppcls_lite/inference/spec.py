@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,14 +20,18 @@ import numpy as np
 import yaml
 
 from ppcls_lite.config.components import take_apart
+from ppcls_lite.config.schema import Range
+from ppcls_lite.config.yaml_reader import in_file, read_yaml
 from ppcls_lite.data.labels import BUNDLED, read_label_file
-from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.errors import ConfigError, UserError, shown
 from ppcls_lite.inference.onnx.metadata import read_metadata
 
 FILE_NAME = "inference.yml"
 FORMAT_VERSION = 1
 OutputKind = Literal["probabilities", "logits"]
 Outputs = dict[str, np.ndarray]  # name -> (N, ...), an image a row
+SIZES = Range(1, 16_384)  # of a network's input
+MAX_VALUES = 10**9  # in one image
 LOGITS = ("logits",)  # what a network gives that names no outputs
 
 
@@ -107,9 +112,9 @@ class InferenceSpec:
         version = about.get("format_version")
         if version not in (None, FORMAT_VERSION):
             raise UserError(
-                f"{path}: has format version {version!r}; this version of ppcls_lite reads "
+                f"{path}: has format version {shown(version)}; this version of ppcls_lite reads "
                 f"{FORMAT_VERSION}; export the network again, or use the version that wrote it "
-                f"({about.get('versions')})"
+                f"({shown(about.get('versions'))})"
             )
         needed = _section(about, "plugins", list, path, [])
         missing = {*needed} - {Path(f).name for f in plugins or ()}
@@ -127,7 +132,7 @@ class InferenceSpec:
         output = about.get("output", "probabilities")
         if output not in get_args(OutputKind):
             raise UserError(
-                f"{path}: Global.output: expected probabilities or logits, found {output!r}"
+                f"{path}: Global.output: expected probabilities or logits, found {shown(output)}"
             )
         return cls(
             model_name=str(about.get("model_name") or default_name),
@@ -207,11 +212,11 @@ def _file_text(folder: Path, path: Path) -> str:
         siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
         close = difflib.get_close_matches(folder.name, [p.name for p in siblings if p.is_dir()])
         hint = f"; did you mean {folder.parent / close[0]}?" if close else ""
-        raise UserError(f"{folder}: {kind}; expected one written by deploy/export.py{hint}")
+        raise UserError(f"{folder}: {kind}; expected one written by ppcls-lite export{hint}")
     if not path.is_file():
         raise UserError(
             f"{path}: no such file; without it the pre-processing is unknown. Export the network "
-            "again with deploy/export.py, or write the file (docs/deployment.md)"
+            "again with ppcls-lite export, or write the file (docs/deployment.md)"
         )
     try:
         return path.read_text(encoding="utf-8")
@@ -221,9 +226,9 @@ def _file_text(folder: Path, path: Path) -> str:
 
 def _read_yaml(text: str, path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(text)
+        tree = read_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(in_file(path, error)) from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected sections such as PreProcess, found {type(tree)}")
     return tree
@@ -285,14 +290,16 @@ def _image_shape(value: Any, path: Path) -> tuple[int, int, int] | None:
     if value is None:
         return None
     sizes = isinstance(value, list) and len(value) == 3 and all(type(v) is int for v in value)
-    if not sizes or value[0] < 1 or any(v < 1 and v != -1 for v in value):
+    fits = sizes and value[0] in SIZES and all(v in SIZES or v == -1 for v in value)
+    if not fits or abs(math.prod(value)) > MAX_VALUES:
         raise UserError(
-            f"{path}: Global.image_shape: expected [channels, height, width], found {value!r}"
+            f"{path}: Global.image_shape: expected [channels, height, width], each {SIZES}, found "
+            f"{shown(value)}"
         )
     return tuple(value)
 
 
 def _names(value: list[Any], path: Path) -> tuple[str, ...]:
     if not value or not all(isinstance(name, str) for name in value) or len({*value}) < len(value):
-        raise UserError(f"{path}: Global.outputs: expected different names, found {value!r}")
+        raise UserError(f"{path}: Global.outputs: expected different names, found {shown(value)}")
     return tuple(value)

@@ -30,7 +30,7 @@ from pathlib import Path
 import paddle
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.files import locked, whole_folder
+from ppcls_lite.system.files import locked, sync, whole_folder
 from ppcls_lite.system.home import home_folder
 from ppcls_lite.system.machine import cpu_identity
 from ppcls_lite.system.processes import environment
@@ -182,7 +182,7 @@ def _require_room(folder: Path) -> None:
     with probe.open("wb", buffering=0) as file:
         for _ in range(ROOM >> 20):
             file.write(bytes(1 << 20))
-        os.fsync(file.fileno())
+        sync(file)
     probe.unlink()
 
 

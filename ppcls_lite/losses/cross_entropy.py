@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeFloat, PositiveInt, Probability
+from ppcls_lite.config.schema import ClassCount, NonNegativeFloat, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.base import Batch, Loss
 from ppcls_lite.losses.targets import (
@@ -45,7 +45,7 @@ class CELoss(Loss):
         weight: NonNegativeFloat = 1.0,
         epsilon: Probability | None = None,
         class_weight: list[NonNegativeFloat] | None = None,
-        class_num: PositiveInt | None = None,
+        class_num: ClassCount | None = None,
     ) -> None:
         super().__init__()
         self.weight, self.epsilon = weight, _smoothing(epsilon)

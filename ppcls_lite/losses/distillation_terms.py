@@ -16,13 +16,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import (
-    Ignored,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Probability,
-)
+from ppcls_lite.config.schema import Channels, Ignored, NonNegativeFloat, PositiveFloat, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses import distillation
 from ppcls_lite.losses.base import Batch, Loss
@@ -228,7 +222,7 @@ class DistillationDistanceLoss(PairLoss):
         mode: Literal["l1", "l2", "smooth_l1"] = "l2",
         model_name_pairs: list[list[str]] = (("Student", "Teacher"),),
         key: str | None = None,
-        channels: list[PositiveInt] | None = None,
+        channels: list[Channels] | None = None,
         act: Ignored = None,
         name: Ignored = None,
     ) -> None:

@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveInt, Probability
+from ppcls_lite.config.schema import ClassCount, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of, output_of
 from ppcls_lite.metrics.base import CountingMetric, Metric, OfNetwork, Outputs, State
@@ -32,7 +32,7 @@ class TopkAcc(CountingMetric):
     class. Images without label (-1) do not count; where all are such there is no score.
     """
 
-    def __init__(self, topk: PositiveInt | list[PositiveInt] = (1, 5)) -> None:
+    def __init__(self, topk: ClassCount | list[ClassCount] = (1, 5)) -> None:
         super().__init__()
         self.topk = [topk] if isinstance(topk, int) else list(topk)
         if not self.topk:
@@ -72,7 +72,7 @@ class DistillationTopkAcc(TopkAcc):
         self,
         model_key: str | None = "Student",
         feature_key: str | None = None,
-        topk: PositiveInt | list[PositiveInt] = (1, 5),
+        topk: ClassCount | list[ClassCount] = (1, 5),
     ) -> None:
         super().__init__(topk)
         self.model_key = model_key

@@ -9,7 +9,7 @@ from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import KaimingNormal
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat
+from ppcls_lite.config.schema import ClassCount, NonNegativeInt, WidthScale
 from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.layers import ConvBN
 
@@ -47,8 +47,8 @@ class MobileNetV1(Backbone):
 
     def __init__(
         self,
-        scale: PositiveFloat = 1.0,
-        class_num: NonNegativeInt = 1000,
+        scale: WidthScale = 1.0,
+        class_num: ClassCount = 1000,
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
     ) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, NonNegativeInt, PositiveFloat
+from ppcls_lite.config.schema import ClassCount, Ignored, NonNegativeInt, WidthScale
 from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.layers import NamedConvBN
 
@@ -86,8 +86,8 @@ class MobileNetV2(Backbone):
 
     def __init__(
         self,
-        scale: PositiveFloat = 1.0,
-        class_num: NonNegativeInt = 1000,
+        scale: WidthScale = 1.0,
+        class_num: ClassCount = 1000,
         prefix_name: Ignored = "",
         data_format: Ignored = "NCHW",
         return_patterns: list[str] | None = None,

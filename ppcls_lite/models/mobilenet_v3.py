@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, Probability, WidthScale
 from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
 
@@ -104,11 +104,11 @@ class MobileNetV3(ExpandHeadBackbone):
     def __init__(
         self,
         size: Literal["small", "large"] = "large",
-        scale: PositiveFloat = 1.0,
-        class_num: NonNegativeInt = 1000,
-        inplanes: PositiveInt = 16,
-        class_squeeze: PositiveInt | None = None,
-        class_expand: PositiveInt = 1280,
+        scale: WidthScale = 1.0,
+        class_num: ClassCount = 1000,
+        inplanes: Channels = 16,
+        class_squeeze: Channels | None = None,
+        class_expand: Channels = 1280,
         dropout_prob: Probability | None = 0.2,
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,

@@ -13,11 +13,14 @@ from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import (
+    Channels,
+    ClassCount,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     Probability,
+    Repeats,
+    Stride,
+    WidthScale,
 )
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
@@ -84,20 +87,20 @@ class PPLCNet(ExpandHeadBackbone):
 
     def __init__(
         self,
-        scale: PositiveFloat = 1.0,
-        class_num: NonNegativeInt = 1000,
+        scale: WidthScale = 1.0,
+        class_num: ClassCount = 1000,
         dropout_prob: Probability | None = 0.2,
-        class_expand: PositiveInt = 1280,
+        class_expand: Channels = 1280,
         lr_mult_list: list[NonNegativeFloat] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
-        stride_list: list[PositiveInt | list[PositiveInt]] = (2, 2, 2, 2, 2),
+        stride_list: list[Stride | list[Stride]] = (2, 2, 2, 2, 2),
         use_last_conv: bool = True,
         act: Literal["hardswish", "relu", "relu6"] = "hardswish",
         se_mask: str | list[int] | None = None,
         kernel_mask: str | list[int] | None = None,
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
-        depths: list[PositiveInt] = (1, 2, 2, 6, 2),
-        widths: list[PositiveInt] = (32, 64, 128, 256, 512),
+        depths: list[Repeats] = (1, 2, 2, 6, 2),
+        widths: list[Channels] = (32, 64, 128, 256, 512),
     ) -> None:
         super().__init__(class_num)
         for key, values in (("depths", depths), ("widths", widths)):

@@ -15,7 +15,14 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from ppcls_lite.config.schema import (
+    Channels,
+    ClassCount,
+    NonNegativeInt,
+    Probability,
+    Repeats,
+    WidthScale,
+)
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
@@ -128,11 +135,11 @@ class PPLCNetV2(ExpandHeadBackbone):
 
     def __init__(
         self,
-        scale: PositiveFloat = 1.0,
-        depths: list[PositiveInt] = (2, 2, 6, 2),
-        class_num: NonNegativeInt = 1000,
+        scale: WidthScale = 1.0,
+        depths: list[Repeats] = (2, 2, 6, 2),
+        class_num: ClassCount = 1000,
         dropout_prob: Probability | None = 0.2,
-        class_expand: PositiveInt = 1280,
+        class_expand: Channels = 1280,
         use_last_conv: bool = True,
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,

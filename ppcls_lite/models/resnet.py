@@ -15,7 +15,14 @@ from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Uniform
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, NonNegativeFloat, NonNegativeInt, PositiveInt
+from ppcls_lite.config.schema import (
+    Channels,
+    ClassCount,
+    Ignored,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Stride,
+)
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, stage_strides
@@ -97,11 +104,11 @@ class ResNet(Backbone):
         self,
         depth: Literal[18, 34, 50, 101, 152, 200] = 50,
         version: Literal["vd", "vb"] = "vd",
-        class_num: NonNegativeInt = 1000,
+        class_num: ClassCount = 1000,
         lr_mult_list: list[NonNegativeFloat] = (1.0, 1.0, 1.0, 1.0, 1.0),
-        stride_list: list[PositiveInt | list[PositiveInt]] = (2, 2, 2, 2, 2),
+        stride_list: list[Stride | list[Stride]] = (2, 2, 2, 2, 2),
         data_format: Ignored = "NCHW",
-        input_image_channel: PositiveInt = 3,
+        input_image_channel: Channels = 3,
         stem_act: Literal["relu"] | None = "relu",
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,

@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import NonNegativeInt, PositiveFloat
+from ppcls_lite.config.schema import ClassCount, NonNegativeInt, WidthScale
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import NamedConvBN
@@ -78,8 +78,8 @@ class ShuffleNetV2(Backbone):
 
     def __init__(
         self,
-        scale: PositiveFloat = 1.0,
-        class_num: NonNegativeInt = 1000,
+        scale: WidthScale = 1.0,
+        class_num: ClassCount = 1000,
         act: Literal["relu", "swish"] = "relu",
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,

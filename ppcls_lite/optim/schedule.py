@@ -62,6 +62,12 @@ class Schedule(ABC):
         self.unit = 1 if self.by_epoch else self.step_each_epoch
         self.total = self.epochs * self.unit
         self.warmup = round(min(self.warmup_epoch, self.epochs) * self.unit)
+        # PaddleClas counts so, too: the rates stay, but nobody should find out by the scores.
+        if self.warmup >= self.total:
+            logger.warning("the whole run is warm-up: it ends at its highest rate")
+        if self.warmup and self.warmup_start_lr == 0 and self.unit == 1:
+            text = "the whole first epoch has the learning rate 0: set Optimizer.lr.warmup_start_lr"
+            logger.warning(text)
 
     @property
     @abstractmethod
@@ -348,7 +354,7 @@ class ReduceOnPlateau(FromRate):
             if waiting:
                 waiting -= 1
                 continue
-            if best is None or self._is_better(score, best):
+            if math.isfinite(score) and (best is None or self._is_better(score, best)):
                 best, bad = score, 0
             else:
                 bad += 1

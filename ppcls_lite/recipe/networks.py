@@ -51,7 +51,7 @@ def build_model(settings: RecipeSettings, training: bool = False) -> Network:
     With `Global.checkpoints` the trainer loads the state later.
     """
     member = shipped(settings)
-    own = settings.Global.pretrained_model
+    own = given_weights(settings)
     model = member.node.build(None if own else _inside(settings, member))
     if not training:
         model.clear_taps()  # its features are for training
@@ -138,6 +138,12 @@ def _inside(settings: RecipeSettings, member: Member) -> Inside | None:
     return None if member.pretrained or _resumed(settings) else load_inside
 
 
+def given_weights(settings: RecipeSettings) -> str | Path | None:
+    """The file that `Global.pretrained_model` names, fetched where it is an address."""
+    given = settings.Global.pretrained_model
+    return _fetched(given) if given else None
+
+
 def weights_of(member: Member) -> str | Path:
     """The file that a member's `pretrained` names."""
     try:
@@ -150,7 +156,10 @@ def _file_of(node: Node, pretrained: bool | str | None) -> str | Path:
     """The file that `pretrained` names: official, at an address, or a path."""
     if pretrained is True:
         return resolve_pretrained(node.entry.name, node.extras.use_ssld)
-    given = str(pretrained)
+    return _fetched(str(pretrained))
+
+
+def _fetched(given: str) -> str | Path:
     return fetch_weights(given) if given.startswith(("http://", "https://")) else given
 
 

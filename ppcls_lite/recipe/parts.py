@@ -47,8 +47,8 @@ def run_dir_of(settings: RecipeSettings) -> Path:
     return Path(settings.Global.output_dir) / settings.Arch.entry.name
 
 
-def class_num_of(settings: RecipeSettings) -> int:
-    """The class count of the network, which data and metrics follow."""
+def class_num_of(settings: RecipeSettings) -> int | None:
+    """The class count of the network, which data and metrics follow; None if it takes none."""
     return shipped(settings).node.get("class_num")
 
 
@@ -185,7 +185,9 @@ def build_plan(settings: RecipeSettings) -> Plan:
     return Plan(**{f.name: getattr(settings.Global, f.name) for f in dataclasses.fields(Plan)})
 
 
-def build_writer(settings: RecipeSettings, run_dir: Path, dataset: Any, world: World) -> Writer:
+def build_writer(
+    settings: RecipeSettings, run_dir: Path, dataset: Any, labels: list[str] | None, world: World
+) -> Writer:
     """Records, checkpoints and pictures of the run, with what is needed to show images."""
     run = settings.Global
     _, normalizer = dataset.split_tail()
@@ -196,7 +198,7 @@ def build_writer(settings: RecipeSettings, run_dir: Path, dataset: Any, world: W
         Recorder(run_dir, run.use_visualdl, _compared(settings)),
         CheckpointManager(run_dir, **{name: getattr(run, name) for name in kept}),
         RunPictures(run_dir, *scale),
-        labels_of(settings),
+        labels,
         active=world.is_main,
     )
 
@@ -241,7 +243,7 @@ def seed_of(settings: RecipeSettings) -> int:
 def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | None:
     """The class names of `Infer.PostProcess.class_id_map_file`, None if the key is not there.
 
-    For tables and pictures a list that is missing or of another class count is left out; with
+    For tables and pictures a list that is missing or of another class count is warned of; with
     `required` it is a UserError, because a wrong name on a prediction would mislead.
     """
     node = settings.Infer.PostProcess if settings.Infer else None
@@ -250,15 +252,16 @@ def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | N
         return None
     try:
         names = read_label_file(file, node.arguments.get("delimiter"))
-        if len(names) != class_num_of(settings):
+        count = class_num_of(settings)
+        if count is not None and len(names) != count:
             raise UserError(
                 f"Infer.PostProcess.class_id_map_file: {file} names {len(names)} classes, but "
-                f"Arch.class_num is {class_num_of(settings)}; give the list that fits the weights"
+                f"Arch.class_num is {count}; give the list that fits the weights"
             )
     except UserError as error:
         if required:
             raise
-        logger.info(f"classes are shown by number: {error}")
+        logger.warning(f"classes are shown by number, and an export will want names: {error}")
         return None
     return names
 

@@ -26,6 +26,7 @@ from ppcls_lite.recipe import parts
 from ppcls_lite.recipe.classes import count_classes_in_data
 from ppcls_lite.recipe.networks import build_task
 from ppcls_lite.recipe.start import Tree, finish_loaders, logged, scan_data, start, warn
+from ppcls_lite.recipe.trial import try_network
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -40,6 +41,7 @@ def train(tree: Tree | Recipe) -> FitResult:
     recipe = count_classes_in_data(recipe)
     settings = recipe.settings
     run = settings.Global
+    try_network(settings)
     splits = ("Train", "Eval") if run.eval_during_train else ("Train",)
     datasets = parts.build_datasets(settings, splits)
     run_dir = run_folder.prepare(parts.run_dir_of(settings))
@@ -51,6 +53,7 @@ def train(tree: Tree | Recipe) -> FitResult:
         for note in recipe.notes:
             logger.info(note)
         warn(recipe)
+        labels = parts.labels_of(settings)
         scan_data(datasets, world)
         settings = parts.share_batch(settings, world)
         loader = parts.build_loader(settings, "Train", datasets["Train"], world)
@@ -70,7 +73,7 @@ def train(tree: Tree | Recipe) -> FitResult:
         if "Eval" in datasets:
             evaluator = parts.build_evaluator(settings, task, datasets["Eval"], world)
             loaders["Eval"] = evaluator.loader
-        writer = parts.build_writer(settings, run_dir, datasets["Train"], world)
+        writer = parts.build_writer(settings, run_dir, datasets["Train"], labels, world)
         state = TrainingState(
             *(task, optimizer, description.lr),
             steps=steps,

@@ -15,10 +15,11 @@ results. The predictor's own methods are safe in threads. Read next: server.py (
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
@@ -34,11 +35,13 @@ from ppcls_lite.inference.preprocess import Prepared
 from ppcls_lite.serve.batcher import Answer, Batcher
 from ppcls_lite.serve.metrics import CONTENT_TYPE, Metrics
 from ppcls_lite.serve.options import ServeOptions
-from ppcls_lite.serve.refusal import Places, Refused
+from ppcls_lite.serve.refusal import PAUSE, Memory, Places, Refused, Upload, Uploads
 from ppcls_lite.serve.upload import check_header, read_image
 
 log = logging.getLogger("ppcls_lite")
 
+GIVE_UP = 3  # a batch that runs for so many times `timeout` ends the service
+_LAST_BATCH = 1.0  # seconds
 CLIENT_GONE = 499  # in the metrics only; nobody receives it
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -53,16 +56,39 @@ class Service:
         self.predictor = predictor
         self.options = options
         self.draining = False
-        self.uploads = Places(options.uploads, "uploads are arriving")
+        self.uploads = Uploads(options.upload_memory)
         self.queue = Places(options.queue, "requests are being worked on")
         self.metrics = Metrics(lambda: self.queue.taken)
+        self._memory = Memory(options.decode_memory)
         self._decoding = 0
+        self._batcher: Batcher | None = None
+        self._abandoned = False
         self._page = files("ppcls_lite.serve").joinpath("page.html").read_text(encoding="utf-8")
 
     @property
     def alive(self) -> bool:
         """Whether the engine can run."""
         return getattr(self.predictor.engine, "alive", True)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a batch has been running for longer than an answer may take."""
+        return self._running_for() > self.options.timeout
+
+    @property
+    def failure(self) -> str | None:
+        """Why the service has to end, in words; `None`: it can go on."""
+        if not self.alive:
+            return "the engine's process died"
+        if self._abandoned or self._running_for() > GIVE_UP * self.options.timeout:
+            return "the engine's process does not answer"
+        return None
+
+    def refusal(self) -> Refused | None:
+        """Why a prediction is refused now, whatever it is; `None`: it is not."""
+        if self.stuck:
+            return Refused(503, "the engine does not answer")
+        return self.queue.refusal()
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -72,20 +98,27 @@ class Service:
             self._run, self.options.max_batch, self.options.max_wait, lambda: self._decoding
         )
         yield
-        await self._batcher.close()
-        self._threads.shutdown()
+        # Whoever waited for a batch has been answered or refused by now.
+        self._abandoned = not await self._batcher.close(_LAST_BATCH)
+        self._batcher = None
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def predict(self, request: Request) -> Response:
         """`POST /predict`: the answer to one image."""
         start = time.perf_counter()
         try:
-            with self.uploads:
-                data = await read_image(request, self.options)
-            with self.queue:
-                answer = await asyncio.wait_for(self._answer(data), self.options.timeout)
+            with self.uploads.one() as upload:
+                data = await read_image(request, self.options, upload)
+                self.uploads.arrived(upload)
+                with self.queue:
+                    answering = self._answer(data, upload)
+                    del data
+                    answer = await asyncio.wait_for(answering, self.options.timeout)
         except asyncio.TimeoutError:
             response = _error(504, f"no answer within {self.options.timeout:g} seconds")
         except Refused as refused:
+            if refused.status == 429:
+                await asyncio.sleep(PAUSE)
             response = _error(refused.status, refused.message, refused.headers)
         except ClientDisconnect:
             response = Response(status_code=CLIENT_GONE)
@@ -96,13 +129,16 @@ class Service:
             response = _error(status, str(error))
         else:
             self.metrics.seconds.observe(time.perf_counter() - start)
-            response = JSONResponse(answer)
+            failed = "error" in answer  # the network's own answer is no number
+            response = _error(500, answer["error"]) if failed else JSONResponse(answer)
         self.metrics.requests.labels(response.status_code).inc()
         return response
 
     async def health(self, request: Request) -> Response:
         """`GET /healthz`: 200 while requests are answered, 503 when it ends or is broken."""
         status = "draining" if self.draining else "ok" if self.alive else "engine died"
+        if status == "ok" and self.stuck:
+            status = "engine does not answer"
         facts = {"status": status, "model": self.predictor.spec.model_name}
         return JSONResponse(facts, 200 if status == "ok" else 503)
 
@@ -114,19 +150,49 @@ class Service:
         """`GET /`: a page to drop an image on."""
         return HTMLResponse(self._page, headers={"Content-Security-Policy": _PAGE_POLICY})
 
-    async def _answer(self, data: bytes) -> Answer:
-        loop = asyncio.get_running_loop()
+    async def _answer(self, data: bytes, upload: Upload) -> Answer:
         self._decoding += 1
+        job = self._threads.submit(self._decode, data)
+        del data
         try:
-            prepared = await loop.run_in_executor(self._threads, self._decode, data)
+            prepared = await asyncio.wrap_future(job)
         finally:
             self._decoding -= 1
+            if not job.cancel() and not job.done():
+                self._keep_place(job)  # given up, but its thread goes on
+        upload.release()
+        assert self._batcher is not None
         return await self._batcher.submit(prepared)
+
+    def _keep_place(self, job: Future[Prepared]) -> None:
+        """Count a request as at work until its thread has ended."""
+        loop = asyncio.get_running_loop()
+
+        def leave() -> None:
+            self.queue.taken -= 1
+
+        def done(job: Future[Prepared]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(leave)
+
+        self.queue.taken += 1
+        job.add_done_callback(done)
 
     def _decode(self, data: bytes) -> Prepared:
         with self.metrics.decode.time():
-            check_header(data, self.options.max_pixels)
-            return self.predictor.pipeline.prepare(data)
+            size = check_header(data, self.options.max_pixels)
+            try:
+                with self._memory.hold(size):
+                    return self.predictor.pipeline.prepare(data)
+            except UserError:
+                raise
+            except Exception as error:  # hostile files find what decoders do not expect
+                log.warning("an image cannot be prepared: %r", error)
+                raise ImageError(f"the image cannot be prepared: {type(error).__name__}") from error
+
+    def _running_for(self) -> float:
+        """Seconds since the oldest running batch was begun."""
+        return 0.0 if self._batcher is None else self._batcher.longest()
 
     def _run(self, batch: list[Prepared]) -> list[Answer]:
         self.metrics.batch.observe(len(batch))

@@ -13,7 +13,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ppcls_lite.inference.preprocess import Prepared
 
@@ -21,7 +22,8 @@ Answer = dict[str, Any]
 RUNNERS = 2
 
 
-class _Waiting(NamedTuple):
+@dataclass(eq=False)
+class _Waiting:
     prepared: Prepared
     future: asyncio.Future[Answer]
 
@@ -51,7 +53,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._runner_free = asyncio.Semaphore(RUNNERS)
         self._pool = ThreadPoolExecutor(RUNNERS, thread_name_prefix="runner")
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], float] = {}  # since when, the longest first
         self._collector = asyncio.create_task(self._collect())
 
     @property
@@ -62,17 +64,32 @@ class Batcher:
     async def submit(self, prepared: Prepared) -> Answer:
         """The answer for one image; raises what `run` raised for its batch."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(prepared, future))
+        item = _Waiting(prepared, future)
+        self._waiting.append(item)
         self._arrived.set()
-        return await future
+        try:
+            return await future
+        finally:
+            if future.cancelled() and item in self._waiting:  # given up
+                self._waiting.remove(item)
 
-    async def close(self) -> None:
-        """Finish the batches that run, and end; whoever still waits is cancelled."""
+    def longest(self) -> float:
+        """For how many seconds the oldest batch has been running; 0 if none is."""
+        begun = next(iter(self._running.values()), None)
+        return 0.0 if begun is None else asyncio.get_running_loop().time() - begun
+
+    async def close(self, seconds: float) -> bool:
+        """Finish the batches that run, if they need no longer than that, and end.
+
+        Whoever still waits is cancelled. Returns whether all were finished.
+        """
         self._collector.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
-        for item in self._waiting:
+        running = list(self._running)
+        late = (await asyncio.wait(running, timeout=seconds))[1] if running else ()
+        for item in list(self._waiting):
             item.future.cancel()
-        self._pool.shutdown()
+        self._pool.shutdown(wait=False)
+        return not late
 
     async def _collect(self) -> None:
         while True:
@@ -82,8 +99,8 @@ class Batcher:
                 await self._some_waiting()
                 batch = self._take()
             task = asyncio.create_task(self._answer(batch))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running[task] = asyncio.get_running_loop().time()
+            task.add_done_callback(self._running.pop)
 
     async def _some_waiting(self) -> None:
         """Return when a batch is full, or nothing more is worth waiting for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 
@@ -12,12 +13,12 @@ from ppcls_lite.serve.options import ServeOptions
 from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import usable_cores
 
-_PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
+_PACKAGES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the command until a signal ends it; returns 0, or 1 if the engine died.
+    """Run the command until a signal ends it; returns 0, or 1 if the engine died or hangs.
 
     Raises:
         UserError: a wrong argument, a folder that is not an exported model, or an address that
@@ -33,6 +34,7 @@ def run(argv: Sequence[str]) -> int:
         read_timeout=args.read_timeout,
         timeout=args.timeout,
         decode_threads=args.decode_threads,
+        memory=int(args.memory_megabytes * 1e6),
     )
     absent = [name for name in _PACKAGES if missing(name)]
     if absent:
@@ -51,12 +53,15 @@ def run(argv: Sequence[str]) -> int:
     ):
         host, port = bound.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(f"{predictor.spec.model_name} on http://{shown}:{port}", flush=True)
-        if args.host not in _LOCAL:
-            print("reachable from other machines: put a proxy with access control before it")
-        status = serve(Service(predictor, options), bound)
-    print("ended" if status == 0 else "error: the engine's process died", flush=True)
-    return status
+
+        def listening() -> None:
+            print(f"{predictor.spec.model_name} on http://{shown}:{port}", flush=True)
+            if args.host not in _LOCAL:
+                print("reachable from other machines: put a proxy with access control before it")
+
+        failure = serve(Service(predictor, options), bound, listening)
+    print(f"error: {failure}" if failure else "ended", flush=True)
+    return 1 if failure else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,14 +75,31 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     add("--port", type=_port, default=8080, help="(8080; 0: any free one)")
     add("--max-batch", type=positive, default=default.max_batch, metavar="N", help="(%(default)s)")
-    add("--max-wait-ms", type=float, default=default.max_wait * 1000, help="(%(default)s)")
+    add("--max-wait-ms", type=_amount, default=default.max_wait * 1000, help="(%(default)s)")
     add("--queue", type=positive, default=default.queue, metavar="N", help="requests (%(default)s)")
-    add("--max-megabytes", type=float, default=megabytes, help="of an upload (%(default)s)")
-    add("--max-megapixels", type=float, default=megapixels, help="of an image (%(default)s)")
-    add("--timeout", type=float, default=default.timeout, help="s for an answer (%(default)s)")
-    add("--read-timeout", type=float, default=default.read_timeout, help="s (%(default)s)")
+    add("--max-megabytes", type=_amount, default=megabytes, help="of an upload (%(default)s)")
+    add("--max-megapixels", type=_amount, default=megapixels, help="of an image (%(default)s)")
+    add("--timeout", type=_amount, default=default.timeout, help="s for an answer (%(default)s)")
+    add("--read-timeout", type=_amount, default=default.read_timeout, help="s (%(default)s)")
     add("--decode-threads", type=positive, default=usable_cores(), metavar="N", help="(the cores)")
+    megabytes = default.memory / 1e6
+    add(
+        "--memory-megabytes",
+        type=_amount,
+        default=megabytes,
+        help="uploads, decoding (%(default)s)",
+    )
     return parser
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {text!r}")
+    return value
 
 
 def _port(text: str) -> int:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, fields
 
 from ppcls_lite.errors import UserError
+
+_MOST = {  # what the machine or a library can do at all
+    "max_batch": 1024,
+    "max_wait": 60,
+    "queue": 10_000,
+    "max_pixels": 178_000_000,  # Pillow refuses more by itself
+    "read_timeout": 86_400,
+    "timeout": 86_400,
+    "decode_threads": 256,
+}
 
 
 @dataclass(frozen=True)
@@ -20,6 +31,8 @@ class ServeOptions:
         read_timeout: seconds for the arrival of a request's body (408).
         timeout: seconds from the complete body to the answer (504).
         decode_threads: images that are decoded at once.
+        memory: bytes for uploads (a quarter) and for decoding; beside them there are the program
+            itself and the engine's process.
 
     Raises:
         UserError: a number that makes no sense.
@@ -33,15 +46,27 @@ class ServeOptions:
     read_timeout: float = 10.0
     timeout: float = 10.0
     decode_threads: int = 2
+    memory: int = 1_000_000_000
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if (value <= 0 and field.name != "max_wait") or value < 0:
-                raise UserError(f"{field.name}: expected a number above 0, found {value}")
+            value, most = getattr(self, field.name), _MOST.get(field.name, sys.maxsize)
+            least = 0 if field.name == "max_wait" else 1e-9
+            if not least <= value <= most:  # never true of NaN
+                limit = "" if most == sys.maxsize else f" and at most {most:,}"
+                raise UserError(f"{field.name}: expected a number above 0{limit}, found {value}")
+        if self.max_bytes > self.upload_memory:
+            raise UserError(
+                f"max_bytes: one upload of {self.max_bytes:,} bytes does not fit into the quarter "
+                f"of the memory that uploads have ({self.upload_memory:,} bytes); give more memory"
+            )
 
     @property
-    def uploads(self) -> int:
-        """Bodies that are read at once; a slow client holds one of these, and no place in the
-        queue."""
-        return 4 * self.queue
+    def upload_memory(self) -> int:
+        """Bytes for bodies that arrive, or wait to be decoded."""
+        return self.memory // 4
+
+    @property
+    def decode_memory(self) -> int:
+        """Bytes for images that are being decoded."""
+        return self.memory - self.upload_memory

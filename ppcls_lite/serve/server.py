@@ -3,44 +3,70 @@
 The end (SIGTERM, Ctrl-C), in this order: no new connections are accepted; for a short while the
 open ones may still send a request, and every answer says `Connection: close`; requests that are
 being worked on are finished; the engine's process ends; exit status 0. So no request that was
-received stays without an answer. If the engine's process dies, the service ends likewise, with
-exit status 1, for a supervisor to start it again. Read before: app.py.
+received stays without an answer. If the engine's process dies, or does not answer for long, the
+service ends likewise, with exit status 1, for a supervisor to start it again. Read before: app.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import math
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.serve.app import Service, make_app
+from ppcls_lite.serve.protocol import Gate, LimitedProtocol
+from ppcls_lite.serve.refusal import PAUSE
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 GRACE = 1.0  # seconds that open connections have for a last request
 _SLACK = 5  # seconds after the last request's own limit
+_CONNECTIONS = 1000
+_M_MMAP_THRESHOLD, _MAPPED = -3, 1 << 20  # of mallopt(3)
+_OTHER_FILES = 64
+# asyncio takes as many connections at once as its backlog says, before one can be turned away.
+_ACCEPTED, _BACKLOG = 16, 1024
 
 
 class Server(uvicorn.Server):
     """uvicorn with the end described above."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, listening: Callable[[], None]) -> None:
         self._service = service
+        self._listening = listening
         options = service.options
+        answer_seconds = options.timeout + options.read_timeout + PAUSE
+        self._gate = Gate(
+            connection_limit(),
+            options.read_timeout,
+            answer_seconds + _SLACK,
+            service.refusal,
+            lambda status: service.metrics.requests.labels(status).inc(),
+        )
         config = uvicorn.Config(
             _ClosesWhenDraining(make_app(service), service),
             log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
+            http=partial(LimitedProtocol, self._gate),  # type: ignore[arg-type]
+            backlog=_ACCEPTED,
             ws="none",
             lifespan="on",
-            timeout_graceful_shutdown=int(options.timeout + options.read_timeout) + _SLACK,
+            timeout_graceful_shutdown=math.ceil(answer_seconds) + _SLACK,
         )
         super().__init__(config)
 
@@ -56,11 +82,19 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second."""
-        return await super().on_tick(counter) or not self._service.alive
+        self._gate.sweep(asyncio.get_running_loop().time())
+        return await super().on_tick(counter) or self._service.failure is not None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(_BACKLOG)
+        self._listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then end."""
-        self._service.draining = True
+        self._service.draining = self._gate.closing = True
         for server in self.servers:
             server.close()
         loop = asyncio.get_running_loop()
@@ -110,8 +144,22 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(service: Service, bound: socket.socket) -> int:
-    """Answer requests until a signal ends it; returns the exit status."""
-    server = Server(service)
-    server.run(sockets=[bound])
-    return 0 if service.alive else 1
+def connection_limit() -> int:
+    """How many connections may be open: some files are needed for everything else."""
+    if resource is None:
+        return _CONNECTIONS
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(8, min(_CONNECTIONS, files - _OTHER_FILES))
+
+
+def serve(service: Service, bound: socket.socket, listening: Callable[[], None]) -> str | None:
+    """Answer requests until a signal ends it; `listening` is called when connections are taken.
+
+    Returns:
+        Why it had to end, in words; `None` after a signal.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        # glibc otherwise keeps what large images needed, in each thread's heap.
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED)
+    Server(service, listening).run(sockets=[bound])
+    return service.failure

@@ -8,14 +8,17 @@ Read next: safe_pickle.py, ppcls_lite/engine/checkpoint.py.
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import io
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ppcls_lite.errors import UserError
 
@@ -81,10 +84,21 @@ def link_or_copy(source: Path, target: Path) -> None:
         try:
             os.link(source, temporary)
         except OSError:  # a file system without hard links
-            shutil.copyfile(source, temporary)
+            with source.open("rb") as old, temporary.open("xb") as new:
+                shutil.copyfileobj(old, new)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Give an empty file `size` zeros with their room on the disk, as far as the system can.
+
+    Raises OSError on a full disk: writing through a memory map would end the process (SIGBUS).
+    """
+    if hasattr(os, "posix_fallocate") and size:
+        os.posix_fallocate(file.fileno(), 0, size)
+    file.truncate(size)
 
 
 def sync(file: IO[bytes]) -> None:
@@ -150,6 +164,27 @@ def disk_errors(place: Path) -> Iterator[None]:
         ) from error
 
 
+def make_own(folder: Path) -> None:
+    """Make a folder for a cache unless it is there; what lies in it is believed later.
+
+    Raises:
+        OSError: it cannot be made.
+        UserError: it belongs to another user, or everybody may write in it: what it holds, or
+            where a link in it leads, would be another's choice.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    if os.name != "posix":
+        return
+    state, user = folder.stat(), os.geteuid()
+    foreign = user not in (0, state.st_uid)
+    if foreign or state.st_mode & stat.S_IWOTH:
+        found = "belongs to another user" if foreign else "everybody may write in it"
+        raise UserError(
+            f"{folder}: {found}, so that its content cannot be trusted; name a folder of your own "
+            f"for this cache, for example {folder / 'NAME'}"
+        )
+
+
 def same_file(one: Path, other: Path) -> bool:
     """Whether two paths, which need not exist, lead to one file: by links or other spellings."""
     try:
@@ -175,14 +210,46 @@ def _is_mount_point(folder: Path) -> bool:
 def locked(path: Path) -> Iterator[None]:
     """Let one process of this machine at a time into the block, as far as the system has locks.
 
-    The lock is the empty file `path`, which stays. Raises OSError if it cannot be opened.
+    The lock is the empty file `path`, which stays. Raises OSError if it cannot be opened, or is a
+    link: who may write in the folder could have made it, to a file of ours.
     """
-    with path.open("ab") as file:
+    number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    with os.fdopen(number, "rb") as file:
         with contextlib.suppress(ImportError, OSError):  # Windows, and some network drives
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Take the lock of an open file until the process ends; False if another process has it.
+
+    True as well where there are no locks. It is a process's, not an open file's: worker processes
+    do not inherit it.
+    """
+    try:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    except ImportError:  # Windows
+        return True
+    return True
+
+
+def free_name(path: Path, word: str) -> Path:
+    """`NAME.word-N` beside `path`, with a number above all that are there."""
+    others = path.parent.glob(f"{glob.escape(path.name)}.{word}-*")
+    numbers = [other.name.rpartition("-")[2] for other in others]
+    number = max([int(n) for n in numbers if n.isdecimal()], default=0) + 1
+    return path.with_name(f"{path.name}.{word}-{number}")
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder another name on the same drive. Raises OSError."""
+    source.rename(target)
 
 
 def _temporary(path: Path) -> Path:

@@ -3,7 +3,9 @@
 `.pdparams` and checkpoint files are pickles, and a pickle may ask the reader to call anything.
 `load` accepts dicts, lists, tuples, sets, text, numbers, bytes and numpy arrays only. Even numpy's
 own rebuilding functions are replaced by the small checked ones below, because numpy's dtype state
-can describe memory layouts that crash the process.
+can describe memory layouts that crash the process. Nor may a small file cost much memory or time:
+no size is believed that exceeds the file's, keys are text or numbers (the hash of nested tuples
+takes for ever, large integers are made to collide), and what calls copy is counted.
 Read next: files.py, ppcls_lite/models/weights/load.py.
 """
 
@@ -13,9 +15,9 @@ import pickle
 import re
 import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +26,12 @@ from ppcls_lite.system.files import atomic_file
 
 _PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6})")
 _SCALARS = (str, int, float, bool, complex, bytes, bytearray, type(None), np.generic)
+
+
+_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset, np.ndarray)
+_KEYS = (str, bytes, int, float, bool, type(None))
+LARGEST_KEY = 1 << 60  # a larger integer shares its hash with a smaller one
+FACTOR, SMALL = 8, 1 << 20  # of the file's size, and bytes beside it, that calls may copy
 
 
 class UnsafePickleError(UserError):
@@ -37,7 +45,8 @@ class _Dtype:
 
     def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
         if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
-            raise UnsafePickleError(f"holds an array of type {code!r:.60}, not of plain numbers")
+            found = repr(code[:60]) if isinstance(code, str) else f"a {type(code).__name__}"
+            raise UnsafePickleError(f"holds an array of type {found}, not of plain numbers")
         self.code, self.order = code.lstrip("<>|="), code[0] if code[0] in "<>" else "="
 
     def __setstate__(self, state: Any) -> None:
@@ -50,38 +59,76 @@ class _Dtype:
         return np.dtype(self.code).newbyteorder(self.order)
 
 
-def _array(shape: Any, dtype: Any, fortran: bool, data: Any) -> np.ndarray:
-    """A writable array in native byte order from the raw bytes of a pickle."""
-    if isinstance(data, str):  # written by Python 2, read as latin-1
-        data = data.encode("latin1")
-    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
-        raise UnsafePickleError("holds an array of objects, not of plain numbers")
-    array = np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if fortran else "C")
-    return array.astype(array.dtype.newbyteorder("="), order="K", copy=True)
+class _Work:
+    """Counts the bytes and items that calls copy; a file may ask for them again and again."""
+
+    def __init__(self, size: int) -> None:
+        self.left = FACTOR * size + SMALL
+
+    def spend(self, *values: Any) -> None:
+        """Account for going once through `values`, as far as they have a length."""
+        self.left -= sum(len(value) for value in values if isinstance(value, _SIZED))
+        if self.left < 0:
+            raise UnsafePickleError("wants the same data copied again and again")
+
+    def array(self, shape: Any, dtype: Any, fortran: bool, data: Any) -> np.ndarray:
+        """A writable array in native byte order from the raw bytes of a pickle."""
+        self.spend(data)
+        if isinstance(data, str):  # written by Python 2, read as latin-1
+            data = data.encode("latin1")
+        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
+            raise UnsafePickleError("holds an array of objects, not of plain numbers")
+        array = np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if fortran else "C")
+        return array.astype(array.dtype.newbyteorder("="), order="K", copy=True)
+
+    def permitted(self) -> dict[tuple[str, str], _Call]:
+        """What a file may call, by module and name."""
+
+        def frombuffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> np.ndarray:
+            return self.array(shape, dtype, order == "F", data)
+
+        def ordered(items: Any = ()) -> OrderedDict[Any, Any]:
+            return OrderedDict((_key(key), value) for key, value in items)
+
+        functions: dict[tuple[str, str], Callable[..., Any]] = {
+            ("numpy", "dtype"): _Dtype,
+            ("numpy", "ndarray"): _no_array,
+            ("_codecs", "encode"): _latin1,
+            ("collections", "OrderedDict"): ordered,
+        }
+        for core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
+            functions[f"{core}.multiarray", "_reconstruct"] = lambda *_: _Array(self)
+            functions[f"{core}.multiarray", "scalar"] = lambda dtype, data: self.array(
+                (1,), dtype, False, data
+            )[0]
+            functions[f"{core}.numeric", "_frombuffer"] = frombuffer
+        for builtins in ("builtins", "__builtin__"):  # Python 3 and Python 2
+            functions[builtins, "tuple"] = tuple
+            functions[builtins, "bytes"] = lambda: b""
+            functions[builtins, "bytearray"] = _bytearray
+            functions[builtins, "set"] = lambda items=(): {_key(item) for item in items}
+            functions[builtins, "complex"] = complex
+        return {name: _Call(function, self) for name, function in functions.items()}
 
 
 class _Array:
     """Stands for a `numpy.ndarray` until its state has been read."""
 
-    __slots__ = ("value",)
+    __slots__ = ("value", "work")
+
+    def __init__(self, work: _Work) -> None:
+        self.work = work
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
             raise UnsafePickleError("holds a malformed array")
         _, shape, dtype, fortran, data = state
-        self.value = _array(shape, dtype, bool(fortran), data)
+        self.value = self.work.array(shape, dtype, bool(fortran), data)
 
 
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
-
-
-def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> np.ndarray:
-    return _array(shape, dtype, order == "F", data)
-
-
-def _scalar(dtype: Any, data: Any) -> np.generic:
-    return _array((1,), dtype, False, data)[0]
+def _no_array(*_: Any) -> Any:
+    """`numpy.ndarray` is only ever an argument of `_reconstruct`."""
+    raise UnsafePickleError("wants to call numpy.ndarray")
 
 
 def _latin1(text: Any, encoding: Any = "latin1") -> bytes:
@@ -91,55 +138,117 @@ def _latin1(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _bytearray(data: Any = b"", encoding: Any = "latin-1") -> bytearray:
+    """From bytes, or text that spells them; never from a number, which would be a size."""
+    if isinstance(data, bytes):
+        return bytearray(data)
+    if not isinstance(data, str) or encoding != "latin-1":
+        raise UnsafePickleError("holds malformed bytes")
+    return bytearray(data, "latin-1")
+
+
+def _key(value: Any) -> Any:
+    """A key of a map or member of a set whose hash costs little and is its own."""
+    if type(value) not in _KEYS or (type(value) is int and abs(value) > LARGEST_KEY):
+        raise UnsafePickleError(f"has a {type(value).__name__} as a key, not text or a number")
+    return value
+
+
 class _Call:
     """A permitted function; the slots keep a file from attaching anything to it."""
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "_work")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., Any], work: _Work) -> None:
+        self._function, self._work = function, work
 
     def __call__(self, *args: Any) -> Any:
+        self._work.spend(*args)
         return self._function(*args)
 
     def __setstate__(self, state: Any) -> None:
         raise UnsafePickleError("tries to change a function of this program")
 
 
-def _permitted() -> dict[tuple[str, str], Any]:
-    calls: dict[tuple[str, str], Any] = {
-        ("numpy", "dtype"): _Call(_Dtype),
-        ("numpy", "ndarray"): _Call(_reconstruct),  # only ever an argument of _reconstruct
-        ("_codecs", "encode"): _Call(_latin1),
-        ("collections", "OrderedDict"): OrderedDict,
-    }
-    for core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
-        calls[f"{core}.multiarray", "_reconstruct"] = _Call(_reconstruct)
-        calls[f"{core}.multiarray", "scalar"] = _Call(_scalar)
-        calls[f"{core}.numeric", "_frombuffer"] = _Call(_frombuffer)
-    for builtins in ("builtins", "__builtin__"):  # Python 3 and Python 2
-        calls[builtins, "tuple"] = _Call(tuple)
-        calls[builtins, "bytes"] = _Call(lambda: b"")
-        calls[builtins, "bytearray"] = _Call(bytearray)
-        calls[builtins, "set"] = _Call(set)
-        calls[builtins, "complex"] = _Call(complex)
-    return calls
+class _Bounded:
+    """A file from which no more can be asked than it has: the reader would claim the memory."""
 
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size = file, size
+        self.readline = file.readline
 
-_PERMITTED = _permitted()
+    def read(self, count: int) -> bytes:
+        if count > SMALL and count > self._size - self._file.tell():
+            raise EOFError(f"{count:,} more bytes are announced")
+        return self._file.read(count)
 
 
 class _PlainUnpickler(pickle._Unpickler):
     """The Python one: in C, a damaged memo index makes the reader claim gigabytes of memory."""
 
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        super().__init__(_Bounded(file, size), encoding="latin1")
+        self._work = _Work(size)
+        self._permitted = self._work.permitted()
+
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _PERMITTED[module, name]
+            return self._permitted[module, name]
         except KeyError:
             raise UnsafePickleError(f"wants to call {module}.{name}") from None
 
     def get_extension(self, code: int) -> Any:
         raise UnsafePickleError(f"wants to call the registered extension {code}")
+
+    def _fill(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise UnsafePickleError(f"puts items into a {type(self.stack[-1]).__name__}")
+        self.stack[-1].update((_key(key), value) for key, value in _pairs(items))
+
+    def _setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._fill([key, value])
+
+    def _setitems(self) -> None:
+        self._fill(self.pop_mark())
+
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._fill(items)
+
+    def _additems(self) -> None:
+        items = self.pop_mark()
+        if not isinstance(self.stack[-1], set):
+            raise UnsafePickleError(f"puts items into a {type(self.stack[-1]).__name__}")
+        self.stack[-1].update(_key(item) for item in items)
+
+    def _frozenset(self) -> None:
+        self.append(frozenset(_key(item) for item in self.pop_mark()))
+
+    def _bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(size)))
+
+    def _build(self) -> None:
+        self._work.spend(self.stack[-1])  # is gone through where it is a dict
+        self.load_build()
+
+    dispatch[pickle.SETITEM[0]] = _setitem
+    dispatch[pickle.SETITEMS[0]] = _setitems
+    dispatch[pickle.DICT[0]] = _dict
+    dispatch[pickle.ADDITEMS[0]] = _additems
+    dispatch[pickle.FROZENSET[0]] = _frozenset
+    dispatch[pickle.BYTEARRAY8[0]] = _bytearray8
+    dispatch[pickle.BUILD[0]] = _build
+
+
+def _pairs(items: list[Any]) -> Iterator[tuple[Any, Any]]:
+    if len(items) % 2:
+        raise pickle.UnpicklingError("a key without a value")
+    return zip(items[::2], items[1::2])
 
 
 def _settle(value: Any, seen: dict[int, Any]) -> Any:
@@ -177,7 +286,7 @@ def load(path: str | Path) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            value = _PlainUnpickler(file, encoding="latin1").load()
+            value = _PlainUnpickler(file, path.stat().st_size).load()
         return _settle(value, {})
     except UnsafePickleError as error:
         raise UnsafePickleError(
@@ -218,8 +327,8 @@ def _require_plain(value: Any, place: str, seen: set[int]) -> None:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             _require_plain(item, f"{place}[{key!r}]", seen)
-            if isinstance(value, dict):
-                _require_plain(key, f"{place}: key {key!r}", seen)
+            if isinstance(value, dict) and type(key) not in _KEYS:
+                raise TypeError(f"{place}: a {type(key).__name__} cannot be saved as a key")
     elif not isinstance(value, _SCALARS):
         raise TypeError(f"{place}: a {type(value).__name__} cannot be saved, only plain data")
 

@@ -107,6 +107,21 @@ def test_one_key_sets_every_size() -> None:
     assert dump(Recipe.of(small.tree).tree) == dump(small.tree)  # once more changes nothing
 
 
+def test_a_path_below_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = "DataLoader.Train.dataset.image_root"
+    found = recipe("Global.output_dir=~/runs/", f"{root}=~/data", "Infer.infer_imgs=~nobody-x/a")
+    settings, tree = found.settings, found.tree
+    assert settings.Global.output_dir == tree["Global"]["output_dir"] == f"{tmp_path}/runs/"
+    assert settings.DataLoader.Train.dataset.get("image_root") == f"{tmp_path}/data"
+    assert settings.Infer.infer_imgs == "~nobody-x/a"
+
+
+def test_what_is_no_tree_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"as load_config\(FILE\) gives it, found 'a\.yaml'"):
+        Recipe.of("a.yaml")
+
+
 def test_the_tree_that_was_given_stays() -> None:
     tree = load_config(CONFIGS / "PPLCNet_x0_5.yaml", ["Global.image_size=96"])
     before = dump(tree)

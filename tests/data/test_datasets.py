@@ -16,6 +16,7 @@ from ppcls_lite.data.datasets import (
 )
 from ppcls_lite.data.folder import FolderDataset
 from ppcls_lite.data.image_list import PathList, read_image_list
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.data.transforms.crop import RandCropImage
 from ppcls_lite.data.transforms.decode import DecodeImage
@@ -88,15 +89,41 @@ def test_many_malformed_lines_are_counted(tmp_path):
 def test_empty_missing_and_foreign_lists(tmp_path):
     file = make_list(tmp_path, [""])
     assert "is empty" in read_image_list(file, str(tmp_path)).problems[0]
-    with pytest.raises(UserError, match=r"no file .*nowhere.txt.*looked for /.*prepare_data.py"):
+    with pytest.raises(UserError, match=r"no file .*nowhere.txt.*looked for /.*ppcls-lite prepare"):
         read_image_list("nowhere.txt", str(tmp_path))
-    with pytest.raises(UserError, match=r"ImageNet-1k .*image-net.org.*prepare_data.py imagenet"):
+    with pytest.raises(UserError, match=r"ImageNet-1k .*image-net.org.*prepare imagenet"):
         read_image_list("./dataset/ILSVRC2012/train_list.txt", "./dataset/ILSVRC2012/")
     with pytest.raises(UserError, match=r"no image folder .*looked for /.*gone"):
         read_image_list(file, str(tmp_path / "gone"))
     (tmp_path / "latin.txt").write_bytes("a.jpg 1\ncafé.jpg 2\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"latin.txt:2: not UTF-8"):
         read_image_list(str(tmp_path / "latin.txt"), str(tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_list_that_windows_calls_unicode(tmp_path, encoding):
+    (tmp_path / "list.txt").write_bytes("a.jpg 1\nb.jpg 2\n".encode(encoding))
+    with pytest.raises(UserError, match=r"list.txt: expected UTF-8 text, found UTF-16"):
+        read_image_list(str(tmp_path / "list.txt"), str(tmp_path))
+    with pytest.raises(UserError, match=r"list.txt: expected UTF-8 text, found UTF-16"):
+        read_label_file(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("line", "delimiter"),
+    [
+        ('"a b.jpg" 1', None),
+        ('"a.jpg",1', ","),
+        ('"a.jpg","1"', ","),
+        ("a.jpg,1", None),
+        ("a.jpg, 1", None),
+        ("a.jpg;1", None),
+    ],
+)
+def test_a_csv_file_is_told_from_a_list(tmp_path, line, delimiter):
+    listed = read_image_list(make_list(tmp_path, ["b.jpg 1", line]), str(tmp_path), delimiter)
+    assert len(listed.problems[-1:]) == 1
+    assert ":2: expected a path" in listed.problems[-1] and "no CSV file" in listed.problems[-1]
 
 
 def test_path_list():

@@ -267,7 +267,7 @@ def test_too_many_bad_files(with_bad_files):
 def test_only_bad_files(tmp_path):
     (tmp_path / "list.txt").write_text("a.jpg 0\nb.jpg 1\n")
     data = ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"), chain())
-    with pytest.raises(UserError, match="11 images drawn in turn cannot be read"):
+    with pytest.raises(UserError, match="11 images drawn in turn cannot be used"):
         list(loader(data, max_bad_ratio=1.0).epoch(0))
 
 

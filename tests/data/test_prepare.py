@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
+from ppcls_lite.config.check import check
+from ppcls_lite.config.file import load_config
 from ppcls_lite.data.datasets import ImageNetDataset
 from ppcls_lite.data.image_list import read_image_list
 from ppcls_lite.data.labels import read_label_file
@@ -111,18 +113,35 @@ def test_folder(pets, capsys):
 
 
 def test_the_command_that_folder_prints_is_a_right_one(pets, tmp_path, capsys):
-    from ppcls_lite.config.check import check
-    from ppcls_lite.config.file import load_config
-
     run(["folder", str(pets), "--output", str(tmp_path / "lists"), "--val", "0.5"])
-    command = capsys.readouterr().out.split("next, for example:\n")[1]
-    words = shlex.split(command)
-    assert words[:4] == ["python", "tools/train.py", "-c", "configs/quickstart/photos.yaml"]
-    overrides = [b for a, b in itertools.pairwise(words) if a == "-o"]
-    settings = check(load_config(str(ROOT / words[3]), overrides))
+    settings = printed(capsys, "next, for example:\n", "configs/quickstart/photos.yaml")
     train = settings.DataLoader.Train.dataset.build(class_num=settings.Arch.get("class_num"))
     report = scan({"Train": train})
     assert report.errors == [] and train.class_num == 4 and len(train) == 10
+
+
+def printed(capsys, mark, recipe):
+    """The settings of the command that is printed after `mark`."""
+    words = shlex.split(capsys.readouterr().out.split(mark)[1])
+    assert words[:4] == ["ppcls-lite", "train", "-c", recipe]
+    overrides = [b for a, b in itertools.pairwise(words) if a == "-o"]
+    return check(load_config(str(ROOT / words[3]), overrides))
+
+
+def test_the_command_that_digits_prints_looks_where_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run(["digits", "--output", "my digits"])
+    settings = printed(capsys, "next: ", "configs/quickstart/digits.yaml")
+    for split, count in (("Train", 1438), ("Eval", 359)):
+        dataset = getattr(settings.DataLoader, split).dataset.build(class_num=10)
+        assert len(dataset) == count and scan({split: dataset}).errors == []
+    assert Path(settings.Infer.infer_imgs).is_dir()
+    assert Path(settings.Infer.PostProcess.get("class_id_map_file")).is_file()
+    run(["digits"])
+    assert (
+        printed(capsys, "next: ", "configs/quickstart/digits.yaml").DataLoader
+        == check(load_config(ROOT / "configs/quickstart/digits.yaml")).DataLoader
+    )
 
 
 def test_folder_check_leaves_unreadable_images_out(pets, capsys):

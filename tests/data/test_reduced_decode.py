@@ -13,7 +13,8 @@ from ppcls_lite.data.image_list import read_image_list
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.data.transforms.crop import CropImage, RandCropImage
 from ppcls_lite.data.transforms.decode import DecodeImage
-from ppcls_lite.data.transforms.image_file import decode_rgb, jpeg_size, read_file
+from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
+from ppcls_lite.data.transforms.image_header import jpeg_size
 from ppcls_lite.errors import ImageError, UserError
 
 
@@ -46,9 +47,9 @@ def factors(monkeypatch):
     """The divisors by which images are decoded, in their order."""
     module, seen = "ppcls_lite.data.transforms.decode", []
 
-    def spy(data, name, backend="cv2", reduced=1):
+    def spy(data, name, backend, reduced, max_pixels):
         seen.append(reduced)
-        return decode_rgb(data, name, backend, reduced)
+        return decode_rgb(data, name, backend, reduced, max_pixels)
 
     monkeypatch.setattr(f"{module}.decode_rgb", spy)
     return seen

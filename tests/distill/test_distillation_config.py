@@ -149,10 +149,10 @@ def test_a_frozen_teacher_needs_weights():
 def test_official_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PPCLS_LITE_HOME", str(tmp_path))
 
-    def offline(*_: object) -> None:
+    def offline(*_: object, **__: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("ppcls_lite.models.weights.pretrained._download", offline)
+    monkeypatch.setattr("urllib.request.urlopen", offline)
     with pytest.raises(UserError) as caught:
         built(tree_of(models=models({"pretrained": True})))
     assert str(caught.value).startswith("Arch.models.0.Teacher.pretrained: the official weights")

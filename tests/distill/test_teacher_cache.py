@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -148,11 +149,11 @@ def test_damage_is_noticed(tmp_path):
     (tmp_path / "Second.f16").unlink()
     with pytest.raises(UserError, match="found no such file"):
         opened(tmp_path)
-    for text in ("{", "[]", '{"format": 1}', "{}"):
+    for text in ("{", "[]", '{"format": 2}', "{}"):
         (tmp_path / "header.json").write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match="no header of a teacher cache"):
             opened(tmp_path)
-    (tmp_path / "header.json").write_text(json.dumps({"format": 2}), encoding="utf-8")
+    (tmp_path / "header.json").write_text(json.dumps({"format": 1}), encoding="utf-8")
     with pytest.raises(UserError, match="another version"):
         opened(tmp_path)
 
@@ -294,6 +295,18 @@ def test_a_training_asks_its_teacher_in_the_first_epochs_only(home, asked):
     flip = "DataLoader.Train.dataset.transform_ops.2.RandFlipImage.flip_code=0"
     with pytest.raises(UserError, match=r"differs in transforms: \w+ there, \w+ here"):
         trained(home, "other", *cached, flip)
+    strides = "Arch.models.0.Teacher.stride_list=[2,2,2,2,1]"  # with the same weights
+    known = r"stride_list of Teacher: \[2, 1, 2, 2, 1\] there, \[2, 2, 2, 2, 1\] here"
+    with pytest.raises(UserError, match=f"differs in {known}; name another"):
+        trained(home, "other", *cached, strides)
+    image = home / "pool" / "3.png"
+    before = image.read_bytes()
+    try:
+        image.write_bytes(before + b"\0")  # of another size under the same name
+        with pytest.raises(UserError, match=r"differs in list of images: \w+ there"):
+            trained(home, "other", *cached)
+    finally:
+        image.write_bytes(before)
 
 
 @pytest.mark.parametrize("stop_at", [2, 5])  # while the cache is being filled, and after
@@ -347,8 +360,16 @@ def test_a_teacher_from_a_file_teaches_with_a_cache(home, asked):
     options = [model, f"Global.teacher_cache={home}/file_cache", "Global.epochs=2"]
     trained(home, "from_file", *options)
     assert sum(asked) == 15
-    with pytest.raises(UserError, match="differs in weights of Teacher"):
+    with pytest.raises(UserError, match="network of Teacher: InferenceModel there, PPLCNet_x0_25"):
         trained(home, "from_network", *options[1:])
+    for change, message in (
+        ("mean: [0, 0, 0], std: [1, 1, 1]", r"normalisation of Teacher: .* mean \[0.0, 0.0, 0.0\]"),
+        ("scale: 1.0", r"normalisation of Teacher: scale 0.0039.* there, scale 1, mean"),
+        ("output: logits", "output of Teacher: probabilities there, logits here"),
+    ):
+        other = model.replace("}", f", {change}}}")
+        with pytest.raises(UserError, match=message):
+            trained(home, "from_file", other, *options[1:])
     trained(home, "from_network", f"Global.teacher_cache={home}/net_cache", options[2])
     both = []
     for folder in ("file_cache", "net_cache"):
@@ -377,3 +398,21 @@ def test_two_ranks_fill_one_cache(home, asked, tmp_path):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     trained(home, "after_ranks", *options)
     assert asked == []
+
+
+def test_a_full_or_read_only_disk_is_said(tmp_path, monkeypatch):
+    def full(number: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full, raising=False)
+        with pytest.raises(UserError, match=r"Teacher.f16 could not be written: No space left"):
+            opened(tmp_path / "full")
+    opened(tmp_path / "cache")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(np, "memmap", refuse)
+    with pytest.raises(UserError, match=r"cache: cannot be written: Permission denied; a teacher"):
+        opened(tmp_path / "cache")

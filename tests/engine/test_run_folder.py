@@ -121,3 +121,9 @@ def test_a_folder_that_cannot_be_moved_is_left_alone(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot be moved to run\.run-1: Device or resource busy"):
         run_folder.make_room(tmp_path / "run", "keep")
     assert (tmp_path / "run" / "best_model.pdparams").read_text() == "first"
+
+
+def test_a_folder_in_the_place_of_a_file_is_a_message(tmp_path):
+    (tmp_path / "config.yaml").mkdir()
+    with pytest.raises(UserError, match=r"config\.yaml could not be written: Is a directory"):
+        run_folder.write_config(tmp_path, "Arch: {}")

@@ -267,7 +267,7 @@ def test_a_folder_without_the_engine_s_file_says_what_writes_it(exported: Any) -
     need("onnxruntime")
     with pytest.raises(UserError, match=r"expected inference.onnx.*--format onnx"):
         make_engine(exported.folder, "onnxruntime")
-    with pytest.raises(UserError, match=r"inference_int8.onnx.*deploy/quantize.py"):
+    with pytest.raises(UserError, match=r"inference_int8.onnx.*ppcls-lite quantize"):
         make_engine(exported.folder, "onnxruntime", "int8")
 
 

@@ -160,7 +160,7 @@ def test_table_attribute_has_a_threshold_for_each_property():
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"name": "Topk", "topk": 0}, "at least 1"),
+        ({"name": "Topk", "topk": 0}, "between 1 and"),
         ({"name": "ThreshOutput", "threshold": 1.5}, "between 0 and 1"),
         ({"name": "Topk", "class_id_map_file": "missing.txt"}, "'missing.txt' does not exist"),
     ],

@@ -215,7 +215,7 @@ def test_a_mistake_is_one_message_without_traceback(
     assert (
         main(["predict", "--model", str(tmp_path / "no"), "--input", str(ROOT / "setup.py")]) == 1
     )
-    assert "no such folder; expected one written by deploy/export.py" in capsys.readouterr().err
+    assert "no such folder; expected one written by ppcls-lite export" in capsys.readouterr().err
 
 
 def test_the_stopwatch_reports_per_image() -> None:

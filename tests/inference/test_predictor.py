@@ -126,6 +126,36 @@ def test_bad_images_are_kept_apart_when_streaming(predictor: Predictor, pictures
         predictor.predict(images)
 
 
+def test_no_kind_of_bad_image_ends_a_stream(predictor: Predictor, tmp_path: Path) -> None:
+    thin, large = np.zeros((1, 60_000, 3), np.uint8), np.zeros((10_001, 10_000), np.uint8)
+    files = {
+        "stub.png": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "truncated PNG"),
+        "thin.png": (cv2.imencode(".png", thin)[1].tobytes(), "would become one of"),
+        "large.png": (cv2.imencode(".png", large)[1].tobytes(), "10000 x 10001 pixels"),
+        "text.jpg": (b"not a picture", "not an image of a known format"),
+    }
+    for name, (data, _) in files.items():
+        (tmp_path / name).write_bytes(data)
+    long = "n" * 300 + ".png"
+    images = [*(tmp_path / name for name in files), tmp_path / long, picture()]
+    results = list(predictor.stream(images, 4, keep_going=True))
+    for result, reason in zip(results, [reason for _, reason in files.values()]):
+        assert reason in result["error"] and str(tmp_path) not in result["error"]
+    assert "too long" in results[4]["error"] and "class_ids" in results[5]
+
+
+def test_an_image_smaller_than_the_crop_is_an_entry(folder: Path) -> None:
+    def only_crop(tree: Any) -> None:
+        tree["PreProcess"]["transform_ops"] = [
+            op for op in tree["PreProcess"]["transform_ops"] if "ResizeImage" not in op
+        ]
+
+    edit(folder, only_crop)
+    predictor = Predictor(folder, threads=1)
+    small, large = predictor.stream([picture(height=40), picture()], keep_going=True)
+    assert "is smaller than the crop" in small["error"] and "class_ids" in large
+
+
 def test_a_stream_reads_no_further_than_a_batch(predictor: Predictor) -> None:
     taken = []
 
@@ -218,7 +248,7 @@ def test_mistakes_in_inference_yml_name_the_file(change: Any, says: str, folder:
 @pytest.mark.parametrize("text", ["Global: [", "- a list", "\tx: 1", ""])
 def test_an_inference_yml_that_is_no_map(text: str, folder: Path) -> None:
     (folder / "inference.yml").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"inference.yml: (not valid YAML|expected sections)"):
+    with pytest.raises(UserError, match=r"inference.yml.*: (not valid YAML|expected sections)"):
         Predictor(folder)
 
 

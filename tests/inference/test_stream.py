@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.inference.engine_process import EngineProcess
 from ppcls_lite.inference.pipeline import ahead, batched
 from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.system.processes import environment
 
 
 class Doubler:
@@ -38,12 +42,15 @@ class Doubler:
             raise UserError("too small")
         if inputs.min() < 0:
             os.kill(os.getpid(), signal.SIGKILL)
+        if inputs.max() > 1000:  # a slow batch
+            time.sleep(float(inputs.max()) / 10_000)
         return [inputs.reshape(len(inputs), -1) * 2]
 
 
 @pytest.fixture(scope="module")
 def doubler() -> Iterator[EngineProcess]:
     with EngineProcess(Doubler, numbers=24) as engine:
+        _ENGINES[:] = [engine]
         yield engine
 
 
@@ -96,6 +103,96 @@ def test_closing_ends_the_process() -> None:
     engine = EngineProcess(Doubler, 24)
     engine.close()
     assert not engine.alive
+    with pytest.raises(UserError, match="was closed"):
+        engine.run(np.ones((1, 3, 2, 2), np.float32))
+
+
+def filled(number: int) -> np.ndarray:
+    return np.full((1, 3, 2, 2), number, np.float32)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="interrupts as on POSIX")
+def test_an_interrupted_call_shifts_no_answers(doubler: EngineProcess) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(6):  # more often than there are lanes
+            with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                doubler.run(filled(2000))
+            found = [doubler.run(filled(10 * number + i))[0][0, 0] for i in range(4)]
+            assert found == [2 * (10 * number + i) for i in range(4)]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="signals as on POSIX")
+def test_no_wait_for_a_stopped_process_is_without_a_limit() -> None:
+    for large in (False, True):  # shared memory, and more than the pipe's buffer takes
+        with EngineProcess(Doubler, 24) as engine, ThreadPoolExecutor(4) as pool:
+            engine.limit = 0.5
+            assert engine.pid is not None
+            os.kill(engine.pid, signal.SIGSTOP)
+            batch = np.ones((4, 3, 512, 512), np.float32) if large else filled(1)
+            calls = [pool.submit(engine.run, batch) for _ in range(4)]
+            for call in calls:
+                with pytest.raises(UserError, match=r"no answer within 0\.5 seconds|died"):
+                    call.result(20)
+            assert not engine.alive
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="signals as on POSIX")
+def test_signals_to_the_group_leave_the_process_alone(exported: Any) -> None:
+    with Predictor(exported.folder, threads=1, isolate=1) as predictor:
+        image = np.zeros((40, 40, 3), np.uint8)
+        before = predictor.predict(image)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(predictor.engine.pid, number)
+        assert predictor.predict(image) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_fork_is_refused_and_leaves_the_parents_engine_alone(doubler: EngineProcess) -> None:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        for _ in range(4):
+            with pytest.raises(UserError, match="make a Predictor in each process"):
+                pool.submit(partial(_run_here, 3)).result(20)
+    child = os.fork()
+    if child == 0:
+        _ENGINES[0].close()  # as the end of a `with` block would
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert doubler.run(filled(3))[0][0, 0] == 6
+
+
+_ENGINES: list[EngineProcess] = []  # what a forked worker finds in its memory
+
+
+def _run_here(number: int) -> Any:
+    return _ENGINES[0].run(filled(number))
+
+
+@pytest.mark.parametrize("end", ["", "os.kill(engine.pid, signal.SIGSTOP)"])
+def test_a_program_that_closes_nothing_ends(end: str, tmp_path: Path) -> None:
+    text = f"""
+import os, signal
+from ppcls_lite.inference import engine_process
+from tests.inference.test_stream import Doubler, EngineProcess, filled
+engine_process._PATIENCE = 0.5
+if __name__ == "__main__":
+    engine = EngineProcess(Doubler, 24)
+    assert engine.run(filled(3))[0][0, 0] == 6
+    {end}
+"""
+    program = tmp_path / "program.py"
+    program.write_text(text)
+    found = subprocess.run(
+        [sys.executable, program], env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 def test_ahead_keeps_the_order_and_reads_only_so_far() -> None:

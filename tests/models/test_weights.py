@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
+from ppcls_lite.engine import checkpoint
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights.load import load_weights, read_state, write_state
@@ -195,3 +197,41 @@ def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
     safe_pickle.dump_atomic([1], tmp_path / "list.pdparams")
     with pytest.raises(UserError, match="holds a list"):
         read_state(tmp_path / "list")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"UnpackBigParamInfor@@": 3},
+        {"UnpackBigParamInfor@@": {"w": {}}},
+        {"UnpackBigParamInfor@@": {"w": {"slices": ["gone"], "OriginShape": [1]}}},
+        {
+            "w.0": np.ones(3),
+            "UnpackBigParamInfor@@": {"w": {"slices": ["w.0"], "OriginShape": [7]}},
+        },
+        {"w": np.array(["text"])},
+        {3: np.ones(3)},
+        {"w": ("name", 3)},
+    ],
+    ids=str,
+)
+def test_odd_weights_are_a_message(tmp_path: Path, content: dict) -> None:
+    safe_pickle.dump_atomic(content, tmp_path / "odd.pdparams")
+    with pytest.raises(UserError, match=r"odd\.pdparams is (damaged|no file of weights)"):
+        read_state(tmp_path / "odd")
+
+
+def test_weights_are_compared_with_the_manifest_beside_them(tmp_path: Path) -> None:
+    model = {"w": np.ones(3, np.float32)}
+    averaged = {"weights": {"w": np.zeros(3, np.float32)}, "updates": 1}
+    checkpoint.save(tmp_path / "best", {"model": model, "ema": averaged})
+    for name in ("best", "best_raw", "best.pdparams"):
+        read_state(tmp_path / name)
+    shutil.copy(tmp_path / "best.pdparams", tmp_path / "best_raw.pdparams")
+    with pytest.raises(UserError, match=r"best_raw\.pdparams has .*its checksum"):
+        read_state(tmp_path / "best_raw")
+    (tmp_path / "best.manifest.json").write_text("[" * 99999)
+    with pytest.raises(UserError, match=r"best\.manifest\.json is damaged"):
+        read_state(tmp_path / "best")
+    (tmp_path / "best.manifest.json").unlink()
+    assert list(read_state(tmp_path / "best")) == ["w"]

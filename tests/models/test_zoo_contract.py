@@ -152,7 +152,7 @@ def test_student_and_teacher_of_one_family_in_one_process() -> None:
 
 def test_names() -> None:
     assert list_models("PPLCNet_*") == [n for n in ZOO if n.startswith("PPLCNet_")]
-    assert len(list_models()) == len(ZOO) == 45
+    assert len(list_models()) == len(ZOO) == 49
     with pytest.raises(UserError, match="unknown model 'PPLCNet_0_5'; did you mean 'PPLCNet_x0_5'"):
         create_model("PPLCNet_0_5")
     with pytest.raises(UserError, match="has no argument 'dropout'; did you mean 'dropout_prob'"):

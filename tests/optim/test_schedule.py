@@ -92,7 +92,8 @@ def test_warmup_longer_than_the_run_is_cut_and_logged(caplog):
         made = schedule.Cosine(learning_rate=0.8, warmup_epoch=5.0, epochs=1, step_each_epoch=4)
     assert rates(made, 5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
     assert [r.message for r in caplog.records] == [
-        "warmup_epoch 5 is cut to the 1 epochs of this run"
+        "warmup_epoch 5 is cut to the 1 epochs of this run",
+        "the whole run is warm-up: it ends at its highest rate",
     ]
 
 
@@ -246,6 +247,35 @@ def test_plateau_keeps_its_history_and_warms_up():
         assert made(0) == 0.0
     with pytest.raises(UserError, match="factor"):
         schedule.ReduceOnPlateau(learning_rate=0.1, factor=1.0, **RUN)
+
+
+def test_plateau_recovers_from_a_first_score_that_is_not_a_number():
+    made = schedule.ReduceOnPlateau(learning_rate=0.1, patience=1, **RUN)
+    for score in (math.nan, 0.3, 0.4, math.nan, 0.5):
+        made.observe(score)
+    assert made(20) == 0.1
+    for _ in range(2):
+        made.observe(math.nan)
+    assert made(20) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"warmup_epoch": 6}, ["the whole run is warm-up: it ends at its highest rate"]),
+        ({"warmup_epoch": 2, "by_epoch": True}, ["the whole first epoch has the learning rate 0"]),
+        (
+            {"warmup_epoch": 2, "step_each_epoch": 1},
+            ["the whole first epoch has the learning rate"],
+        ),
+        ({"warmup_epoch": 2, "by_epoch": True, "warmup_start_lr": 0.01}, []),
+        ({"warmup_epoch": 2}, []),
+    ],
+)
+def test_a_warmup_that_trains_nothing_or_never_ends_is_said(arguments, says, caplog):
+    schedule.ConstLR(learning_rate=0.1, **RUN | arguments)
+    assert [r.message[: len(text)] for r, text in zip(caplog.records, says)] == says
+    assert len(caplog.records) == len(says)
 
 
 # --- the paper's recipe, and the registry ---------------------------------------------------

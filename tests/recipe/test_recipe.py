@@ -365,7 +365,7 @@ def foreign_weights(home: Path, tmp_path: Path) -> list[str]:
         ("train", ["Global.checkpoints=gone/latest"], ["gone/latest", "no such file"]),
         ("train", ["Global.pretrained_model=gone"], ["gone"]),
         ("train", ["DataLoader.Train.sampler.batch_size=1000"], ["drop_last"]),
-        ("train", ["Optimizer.lr.learning_rate=1e30"], ["loss is nan", "the learning rate"]),
+        ("train", ["Optimizer.lr.learning_rate=1e9"], ["loss is nan", "the learning rate"]),
         ("train", ["Global.output_dir=/proc/nowhere"], ["Global.output_dir"]),
         ("train", ["AMP.level=O3"], ["AMP.level"]),
         ("train", ["EMA.decay=1.5"], ["EMA.decay"]),

@@ -91,6 +91,11 @@ def test_an_earlier_run_is_kept_beside_the_new_one(home: Path, train: Train) -> 
     assert f"The earlier run in {home / 'output' / NAME} is now in " in log(home)
     assert "seed: 7" in (home / "output" / NAME / "config.yaml").read_text()
 
+    for file in (home / "output" / f"{NAME}.run-1").glob("latest.*"):
+        shutil.copy(file, home / "output" / NAME)  # of another run
+    assert train("Global.seed=7", "Global.checkpoints=auto", "Global.epochs=2") == 0
+    assert "what differs:\n- " in log(home) and "\n- Global.seed: not stated -> 7\n" in log(home)
+
 
 def test_a_refused_start_changes_nothing(
     home: Path, train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -108,7 +113,7 @@ def test_a_refused_start_changes_nothing(
     refused("and Global.if_exists is error", "Global.if_exists=error")
     refused("2 updates per epoch, this run has 4", resume, train_batch(2), "Global.epochs=2")
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "_locked", lambda file: False)
+        patch.setattr(run_folder, "try_lock", lambda file: False)
         patch.setattr(run_folder, "PATIENCE", 0.0)
         refused("belongs to a training that is running: process ", "Global.epochs=2")
     labels = "".join(f"{i}.png {(i + 1) % 2}\n" for i in range(8))

@@ -6,11 +6,15 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 import cv2
 import numpy as np
@@ -98,16 +102,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def _limit_files(count: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+
 class Running:
     """`deploy/server.py` in a process of its own."""
 
-    def __init__(self, folder: Path, *options: object) -> None:
+    def __init__(self, folder: Path, *options: object, files: int | None = None) -> None:
         command = [sys.executable, ROOT / "deploy" / "server.py", "--model", folder, "--port", 0]
         self.process = subprocess.Popen(
             [*map(str, command), "--threads", "1", *map(str, options)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
+            preexec_fn=None if files is None else partial(_limit_files, files),
         )
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
@@ -115,20 +125,19 @@ class Running:
             raise AssertionError(first + self.process.stdout.read())
         self.url = first.split()[-1]
         self.port = int(self.url.rpartition(":")[2])
-        self._wait()
-
-    def _wait(self) -> None:
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            try:
-                urllib.request.urlopen(f"{self.url}/healthz", timeout=5).close()
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError("the service does not answer")
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def engine(self) -> int:
+        """The engine's process, found in /proc."""
+        found = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
+        (engine,) = found
+        return engine
 
     def end(self, timeout: float = 30) -> tuple[int, str]:
         """Exit status and what was printed after the first line."""
@@ -141,8 +150,8 @@ def start(folder: Path) -> Iterator[Callable[..., Running]]:
     """`start(*options)`: a running service; killed at the end of the test if it still runs."""
     started: list[Any] = []
 
-    def run(*options: object) -> Running:
-        started.append(Running(folder, *options))
+    def run(*options: object, files: int | None = None) -> Running:
+        started.append(Running(folder, *options, files=files))
         return started[-1]
 
     yield run

@@ -219,7 +219,7 @@ def run_batcher(use: Callable[[Batcher], Any], **arguments: Any) -> Any:
         try:
             return await use(batcher)
         finally:
-            await batcher.close()
+            assert await batcher.close(5)
 
     return asyncio.run(main())
 

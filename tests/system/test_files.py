@@ -231,3 +231,38 @@ def test_a_lock_keeps_other_processes_out(tmp_path: Path) -> None:
         assert child.stdout.readline() == "waiting\n"
         note.write_text("done")
     assert child.communicate(timeout=60)[0] == "done\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_a_lock_does_not_open_what_a_link_names(tmp_path: Path) -> None:
+    (tmp_path / ".lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError), files.locked(tmp_path / ".lock"):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == [".lock"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs users")
+def test_a_cache_lies_in_a_folder_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a" / "cache"
+    old = os.umask(0)
+    try:
+        files.make_own(folder)
+        files.make_own(folder)
+    finally:
+        os.umask(old)
+    folder.chmod(0o777)
+    with pytest.raises(UserError, match="everybody may write in it"):
+        files.make_own(folder)
+    folder.chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(UserError, match=r"cache: belongs to another user, .*cache/NAME"):
+        files.make_own(folder)
+
+
+def test_room_is_reserved_on_the_disk(tmp_path: Path) -> None:
+    with files.atomic_file(tmp_path / "x") as file:
+        files.reserve(file, 10_000)
+    assert (tmp_path / "x").read_bytes() == bytes(10_000)
+    assert sys.platform != "linux" or (tmp_path / "x").stat().st_blocks * 512 >= 10_000

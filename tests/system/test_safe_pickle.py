@@ -115,6 +115,56 @@ def test_a_huge_memo_index_does_not_claim_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+MIB = 1 << 20
+
+
+def doubled(levels: int) -> bytes:
+    """A tuple of twice the same tuple of twice the same ...: its hash and text take for ever."""
+    return b"\x80\x02)" + (pickle.DUP + pickle.TUPLE2) * levels
+
+
+COSTLY = {
+    "a text of 4 GB": b"\x80\x04X\xff\xff\xff\xff.",
+    "bytes of 1 TB": b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b".",
+    "a frame of 1 TB": b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b".",
+    "a bytearray of 4 GB": b"\x80\x05\x96" + (1 << 32).to_bytes(8, "little") + b".",
+    "a bytearray by its size": b"c__builtin__\nbytearray\n(I4294967295\ntR.",
+    "a number of 2 GB": b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    "nested tuples as a key": b"\x80\x02}" + doubled(99)[2:] + b"K\x01s.",
+    "nested tuples as keys": b"\x80\x02}(" + doubled(99)[2:] + b"K\x01u.",
+    "nested tuples in a new map": b"\x80\x02(" + doubled(99)[2:] + b"K\x01d.",
+    "nested tuples in a set": b"\x80\x04\x8f(" + doubled(99)[2:] + b"\x90.",
+    "nested tuples in a frozen set": b"\x80\x04(" + doubled(99)[2:] + b"\x91.",
+    "nested tuples in a called set": b"c__builtin__\nset\n(" + doubled(99)[2:] + b"\x85tR.",
+    "nested tuples as a type": b"cnumpy\ndtype\n(" + doubled(99)[2:] + b"tR.",
+    "keys of one hash": b"\x80\x02}("
+    + b"".join(pickle.dumps(i * (2**61 - 1), 2)[2:-1] + b"N" for i in range(1, 20_000))
+    + b"u.",
+    "the same list again and again": b"\x80\x02c__builtin__\ntuple\nq\x00]q\x01("
+    + b"N" * 100_000
+    + b"e0"
+    + b"h\x00h\x01\x85R0" * 20_000
+    + b"N.",
+    "the same attributes again and again": b"\x80\x02}q\x00("
+    + b"".join(b"U\x06%06dN" % i for i in range(20_000))
+    + b"u0ccollections\nOrderedDict\n)R"
+    + b"h\x00b" * 50_000
+    + b".",
+}
+
+
+@pytest.mark.parametrize("content", COSTLY.values(), ids=COSTLY)
+def test_a_small_file_costs_little(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError):
+            safe_pickle.load(tmp_path / "x")
+        assert tracemalloc.get_traced_memory()[1] < 20 * MIB + 50 * len(content)
+    finally:
+        tracemalloc.stop()
+
+
 def test_files_that_are_no_pickle(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         safe_pickle.load(tmp_path / "missing")

@@ -8,7 +8,6 @@ Read next: relabel.py, cifar10.py, imagenet.py, ppcls_lite/data/datasets.py.
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,11 +19,13 @@ from ppcls_lite.data.files import class_folders, images_in, is_image_name, walk_
 from ppcls_lite.data.image_list import require_folder, write_lines
 from ppcls_lite.data.prepare.cifar10 import prepare_cifar10
 from ppcls_lite.data.prepare.imagenet import prepare_imagenet
+from ppcls_lite.data.prepare.next_step import train_command
 from ppcls_lite.data.prepare.relabel import relabel
 from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
 from ppcls_lite.errors import ImageError, UserError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGITS_FOLDER = "dataset/digits"  # where the quick start's recipe looks
 SHOWN = 5
 
 
@@ -35,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
     )
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
     digits = commands.add_parser("digits", help="1,797 handwritten digits, offline")
-    digits.add_argument("--output", default="dataset/digits", metavar="DIR")
+    digits.add_argument("--output", default=DIGITS_FOLDER, metavar="DIR")
     folder = commands.add_parser("folder", help="your images, one sub-folder per class")
     folder.add_argument("folder", metavar="DIR")
     folder.add_argument("--output", metavar="DIR", help="where the lists go; default: DIR")
@@ -99,8 +100,20 @@ def prepare_digits(output: str) -> None:
     print(
         f"{len(data.target):,} images of 10 digits in {root}: {np.sum(~in_val):,} for training, "
         f"{np.sum(in_val):,} for validation\n"
-        "next: python tools/train.py -c configs/quickstart/digits.yaml"
+        f"next: {_train_digits(root)}"
     )
+
+
+def _train_digits(root: Path) -> str:
+    """The quick start's command, with the paths where they are not the recipe's own."""
+    recipe = "configs/quickstart/digits.yaml"
+    if root == Path(DIGITS_FOLDER):
+        return f"ppcls-lite train -c {recipe}"
+    return train_command(recipe, root, root, _labels_at(root), f"Infer.infer_imgs={root / 'val'}")
+
+
+def _labels_at(folder: Path) -> str:
+    return f"Infer.PostProcess.class_id_map_file={folder / 'labels.txt'}"
 
 
 def prepare_folder(folder: str, output: str | None, val: float, seed: int, check: bool) -> None:
@@ -143,10 +156,12 @@ def prepare_folder(folder: str, output: str | None, val: float, seed: int, check
     for split, chosen in (("train", ~in_val), ("val", in_val)):
         write_lines(place / f"{split}_list.txt", [lines[i] for i in np.flatnonzero(chosen)])
     write_lines(place / "labels.txt", [f"{i} {name}" for i, name in enumerate(classes)])
+    more = f"Arch.class_num={len(classes)}", _labels_at(place)
+    command = train_command("configs/quickstart/photos.yaml", folder, place, *more)
     print(
         f"{len(names):,} images of {len(classes)} classes: {np.sum(~in_val):,} for training, "
         f"{np.sum(in_val):,} for validation; wrote {place / 'train_list.txt'}, val_list.txt and "
-        f"labels.txt there\n\nnext, for example:\n{_train_command(folder, place, len(classes))}"
+        f"labels.txt there\n\nnext, for example:\n{command}"
     )
 
 
@@ -189,16 +204,3 @@ def _readable(folder: str, names: list[str], labels: list[int]) -> tuple[list[st
         )
     good = [i for i, text in enumerate(reasons) if text is None]
     return [names[i] for i in good], [labels[i] for i in good]
-
-
-def _train_command(folder: str, place: Path, class_num: int) -> str:
-    """A command that fine-tunes the official ImageNet weights on the lists."""
-    overrides = [f"Arch.class_num={class_num}"]
-    for split, name in (("Train", "train"), ("Eval", "val")):
-        overrides += [
-            f"DataLoader.{split}.dataset.image_root={folder}",
-            f"DataLoader.{split}.dataset.cls_label_path={place / f'{name}_list.txt'}",
-        ]
-    overrides.append(f"Infer.PostProcess.class_id_map_file={place / 'labels.txt'}")
-    lines = [f"  -o {shlex.quote(item)}" for item in overrides]
-    return " \\\n".join(["python tools/train.py -c configs/quickstart/photos.yaml", *lines])

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from ppcls_lite.config.yaml_reader import in_file, read_yaml
 from ppcls_lite.data.image_list import read_image_list
 from ppcls_lite.data.labels import read_label_file
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import UserError, shown
 
 Answers = dict[str, list[str] | None]  # class name -> its class, its attributes, or left out
 
@@ -79,11 +80,13 @@ def _relabelled(
 def _read_map(file: str, old: list[str], source: str) -> tuple[Answers, bool]:
     """The map, and whether its values are lists of attributes."""
     try:
-        tree = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
+        tree = read_yaml(Path(file).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"--map {file}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    except yaml.YAMLError as error:
+        raise UserError(in_file(file, error)) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not UTF-8 text ({error.reason})") from error
     if not isinstance(tree, dict):
         raise UserError(f"{file}: expected lines `class: new class` or `class: [attribute, ...]`")
     tree = {str(name): value for name, value in tree.items()}
@@ -104,6 +107,6 @@ def _read_map(file: str, old: list[str], source: str) -> tuple[Answers, bool]:
         items = value if has_attributes else [value]
         if not all(isinstance(item, str) for item in items):
             kind = "texts in its list" if has_attributes else "a text, as other classes have"
-            raise UserError(f"{file}: {name}: expected {kind}, found {value!r} (quote it?)")
+            raise UserError(f"{file}: {name}: expected {kind}, found {shown(value)} (quote it?)")
         values[name] = items
     return {name: values.get(name) for name in tree}, has_attributes

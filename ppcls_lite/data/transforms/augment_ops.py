@@ -27,9 +27,16 @@ _ENHANCEMENTS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "Contrast": pixels.contrast,
     "Sharpness": pixels.sharpness,
 }
+
+
+def _posterize(image: np.ndarray, bits: int) -> np.ndarray:
+    """At least the highest bit that is set anywhere stays, so that no image becomes black."""
+    return pixels.posterize(image, max(bits, 9 - int(image.max()).bit_length()))
+
+
 _VALUED: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
     **_ENHANCEMENTS,
-    "Posterize": pixels.posterize,
+    "Posterize": _posterize,
     "Solarize": pixels.solarize,
     "SolarizeAdd": pixels.solarize_add,
 }

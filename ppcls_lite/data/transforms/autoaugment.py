@@ -17,8 +17,8 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import (
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveInt,
     Probability,
+    Repeats,
     ScaledSize,
 )
 from ppcls_lite.data.transforms import augment_ops, policies
@@ -64,7 +64,7 @@ class AutoAugment:
 class RandAugment:
     """`num_layers` operations drawn from fourteen, all at the same `magnitude` (0 to 10)."""
 
-    num_layers: PositiveInt = 2
+    num_layers: Repeats = 2
     magnitude: NonNegativeFloat = 5.0
     fillcolor: list[NonNegativeInt] = (128, 128, 128)
 

@@ -9,12 +9,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer, ToCHWImage
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import ImageError, UserError
 
 _PICTURES = ((700, 900), (1200, 800))  # (H, W): wide and high, so that no edge is alike by chance
 
@@ -24,7 +25,8 @@ class Compose:
 
     `to_chw` false leaves the image (H, W, C), as the first part of `split_tail` does. A sample's
     `size` (height, width), set by multi-scale samplers, is removed at the end. Raises UserError
-    where an op that needs (H, W, C) stands after the change to (C, H, W), or the reverse.
+    where an op that needs (H, W, C) stands after the change to (C, H, W), or the reverse. What goes
+    wrong with one image is an ImageError that names it: such images can be left out.
     """
 
     def __init__(self, ops: Sequence[Any] | None, to_chw: bool = True) -> None:
@@ -46,8 +48,13 @@ class Compose:
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         if not self._decodes and isinstance(sample["image"], (str, bytes, os.PathLike)):
             raise UserError("transform_ops: DecodeImage is missing; put it first")
+        image = sample["image"]
+        name = sample.get("path", image if isinstance(image, (str, os.PathLike)) else "the image")
         for op in self._head:
-            sample = op(sample, rng)
+            try:
+                sample = op(sample, rng)
+            except (ImageError, MemoryError, cv2.error) as error:
+                raise _of_image(error, op, str(name)) from error
         if self._normalizer is not None:
             sample["image"] = self._normalizer.normalize_image(sample["image"])  # (C, H, W)
         sample.pop("size", None)
@@ -90,6 +97,18 @@ class Compose:
         norms = [op for op in last if isinstance(op, NormalizeImage)]
         starts_chw = any(getattr(op, "channel_first", False) for op in before)
         return len(last) if len(norms) == 1 and norms[0].can_wait and not starts_chw else 0
+
+
+def _of_image(error: Exception, op: Any, name: str) -> ImageError:
+    """What went wrong with one image, told so that its name and the step are known."""
+    match error:
+        case ImageError():
+            reason = str(error).removeprefix(f"{name}: ")
+        case MemoryError():
+            reason = f"{type(op).__name__}: there is not enough memory for it"
+        case _:
+            reason = f"{type(op).__name__}: OpenCV refuses it: {error}"
+    return ImageError(f"{name}: {reason}")
 
 
 def shape_of(ops: Sequence[Any]) -> tuple[int, int, int]:

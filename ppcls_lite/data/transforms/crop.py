@@ -14,19 +14,19 @@ import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, ImageSize, NonNegativeInt, PositiveFloat, PositiveInt
+from ppcls_lite.config.schema import Edge, Ignored, ImageSize, Margin, PositiveFloat
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.orientation import colour
 from ppcls_lite.data.transforms.resize import Resizer, width_height
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import ImageError, UserError
 
 
 def _require_room(sample: Sample, size: tuple[int, int], where: str) -> tuple[int, int]:
     """How many columns and rows the image has beyond `size` = (width, height)."""
     height, width = geometry.size_of(sample)
     if width < size[0] or height < size[1]:
-        raise UserError(
+        raise ImageError(
             f"{where}: the image of {width}x{height} pixels is smaller than the crop of "
             f"{size[0]}x{size[1]}; put a ResizeImage or Padv2 before it"
         )
@@ -37,7 +37,7 @@ def _require_room(sample: Sample, size: tuple[int, int], where: str) -> tuple[in
 class CropImage:
     """Cut `size` (a number or [width, height]) out of the image's centre.
 
-    A multi-scale sample's own `size` (height, width) replaces it. UserError for a smaller image.
+    A multi-scale sample's own `size` (height, width) replaces it. ImageError for a smaller image.
     """
 
     follows_size = True
@@ -67,8 +67,8 @@ class CenterCrop:
 class CropImageAtRatio:
     """Cut the central square of size / (size + pad) of the short edge and resize it to `size`."""
 
-    size: PositiveInt
-    pad: NonNegativeInt
+    size: Edge
+    pad: Margin
     interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear"
 
     def __post_init__(self) -> None:
@@ -147,7 +147,7 @@ class RandCropImage:
 class RandomCropImage:
     """Cut a window of `size` (a number or [width, height]) at a random place, without resizing.
 
-    UserError for a smaller image.
+    ImageError for a smaller image.
     """
 
     def __init__(self, size: ImageSize) -> None:
@@ -185,7 +185,7 @@ class Pad:
     "reflect" mirrors at the last pixel, "symmetric" at its outer side. `backend` has no effect.
     """
 
-    padding: NonNegativeInt | list[NonNegativeInt]
+    padding: Margin | list[Margin]
     fill: float | list[float] = 0.0
     padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant"
     backend: Ignored = "pil"
@@ -210,13 +210,13 @@ class Padv2:
 
     `pad_mode` says where the image lies in the result: 0 top left, 1 centre, 2 bottom right, -1 at
     `offsets` = [x, y]. The image stays uint8, so that a fractional fill colour is rounded.
-    UserError where the image is larger than `size`.
+    ImageError where the image is larger than `size`.
     """
 
     size: ImageSize | None = None
-    size_divisor: PositiveInt = 32
+    size_divisor: Edge = 32
     pad_mode: Literal[-1, 0, 1, 2] = 0
-    offsets: list[NonNegativeInt] | None = None
+    offsets: list[Margin] | None = None
     fill_value: float | list[float] = (127.5, 127.5, 127.5)
 
     def __post_init__(self) -> None:
@@ -239,7 +239,7 @@ class Padv2:
         left, top = places[self.pad_mode]
         right, bottom = room_x - left, room_y - top
         if min(left, top, right, bottom) < 0:
-            raise UserError(
+            raise ImageError(
                 f"Padv2: the image of {width}x{height} pixels at {left}, {top} does not fit into "
                 f"{new_width}x{new_height}; put a ResizeImage before it or enlarge 'size'"
             )

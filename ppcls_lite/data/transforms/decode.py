@@ -1,6 +1,7 @@
 """DecodeImage: the first step of a chain, from a path or bytes to an RGB array.
 
-What happens to the kinds of images, and what counts as broken, stands in image_file.py.
+What happens to grayscale, 16-bit, CMYK, palette, transparent and rotated images stands in
+image_file.py, what counts as broken in image_header.py. Read next: geometry.py.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ from typing import Literal
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored
+from ppcls_lite.config.schema import Ignored, Megapixels
 from ppcls_lite.data.transforms.crop import RandCropImage
 from ppcls_lite.data.transforms.geometry import Meta, Rng, Sample
-from ppcls_lite.data.transforms.image_file import array_to_rgb, decode_rgb, jpeg_size, read_file
+from ppcls_lite.data.transforms.image_file import (
+    array_to_rgb,
+    decode_rgb,
+    read_file,
+)
+from ppcls_lite.data.transforms.image_header import jpeg_size
 from ppcls_lite.errors import UserError
 
 _PLACED = {"boxes", "mask", "meta"}  # what is measured in the pixels of the whole image
@@ -34,7 +40,8 @@ class DecodeImage:
     `reduced` (with "cv2", before a RandCropImage) decodes a JPEG at 1/2, 1/4 or 1/8 of its size if
     the part that is cut out is even then not smaller than what it is resized to. The parts are the
     same as without it, their pixels are averages instead of samples (docs/performance.md). Raises
-    ImageError for a file that is missing, empty, truncated, corrupt or no image.
+    ImageError for a file that is missing, empty, truncated, corrupt or no image, or whose header
+    says that it has more than `max_megapixels` million pixels.
     """
 
     to_np: Ignored = True
@@ -42,6 +49,7 @@ class DecodeImage:
     channel_first: bool = False
     backend: Literal["cv2", "pil"] = "cv2"
     reduced: bool = False
+    max_megapixels: Megapixels = 100
 
     def __post_init__(self) -> None:
         if self.reduced and (self.backend != "cv2" or self.channel_first):
@@ -61,7 +69,7 @@ class DecodeImage:
 
     def read(self, path: str | os.PathLike[str]) -> np.ndarray:
         """The whole image of a file, (H, W, 3) uint8 RGB."""
-        return decode_rgb(read_file(path), str(path), self.backend)
+        return self._rgb(read_file(path), str(path))
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         image, name = sample["image"], str(sample.get("path", "image"))
@@ -84,19 +92,22 @@ class DecodeImage:
         sample["image"] = image
         return sample
 
+    def _rgb(self, data: bytes, name: str, reduced: int = 1) -> np.ndarray:
+        return decode_rgb(data, name, self.backend, reduced, round(self.max_megapixels * 1e6))
+
     def _decode(self, data: bytes, name: str, sample: Sample, rng: Rng) -> np.ndarray:
         """The image, possibly reduced; then the part to cut out is in `sample["part"]`."""
         size = None
         if self.crop is not None and rng is not None and not _PLACED & sample.keys():
             size = jpeg_size(data)
         if size is None:
-            return decode_rgb(data, name, self.backend)
+            return self._rgb(data, name)
         left, top, width, height = self.crop.part(*size, rng)
         wanted = self.crop.target(sample)
         factor = next(
             (f for f in (8, 4, 2) if width >= f * wanted[0] and height >= f * wanted[1]), 1
         )
-        image = decode_rgb(data, name, reduced=factor)
+        image = self._rgb(data, name, factor)
         right = min(round((left + width) / factor), image.shape[1])
         bottom = min(round((top + height) / factor), image.shape[0])
         left, top = round(left / factor), round(top / factor)

@@ -15,6 +15,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ppcls_lite.errors import ImageError
+
+# What a step may make of an image, in pixels, or else twice what it was: otherwise a thin line of
+# some kilobytes, its short edge enlarged, asks for gigabytes.
+MAX_RESULT = 2**25
 MASK_FILL = 255  # the label of mask pixels that come from outside the image: ignored by losses
 Sample = dict[str, Any]
 Rng = np.random.Generator | None  # `None` only where nothing is drawn
@@ -42,6 +47,16 @@ def size_of(sample: Sample) -> tuple[int, int]:
     return sample["image"].shape[:2]
 
 
+def _require_bounded(sample: Sample, width: int, height: int) -> None:
+    old_height, old_width = size_of(sample)
+    limit = max(MAX_RESULT, 2 * old_width * old_height)
+    if width * height > limit:
+        raise ImageError(
+            f"the image of {old_width}x{old_height} pixels would become one of {width}x{height}; "
+            f"expected at most {limit / 1e6:.0f} million pixels: crop it, or leave it out"
+        )
+
+
 def _pictures(sample: Sample) -> set[str]:
     return {"image", "mask"} & sample.keys()
 
@@ -56,7 +71,11 @@ def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample
 def resize(
     sample: Sample, width: int, height: int, resize_image: Callable[..., np.ndarray], rng: Rng
 ) -> Sample:
-    """Resize to (height, width) pixels; the mask takes the nearest label."""
+    """Resize to (height, width) pixels; the mask takes the nearest label.
+
+    Like `pad` and `warp`, raises ImageError where the result would be far larger than the image.
+    """
+    _require_bounded(sample, width, height)
     old_height, old_width = size_of(sample)
     sample["image"] = resize_image(sample["image"], (width, height), rng)
     if "mask" in sample:
@@ -93,6 +112,8 @@ def pad(
 ) -> Sample:
     """Add `borders` = (left, top, right, bottom) pixels of colour `fill`, or of another `mode`."""
     left, top, right, bottom = borders
+    height, width = size_of(sample)
+    _require_bounded(sample, left + width + right, top + height + bottom)
     for name, value in (("image", tuple(fill)), ("mask", MASK_FILL)):
         if name in sample:
             sample[name] = cv2.copyMakeBorder(
@@ -111,6 +132,7 @@ def warp(
     """Apply an affine map given backwards: `source` (2, 3) sends a point of the result to the
     point of the input whose colour it takes. `size` is the result's (width, height).
     """
+    _require_bounded(sample, *size)
     # Coordinates here count from a pixel's edge, OpenCV's from its centre.
     centred = source.astype(np.float64)
     centred[:, 2] += centred[:, :2].sum(axis=1) * 0.5 - 0.5

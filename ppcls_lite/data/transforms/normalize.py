@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import PositiveFloat
+from ppcls_lite.config.schema import Deviation, PositiveFloat
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.errors import UserError
 
@@ -72,7 +72,7 @@ class NormalizeImage:
 
     scale: PositiveFloat | None = None
     mean: list[float] | None = None
-    std: list[PositiveFloat] | None = None
+    std: list[Deviation] | None = None
     order: Literal["chw", "hwc", ""] = "chw"
     output_fp16: bool = False
     channel_num: Literal[3, 4] = 3

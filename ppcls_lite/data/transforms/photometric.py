@@ -19,6 +19,7 @@ from ppcls_lite.config.schema import (
     PositiveFloat,
     PositiveInt,
     Probability,
+    Repeats,
     ScaledInt,
 )
 from ppcls_lite.data.transforms import pixels
@@ -99,9 +100,9 @@ class BlurImage:
     """
 
     ratio: Probability = 0.5
-    motion_max_ksize: PositiveInt = 12
+    motion_max_ksize: Repeats = 12
     motion_max_angle: PositiveInt = 45
-    gaussian_max_ksize: PositiveInt = 12
+    gaussian_max_ksize: Repeats = 12
 
     def __post_init__(self) -> None:
         if min(self.motion_max_ksize, self.gaussian_max_ksize) < 6:
@@ -149,7 +150,7 @@ class RandomErasing:
     sh: Probability = 0.4
     r1: PositiveFloat = 0.3
     mean: list[float] = (0.0, 0.0, 0.0)
-    attempt: PositiveInt = 100
+    attempt: Repeats = 100
     use_log_aspect: bool = False
     mode: Literal["const", "rand", "pixel"] = "const"
 
@@ -198,7 +199,7 @@ class Cutout:
     `fill_value` is their colour; "none" or null draws one for each. Source: arXiv:1708.04552.
     """
 
-    n_holes: PositiveInt = 1
+    n_holes: Repeats = 1
     length: ScaledInt = 112
     fill_value: list[NonNegativeInt] | Literal["none"] | None = (0, 0, 0)
 

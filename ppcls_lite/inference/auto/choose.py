@@ -194,7 +194,7 @@ def _require_small_loss(path: Path, engine: EngineName) -> None:
     """Refuse an int8 network that deploy/quantize.py measured to be worse, or did not measure."""
     text = read_metadata(path).get(QUANTIZATION_KEY)
     if text is None:
-        raise UserError(f"{path.name} does not say what it costs; deploy/quantize.py measures it")
+        raise UserError(f"{path.name} does not say what it costs; ppcls-lite quantize measures it")
     try:
         loss, metric = _loss(json.loads(text), engine)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -15,7 +15,7 @@ from ppcls_lite.inference.engines import MAX_THREADS
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """`--model`, `--topk`, and how the network runs."""
     add = parser.add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
+    add("--model", required=True, type=Path, metavar="DIR", help="what ppcls-lite export wrote")
     add("--topk", type=positive, metavar="K", help="classes per image (as exported)")
     engines = ("paddle", "openvino", "onnxruntime", "auto")
     add("--engine", choices=engines, default="paddle", help="what runs the network (paddle)")

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Add inference_int8.onnx to an exported folder and say what it costs.",
     )
     add = parser.add_argument
-    add("--model", required=True, type=Path, metavar="DIR", help="what deploy/export.py wrote")
+    add("--model", required=True, type=Path, metavar="DIR", help="what ppcls-lite export wrote")
     text = "real images like those of later use, from training: files, folders or lists"
     add("--calibration", required=True, nargs="+", metavar="PATH", help=text)
     scored = parser.add_mutually_exclusive_group(required=True)

@@ -36,7 +36,7 @@ def find_program(model_dir: Path) -> tuple[Path, Path]:
         hint = "; it holds ONNX: say engine openvino or onnxruntime (--engine)"
     raise UserError(
         f"{model_dir}: expected inference.json (or .pdmodel) and inference.pdiparams beside it, "
-        f"found {_held(model_dir)}; deploy/export.py writes them{hint}"
+        f"found {_held(model_dir)}; ppcls-lite export writes them{hint}"
     )
 
 
@@ -50,9 +50,9 @@ def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> P
     path = model_dir / ONNX_NAMES[precision]
     if path.is_file():
         return path
-    writer = "quantize.py" if precision == "int8" else "export.py --format onnx (or both)"
-    found = _held(model_dir)
-    raise UserError(f"{model_dir}: expected {path.name}, found {found}; deploy/{writer} writes it")
+    writer = "quantize" if precision == "int8" else "export --format onnx (or both)"
+    found = f"found {_held(model_dir)}; ppcls-lite {writer} writes it"
+    raise UserError(f"{model_dir}: expected {path.name}, {found}")
 
 
 def input_shape(model: Path, engine: str, precision: str | None) -> tuple[int, int, int] | None:
@@ -68,7 +68,7 @@ def input_shape(model: Path, engine: str, precision: str | None) -> tuple[int, i
 
 def _require_folder(model_dir: Path) -> None:
     if not model_dir.is_dir():
-        raise UserError(f"{model_dir}: no such folder; expected one written by deploy/export.py")
+        raise UserError(f"{model_dir}: no such folder; expected one written by ppcls-lite export")
 
 
 def _held(model_dir: Path) -> str:

@@ -118,6 +118,16 @@ class Postprocess(ABC):
         return {name: function(array) for name, array in outputs.items()}
 
 
+def finite(outputs: Outputs, count: int) -> np.ndarray:
+    """(count,) bool: for which images all outputs, (count, ...) each, are finite numbers."""
+    good = np.ones(count, bool)
+    for array in outputs.values():
+        # The sum tells at once where all is well, and the small arrays of the long way are rare.
+        if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
+            good &= np.isfinite(array).reshape(count, -1).all(axis=1)
+    return good
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Logits (N, classes) to probabilities."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, NonNegativeInt, PositiveInt, Probability
+from ppcls_lite.config.schema import ClassCount, Ignored, NonNegativeInt, Probability
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
@@ -126,7 +126,7 @@ class _Labelled(Classes):
 class Topk(_Labelled):
     """The k most probable classes, the best first (all of them if there are fewer)."""
 
-    topk: PositiveInt = 1
+    topk: ClassCount = 1
 
     def one(self, row: np.ndarray) -> Result:
         return self._result(np.argsort(-row, kind="stable")[: self.topk], row)
@@ -144,7 +144,7 @@ class DistillationPostProcess(_Labelled):
     model_name: Ignored = "Student"
     key: Ignored = None
     func: Literal["Topk"] = "Topk"
-    topk: PositiveInt = 1
+    topk: ClassCount = 1
     one = Topk.one
 
 

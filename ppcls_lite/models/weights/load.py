@@ -17,7 +17,8 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ppcls_lite.errors import UserError
+from ppcls_lite.config.file import is_file, is_folder
+from ppcls_lite.errors import UserError, cut
 from ppcls_lite.models.network import Network
 from ppcls_lite.system import manifest, safe_pickle
 
@@ -99,16 +100,18 @@ def _require_whole(path: Path) -> None:
 def find_weights(path: str | Path) -> Path:
     """The file that `path` names, with or without `.pdparams`; `UserError` if there is none."""
     path = Path(path).expanduser()
-    candidates = [path, path.with_name(path.name + ".pdparams")]
+    candidates = [path, Path(f"{path}.pdparams")]
     for candidate in candidates:
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
-    if path.parent.is_dir():
+    if is_folder(path.parent):
         others = sorted(p.name for p in path.parent.glob("*.pdparams"))
         detail = f"that folder has {_few(others)}" if others else "that folder has no .pdparams"
     else:
-        detail = f"there is no folder {path.parent}"
-    raise UserError(f"no weights at {candidates[0]} or {candidates[1].name}: {detail}")
+        detail = f"there is no folder {cut(str(path.parent), 500)}"
+    raise UserError(
+        f"no weights at {cut(str(path), 500)} or {cut(candidates[1].name, 200)}: {detail}"
+    )
 
 
 def write_state(path: str | Path, state: Mapping[str, Any]) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.distributed import LostRankError, World
 from ppcls_lite.system import safe_pickle
 from tests.engine.distributed import rank_program
 
@@ -62,3 +62,13 @@ def test_all_ranks_hold_the_same_network(runs: Runs) -> None:
     first, second = runs[2][0]["everywhere"]
     assert first == second
     assert runs[2][0]["from_main"] == ["made by rank 0"] * 2
+
+
+def test_a_rank_that_is_lost_without_a_word_is_to_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for reason, status in ((None, 75), ("rank 1 has stopped this run: no such file", 1)):
+        monkeypatch.setattr(World, "_reason", lambda self, reason=reason: reason)
+        with pytest.raises(LostRankError) as caught, World(0, 2)._connected():
+            raise RuntimeError("connection closed by peer")
+        assert caught.value.exit_code == status
