@@ -15,6 +15,7 @@ from ppcls_lite.inference.onnx.protobuf import parts, whole_numbers
 QUANTIZATION_KEY = "quantization"  # the report of deploy/quantize.py, as JSON
 _OPERATIONS = (7, 1, 4)  # graph, node, op_type
 _INT8 = (b"Quantize", b"Dequantize", b"QLinear", b"DynamicQuantize", b"ConvInteger", b"MatMulInt")
+_UNSIGNED = 1 << 63  # a negative number in protobuf is larger
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 
 
@@ -50,7 +51,9 @@ def onnx_input(path: Path) -> tuple[int, ...] | None:
         shapes = [[whole_numbers(dim, 1) for dim in parts(i, 2, 1, 2, 1)] for i in inputs]
     except (OSError, ValueError, IndexError):
         return None  # the engine says what is wrong
-    return tuple(size[0] if size else -1 for size in shapes[0]) if len(shapes) == 1 else None
+    if len(shapes) != 1:
+        return None
+    return tuple(size[0] if size and 0 < size[0] < _UNSIGNED else -1 for size in shapes[0])
 
 
 def _last(entry: memoryview, number: int) -> str:
