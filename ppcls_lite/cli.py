@@ -8,6 +8,7 @@ Read next: recipe/cli.py, which has train, eval, infer and export.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.terminal import drop_output, escape_unknown_letters, printable
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
@@ -100,10 +102,13 @@ def _function(place: str) -> Callable[[list[str]], int | None]:
 def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
     """Call `run(argv)`; print a user's mistake as one message and return its exit status."""
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side: errors only
+    escape_unknown_letters()
     try:
-        return run(argv) or 0
+        status = run(argv) or 0
+        sys.stdout.flush()
+        return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error), lines=True)}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == __package__:
@@ -115,7 +120,13 @@ def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, e.g. `... | head`
-        sys.stderr.close()
+        drop_output()
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        drop_output()
+        print(f"error: {error}; free disk space", file=sys.stderr)
         return 1
 
 

@@ -23,12 +23,13 @@ from ppcls_lite.benchmark.result import PRIMITIVES, Setting
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import not_negative, positive
-from ppcls_lite.inference.engines import available_engines, available_precisions
+from ppcls_lite.inference.engines import MAX_THREADS, available_engines, available_precisions
 from ppcls_lite.inference.engines.files import ONNX_NAMES
 from ppcls_lite.models.create import list_models
 
 TO_COMPARE = ("paddle-default", "paddle-no-mkldnn")
 PLAIN = (*TO_COMPARE, "auto")  # have no precision of their own; auto chooses one
+MAX_SECONDS = 3600  # of each contender
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
@@ -43,6 +44,12 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
         **{"--threads": threads, "--batch-sizes": options.batch_sizes},
         **{"--rounds": [options.rounds], "--image-size": [options.image_size]},
     )
+    if max(threads) > MAX_THREADS:
+        raise UserError(f"--threads: expected at most {MAX_THREADS}, found {max(threads)}")
+    if not 0 <= options.seconds <= MAX_SECONDS:  # nor NaN
+        raise UserError(
+            f"--seconds: expected a number from 0 to {MAX_SECONDS}, found {options.seconds}"
+        )
     print(machine)
     for warning in machine.warnings(max(threads)):
         print(f"WARNING: {warning}")

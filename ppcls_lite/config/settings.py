@@ -42,6 +42,7 @@ class RunPlan:
     """`Global`: how long a training goes on, and what happens how often."""
 
     epochs: Annotated[int, Range(1, 100_000)] = 20
+    freeze_statistics: bool = True  # of batch normalisation that learns at rate 0 (lr_mult)
     update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
     total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
     early_stop: PositiveInt | None = None  # evaluations without a better score that end the run
@@ -150,7 +151,7 @@ class EMASettings:
     """`EMA`: exponential moving average of the weights; the section's presence turns it on."""
 
     decay: BelowOne = 0.9999
-    use_warmup: bool = False  # let the decay grow from 0.1, for short runs
+    use_warmup: bool | None = None  # let the decay grow from 0.1; null: in short runs (ema.py)
 
 
 @dataclass(frozen=True)

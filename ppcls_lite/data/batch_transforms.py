@@ -125,7 +125,10 @@ def _choice(
 
 
 def _mixed(batch: Batch, partner: np.ndarray, weight: np.float32, class_num: int) -> np.ndarray:
-    """weight * own label + (1 - weight) * partner's, (N, class_num) float32."""
+    """weight * own label + (1 - weight) * partner's, (N, class_num) float32.
+
+    An attribute that one of the two does not know (-1) is not known of their mixture.
+    """
     labels = np.asarray(batch["label"])
     if labels.ndim == 2 and labels.shape[1] == class_num:
         soft = labels.astype(np.float32)
@@ -143,7 +146,8 @@ def _mixed(batch: Batch, partner: np.ndarray, weight: np.float32, class_num: int
             )
         soft = np.zeros((len(labels), class_num), np.float32)
         soft[np.arange(len(labels)), indices.astype(np.int64)] = 1
-    return weight * soft + (1 - weight) * soft[partner]  # (N, class_num)
+    mixed = weight * soft + (1 - weight) * soft[partner]  # (N, class_num)
+    return np.where((soft < 0) | (soft[partner] < 0), np.float32(-1), mixed)
 
 
 def _channels_last(images: np.ndarray) -> bool:

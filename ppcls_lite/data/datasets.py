@@ -26,6 +26,8 @@ from ppcls_lite.data.transforms.compose import Compose, Normalizer
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.errors import UserError
 
+LOPSIDED = 0.8  # share of one class from which top-1 says little about the others
+
 
 class ImageDataset:
     """What all data sets share: files, transforms, and reproducible access.
@@ -47,6 +49,9 @@ class ImageDataset:
         all_labelled: whether every image is known to have a label, none of them -1.
         none_labelled: whether no image at all has a label.
         has_unlabeled: whether some labels stand for images without one.
+        class_keys: what the class numbers 0, 1, ... stand for, names or a list's labels; None where
+            the list itself says the numbers.
+        numbers_classes: whether it gave these numbers itself, to the classes that it has.
         views: None, or of how many augmentations of each image the epochs take turns: epoch e
             sees what epoch e % views saw, and a batch has `view` (N,) int64 as well.
     """
@@ -57,7 +62,10 @@ class ImageDataset:
     all_labelled: bool = False
     none_labelled: bool = False
     has_unlabeled: bool = False
+    class_keys: Sequence[str | int] | None = None
+    numbers_classes: bool = False
     views: int | None = None
+    draws: bool = True  # whether the transforms may draw random numbers
 
     def __init__(
         self,
@@ -101,6 +109,16 @@ class ImageDataset:
         checksum = hashlib.sha256(os.fsencode(names)).hexdigest()
         return {"number of images": str(len(self.paths)), "images": checksum}
 
+    def imbalance(self) -> list[str]:
+        """What makes a score of these samples easy to misread; worth a warning at every start."""
+        return []
+
+    def number_as(self, train: ImageDataset) -> None:
+        """Take over the class numbers of the training set, where both know what theirs stand for.
+
+        A class that the training set does not have becomes one of the `problems`.
+        """
+
     def gaps(self) -> list[str]:
         """What a network cannot learn from these samples; worth a warning before a training."""
         return []
@@ -109,6 +127,10 @@ class ImageDataset:
         """Let the epochs take turns among that many augmentations of each image."""
         self.views = views
         self.batch_keys = (*self.batch_keys, "view")
+
+    def without_chance(self) -> None:
+        """From now on a transform that draws random numbers is an error: for evaluations."""
+        self.draws = False
 
     def locate(self, key: SampleKey) -> SampleKey:
         """From a place in the epoch, as samplers draw it, to a place in `paths`: here the same."""
@@ -128,7 +150,8 @@ class ImageDataset:
             sample["view"] = key.epoch
         if key.size is not None:
             sample["size"] = key.size  # the cropping and resizing transforms follow it
-        rng = np.random.default_rng((self.seed, key.epoch, key.index))
+        chance = (self.seed, key.epoch, key.index)
+        rng = np.random.default_rng(chance) if self.draws else _NoChance()
         return self._with_fixed_rows(self.transforms(sample, rng))
 
     def _with_fixed_rows(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -211,9 +234,40 @@ class LabeledDataset(ImageDataset):
         label = self.labels[index]
         return {"label": int(label) if self._one_class_each else label}
 
+    def number_as(self, train: ImageDataset) -> None:
+        own, theirs = self.class_keys, train.class_keys
+        if own is None or theirs is None or list(own) == list(theirs):
+            return
+        numbers = {key: i for i, key in enumerate(theirs)}
+        used = [own[i] for i in np.unique(self.labels[self.labels >= 0])]
+        unknown = [key for key in used if key not in numbers]
+        if unknown:
+            self.problems.append(
+                f"{self.source}: {len(unknown):,} classes are not in the training set "
+                f"{train.source}: {some(unknown)}; it has {some(theirs)}. Correct the names, or "
+                "leave these images out"
+            )
+        else:
+            table = np.array([numbers.get(key, -1) for key in own], np.int64)
+            self.labels = np.where(self.labels >= 0, table[self.labels], self.labels)
+        self.class_keys = theirs
+
     def digests(self) -> dict[str, str]:
         labels = np.ascontiguousarray(self.labels)
         return super().digests() | {"labels": hashlib.sha256(labels.tobytes()).hexdigest()}
+
+    def imbalance(self) -> list[str]:
+        known = self.labels[self.labels >= 0]
+        if not self._one_class_each or not len(known) or self.class_num < 2:
+            return []
+        counts = np.bincount(known)
+        largest, share = int(counts.argmax()), counts.max() / len(known)
+        if share < LOPSIDED:
+            return []
+        return [
+            f"{share:.1%} of the images are of class {largest}: always answering it has top1 "
+            f"{share:.4f}; look at macro_recall, or at the table of all classes, as well"
+        ]
 
     def gaps(self) -> list[str]:
         """The classes that no image has."""
@@ -224,6 +278,18 @@ class LabeledDataset(ImageDataset):
         return [text] if len(unseen) else []
 
 
+class _NoChance:
+    """In place of the random generator where nothing may be drawn."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise UserError(
+            "transform_ops of an evaluation draw random numbers, so that other images are scored "
+            "than those of the list; leave out what is for training (RandCropImage, RandFlipImage, "
+            "AutoAugment, RandomErasing, interpolation: random, ...): ResizeImage and CropImage "
+            "are for evaluation"
+        )
+
+
 @register("dataset", aliases=("ClsDataset",))
 class ImageNetDataset(LabeledDataset):
     """One class per image, from a list of `path label` lines.
@@ -232,7 +298,8 @@ class ImageNetDataset(LabeledDataset):
         image_root: the folder that relative paths start from.
         cls_label_path: the list file.
         delimiter: between path and label; null: the last space or tab.
-        relabel: number the labels that occur from 0 in ascending order.
+        relabel: number the labels that occur from 0 in ascending order; those of an evaluation get
+            the training set's numbers.
         class_num: number of classes; null: as many as the list has.
         seed: of the augmentations.
     """
@@ -249,13 +316,17 @@ class ImageNetDataset(LabeledDataset):
     ) -> None:
         listed = read_image_list(cls_label_path, image_root, delimiter)
         labels = np.array(listed.labels, np.int64)
-        if relabel:
-            labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        keys = None
+        if relabel:  # a negative label is no class, and found below
+            keys = np.unique(labels[labels >= 0])
+            labels = np.where(labels >= 0, np.searchsorted(keys, labels), labels)
         found = int(labels.max(initial=0)) + 1
         problems = listed.problems + label_problems(listed, labels, class_num)
         super().__init__(
             cls_label_path, listed.paths, labels, transform_ops, class_num or found, seed, problems
         )
+        self.numbers_classes = relabel
+        self.class_keys = None if keys is None else keys.tolist()
 
 
 @register("dataset")
@@ -357,6 +428,10 @@ class CustomLabelDataset(ImageDataset):
         self.label_key = label_key
         if label_key is not None:
             self.batch_keys = ("image", "label")
+
+    def without_chance(self) -> None:
+        """Chance stays where it makes the labels: it is the same in every evaluation."""
+        self.draws = self.label_key is not None
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         sample = super().__getitem__(key)

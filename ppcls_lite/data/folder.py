@@ -23,9 +23,11 @@ LEAVE_OUT = "without label_file, the folders' names are the classes"
 class FolderDataset(LabeledDataset):
     """`root/<class>/<image>`; the classes are numbered in the order of their names.
 
+    An evaluation's classes get the numbers that they have in the training set.
+
     Args: as ImageNetDataset, and
-        label_file: class names in their order, one a line, `name` or `id name`, for training and
-            validation folders that might not have the same classes.
+        label_file: class names in their order, one a line, `name` or `id name`, for an order of
+            one's own or a training folder without some of them.
         split_file: the images to use, one path below `root` a line; null: all.
     """
 
@@ -57,6 +59,7 @@ class FolderDataset(LabeledDataset):
             )
         count = class_num or max(1, len(self.class_names))
         super().__init__(root, PathList(names, root), labels, transform_ops, count, seed, problems)
+        self.class_keys, self.numbers_classes = self.class_names, label_file is None
 
 
 def _class_of(name: str) -> str:

@@ -74,6 +74,8 @@ class Loader:
                 "batch_transform_ops mix labels, but this data set has images without labels: "
                 "leave the key out (batch_transform_ops: null)"
             )
+        if not self.training:
+            self._require_unchanged()
         self.paths: Sequence[str] = dataset.paths
         self.num_workers = usable_workers(self.num_workers)
         self.bad_files: dict[str, str] = {}
@@ -82,6 +84,15 @@ class Loader:
         mixing, rank = tuple(self.batch_transforms), self.batch_sampler.rank
         self._fetcher = Fetcher(dataset, mixing, on_bad, rank)
         self._pool: workers.WorkerPool | None = None
+
+    def _require_unchanged(self) -> None:
+        """Every image of an evaluation is scored, once and as it is, or this is a UserError."""
+        change = self.batch_sampler.changes_score()
+        if self.batch_transforms:
+            change = "batch_transform_ops mix images"
+        if change:
+            raise UserError(f"DataLoader.Eval: {change}; that is for training, leave it out here")
+        self.dataset.without_chance()
 
     def __len__(self) -> int:
         """Steps an epoch."""

@@ -65,6 +65,10 @@ class BatchSampler:
         self._steps = steps
         return self
 
+    def changes_score(self) -> str | None:
+        """What of it would change which or what images an evaluation scores; None: nothing."""
+        return "drop_last: true leaves images out" if self.drop_last else None
+
     def _draw(self, images: float) -> Iterator[tuple[int, tuple[int, int] | None]]:
         """(batch size, image size) of each step, for that many images a rank."""
         raise NotImplementedError
@@ -154,6 +158,11 @@ class MultiScaleSampler(BatchSampler):
         if self.is_training:
             rounded = [[s // factor * factor for s in pair] for pair in sides]
             self.choices = [(max(1, pixels // (w * h)), (h, w)) for w, h in rounded]
+
+    def changes_score(self) -> str | None:
+        if len(self.choices) > 1:
+            return "is_training: true changes the images' size from batch to batch"
+        return super().changes_score()
 
     def _draw(self, images: float) -> Iterator[tuple[int, tuple[int, int]]]:
         rng = np.random.default_rng((self.seed, 0, 0, 0, 2))

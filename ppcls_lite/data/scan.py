@@ -1,7 +1,7 @@
 """Looks for mistakes in the data before training: all of them, in one report.
 
 Existence is checked one folder at a time: one listing instead of 1,300 single questions, which
-matters on a network drive. Read before: image_list.py, datasets.py.
+matters on a network drive. Read before: image_list.py, datasets.py. Read next: copies.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+from ppcls_lite.data.copies import copies
 from ppcls_lite.data.datasets import ImageDataset
 from ppcls_lite.data.image_list import some
 from ppcls_lite.errors import UserError
@@ -40,7 +41,8 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
     """Check data sets, given by the name of their split: `{"Train": ..., "Eval": ...}`.
 
     Errors: what the data set noted when it was made (`problems`), and its missing `files`.
-    Warnings: duplicates within a split, images that two splits share, `gaps` of the training set.
+    Warnings: duplicates within a split, images that two splits share by path or content, `gaps` of
+    the training set, classes so large that a score is easy to misread.
     """
     report = ScanReport()
     keys: dict[str, list[str]] = {}
@@ -65,9 +67,24 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
     if "Train" in datasets:
         train = datasets["Train"]
         report.warnings += [f"Train: {train.source}: {gap}" for gap in train.gaps()]
+    for split, dataset in datasets.items():
+        report.warnings += [f"{split}: {dataset.source}: {text}" for text in dataset.imbalance()]
+    report.warnings += _numbers(datasets)
     report.warnings += _shared(datasets, keys)
     report.warnings += _copies(datasets, keys)
     return report
+
+
+def _numbers(datasets: Mapping[str, ImageDataset]) -> list[str]:
+    """A warning where only one split says what its class numbers stand for."""
+    own = [split for split, dataset in datasets.items() if dataset.numbers_classes]
+    silent = [split for split, dataset in datasets.items() if dataset.class_keys is None]
+    if not own or not silent:
+        return []
+    return [
+        f"{own[0]} numbers its classes itself ({some(datasets[own[0]].class_keys)}), the list of "
+        f"{silent[0]} states numbers: nothing says whether they are the same"
+    ]
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
@@ -117,6 +134,15 @@ def _shared(datasets: Mapping[str, ImageDataset], keys: Mapping[str, list[str]])
             warnings.append(
                 f"{len(both):,} images are in {first} as well as in {second}: {some(both)}; "
                 "the score will be too good"
+            )
+        if datasets[first].source == datasets[second].source:
+            continue
+        known = set(both)
+        twins, count = copies(keys[first], [key for key in keys[second] if key not in known])
+        if twins:
+            warnings.append(
+                f"{len(twins):,} of {count:,} images of {second} that were looked at are copies of "
+                f"images in {first}, byte by byte: {some(twins)}; the score will be too good"
             )
     return warnings
 

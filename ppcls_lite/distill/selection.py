@@ -31,7 +31,7 @@ from ppcls_lite.distill.select_unlabeled import (
 )
 from ppcls_lite.engine import device
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.cli.options import positive
+from ppcls_lite.inference.cli.options import positive, thread_count
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.system.installed import require
@@ -123,6 +123,6 @@ def _parser() -> argparse.ArgumentParser:
     add("-c", "--config", metavar="YAML", help="Infer.transforms of an ONNX file")
     add("--batch-size", type=positive, default=32, metavar="N")
     add("--workers", type=positive, default=2, metavar="N", help="threads that read")
-    add("--threads", type=positive, metavar="N", help="of the teacher on a CPU")
+    add("--threads", type=thread_count, metavar="N", help="of the teacher on a CPU")
     add("--device", default="auto", help="auto, cpu, gpu")
     return parser

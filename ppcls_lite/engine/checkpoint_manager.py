@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_lite.engine import checkpoint
-from ppcls_lite.engine.main_score import main_score
+from ppcls_lite.engine.main_score import main_score, may_win
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -104,9 +103,10 @@ class CheckpointManager:
         regular = [e["epoch"] for e in history if e["epoch"] % self.save_interval == 0]
         scores = [e["eval"] for e in history if e["eval"]]
         main = next(iter(scores[-1])) if scores else ""
-        scored = [(main_score(e["eval"], main), e["epoch"]) for e in history if e["eval"]]
-        scored = [(s, epoch) for s, epoch in scored if s is not None and not math.isnan(s)]
-        scored.sort(key=lambda pair: (-pair[0] if up else pair[0], pair[1]))
+        sound = [e for e in history if e["eval"] and may_win(e["eval"])]
+        scored = [(main_score(e["eval"], main), e["epoch"]) for e in sound]
+        scored = [(s, epoch) for s, epoch in scored if s is not None]
+        scored.sort(key=lambda pair: (-pair[0] if up else pair[0], -pair[1]))
         last = regular if self.keep_last is None else regular[-self.keep_last :]
         return {*last, *(epoch for _, epoch in scored[: self.keep_best or 0])}
 

@@ -1,9 +1,10 @@
 """The exponential moving average of a network's weights (Polyak and Juditsky, 1992).
 
 After every update `average = decay * average + (1 - decay) * weight`; running statistics of batch
-normalisation are copied, since they are averages already. With the warm-up the decay of update n is
-`min(decay, (1 + n) / (10 + n))`, so that the first, random weights are forgotten soon; a short run
-needs it. Read next: trainer.py, which evaluates both networks and saves both.
+normalisation are copied, since they are averages already. After n updates the initial weights
+still count by decay^n. With the warm-up the decay of update n is `min(decay, (1 + n) / (10 + n))`,
+so that they are forgotten soon; a short run needs it.
+Read next: trainer.py, which evaluates both networks and saves both.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ import paddle
 from paddle import nn
 
 from ppcls_lite.engine import checkpoint
+
+FORGOTTEN = 0.01  # what of the initial weights may be left without a warm-up
+
+
+def needs_warmup(decay: float, updates: int) -> bool:
+    """Whether a run of `updates` ends with an average that is still full of initial weights."""
+    return decay**updates > FORGOTTEN
 
 
 class ExponentialAverage:

@@ -6,20 +6,23 @@ Read next: trainer.py, which runs it between epochs.
 from __future__ import annotations
 
 import contextlib
-import math
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import paddle
+from paddle import Tensor
 
 from ppcls_lite.engine import rng
 from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.main_score import NOT_FINITE, may_win
 from ppcls_lite.engine.meters import Meters
 from ppcls_lite.engine.tasks import Batch, Loss, Outputs, Supervised
 from ppcls_lite.errors import UserError
 
+logger = logging.getLogger("ppcls_lite")
 State = Mapping[str, np.ndarray]
 
 
@@ -112,7 +115,9 @@ class Evaluator:
     ) -> dict[str, float] | None:
         """Metric values, then loss means; the first one is the main one.
 
-        None if `stop()` said so, on this rank or another. `task`: another one than the usual.
+        Where images had NaN or infinity among their outputs, which a metric counts as wrong, the
+        log says so, and `not_finite`, their number, is among the values. None if `stop()` said so,
+        on this rank or another. `task`: another one than the usual.
 
         Raises `UserError` when the loader yields no batch.
         """
@@ -122,7 +127,7 @@ class Evaluator:
         task = task or self.task
         training, generators = task.model.training, rng.state()
         task.eval()
-        stopped = False
+        stopped, bad = False, []
         try:
             with paddle.no_grad(), contextlib.ExitStack() as while_running:
                 run: Run | None = None
@@ -131,7 +136,9 @@ class Evaluator:
                         forward = self.forward if task is self.task else dygraph
                         way = forward(task.model, batch["image"], len(self.loader))
                         run = while_running.enter_context(way)
-                    self._add(task.named(run(batch["image"])), batch, meters)
+                    outputs = task.named(run(batch["image"]))
+                    bad.append(_not_finite(outputs, batch["image"].shape[0]))
+                    self._add(outputs, batch, meters)
                     on_batch()
                     if stopped := stop():
                         break
@@ -139,7 +146,8 @@ class Evaluator:
             rng.restore(generators)
             if training:
                 task.train()
-        if any(self.world.gather(stopped)):
+        parts = self.world.gather((stopped, sum(map(int, bad))))
+        if any(stopped for stopped, _ in parts):
             return None
         merge(self.metrics, meters, self.world)
         means = meters.means()
@@ -153,7 +161,17 @@ class Evaluator:
             )
         if not found:
             found["loss"] = means.pop("loss")
-        return found | means
+        return found | means | self._alarm(sum(count for _, count in parts), meters.samples)
+
+    def _alarm(self, count: int, images: int) -> dict[str, float]:
+        """`count` images without a finite answer: as a score and in the log, if there are any."""
+        if not count:
+            return {}
+        logger.error(
+            f"the network's outputs for {count:,} of {images:,} images are NaN or infinite; they "
+            "count as wrong, and this evaluation cannot be the best one"
+        )
+        return {NOT_FINITE: float(count)}
 
     def _add(self, outputs: Outputs, batch: Batch, meters: Meters) -> None:
         for metric in self.metrics:
@@ -165,11 +183,19 @@ class Evaluator:
             terms = self.loss(outputs, batch)
             meters.add(terms, images, terms.denominators)
 
-    def improves(self, value: float, best: float | None) -> bool:
-        """Whether the main value `value` beats `best` (None: nothing yet); NaN never does."""
-        if math.isnan(value) or best is None:
-            return not math.isnan(value)
-        return value > best if self.higher_is_better else value < best
+    def improves(self, scores: Mapping[str, float], best: float | None) -> bool:
+        """Whether the main value of `scores`, the first, is as good as `best` (None: nothing yet).
+
+        Of equal ones the later is the better one, as in PaddleClas: it has been trained longer,
+        and a score of few images is soon as high as it can be.
+        Never where it, or an answer behind it, is not finite.
+        """
+        if not may_win(scores):
+            return False
+        value = next(iter(scores.values()))
+        if best is None:
+            return True
+        return value >= best if self.higher_is_better else value <= best
 
     def kept(self) -> dict[str, State]:
         """What `report` needs of the last run: the states of the metrics that report something."""
@@ -189,6 +215,19 @@ class Evaluator:
                 metric.load_state(state)
                 files += metric.report(folder, names)
         return files
+
+
+def _not_finite(outputs: Outputs, images: int) -> Tensor | int:
+    """How many of the `images` have a number that is not finite in any of their outputs."""
+    tensors, parts = [], [outputs]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Tensor):
+            tensors += [part] if part.is_floating_point() else []
+        else:
+            parts += part.values() if isinstance(part, Mapping) else part
+    rows = [paddle.isfinite(t).reshape([images, -1]).all(axis=1) for t in tensors]  # (N,) each
+    return (~paddle.stack(rows).all(axis=0)).sum() if rows else 0
 
 
 def results(metrics: Sequence[Metric]) -> dict[str, float]:

@@ -14,7 +14,7 @@ class Plan:
     """`epochs` epochs, of which `update_freq` batches make one update.
 
     A line is printed every `print_batch_step` updates. The network is scored every `eval_interval`
-    epochs after `start_eval_epoch`, and after the last one. `early_stop` evaluations without a
+    epochs from `start_eval_epoch` on, and after the last one. `early_stop` evaluations without a
     better score end the run, `max_minutes` interrupt it.
     """
 
@@ -32,7 +32,7 @@ class Plan:
 
     def is_evaluated(self, epoch: int) -> bool:
         """Whether the network is scored after `epoch` (from 1)."""
-        due = epoch > self.start_eval_epoch and epoch % self.eval_interval == 0
+        due = epoch >= self.start_eval_epoch and epoch % self.eval_interval == 0
         return due or epoch == self.epochs
 
     def goes_on(self, epoch: int, evaluations: int) -> bool:

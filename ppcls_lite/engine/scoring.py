@@ -53,12 +53,12 @@ def score(
         return None
     main = next(iter(scores))
     best = _best(state, main, writer)
-    if evaluator.improves(scores[main], best):
+    if evaluator.improves(scores, best):
         state.best = {"epoch": state.epoch, "scores": scores, "metrics": evaluator.kept()}
         best = scores[main]
-    best = scores[main] if best is None else best
     logger.info(f"[Eval][Epoch {state.epoch}][Avg]{log.numbers(scores)}")
-    logger.info(f"[Eval][Epoch {state.epoch}][best metric: {best:.5f}]")
+    shown = "none yet" if best is None else f"{best:.5f}"
+    logger.info(f"[Eval][Epoch {state.epoch}][best metric: {shown}]")
     writer.record("eval", state, scores)
     if state.schedule.follows_score:
         state.schedule.observe(scores[main])

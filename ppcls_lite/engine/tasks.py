@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import paddle
 from paddle import Tensor, nn
+from paddle.nn.layer.norm import _BatchNormBase
 
 Batch = Mapping[str, Tensor]
 Outputs = Any  # logits (N, class_num), or what the network and its loss agree on
@@ -50,7 +51,11 @@ class Supervised:
     frozen: networks beside it that never change, by name.
     loss: what it learns by; None: this task is only evaluated.
     companions: what else learns but does not ship, by name: a loss with parameters of its own.
+    still_statistics: whether batch normalisation whose parameters learn at rate 0 keeps its running
+        statistics, and normalises by them, in training as well; else they follow the images.
     """
+
+    still_statistics: bool = True
 
     frozen: Mapping[str, nn.Layer] = MappingProxyType({})
 
@@ -92,9 +97,15 @@ class Supervised:
         return self.named(self.model(images))
 
     def train(self) -> None:
-        """Switch dropout on and batch normalisation to the statistics of the batch."""
+        """Switch dropout on and batch normalisation to the statistics of the batch.
+
+        What is frozen by a rate of 0 stays as it is evaluated.
+        """
         for layer in (self.model, *self.companions.values()):
             layer.train()
+            if self.still_statistics:
+                for norm in filter(_is_still, layer.sublayers(include_self=True)):
+                    norm.eval()
 
     def eval(self) -> None:
         """Switch dropout off and batch normalisation to its running statistics."""
@@ -166,6 +177,18 @@ class Distilled(Supervised):
         """The student's output under its name, and its logits."""
         logits = output["logits"] if isinstance(output, Mapping) else output
         return {self.student: output, "logits": logits}
+
+
+def _is_still(layer: nn.Layer) -> bool:
+    """Whether it is a batch normalisation with parameters, all of which learn at rate 0."""
+    if not isinstance(layer, _BatchNormBase):
+        return False
+    own = [parameter for parameter in (layer.weight, layer.bias) if parameter is not None]
+    return bool(own) and not any(map(_moves, own))
+
+
+def _moves(parameter: Tensor) -> bool:
+    return not parameter.stop_gradient and parameter.optimize_attr["learning_rate"] != 0
 
 
 def _learns(layer: nn.Layer) -> bool:

@@ -20,6 +20,7 @@ from ppcls_lite.engine.amp import Precision
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.engine.evaluate import Metric
+from ppcls_lite.engine.main_score import main_score
 from ppcls_lite.engine.meters import Meters
 from ppcls_lite.engine.origin import Origin
 from ppcls_lite.engine.tasks import Supervised
@@ -94,9 +95,14 @@ class TrainingState:
 
     @property
     def evaluations_since_best(self) -> int:
-        """How many evaluations there were after the best one."""
-        best = self.best.get("epoch", 0)
-        return sum(entry["epoch"] > best for entry in self.history if entry["eval"])
+        """How many evaluations there were after the first with the best score."""
+        scored = [entry for entry in self.history if entry["eval"]]
+        first = self.best.get("epoch", 0)
+        if self.best:
+            main, value = next(iter(self.best["scores"].items()))
+            equal = [e["epoch"] for e in scored if main_score(e["eval"], main) == value]
+            first = min([first, *equal])
+        return sum(entry["epoch"] > first for entry in scored)
 
     def finish_epoch(
         self, lr: float, train: Mapping[str, float], scores: Mapping[str, float] | None

@@ -33,7 +33,7 @@ from ppcls_lite.inference.postprocess.base import Postprocess
 from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
-from ppcls_lite.system.files import whole_folder
+from ppcls_lite.system.files import disk_errors, whole_folder
 from ppcls_lite.system.installed import require
 
 Format = Literal["paddle", "onnx", "both"]
@@ -125,7 +125,8 @@ def export_model(
     prepared = _prepared(prepare, shape, sample_images)
     spec.plugins = _needed(spec.plugins, [answers, *prepare.transform.ops])
     inputs = np.stack([item.array for item in prepared])  # (N, C, H, W)
-    with whole_folder(Path(out_dir), _OWN_FILES) as folder, _on_cpu():
+    target = Path(out_dir)
+    with disk_errors(target), whole_folder(target, _OWN_FILES) as folder, _on_cpu():
         shipped.eval()
         expected = spec.named(shipped.run(inputs))
         if not all(np.isfinite(array).all() for array in expected.values()):

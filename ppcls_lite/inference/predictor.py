@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.agreement import joined
 from ppcls_lite.inference.engine_process import EngineProcess
 from ppcls_lite.inference.engines import Device, Engine, EngineChoice, EngineName, Precision
+from ppcls_lite.inference.engines.files import input_shape
 from ppcls_lite.inference.pipeline import Observer, Pipeline
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess, Result, finite
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from ppcls_lite.inference.auto.cache import Choice
 
 _WARMUP_EDGE = 224  # of networks that take any size
+_TRIALS = 3  # images that show whether outputs are probabilities
 _NO_NUMBER = (
     "the network's answer is not a number (NaN or infinite): its weights are damaged, or a "
     "precision below fp32 overflows"
@@ -82,11 +85,13 @@ class Predictor:
         spec = InferenceSpec.read(folder, plugins)
         if folder.is_dir():
             spec.check_files(folder)
+        wanted = EngineChoice(engine, precision, threads, device, mkldnn)
+        program = input_shape(folder, engine, precision)
         try:
+            spec.agree_on_shape(program)
             self._prepare(spec, build_postprocess(spec, topk))
         except UserError as error:
             raise type(error)(f"{folder / FILE_NAME}: {error}") from error
-        wanted = EngineChoice(engine, precision, threads, device, mkldnn)
         channels, height, width = spec.image_shape or (3, _WARMUP_EDGE, _WARMUP_EDGE)
         edges = (edge if edge > 0 else _WARMUP_EDGE for edge in (height, width))
         shape = (1, channels, *edges)
@@ -101,6 +106,21 @@ class Predictor:
         if isolate:
             self._process = EngineProcess(make, isolate * math.prod(shape))
         self.engine: Engine = self._process or make()
+        try:
+            self._require_kind(shape, folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def _require_kind(self, shape: tuple[int, ...], model: Path) -> None:
+        """UserError if the program's outputs are not what `inference.yml` says they are."""
+        noise = np.random.default_rng(0).standard_normal((_TRIALS, *shape), np.float32)
+        outputs = joined([self.spec.named(self.engine.run(image)) for image in noise])
+        problem = self.postprocess.doubt(outputs, self.spec.output)
+        if problem is not None:
+            raise UserError(
+                f"{model / FILE_NAME}: Global.output is {self.spec.output}, but {problem}"
+            )
 
     @classmethod
     def of(cls, spec: InferenceSpec, engine: Engine) -> Predictor:

@@ -13,7 +13,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,6 +22,7 @@ import yaml
 from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.schema import Range
 from ppcls_lite.config.yaml_reader import in_file, read_yaml
+from ppcls_lite.data.labels import BUNDLED, read_label_file
 from ppcls_lite.errors import ConfigError, UserError, shown
 from ppcls_lite.inference.onnx.metadata import read_metadata
 
@@ -124,6 +125,7 @@ class InferenceSpec:
             )
         ops = _section(tree, "PreProcess.transform_ops", list, path)
         name, arguments = _component(tree, path)
+        _take_label_file(arguments, path)
         labels = arguments.get("label_list")
         if isinstance(labels, list):  # YAML reads names such as 0 or yes as other types
             arguments["label_list"] = [str(label) for label in labels]
@@ -144,9 +146,26 @@ class InferenceSpec:
             plugins=tuple(map(str, plugins or ())),
         )
 
+    def agree_on_shape(self, program: tuple[int, int, int] | None) -> None:
+        """Take the image shape from the program where the file says none; UserError if they differ.
+
+        A program of free sizes may be used with one size.
+        """
+        if program is None:
+            return
+        said = self.image_shape or program
+        if any(mine not in (theirs, -1) for mine, theirs in zip(program, said)):
+            raise UserError(
+                f"Global.image_shape: says {list(said)}, but the program of "
+                f"{self.model_name} takes {list(program)}; correct the file or leave it out"
+            )
+        self.image_shape = said
+
     def check_files(self, folder: Path) -> None:
         """Hold the folder's files against the check sums, if any; a difference is a UserError."""
         for name, expected in self.checksums.items():
+            if not isinstance(name, str) or Path(name).name != name:
+                raise UserError(f"{folder / FILE_NAME}: Global.sha256: {name!r} is no file's name")
             path = folder / name
             if not path.is_file():
                 raise UserError(f"{path}: no such file, but {FILE_NAME} names it; export again")
@@ -242,6 +261,29 @@ def _component(tree: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
     except ConfigError as error:
         raise UserError(f"{path}: PostProcess: {error}") from None
     return str(name), dict(_section({name: arguments}, str(name), dict, path))
+
+
+def _take_label_file(arguments: dict[str, Any], path: Path) -> None:
+    """Put the names of a `class_id_map_file` into `label_list`.
+
+    The file lies in the folder of `path`, whatever links there are, or is a bundled list: a folder
+    may come from anybody, and any other file is none of its business.
+    """
+    file, delimiter = arguments.pop("class_id_map_file", None), arguments.get("delimiter")
+    if file is None or arguments.get("label_list") is not None:
+        return
+    home = path.parent.resolve()
+    inside = (home / str(file)).resolve()
+    bundled = BUNDLED / PurePosixPath(str(file).replace("\\", "/")).name
+    if inside.is_relative_to(home) and inside.is_file():
+        arguments["label_list"] = read_label_file(inside, delimiter)
+    elif bundled.is_file():
+        arguments["label_list"] = read_label_file(bundled, delimiter)
+    else:
+        raise UserError(
+            f"{path}: class_id_map_file: {str(file)!r} is no file in this folder; put the names "
+            "there, or into label_list"
+        )
 
 
 def _image_shape(value: Any, path: Path) -> tuple[int, int, int] | None:

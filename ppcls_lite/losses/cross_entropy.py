@@ -119,6 +119,7 @@ class MultiLabelLoss(Loss):
                 "outputs: set Arch.class_num to the number of attributes in the label file"
             )
         known = (target >= 0).astype(paddle.float32)
+        target = target.clip(min=0.0)
         factor = frequency_factor(label) if self.weight_ratio else known
         if self.epsilon:
             target = (1 - self.epsilon) * target + self.epsilon / logits.shape[1]

@@ -20,6 +20,11 @@ State = dict[str, np.ndarray]
 Outputs = Tensor | Mapping[str, Any]  # logits (N, C), or a dict with them under "logits"
 
 
+def answered(logits: Tensor) -> Tensor:
+    """Which images have an answer (N,) bool: all logits (N, C) finite. The others are wrong."""
+    return paddle.isfinite(logits).all(axis=1)
+
+
 class Metric(ABC):
     """One or several named scores; the first of them is the main one.
 

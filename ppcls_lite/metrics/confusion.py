@@ -14,7 +14,7 @@ from paddle import Tensor
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.losses.targets import is_soft, logits_of
-from ppcls_lite.metrics.base import CountingMetric, Outputs, State
+from ppcls_lite.metrics.base import CountingMetric, Outputs, State, answered
 
 NAMED_CLASSES = 30  # more would not be legible on the picture's axes
 
@@ -24,8 +24,9 @@ class ConfusionMatrix(CountingMetric):
     """Macro precision, recall and F1, and the table of all classes behind them.
 
     The macro values are means over the classes that occur as a label or as a prediction, as in
-    scikit-learn. Images without label (-1) do not count. Its report is per_class.txt, the scores of
-    each class, and confusion_matrix.png.
+    scikit-learn. Images without label (-1) do not count; one whose logits are not finite counts as
+    missed, in no column. Its report is per_class.txt, the scores of each class, and
+    confusion_matrix.png.
     """
 
     reports = True
@@ -36,17 +37,20 @@ class ConfusionMatrix(CountingMetric):
             label = label.argmax(axis=1)
         truth = label.numpy().reshape(-1).astype(np.int64)  # (N,)
         predicted = logits.argmax(axis=1).numpy()  # (N,)
-        truth, predicted = truth[truth >= 0], predicted[truth >= 0]  # the labelled images
+        found = answered(logits).numpy()
+        missed = np.bincount(truth[(truth >= 0) & ~found], minlength=logits.shape[1])  # (C,)
+        found &= truth >= 0  # the labelled images
+        truth, predicted = truth[found], predicted[found]
         matrix = np.zeros((logits.shape[1], logits.shape[1]), np.int64)
         np.add.at(matrix, (truth, predicted), 1)
-        self.add(matrix=matrix)
+        self.add(matrix=matrix, **{"missed": missed} if missed.any() else {})
 
     def compute(self, state: State) -> dict[str, float]:
-        matrix = state["matrix"]
-        if not matrix.any():
+        matrix, missed = state["matrix"], state.get("missed", 0)
+        occurs = matrix.sum(axis=0) + matrix.sum(axis=1) + missed > 0
+        if not occurs.any():
             return {}
-        precision, recall, f1 = _scores(matrix)
-        occurs = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
+        precision, recall, f1 = _scores(matrix, missed)
         return {
             "macro_precision": float(precision[occurs].mean()),
             "macro_recall": float(recall[occurs].mean()),
@@ -66,20 +70,22 @@ class ConfusionMatrix(CountingMetric):
 
     def table(self, names: Sequence[str] | None = None) -> str:
         """The scores of every class as text, one a line, with the classes' names where given."""
-        matrix = self.matrix
+        matrix, missed = self.matrix, self.state().get("missed", 0)
         titles = [names[i] if names else str(i) for i in range(len(matrix))]
         width = max(len("class"), *map(len, titles))
         lines = [f"{'class':<{width}}  precision  recall      f1  images"]
-        rows = zip(titles, *_scores(matrix), matrix.sum(axis=1))
+        rows = zip(titles, *_scores(matrix, missed), matrix.sum(axis=1) + missed)
         for title, precision, recall, f1, images in rows:
             text = f"{precision:9.4f}  {recall:6.4f}  {f1:6.4f}"
             lines.append(f"{title:<{width}}  {text}  {images:6d}")
         return "\n".join(lines)
 
 
-def _scores(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 of each class, (C,) each."""
-    right, labelled, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+def _scores(
+    matrix: np.ndarray, missed: np.ndarray | int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of each class, (C,) each; `missed` (C,): images without answer."""
+    right, labelled, predicted = np.diag(matrix), matrix.sum(axis=1) + missed, matrix.sum(axis=0)
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)

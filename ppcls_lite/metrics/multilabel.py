@@ -21,10 +21,16 @@ from ppcls_lite.metrics.base import CountingMetric, Outputs, ScoringMetric, Stat
 
 
 def _scores_and_labels(
-    outputs: Outputs, batch: Mapping[str, Tensor]
+    outputs: Outputs, batch: Mapping[str, Tensor], from_logits: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sigmoid scores (N, C) and labels (N, C)."""
-    return F.sigmoid(logits_of(outputs)).numpy(), attributes_of(batch["label"]).numpy()
+    """Scores (N, C) and labels (N, C); a logit that is not finite scores as the wrong answer.
+
+    The scores are sigmoids, or with `from_logits` the logits themselves.
+    """
+    logits, label = logits_of(outputs), attributes_of(batch["label"]).numpy()
+    score = (logits if from_logits else F.sigmoid(logits)).numpy()
+    wrong = np.where(label == 1, -1e30, 1e30).astype(score.dtype)
+    return np.where(np.isfinite(logits.numpy()), score, wrong), label
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -45,9 +51,12 @@ class AccuracyScore(CountingMetric):
         if self.base == "label":
             self.add(right=(right & known).sum(), all=known.sum())
         else:
-            self.add(right=(right | ~known).all(axis=1).sum(), all=np.int64(len(label)))
+            some = known.any(axis=1)  # (N,): an image of which nothing is known says nothing
+            self.add(right=((right | ~known).all(axis=1) & some).sum(), all=some.sum())
 
     def compute(self, state: State) -> dict[str, float]:
+        if not state["all"]:
+            return {}
         return {"AccuracyScore": float(_share(state["right"], state["all"]))}
 
 
@@ -63,6 +72,8 @@ class HammingDistance(CountingMetric):
         self.add(wrong=(((score > 0.5) != (label == 1)) & known).sum(), all=known.sum())
 
     def compute(self, state: State) -> dict[str, float]:
+        if not state["all"]:
+            return {}
         return {"HammingDistance": float(_share(state["wrong"], state["all"]))}
 
 
@@ -75,13 +86,17 @@ class ATTRMetric(CountingMetric):
     `label_pos_recall`, `label_neg_recall`: means over the attributes. `ins_precision`,
     `ins_recall`, `ins_accuracy`: means over the images, of their sets of attributes; `ins_f1` is
     the harmonic mean of the first two. PaddleClas computes label_f1 with the mean recall instead of
-    each attribute's.
+    each attribute's. Unknown attributes (-1), and images of which nothing is known, do not count.
+
+    threshold: above it an attribute is predicted: of the sigmoid, or `from_logits` of the logit
+        itself, as PaddleClas computes the scores that it publishes.
     """
 
     threshold: Probability = 0.5
+    from_logits: bool = False
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
-        score, label = _scores_and_labels(outputs, batch)
+        score, label = _scores_and_labels(outputs, batch, self.from_logits)
         known, positive = label >= 0, label == 1
         predicted = (score > self.threshold) & known
         both = positive & predicted
@@ -94,22 +109,25 @@ class ATTRMetric(CountingMetric):
             accuracy=_share(of_image, (positive | predicted).sum(axis=1)).sum(),
             precision=_share(of_image, predicted.sum(axis=1)).sum(),
             recall=_share(of_image, positive.sum(axis=1)).sum(),
-            images=np.int64(len(label)),
+            images=known.any(axis=1).sum(),
         )
 
     def compute(self, state: State) -> dict[str, float]:
         true, positive, predicted = (state[k] for k in ("true_positive", "positive", "predicted"))
+        if not state["images"]:
+            return {}
         negative = state["known"] - positive
+        asked = state["known"] > 0  # (C,): the attributes of which something is known
         true_negative = negative - (predicted - true)
         pos_recall, neg_recall = _share(true, positive), _share(true_negative, negative)
         accuracy, precision, recall = (
             float(state[k] / state["images"]) for k in ("accuracy", "precision", "recall")
         )
         scores = {
-            "mA": ((pos_recall + neg_recall) / 2).mean(),
-            "label_f1": _share(2 * true, positive + predicted).mean(),
-            "label_pos_recall": pos_recall.mean(),
-            "label_neg_recall": neg_recall.mean(),
+            "mA": ((pos_recall + neg_recall) / 2)[asked].mean(),
+            "label_f1": _share(2 * true, positive + predicted)[asked].mean(),
+            "label_pos_recall": pos_recall[asked].mean(),
+            "label_neg_recall": neg_recall[asked].mean(),
             "ins_f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
             "ins_accuracy": accuracy,
             "ins_precision": precision,

@@ -17,7 +17,7 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of, output_of
-from ppcls_lite.metrics.base import CountingMetric, Metric, OfNetwork, Outputs, State
+from ppcls_lite.metrics.base import CountingMetric, Metric, OfNetwork, Outputs, State, answered
 
 # Thresholds in steps of 1e-4, as PaddleClas scans them: published scores stay comparable, and
 # counts of images between two thresholds are all that has to be kept.
@@ -29,7 +29,8 @@ class TopkAcc(CountingMetric):
     """Share of images whose class is among the k highest logits: `top1`, `top5`.
 
     A k above the number of classes counts all classes. Of a soft label the largest entry is the
-    class. Images without label (-1) do not count; where all are such there is no score.
+    class. Images without label (-1) do not count; where all are such there is no score. Logits
+    that are not finite are a wrong answer.
     """
 
     def __init__(self, topk: ClassCount | list[ClassCount] = (1, 5)) -> None:
@@ -48,7 +49,8 @@ class TopkAcc(CountingMetric):
         label = label.reshape([-1, 1]).astype(paddle.int64)  # (N, 1)
         limits = [min(k, logits.shape[1]) for k in self.topk]
         best = logits.topk(max(limits), axis=1)[1]  # (N, K)
-        hits = (best == label).astype(paddle.int64).sum(axis=0).cumsum()  # (K,): within the top k
+        right = (best == label) & answered(logits).unsqueeze(1)
+        hits = right.astype(paddle.int64).sum(axis=0).cumsum()  # (K,): within the top k
         self.add(
             **{f"top{k}": hits[limit - 1] for k, limit in zip(self.topk, limits)},
             images=(label >= 0).astype(paddle.int64).sum(),
@@ -92,6 +94,7 @@ class TprAtFpr(CountingMetric):
 
     For two classes; class 1 is the positive one, its softmax probability the score. `tpr` comes
     with the `threshold` that reaches it (the lowest, scores above it are positive) and its `fpr`.
+    Images without label (-1) do not count; outputs that are not finite are wrong at any threshold.
     """
 
     max_fpr: Probability = 0.001
@@ -103,10 +106,16 @@ class TprAtFpr(CountingMetric):
                 f"TprAtFpr is for two classes, the network has {logits.shape[1]} outputs: "
                 "use TopkAcc, or set Arch.class_num to 2"
             )
+        label = batch["label"]
+        if is_soft(label, 2):
+            label = label.argmax(axis=1)
+        label = label.numpy().reshape(-1)  # (N,)
         score = F.softmax(logits, axis=1)[:, 1].numpy().astype(np.float64)  # (N,)
+        # no answer is a wrong one, whatever the threshold
+        score = np.where(answered(logits).numpy(), score, np.where(label > 0, -1.0, 2.0))
+        score, positive = score[label >= 0], label[label >= 0] > 0  # the labelled images
         # A score lies above that many thresholds.
         above = np.searchsorted(_THRESHOLDS, score, side="left")
-        positive = batch["label"].numpy().reshape(-1) != 0
         bins = len(_THRESHOLDS) + 1
         self.add(
             positive=np.bincount(above[positive], minlength=bins),

@@ -7,6 +7,8 @@ import logging
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.engine import log, run_folder
+from ppcls_lite.engine.main_score import NOT_FINITE
+from ppcls_lite.errors import UserError
 from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import task_to_score
 from ppcls_lite.recipe.parts import build_datasets, build_evaluator, labels_of, run_dir_of
@@ -48,4 +50,10 @@ def evaluate(tree: Tree | Recipe) -> dict[str, float]:
         if world.is_main:
             text = json.dumps({"weights": settings.Global.pretrained_model, **scores}, indent=2)
             (run_dir / "eval.json").write_text(text + "\n", encoding="utf-8")
+        if NOT_FINITE in scores:
+            raise UserError(
+                f"{scores[NOT_FINITE]:,.0f} images of DataLoader.Eval have NaN or infinite "
+                "outputs, which count as wrong: look at the weights (did they diverge?) and at the "
+                f"transforms; the scores are in {run_dir / 'eval.json'}"
+            )
     return scores

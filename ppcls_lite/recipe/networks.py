@@ -77,6 +77,7 @@ def build_task(settings: RecipeSettings, loss: CombinedLoss, world: World) -> Su
         frozen = [member.name for member in distillation.members if member.frozen]
         task = Distilled(networks, loss, distillation.student.name, frozen)
         logger.info(_summary(distillation, networks))
+    task.still_statistics = settings.Global.freeze_statistics
     world.share(task.trained)
     return task
 

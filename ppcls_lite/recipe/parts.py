@@ -26,7 +26,7 @@ from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.distributed import World
-from ppcls_lite.engine.ema import ExponentialAverage
+from ppcls_lite.engine.ema import ExponentialAverage, needs_warmup
 from ppcls_lite.engine.evaluate import Evaluator, Forward, dygraph
 from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import Recorder
@@ -93,10 +93,43 @@ def build_datasets(settings: RecipeSettings, splits: Sequence[str]) -> dict[str,
             raise ConfigError(f"DataLoader.{split}: is missing; add it{hint}")
         context = {"class_num": class_num_of(settings), "seed": seed_of(settings)}
         datasets[split] = section.dataset.build(**context)
+    if "Eval" in datasets:
+        _number_classes(settings, datasets)
     _cache_decoded(settings, datasets)
     if "Train" in datasets:
         fix_views(settings, datasets["Train"])
     return datasets
+
+
+def _number_classes(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
+    """Give the evaluation's classes the numbers that the network has learnt them by."""
+    train, section = datasets.get("Train"), settings.DataLoader.Train
+    if train is None and section is not None and datasets["Eval"].numbers_classes:
+        try:
+            train = section.dataset.build(class_num=class_num_of(settings), seed=seed_of(settings))
+        except UserError as error:
+            logger.warning(
+                "the classes of DataLoader.Eval are numbered by themselves, because those of the "
+                f"training set are not known: {error}"
+            )
+    if train is not None:
+        datasets["Eval"].number_as(train)
+
+
+def compare_names(settings: RecipeSettings, dataset: Any) -> None:
+    """Warn where the names of a prediction's classes are not those of the training set's."""
+    keys = dataset.class_keys
+    if keys is None or not all(isinstance(key, str) for key in keys):
+        return
+    names = labels_of(settings) or keys
+    other = [i for i, pair in enumerate(zip(names, keys)) if pair[0] != pair[1]]
+    if other:
+        file = settings.Infer.PostProcess.arguments.get("class_id_map_file")
+        logger.warning(
+            f"Infer.PostProcess.class_id_map_file: {file} calls {len(other)} classes by other "
+            f"names than the training set {dataset.source}: {other[0]} is {names[other[0]]!r} "
+            f"there and {keys[other[0]]!r} here; predictions bear the file's names"
+        )
 
 
 def _cache_decoded(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
@@ -231,15 +264,27 @@ def build_precision(
     return amp.mixed(model, optimizer, **options)
 
 
-def build_ema(settings: RecipeSettings, model: nn.Layer) -> ExponentialAverage | None:
-    """The averaged weights, if there is a section `EMA`."""
+def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> ExponentialAverage | None:
+    """The averaged weights, if there is a section `EMA`; `updates` are those of the whole run."""
     if settings.EMA is None:
         return None
+    decay, warmup = settings.EMA.decay, settings.EMA.use_warmup
+    if needs_warmup(decay, updates):
+        left = (
+            f"of the initial weights {decay**updates:.0%} would be left after {updates:,} updates"
+        )
+        if warmup is None:
+            logger.info(
+                f"EMA: {left}, so the decay grows from 0.1 (unless EMA.use_warmup is false)"
+            )
+        elif not warmup:
+            logger.warning(f"EMA: {left}: lower EMA.decay, or leave EMA.use_warmup out")
+        warmup = True if warmup is None else warmup
     logger.info(
         f"EMA with decay {settings.EMA.decay}: both networks are evaluated; the averaged one "
         "decides about best_model and is in every .pdparams, the other one in *_raw.pdparams"
     )
-    return ExponentialAverage(model, settings.EMA.decay, settings.EMA.use_warmup)
+    return ExponentialAverage(model, decay, bool(warmup))
 
 
 def seed_of(settings: RecipeSettings) -> int:

@@ -55,6 +55,7 @@ def train(tree: Tree | Recipe) -> FitResult:
         warn(recipe)
         labels = parts.labels_of(settings)
         scan_data(datasets, world)
+        parts.compare_names(settings, datasets["Train"])
         settings = parts.share_batch(settings, world)
         loader = parts.build_loader(settings, "Train", datasets["Train"], world)
         plan = parts.build_plan(settings)
@@ -80,7 +81,7 @@ def train(tree: Tree | Recipe) -> FitResult:
             steps=steps,
             metrics=parts.training_metrics(settings, task),
             precision=precision,
-            ema=parts.build_ema(settings, task.model),
+            ema=parts.build_ema(settings, task.model, plan.epochs * steps),
             world=world,
             origin=_origin(recipe, task, loader, datasets, world),
         )

@@ -119,6 +119,7 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
 
     Raises:
         UserError: `out_dir` is a file or a mount point, holds other files, or cannot be written.
+        OSError: in the block or of the renaming; see `disk_errors`.
     """
     target = out_dir.resolve()
     if _is_mount_point(target):
@@ -148,15 +149,22 @@ def whole_folder(out_dir: Path, own_files: Collection[str] | None = None) -> Ite
             target.rename(old)
         fresh.rename(target)
         _sync_folder(target.parent)
-    except OSError as error:
-        raise UserError(
-            f"{out_dir} could not be written: {error}. Free disk space or choose another folder; "
-            "an earlier folder of that name is untouched"
-        ) from error
     finally:  # an error or an interrupt may come between the two renames
         if old.exists() and not target.exists():
             old.rename(target)  # if this fails, the old folder stays where it is
         shutil.rmtree(room, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turn an OSError of the block, which writes `place`, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{place} could not be written: {error}. Free disk space or choose another place; "
+            "what was there before is untouched"
+        ) from error
 
 
 def make_own(folder: Path) -> None:

@@ -234,6 +234,15 @@ def test_a_process_that_dies_is_reported(tmp_path: Path) -> None:
             process.ask(do="nothing")
 
 
+@pytest.mark.parametrize(
+    "option",
+    [["--seconds", "inf"], ["--seconds", "nan"], ["--seconds", "-1"], ["--threads", "10000"]],
+)
+def test_measurements_without_an_end_are_refused(option: list[str]) -> None:
+    with pytest.raises(UserError, match=f"{option[0]}: expected .*, found {option[1]}"):
+        paper.run(["--arch", "PPLCNet_x0_25", *option])
+
+
 def test_a_short_measurement_from_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,3 +164,15 @@ def test_sampler_leaves_its_settings_alone() -> None:
     settings = {"prob": 0.5, "alpha": 0.3}
     OpSampler(6, settings)
     assert settings == {"prob": 0.5, "alpha": 0.3}
+
+
+@pytest.mark.parametrize("mixer", [MixupOperator(3, 1.0), CutmixOperator(3, 1.0)])
+def test_what_one_of_two_images_does_not_know_is_not_known_of_their_mixture(mixer: Any) -> None:
+    known = np.random.default_rng(1).integers(0, 2, (6, 3)).astype(np.float32)
+    unknown = known.copy()
+    unknown[[0, 3], 1] = -1
+    expected = mixer(batch() | {"label": known}, generator(2))["label"]
+    found = mixer(batch() | {"label": unknown}, generator(2))["label"]
+    gone = found < 0
+    assert 2 <= gone.sum() <= 4 and gone[[0, 3], 1].all() and (found[gone] == -1).all()
+    np.testing.assert_array_equal(found[~gone], expected[~gone])

@@ -283,3 +283,33 @@ def test_folder_dataset_mistakes(folders, tmp_path):
     assert "no images" in FolderDataset(str(tmp_path / "empty"), chain()).problems[0]
     with pytest.raises(UserError, match="no image folder"):
         FolderDataset(str(tmp_path / "gone"), chain())
+
+
+def test_an_evaluation_has_the_class_numbers_of_the_training_set(folders, tmp_path):
+    for name in ("dog", "狐狸"):  # no cat
+        write_image(tmp_path / "val" / name / "0.png", 9)
+    train, data = (
+        FolderDataset(str(folders), chain()),
+        FolderDataset(str(tmp_path / "val"), chain()),
+    )
+    assert list(data.labels) == [0, 1]
+    data.number_as(train)
+    assert list(data.labels) == [1, 2] and data.problems == [] and data.class_keys[2] == "狐狸"
+    before = list(train.labels)
+    train.number_as(train)
+    assert list(train.labels) == before
+
+    write_image(tmp_path / "val" / "owl" / "0.png", 9)
+    data = FolderDataset(str(tmp_path / "val"), chain())
+    data.number_as(train)
+    assert "1 classes are not in the training set" in data.problems[0] and "owl" in data.problems[0]
+
+
+def test_relabel_follows_the_training_list(tmp_path):
+    files = make_list(tmp_path, ["a 70", "b 5", "c 12"], "t.txt"), make_list(tmp_path, ["d 70"])
+    train, data = (ImageNetDataset(str(tmp_path), f, chain(), relabel=True) for f in files)
+    data.number_as(train)
+    assert list(data.labels) == [2] and data.problems == []
+    wrong = make_list(tmp_path, ["a 5", "b -1"], "w.txt")
+    wrong = ImageNetDataset(str(tmp_path), wrong, chain(), relabel=True)
+    assert list(wrong.labels) == [0, -1] and "b -1 (line 2)" in wrong.problems[0]

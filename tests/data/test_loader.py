@@ -14,13 +14,20 @@ import psutil
 import pytest
 
 from ppcls_lite.data.batch_transforms import MixupOperator
-from ppcls_lite.data.datasets import ImageNetDataset, MultiLabelDataset, MultiScaleDataset
+from ppcls_lite.data.datasets import (
+    CustomLabelDataset,
+    ImageNetDataset,
+    MultiLabelDataset,
+    MultiScaleDataset,
+)
 from ppcls_lite.data.loader import Loader, normalized_on_device, usable_workers
 from ppcls_lite.data.samplers import DistributedBatchSampler, MultiScaleSampler
+from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.data.transforms.crop import RandCropImage
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage
-from ppcls_lite.data.transforms.orientation import RandFlipImage
+from ppcls_lite.data.transforms.orientation import RandFlipImage, RandomRot90
+from ppcls_lite.data.transforms.resize import ResizeImage
 from ppcls_lite.errors import UserError
 
 COUNT = 22
@@ -57,6 +64,13 @@ def with_bad_files(photos, tmp_path):
     lines += ["gone.jpg 2"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     return ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"), chain(), class_num=3)
+
+
+@pytest.fixture
+def bad_evaluation(with_bad_files):
+    """The same without chance."""
+    with_bad_files.transforms = Compose([DecodeImage(), ResizeImage(16)])
+    return with_bad_files
 
 
 def dataset(root, cls=ImageNetDataset, seed=7):
@@ -272,21 +286,21 @@ def test_only_bad_files(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_file_stops_an_evaluation(with_bad_files, workers):
-    one = loader(with_bad_files, workers, shuffle=False, training=False)
+def test_a_bad_file_stops_an_evaluation(bad_evaluation, workers):
+    one = loader(bad_evaluation, workers, shuffle=False, training=False)
     with pytest.raises(UserError, match=r"broken.png.*eval_skip_bad=True"):
         list(one.epoch(0))
     one.close()
 
 
-def test_an_evaluation_may_leave_bad_files_out(with_bad_files):
+def test_an_evaluation_may_leave_bad_files_out(bad_evaluation):
     one = loader(
-        with_bad_files, 1, 1, False, training=False, skip_bad=True, max_bad_ratio=0.2
+        bad_evaluation, 1, 1, False, training=False, skip_bad=True, max_bad_ratio=0.2
     )  # batches of one image: three of them are empty
     batches = arrays(one.epoch(0))
     one.close()
     assert len(batches) == COUNT and len(one.bad_files) == 3
-    one = loader(with_bad_files, 1, 4, False, training=False, skip_bad=True, max_bad_ratio=0.2)
+    one = loader(bad_evaluation, 1, 4, False, training=False, skip_bad=True, max_bad_ratio=0.2)
     assert [len(b["image"]) for b in arrays(one.epoch(0))] == [3, 4, 3, 4, 4, 4]
     one.close()
 
@@ -305,3 +319,35 @@ def test_mistakes_in_the_list_are_not_passed_over(photos):
     data = ImageNetDataset(str(photos), str(photos / "wrong.txt"), chain())
     with pytest.raises(UserError, match=r"wrong.txt:2: expected a path"):
         loader(data)
+
+
+FOR_TRAINING = {
+    "mixes": ([DecodeImage()], DistributedBatchSampler(4), [MixupOperator(3)], "mix images"),
+    "drops": ([DecodeImage()], DistributedBatchSampler(4, drop_last=True), [], "drop_last"),
+    "sizes": ([DecodeImage()], MultiScaleSampler([32, 64], 8), [], "is_training"),
+    "crops": ([DecodeImage(), RandCropImage(16)], DistributedBatchSampler(4), [], "random numbers"),
+    "method": (
+        [DecodeImage(), ResizeImage(16, interpolation="random")],
+        DistributedBatchSampler(4),
+        [],
+        "random numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOR_TRAINING)
+def test_what_changes_the_scored_images_is_refused_in_an_evaluation(photos, name):
+    ops, sampler, mixers, found = FOR_TRAINING[name]
+    data = ImageNetDataset(str(photos), str(photos / "list.txt"), ops, class_num=3)
+    sampler.bind(len(data), evaluation=True)
+    with pytest.raises(UserError, match=found):
+        next(iter(Loader(data, sampler, mixers, training=False).epoch(0)))
+
+
+def test_chance_that_makes_the_labels_is_no_change(photos, tmp_path):
+    (tmp_path / "paths.txt").write_text("".join(f"{i}.png\n" for i in range(6)))
+    ops = [DecodeImage(), ResizeImage(16), RandomRot90()]
+    listed = str(photos), str(tmp_path / "paths.txt")
+    data = CustomLabelDataset(*listed, ops, label_key="random_rot90_orientation")
+    one = Loader(data, DistributedBatchSampler(6).bind(6, evaluation=True), training=False)
+    assert_equal(arrays(one.epoch(0)), arrays(one.epoch(0)))

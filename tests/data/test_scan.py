@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from ppcls_lite.data import copies
 from ppcls_lite.data.datasets import ImageNetDataset
 from ppcls_lite.data.folder import FolderDataset
 from ppcls_lite.data.scan import missing_files, scan
@@ -93,3 +94,59 @@ def test_real_photographs(real_data):
     labels = dict(zip(listed.paths, listed.labels))
     assert all(labels[path] == label for path, label in zip(folders.paths, folders.labels))
     assert listed[0]["image"].shape == (3, 32, 32)
+
+
+def test_numbers_of_which_nothing_says_that_they_are_the_same(tmp_path):
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", "val/b/2.jpg")
+    train = make(tmp_path, ["a/1.jpg 0", "b/1.jpg 1"])
+    found = scan({"Train": train, "Eval": FolderDataset(str(tmp_path / "val"), [])}).warnings
+    assert any("Eval numbers its classes itself (b), the list of Train" in text for text in found)
+    both = make(tmp_path, ["a/1.jpg 0", "b/1.jpg 1"], relabel=True)
+    found = scan({"Train": both, "Eval": FolderDataset(str(tmp_path / "val"), [])}).warnings
+    assert not any("numbers its classes itself" in text for text in found)
+
+
+def test_copies_under_other_names(tmp_path):
+    pixels = np.random.default_rng(0).bytes(9000)
+    for name, data in {
+        "a.jpg": pixels,
+        "b.jpg": pixels[:-1] + b"x",  # the same size and beginning
+        "c.jpg": pixels[:-2],
+        "val/a copy.jpg": pixels,
+        "val/d.jpg": pixels[:-1] + b"y",
+        "val/empty.jpg": b"",
+        "empty.jpg": b"",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    train = make(tmp_path, ["a.jpg 0", "b.jpg 1", "c.jpg 1", "empty.jpg 0"])
+    lines = ["val/a copy.jpg 0", "val/d.jpg 1", "val/empty.jpg 0"]
+    val = make(tmp_path, lines, "val_list.txt")
+    (found,) = scan({"Train": train, "Eval": val}).warnings
+    assert "1 of 3 images of Eval" in found and "a copy.jpg" in found and "d.jpg" not in found
+
+
+def test_how_many_files_are_looked_at_and_read_is_bounded(tmp_path, monkeypatch):
+    for folder in ("t", "v"):
+        (tmp_path / folder).mkdir()
+        for i in range(40):
+            (tmp_path / folder / f"{i}").write_bytes(bytes([i]) * 50)
+    paths = [[str(tmp_path / folder / f"{i}") for i in range(40)] for folder in ("t", "v")]
+    assert copies.copies(*paths) == (paths[1], 40)
+    monkeypatch.setattr(copies, "LOOKED_AT", (40, 10))
+    assert copies.copies(*paths) == (paths[1][::4], 10)
+    read = []
+    monkeypatch.setattr(copies, "READ", 20)
+    monkeypatch.setattr(copies, "_digest", lambda path, length=-1: read.append(path) or b"")
+    copies.copies(*paths)
+    assert 0 < len(set(read)) <= 20
+
+
+def test_a_class_that_is_nearly_all(tmp_path):
+    names = [f"{i}.jpg" for i in range(10)]
+    touch(tmp_path, *names)
+    lopsided = make(tmp_path, [f"{n} {int(n == '3.jpg')}" for n in names], class_num=2)
+    (found,) = scan({"Eval": lopsided}).warnings
+    assert "90.0% of the images are of class 0" in found and "top1 0.9000" in found
+    even = make(tmp_path, [f"{n} {i % 3 == 0:d}" for i, n in enumerate(names)], class_num=2)
+    assert scan({"Eval": even}).warnings == []

@@ -6,9 +6,11 @@ import numpy as np
 import paddle
 import pytest
 
+from ppcls_lite.config.check import check
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.ema import ExponentialAverage
 from ppcls_lite.errors import UserError
+from ppcls_lite.recipe import parts
 
 
 def change(model, value):
@@ -118,3 +120,19 @@ def test_an_average_may_begin_later_and_end_earlier(tiny, tmp_path, caplog):
     ended.fit()
     assert checkpoint.load(tmp_path / "latest")["ema"] is None
     assert not (tmp_path / "latest_raw.pdparams").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "updates", "grows", "said"),
+    [
+        ({}, 72, True, "99% would be left after 72 updates, so the decay grows"),
+        ({}, 225_000, False, ""),
+        ({"use_warmup": False}, 72, False, "lower EMA.decay"),
+        ({"use_warmup": True}, 225_000, True, ""),
+    ],
+)
+def test_a_short_run_warms_up(tiny, caplog, given, updates, grows, said):
+    caplog.set_level("INFO", "ppcls_lite")
+    settings = check({"Arch": {"name": "PPLCNet_x0_25"}, "EMA": {"decay": 0.9999, **given}})
+    assert parts.build_ema(settings, tiny.Net(), updates).use_warmup is grows
+    assert said in caplog.text and ("would be left" in caplog.text) == bool(said)

@@ -8,6 +8,8 @@ from ppcls_lite.engine import rng
 from ppcls_lite.engine.evaluate import Evaluator
 from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.errors import UserError
+from ppcls_lite.metrics.confusion import ConfusionMatrix
+from ppcls_lite.metrics.topk import TopkAcc
 
 
 def evaluator(tiny, batch_size, metrics=None, loss=None, count=10):
@@ -63,17 +65,18 @@ def test_stop_and_progress(tiny):
 
 def test_main_value_and_its_direction(tiny):
     higher = evaluator(tiny, 4)
-    assert higher.improves(0.5, None) and higher.improves(0.6, 0.5)
-    assert not higher.improves(0.5, 0.5) and not higher.improves(float("nan"), None)
+    assert higher.improves({"a": 0.5}, None) and higher.improves({"a": 0.6}, 0.5)
+    assert higher.improves({"a": 0.5}, 0.5)  # the later of equal ones
+    assert not higher.improves({"a": 0.4}, 0.5) and not higher.improves({"a": float("nan")}, None)
 
     by_loss = evaluator(tiny, 4, metrics=[])
     assert next(iter(by_loss.run())) == "loss"
-    assert by_loss.improves(0.4, 0.5) and not by_loss.improves(0.6, 0.5)
+    assert by_loss.improves({"loss": 0.4}, 0.5) and not by_loss.improves({"loss": 0.6}, 0.5)
 
     class Error(tiny.Accuracy):
         higher_is_better = False
 
-    assert evaluator(tiny, 4, metrics=[Error(), tiny.Accuracy()]).improves(0.1, 0.2)
+    assert evaluator(tiny, 4, metrics=[Error(), tiny.Accuracy()]).improves({"a": 0.1}, 0.2)
 
 
 def test_the_metrics_report_a_run_that_was_kept(tiny, tmp_path):
@@ -98,3 +101,26 @@ def test_empty_set_and_nothing_to_compute(tiny):
         evaluator(tiny, 4, count=0).run()
     with pytest.raises(UserError, match=r"Metric\.Eval or Loss\.Eval"):
         Evaluator(Supervised(tiny.Net(), tiny.loss), tiny.Loader(), [], None)
+
+
+def test_outputs_that_are_not_finite_are_counted_wrong_and_never_win(tiny, caplog):
+    class Half(paddle.nn.Layer):  # NaN for images whose first pixel is positive
+        def forward(self, x):
+            first = x[:, 0, 0, :1]  # (N, 1)
+            logits = paddle.concat([first * 0 + 1, first * 0, first * 0], axis=1)
+            return paddle.where(first > 0, paddle.full_like(logits, float("nan")), logits)
+
+    loader = tiny.Loader(10, 4, shuffle=False)
+    loader.labels[:] = 0
+    bad = int((loader.images[:, 0, 0, 0] > 0).sum())
+    assert 0 < bad < 10
+    scores = Evaluator(Supervised(Half(), None), loader, [TopkAcc(1), ConfusionMatrix()])
+    found = scores.run()
+    assert found["top1"] == (10 - bad) / 10 and found["not_finite"] == bad
+    assert found["macro_recall"] == (10 - bad) / 10
+    assert f"for {bad} of 10 images are NaN or infinite" in caplog.text
+    assert not scores.improves(found, None)
+    # of an averaged network only its own answers decide
+    both = {"top1_ema": 0.5, "top1": 0.4}
+    assert scores.improves(both | {"not_finite": 1.0}, 0.4)
+    assert not scores.improves(both | {"not_finite_ema": 1.0}, 0.4)

@@ -167,10 +167,21 @@ def test_best_model_is_the_best_epoch(tiny, tmp_path):
 
 
 def test_evaluation_interval_start_and_last_epoch(tiny, tmp_path):
-    trainer = tiny.build(tmp_path, epochs=7, eval_interval=2, start_eval_epoch=3, metrics=[])
+    trainer = tiny.build(tmp_path, epochs=7, eval_interval=2, start_eval_epoch=4, metrics=[])
     trainer.fit()
     evaluated = [r["epoch"] for r in records(tmp_path) if r["kind"] == "eval"]
-    assert evaluated == [4, 6, 7]
+    assert evaluated == [4, 6, 7]  # from epoch 4 on, as in PaddleClas
+
+
+def test_of_equal_scores_the_later_ships_and_early_stop_counts_from_the_first(tiny, tmp_path):
+    trainer = tiny.build(tmp_path, epochs=9, early_stop=3, keep_best=1, save_interval=100)
+    scores = iter([0.2, 1.0, 1.0, 0.9, 1.0, 1.0])
+    trainer.evaluator.run = lambda **_: {"top1": next(scores)}
+    result = trainer.fit()
+    assert result.best == {"top1": 1.0, "epoch": 5}
+    assert trainer.state.epoch == 6 and (tmp_path / "epoch_5.pdparams").exists()
+    best, latest = (checkpoint.load(tmp_path / name) for name in ("best_model", "latest"))
+    assert_same_state(best["model"], latest["model"])
 
 
 def test_evaluation_does_not_change_training(tiny, tmp_path):

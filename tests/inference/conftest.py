@@ -66,6 +66,14 @@ def network_of() -> Callable[..., nn.Layer]:
     return make
 
 
+@pytest.fixture
+def sensitive_lines() -> nn.Layer:
+    """A PP-LCNet with the strides of networks for lines of text, and `sensitive` weights."""
+    paddle.seed(1)
+    strides = [2, [2, 1], [2, 1], [2, 1], [2, 1]]
+    return sensitive(create_model("PPLCNet_x0_25", class_num=5, stride_list=strides))
+
+
 @pytest.fixture(scope="session")
 def chain() -> Callable[[int], list[Any]]:
     return transforms

@@ -125,11 +125,44 @@ def test_a_spoiled_or_locked_cache_costs_only_time(
     run(exported_both, tmp_path / "cache")
     (file,) = (tmp_path / "cache").glob("*.json")
     assert json.loads(file.read_text())["engine"] == "openvino"
-    for text in ("{", "[]", '{"engine": "x", "precision": "y", "converted": null}'):
+    whole = json.loads(file.read_text())
+    damages = [
+        {"engine": "x"},
+        {"engine": ["paddle"]},
+        {"precision": {}},
+        {"milliseconds": 3},
+        {"milliseconds": {"paddle fp32": "fast"}},
+        {"left_out": ["a"]},
+        {"converted": "../../x.onnx"},
+        {"converted": 5},
+    ]
+    for text in ("{", "[]", "null", "\0", *(json.dumps(whole | damage) for damage in damages)):
         file.write_text(text)
         assert not run(exported_both, tmp_path / "cache").remembered
     (tmp_path / "a file").write_text("")
     assert run(exported_both, tmp_path / "a file").engine == "openvino"
+
+
+def test_a_damaged_conversion_is_made_again(exported: Any, tmp_path: Path) -> None:
+    cache = ChoiceCache(tmp_path)
+    converted = tmp_path / "k.onnx"
+    converted.write_bytes(b"network")
+    cache.write("k", exported.folder, Choice("onnxruntime", "fp32", converted, {}, {}))
+    assert cache.read("k", exported.folder).model == converted
+    converted.write_bytes(b"netw")
+    assert cache.read("k", exported.folder) is None
+    assert not converted.exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"engines": [{"engine": "openvino"}]}', "nan"])
+def test_a_price_that_cannot_be_read_leaves_int8_out(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text == "nan":
+        text = '{"engines": [{"engine": "openvino", "top1_before": NaN, "top1_after": 1}]}'
+    monkeypatch.setattr(auto, "read_metadata", lambda path: {auto.QUANTIZATION_KEY: text})
+    with pytest.raises(UserError, match=r"cannot be read|loses nan points"):
+        auto._require_small_loss(Path("int8.onnx"), "openvino")
 
 
 def test_nothing_that_runs_it(

@@ -148,6 +148,43 @@ def test_paddle_bf16_runs_bf16_kernels(exported_both: Any) -> None:
     assert len(lines) == 32 and all("src:bf16" in x and "wei:bf16" in x for x in lines)
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_memory_stays_flat_over_300_sizes(name: str, free_sizes: Path) -> None:
+    need(name)
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the resident memory is read from /proc, which this system does not have")
+    code = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from ppcls_lite.inference.engines import make_engine
+
+def resident():
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+engine = make_engine(sys.argv[1], sys.argv[2], threads=1, warmup_shape=(1, 3, 64, 64))
+sizes = np.random.default_rng(0).integers(32, 128, (300, 2))
+for count, (height, width) in enumerate(sizes):
+    engine.run(np.zeros((1, 3, height, width), np.float32))
+    if count == 99:
+        before = resident()
+print(resident() - before)
+"""
+    command = [sys.executable, "-c", code, str(free_sizes), name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) < 40  # MiB; without a limit more than 100
+
+
+@pytest.fixture(scope="module")
+def free_sizes(tmp_path_factory: pytest.TempPathFactory, exported_both: Any, chain: Any) -> Path:
+    """An exported folder whose network takes any size."""
+    folder, ops = tmp_path_factory.mktemp("free") / "m", chain(64)
+    export_model(exported_both.network, folder, (3, -1, -1), [*ops[:2], *ops[3:]], format="both")
+    return folder
+
+
 def test_the_onnx_file_alone_is_enough(exported_both: Any, tmp_path: Path) -> None:
     need("onnxruntime")
     file = tmp_path / "classifier.onnx"
@@ -181,7 +218,7 @@ def test_other_engines_do_not_load_paddle(name: str, exported_both: Any) -> None
 def test_a_damaged_onnx_file(name: str, tmp_path: Path) -> None:
     need(name)
     (tmp_path / "inference.onnx").write_bytes(b"not a network" * 20)
-    with pytest.raises(UserError, match=r"inference.onnx: .* cannot load it"):
+    with pytest.raises(UserError, match=r"inference.onnx: is not an ONNX file, or is damaged"):
         make_engine(tmp_path, name)
 
 
@@ -211,7 +248,7 @@ def test_bf16_is_refused_where_the_cpu_has_none(
         ({"engine": "tensorrt"}, "engine: expected paddle, openvino, onnxruntime or auto"),
         ({"precision": "fp16"}, "precision: expected one of fp32, bf16, int8, found 'fp16'"),
         ({"precision": "int8"}, "paddle has fp32, bf16; int8 is of openvino, onnxruntime"),
-        ({"threads": 0}, "threads: expected a whole number from 1 on, found 0"),
+        ({"threads": 0}, "threads: expected a whole number from 1 to "),
         ({"threads": 1.5}, "found 1.5"),
         ({"device": "tpu"}, "device: expected cpu or gpu"),
     ],

@@ -229,7 +229,7 @@ def test_an_interrupted_export_leaves_nothing(
         raise error
 
     monkeypatch.setattr(paddle.jit, "save", half)
-    with pytest.raises(error):
+    with pytest.raises(UserError if error is OSError else error):
         export_tiny(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -18,6 +18,7 @@ import ppcls_lite
 from ppcls_lite.config.check import build_list
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.errors import ImageError, UserError
+from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,12 +205,15 @@ def test_a_batch_size_below_one(predictor: Predictor) -> None:
         predictor.predict(picture(), batch_size=0)
 
 
-def test_preprocessing_without_a_fixed_size(folder: Path) -> None:
+def test_preprocessing_without_a_fixed_size(
+    folder: Path, exported: Any, chain: Any, tmp_path: Path
+) -> None:
     edit(folder, lambda tree: tree["PreProcess"]["transform_ops"].pop(2))
     with pytest.raises(UserError, match=r"\(3, 72, 96\), but the network takes \(3, 64, 64\)"):
         Predictor(folder, threads=1).predict(picture())
-    edit(folder, lambda tree: tree["Global"].pop("image_shape"))
-    predictor = Predictor(folder, threads=1)
+    free, ops = tmp_path / "free", chain(64)
+    export_model(exported.network, free, (3, -1, -1), [*ops[:2], *ops[3:]])
+    predictor = Predictor(free, threads=1)
     assert predictor.predict([picture(), picture(1, 90, 90)], batch_size=1)
     with pytest.raises(UserError, match=r"different shapes after .* use batch_size=1"):
         predictor.predict([picture(), picture(1, 90, 90)], batch_size=2)
@@ -274,6 +278,43 @@ def test_label_names_that_do_not_fit(folder: Path) -> None:
     edit(folder, lambda tree: tree["PostProcess"]["Topk"]["label_list"].pop())
     with pytest.raises(UserError, match="names 4 classes, the network has 5"):
         Predictor(folder, threads=1).predict(picture())
+
+
+@pytest.mark.parametrize("engine", ["paddle", "onnxruntime", "openvino", "auto"])
+def test_the_program_knows_its_shape(
+    engine: Any, exported_both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppcls_lite.inference.auto.choose.choose", lambda *a, **k: pytest.fail())
+    folder = Path(shutil.copytree(exported_both.folder, tmp_path / "m"))
+    for wrong in ([3, 96, 96], [3, -1, 64], [1, 64, 64]):
+        edit(folder, lambda tree, shape=wrong: tree["Global"].update(image_shape=shape))
+        with pytest.raises(
+            UserError, match=r"inference.yml: Global.image_shape: says .*\[3, 64, 64"
+        ):
+            Predictor(folder, engine=engine)
+    if engine == "auto":
+        return
+    pytest.importorskip("paddle" if engine == "paddle" else engine)
+    edit(folder, lambda tree: tree["Global"].pop("image_shape"))
+    predictor = Predictor(folder, engine=engine, threads=1)
+    assert predictor.spec.image_shape == (3, 64, 64)
+    edit(folder, lambda tree: tree["PreProcess"]["transform_ops"].pop(2))  # CropImage
+    with pytest.raises(UserError, match=r"but the network takes \(3, 64, 64\)"):
+        Predictor(folder, engine=engine, threads=1).predict(picture())
+
+
+def test_two_softmaxes_or_none_are_noticed(
+    folder: Path, exported: Any, chain: Any, tmp_path: Path
+) -> None:
+    edit(folder, lambda tree: tree["Global"].update(output="logits"))
+    with pytest.raises(UserError, match=r"inference.yml: .* gives probabilities already"):
+        Predictor(folder, threads=1)
+    other = tmp_path / "logits"
+    export_model(exported.network, other, (3, 64, 64), chain(64), add_softmax=False)
+    assert Predictor(other, threads=1).spec.output == "logits"
+    edit(other, lambda tree: tree["Global"].pop("output"))
+    with pytest.raises(UserError, match=r"gives no probabilities: .* must say logits"):
+        Predictor(other, threads=1)
 
 
 def test_a_folder_of_paddleclas_is_read(folder: Path, predictor: Predictor) -> None:

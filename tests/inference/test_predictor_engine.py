@@ -15,8 +15,9 @@ import paddle
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines.files import find_program
+from ppcls_lite.inference.engines.files import find_program, input_shape
 from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
+from ppcls_lite.inference.export import export_model
 from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, default_threads
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +94,7 @@ np.savez(sys.argv[1] + "/io.npz", x=x, y=model(paddle.to_tensor(x)).numpy())
     data = np.load(tmp_path / "io.npz")
     (found,) = PaddleEngine(tmp_path, threads=1, warmup_shape=(1, 3, 8, 8)).run(data["x"])
     assert found == pytest.approx(data["y"], abs=1e-6)
+    assert input_shape(tmp_path, "paddle", None) == (3, 8, 8)
     weights = tmp_path / "old.pdiparams"
     weights.write_bytes(weights.read_bytes()[: 26 - 2 + 4 * 8])  # the eight biases alone
     with pytest.raises(UserError, match=r"holds 1 tensors, but old.pdmodel reads 2"):
@@ -193,14 +195,20 @@ def test_damaged_and_missing_files(
     assert "\n" not in str(caught.value)
 
 
-def test_what_this_paddle_lacks(exported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_this_paddle_lacks(
+    exported: Any, chain: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
     with pytest.raises(UserError, match="install paddlepaddle-gpu"):
         PaddleEngine(exported.folder, device="gpu")
     monkeypatch.setattr(paddle.base.core, "is_compiled_with_mkldnn", lambda: False)
-    with pytest.raises(UserError, match="--no-mkldnn"):
-        PaddleEngine(exported.folder)
-    assert not PaddleEngine(exported.folder, mkldnn=False, threads=1).mkldnn
+    with pytest.raises(UserError, match="bf16: this Paddle is built without oneDNN"):
+        PaddleEngine(exported.folder, precision="bf16")
+    expected = PaddleEngine(exported.folder, mkldnn=False, threads=1).run(batch())[0]
+    engine = PaddleEngine(exported.folder, threads=1)
+    assert not engine.mkldnn and np.array_equal(engine.run(batch())[0], expected)
+    again = export_model(exported.network, tmp_path / "m", (3, 64, 64), chain(64))
+    assert again.engines == ("paddle",)
 
 
 def test_a_shape_that_the_program_does_not_take(exported: Any) -> None:

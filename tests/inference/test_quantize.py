@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,16 @@ def place(exported_both: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [f"evaluation/{p.name} {label}" for p, label in zip(paths, labels, strict=True)]
     (room / "list.txt").write_text("\n".join(lines))
     return room
+
+
+def into(folder: Path, images: list[np.ndarray], room: Path, keep_float: str = "auto") -> list:
+    """The variants that were tried, and `int8.onnx` in `room`."""
+    spec = InferenceSpec.read(folder)
+    file, tried = quantize.quantize(
+        quantize.float_model(folder, spec, room), spec, images, room, keep_float
+    )
+    file.rename(room / "int8.onnx")
+    return tried
 
 
 def command(place: Path, model: Path, *more: str) -> list[str]:
@@ -124,6 +135,20 @@ def test_the_network_is_int8_and_the_folder_still_whole(quantised: Path) -> None
             assert predictor.predict(np.zeros((80, 80, 3), np.uint8))[0]["label_names"]
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_precision_is_never_said_of_the_other_file(engine: Any, quantised: Path) -> None:
+    if available_precisions(engine)["int8"] is not None:
+        pytest.skip(f"{engine} has no int8 here")
+    for name, precision, other in (
+        ("inference.onnx", "fp32", "int8"),
+        ("inference_int8.onnx", "int8", "fp32"),
+    ):
+        assert make_engine(quantised / name, engine, None, 1).precision == precision
+        assert make_engine(quantised / name, engine, precision, 1).precision == precision
+        with pytest.raises(UserError, match=rf"precision {other}: .*{name} is (not )?quantised"):
+            make_engine(quantised / name, engine, other, 1)
+
+
 def test_nothing_is_overwritten(
     place: Path, quantised: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,11 +165,10 @@ def test_layers_that_stay_in_float(
     choice: str, floats: int, exported_both: Any, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(exported_both.folder, tmp_path / "m")
-    spec = InferenceSpec.read(folder)
     images = list(np.random.default_rng(0).standard_normal((3, 3, 64, 64), np.float32))
-    (variant,) = quantize.quantize(folder, spec, images, choice)
+    (variant,) = into(folder, images, tmp_path, choice)
     assert (variant.name, len(variant.layers)) == (choice, floats)
-    graph = onnx.load(folder / "inference_int8.onnx").graph
+    graph = onnx.load(tmp_path / "int8.onnx").graph
     stored = {w.name: w.data_type for w in graph.initializer}
     layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
     float_layers = [n for n in layers if stored.get(n.input[1]) == onnx.TensorProto.FLOAT]
@@ -163,15 +187,15 @@ def test_more_layers_stay_in_float_only_where_that_helps(
     monkeypatch.setattr(Topk, "agreement", agreement)
     folder = shutil.copytree(exported_both.folder, tmp_path / "m")
     images = list(np.zeros((2, 3, 64, 64), np.float32))
-    tried = quantize.quantize(folder, InferenceSpec.read(folder), images)
+    tried = into(folder, images, tmp_path)
     assert [v.name for v in tried] == ["ends", "none", "se", "ends+se"]
 
 
 def test_a_folder_without_onnx_is_converted_for_it(exported: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(exported.folder, tmp_path / "m")
     images = list(np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32))
-    quantize.quantize(folder, InferenceSpec.read(folder), images, "none")
-    assert (folder / "inference_int8.onnx").is_file()
+    into(folder, images, tmp_path, "none")
+    assert (tmp_path / "int8.onnx").is_file()
     assert not (folder / "inference.onnx").exists()
 
 
@@ -181,34 +205,71 @@ def test_a_folder_without_onnx_is_converted_for_it(exported: Any, tmp_path: Path
         ("calibration/0.png 1", "share 1 images"),
         ("evaluation/0.png", "expected `path class_id`"),
         ("", "the list is empty"),
+        ("evaluation/0.png 1\nevaluation/none.png 1", "1 images are no files, e.g. .*none.png"),
+        ("evaluation/0.png 7", "has the class id 7, but the network has 5 classes, 0 .. 4$"),
+        ("evaluation/0.png 1\nevaluation/1.png 5", "seem to count from 1: subtract 1"),
+        ("evaluation/0.png WRONG", "a top1 of 0.00% on the evaluation images"),
     ],
 )
 def test_wrong_evaluation_lists(
     content: str, says: str, place: Path, exported_both: Any, tmp_path: Path, capsys: Any
 ) -> None:
+    label = (place / "list.txt").read_text().split()[1]  # wrong, as `place` says
+    content = content.replace("WRONG", label)
     folder = shutil.copytree(exported_both.folder, tmp_path / "m")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     wrong = place / "wrong.txt"
     wrong.write_text(content)
-    arguments = command(place, folder)
+    arguments = command(place, folder, "--keep-float", "none")
     arguments[arguments.index("--evaluate") + 1] = str(wrong)
     assert cli.main(arguments) == 1
-    assert says in capsys.readouterr().err
-    assert not (folder / "inference_int8.onnx").exists()
+    assert re.search(says, capsys.readouterr().err.strip())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("option", [["--threads", "-1"], ["--threads", "10000"], ["--images", "0"]])
+def test_numbers_that_make_no_sense_are_refused_first(option: list[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["quantize", "--model", "m", "--calibration", "c", "--evaluate", "e", *option])
+    assert caught.value.code == 2 and f"argument {option[0]}: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("the disk is full")])
+def test_an_end_before_the_last_write_leaves_nothing(
+    error: Any, exported_both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    folder = Path(shutil.copytree(exported_both.folder, tmp_path / "m"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    row = quantize_report.EngineReport("openvino", 0.9, 0.895, 0.99, 1.0, 0.5)
+    report = quantize_report.QuantizeReport(20, 12, "none", 0, 2, 1, 1, (row,), "top1")
+    monkeypatch.setattr(quantize, "write_text", fail)
+    with pytest.raises((KeyboardInterrupt, UserError)):
+        quantize.keep(folder, InferenceSpec.read(folder), folder / "inference.onnx", report)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_auto_refuses_an_int8_network_that_is_worse(quantised: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(quantised, tmp_path / "m"))
     spec = InferenceSpec.read(copy)
+    file = copy / "inference_int8.onnx"
+
+    def note(report: quantize_report.QuantizeReport) -> None:
+        file.rename(tmp_path / "int8.onnx")
+        quantize.keep(copy, spec, tmp_path / "int8.onnx", report)
+
     row = quantize_report.EngineReport("openvino", 0.9, 0.895, 0.99, 1.0, 0.5)
     report = quantize_report.QuantizeReport(20, 12, "none", 0, 2, 1, 1, (row,), "top1")
-    quantize.note_report(copy, spec, report)
+    note(report)
     _require_small_loss(copy / "inference_int8.onnx", "openvino")
     worse = replace(report, engines=(replace(row, score_after=0.85),))
-    quantize.note_report(copy, spec, worse)
+    note(worse)
     with pytest.raises(UserError, match=r"loses 5.0 points of top1"):
         _require_small_loss(copy / "inference_int8.onnx", "openvino")
     lower = replace(worse, metric="wrong", higher_is_better=False)
-    quantize.note_report(copy, spec, lower)
+    note(lower)
     _require_small_loss(copy / "inference_int8.onnx", "openvino")
     with pytest.raises(UserError, match="does not say what it costs"):
         _require_small_loss(copy / "inference.onnx", "openvino")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli import output
+from ppcls_lite.inference.cli.origin import origin_path, require_origin
 from ppcls_lite.inference.cli.output import ResultFile, csv_columns
 from ppcls_lite.inference.cli.predict import run
 from ppcls_lite.inference.cli.resume import Kept, keep
@@ -87,12 +93,114 @@ def test_a_missing_file_holds_nothing(tmp_path: Path) -> None:
     assert keep(tmp_path / "no.jsonl", COLUMNS) == Kept()
 
 
-def test_a_name_that_is_no_utf8_survives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_name_that_is_no_utf8_is_not_done_twice(tmp_path: Path, suffix: str) -> None:
     name = os.fsdecode(b"a\xff.jpg")
-    path = tmp_path / "r.jsonl"
+    path = tmp_path / f"r{suffix}"
     with ResultFile(path, Topk()) as file:
-        file.write({"file": name, "error": "no"})
-    assert keep(path, COLUMNS).files[name] == 1
+        for one in (name, "b.jpg", "c.jpg"):
+            file.write({"file": one, "error": "no"})
+    left = keep(path, COLUMNS).others([Path(name), Path("b.jpg")])
+    assert left == []
+
+
+CHANGES = {
+    "topk": (["--topk", "2"], r"topk None, now 2"),
+    "engine": (["--engine", "onnxruntime"], r"engine paddle, now onnxruntime"),
+    "onednn": (["--no-mkldnn"], r"onednn True, now False"),
+}
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "network", "labels", "unknown", "damaged"])
+def test_results_of_two_origins_are_not_mixed(
+    change: str, exported_both: Any, pictures: Path, tmp_path: Path
+) -> None:
+    model, out = tmp_path / "model", tmp_path / "r.csv"
+    shutil.copytree(exported_both.folder, model)
+    arguments = ["--model", str(model), "--threads", "1", "--output", str(out), "--input"]
+    assert run([*arguments, str(pictures / "a.png"), str(pictures / "b.JPG")]) == 0
+    whole, origin = out.read_bytes(), origin_path(out)
+    assert run([*arguments, str(pictures / "a.png"), "--resume"]) == 0
+    more, says = CHANGES.get(change, ([], ""))
+    if change == "network":
+        weights = model / "inference.pdiparams"
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+        says = "another network"
+    elif change == "labels":
+        yml = model / "inference.yml"
+        yml.write_text(yml.read_text(encoding="utf-8").replace("great dog", "dog"), "utf-8")
+        says = "another inference.yml"
+    elif change == "unknown":
+        origin.unlink()
+        says = "nothing says which network"
+    elif change == "damaged":
+        origin.write_text("[1]", encoding="utf-8")
+        says = "cannot be read"
+    out.write_bytes(whole)
+    with pytest.raises(UserError, match=f"--resume: .*{says}"):
+        run([*arguments, str(pictures), "--resume", *more])
+    assert out.read_bytes() == whole
+
+
+def test_a_new_file_forgets_where_an_older_one_came_from(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with ResultFile(path, Topk(), origin={"topk": 1}) as file:
+        file.write(RESULTS[0])
+    require_origin(path, {"topk": 1})
+    with ResultFile(path, Topk()):
+        pass
+    assert not origin_path(path).exists()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_full_disk_leaves_whole_results(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"r{suffix}"
+    whole = written(path)
+    path.unlink()
+    monkeypatch.setattr(output, "_BUFFER", 1)
+    room = len(whole) * 2 // 3  # ends within a result
+    with (
+        pytest.raises(UserError, match=r"could not be written: .*large.*--resume"),
+        limited_file_size(room),
+        ResultFile(path, Topk()) as file,
+    ):
+        for result in RESULTS:
+            file.write(result)
+    kept = path.read_bytes()
+    assert 0 < len(kept) < room and whole.startswith(kept)
+    assert kept.endswith(b"\n")
+    with path.open("ab") as file:
+        file.write(whole[len(kept) :])
+    assert path.read_bytes() == whole
+
+
+@contextlib.contextmanager
+def limited_file_size(size: int) -> Iterator[None]:
+    """Let every file that is written end at `size` bytes, as on a full disk (EFBIG)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_pipe_whose_reader_has_gone(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with (
+        pytest.raises(UserError, match="could not be written: Broken pipe"),
+        ResultFile(path, Topk(), append=True) as file,
+    ):
+        os.close(reader)
+        file.write(RESULTS[0])
 
 
 def test_the_command_goes_on(

@@ -281,3 +281,54 @@ def test_map_11point_by_hand():
     assert found["MultiLabelMAP"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
     integral = score(MultiLabelMAP(), logits, label)
     assert integral["MultiLabelMAP"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
+@pytest.mark.parametrize(("make", "example"), ALL, indirect=["example"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_never_better_than_any_answer(make, example, value):
+    logits, label = example
+    broken = logits.copy()
+    broken[::3] = value
+    right = (
+        np.where(label == 1, 9.0, -9.0) if label.ndim == 2 else 9.0 * np.eye(logits.shape[1])[label]
+    )
+    wrong, best = logits.copy(), logits.copy()
+    wrong[::3], best[::3] = -right[::3], right[::3]
+    found, lower, upper = (score(make(), x, label) for x in (broken, wrong, best))
+    name = "macro_recall" if "macro_recall" in found else next(iter(found))
+    found, lower, upper = found[name], lower[name], upper[name]
+    if make().higher_is_better:
+        assert found <= lower + 1e-9 < upper
+    else:
+        assert found >= lower - 1e-9 > upper
+
+
+def test_images_without_label_are_no_false_alarms():
+    logits = np.array([[0, 3], [3, 0], [0, 3], [3, 0]], np.float32)
+    found = score(TprAtFpr(), logits, np.array([1, 0, -1, -1]))
+    assert (found["tpr"], found["fpr"]) == (1.0, 0.0)
+
+
+ATTRIBUTE_METRICS = [AccuracyScore, lambda: AccuracyScore("sample"), HammingDistance, ATTRMetric]
+
+
+@pytest.mark.parametrize("make", [*ATTRIBUTE_METRICS, MultiLabelMAP])
+def test_images_and_attributes_of_which_nothing_is_known_change_no_score(make, attributes):
+    logits, label = attributes
+    more = np.concatenate([logits, logits[:5]]), np.concatenate([label, -np.ones_like(label[:5])])
+    wider = [
+        np.concatenate([x, y], axis=1) for x, y in zip(more, (more[0], -np.ones_like(more[1])))
+    ]
+    assert score(make(), *wider) == pytest.approx(score(make(), logits, label), rel=1e-12)
+
+
+@pytest.mark.parametrize("make", ATTRIBUTE_METRICS)
+def test_no_score_where_nothing_is_known(make, attributes):
+    assert score(make(), attributes[0], -np.ones_like(attributes[1])) == {}
+
+
+def test_attributes_may_be_predicted_from_logits_as_paddleclas_does():
+    logits = np.array([[0.2, 0.7], [0.6, -1.0]], np.float32)  # sigmoids: 0.55, 0.67; 0.65, 0.27
+    label = np.array([[0, 1], [1, 0]], np.float32)
+    assert score(ATTRMetric(from_logits=True), logits, label)["mA"] == 1.0
+    assert score(ATTRMetric(), logits, label)["mA"] == 0.75  # 0.55 is a false alarm

@@ -108,7 +108,7 @@ def test_a_folder_with_other_files_is_not_replaced_unless_asked(tmp_path: Path) 
 
 
 def swap(target: Path) -> None:
-    with files.whole_folder(target, {"a"}) as fresh:
+    with files.disk_errors(target), files.whole_folder(target, {"a"}) as fresh:
         (fresh / "a").write_text("new")
 
 
@@ -190,7 +190,7 @@ def test_an_old_folder_that_cannot_come_back_is_not_deleted(
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="no"):
+    with pytest.raises(UserError, match="model could not be written: no"):
         swap(target)
     assert [p.read_text() for p in tmp_path.glob(".model-*/old/a")] == ["old"]
 

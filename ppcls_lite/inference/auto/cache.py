@@ -12,10 +12,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ppcls_lite import __version__
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines import PRECISIONS, EngineName, Precision
+from ppcls_lite.inference.spec import checksum
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.home import home_folder
 from ppcls_lite.system.machine import cpu_model, installed_versions, usable_cores
@@ -74,18 +76,33 @@ class ChoiceCache:
         """The choice of that key, or `None`."""
         path = self.folder / f"{key}.json"
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-            name, precision = known["engine"], known["precision"]
-            source = self.folder / known["converted"] if known["converted"] else model
+            choice = self._parsed(json.loads(path.read_text(encoding="utf-8")), model)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("auto: %s cannot be read (%s); measuring again", path, error)
             return None
-        if name not in PRECISIONS or precision not in PRECISIONS[name] or not source.exists():
-            return None
-        times, left_out = dict(known["milliseconds"]), dict(known["left_out"])
+        return choice if choice.model.exists() else None
+
+    def _parsed(self, known: dict[str, Any], model: Path) -> Choice:
+        """The choice in a file's content; one of several errors if it is none."""
+        name, precision, converted = known["engine"], known["precision"], known["converted"]
+        if precision not in PRECISIONS[name]:
+            raise ValueError(f"{name} has no {precision}")
+        if converted is not None:
+            if Path(converted).name != converted:
+                raise ValueError(f"{converted!r} is no file's name")
+            self._require_whole(self.folder / converted, known.get("sha256"))
+        times = {str(key): float(ms) for key, ms in known["milliseconds"].items()}
+        left_out = {str(key): str(reason) for key, reason in known["left_out"].items()}
+        source = self.folder / converted if converted else model
         return Choice(name, precision, source, times, left_out, remembered=True)
+
+    def _require_whole(self, converted: Path, expected: str | None) -> None:
+        """Remove a converted network that is damaged, so that it is converted again."""
+        if expected is not None and checksum(converted) != expected:
+            converted.unlink()
+            raise ValueError(f"{converted.name} is damaged")
 
     def write(self, key: str, model: Path, choice: Choice) -> None:
         """Keep the choice, as a whole or not at all."""
@@ -93,6 +110,7 @@ class ChoiceCache:
             "engine": choice.engine,
             "precision": choice.precision,
             "converted": choice.model.name if choice.model != model else None,
+            "sha256": checksum(choice.model) if choice.model != model else None,
             "milliseconds": choice.milliseconds,
             "left_out": choice.left_out,
             "model": str(model.resolve()),

@@ -185,7 +185,6 @@ def _onnx_source(model: Path, spec: InferenceSpec, cache: ChoiceCache, key: str)
     if not converted.is_file():
         from ppcls_lite.inference.onnx.export import write_onnx
 
-        converted.parent.mkdir(parents=True, exist_ok=True)
         write_onnx(model, converted, spec.text(), spec.model_name)
         logger.info("auto: converted the program to %s", converted)
     return converted
@@ -196,16 +195,28 @@ def _require_small_loss(path: Path, engine: EngineName) -> None:
     text = read_metadata(path).get(QUANTIZATION_KEY)
     if text is None:
         raise UserError(f"{path.name} does not say what it costs; ppcls-lite quantize measures it")
-    report = json.loads(text)
+    try:
+        loss, metric = _loss(json.loads(text), engine)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path.name}: what it says it costs cannot be read ({error})") from error
+    if not loss <= _INT8_LOSS:  # NaN as well
+        raise UserError(
+            f"it loses {100 * loss:.1f} points of {metric} on its evaluation images (allowed "
+            f"{100 * _INT8_LOSS:.1f})"
+        )
+
+
+def _loss(report: dict[str, Any], engine: str) -> tuple[float, str]:
+    """What int8 costs by `engine`, and of which metric; an error if it is no such report."""
+    metric = report.get("metric", "top1")
     key = "score" if "metric" in report else "top1"  # of files before there were other metrics
     sign = 1 if report.get("higher_is_better", True) else -1
-    for item in report["engines"]:
-        loss = sign * (item[f"{key}_before"] - item[f"{key}_after"])
-        if item["engine"] == engine and loss > _INT8_LOSS:
-            raise UserError(
-                f"it loses {100 * loss:.1f} points of {report.get('metric', key)} on its "
-                f"evaluation images (allowed {100 * _INT8_LOSS:.1f})"
-            )
+    losses = [
+        sign * (float(item[f"{key}_before"]) - float(item[f"{key}_after"]))
+        for item in report["engines"]
+        if item["engine"] == engine
+    ]
+    return max(losses, default=0.0), str(metric)
 
 
 def _checked(

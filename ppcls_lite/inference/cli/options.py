@@ -10,6 +10,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ppcls_lite.inference.engines import MAX_THREADS
+
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """`--model`, `--topk`, and how the network runs."""
@@ -21,7 +23,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     precisions = ("fp32", "bf16", "int8")
     add("--precision", choices=precisions, help="(fp32; with auto: the fastest that is right)")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="(cpu)")
-    add("--threads", type=positive, metavar="N", help="CPU threads (usable cores, at most 4)")
+    add("--threads", type=thread_count, metavar="N", help="CPU threads (usable cores, at most 4)")
     add_plugins(parser)
     add("--no-mkldnn", action="store_true", help="run without oneDNN (MKLDNN): slower, to compare")
 
@@ -50,8 +52,16 @@ def not_negative(text: str) -> float:
     return value
 
 
+def thread_count(text: str) -> int:
+    """An argument that must be a number of threads: too many end a process, or take its memory."""
+    count = positive(text)
+    if count > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"expected at most {MAX_THREADS} threads, found {text}")
+    return count
+
+
 def positive(text: str) -> int:
     """An argument that must be a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    if not text.isdecimal() or not int(text[:10]) >= 1 or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text[:40]!r}")
     return int(text)

@@ -6,18 +6,24 @@ post-processing says what the tables show of it. Read next: predict.py.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.origin import Origin, write_origin
+from ppcls_lite.system.terminal import printable
 
 if TYPE_CHECKING:
     from ppcls_lite.inference.postprocess.base import Postprocess, Result
 
 _FILE_WIDTH = 40
+_BUFFER = 8192  # bytes that wait for being written at once
 
 
 class ResultFile:
@@ -25,40 +31,76 @@ class ResultFile:
 
     JSON lines hold each result as it is; CSV has a line for each row of an image, numbered by
     `rank`, and an empty one for an image without rows. `append` goes on after what the file holds
-    (resume.py looks at that first). Another suffix, or a file that cannot be written, is a
-    UserError.
+    (resume.py looks at that first); else `origin` is noted beside the file. Another suffix, or a
+    file that cannot be written, is a UserError; on a full disk the file ends with a whole result.
     """
 
-    def __init__(self, path: str | Path, postprocess: Postprocess, append: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        postprocess: Postprocess,
+        append: bool = False,
+        origin: Origin | None = None,
+    ) -> None:
         self.path = Path(path)
         self._postprocess = postprocess
-        suffix = self.path.suffix.lower()
-        if suffix not in (".jsonl", ".csv"):
+        self._csv = self.path.suffix.lower() == ".csv"
+        if not self._csv and self.path.suffix.lower() != ".jsonl":
             raise UserError(f"--output {path}: expected a name that ends in .jsonl or .csv")
+        self._waiting = bytearray()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # A file name that is no UTF-8 becomes an escape, which JSON reads back as it was.
-            self._file: TextIO = self.path.open(
-                "a" if append else "w", encoding="utf-8", newline="", errors="backslashreplace"
-            )
+            if not append:
+                write_origin(self.path, origin)
+            self._file = self.path.open("ab" if append else "wb", buffering=0)
+            self._whole = os.fstat(self._file.fileno()).st_size  # bytes that end with a result
         except OSError as error:
             raise UserError(f"--output {path}: cannot be written: {error.strerror}") from error
-        self._csv = csv.writer(self._file) if suffix == ".csv" else None
-        if self._csv and self._file.tell() == 0:
-            self._csv.writerow(csv_columns(postprocess))
+        if self._csv and self._whole == 0:
+            self._add(csv_text([csv_columns(postprocess)]))
 
     def __enter__(self) -> ResultFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        try:
+            self._flush()
+        finally:
+            self._file.close()
 
     def write(self, result: Result) -> None:
         """Append one result."""
         if self._csv:
-            self._csv.writerows(_csv_rows(result, self._postprocess))
+            self._add(csv_text(_csv_rows(result, self._postprocess)))
         else:
-            self._file.write(json.dumps(result, ensure_ascii=False) + "\n")
+            self._add(json.dumps(result, ensure_ascii=False) + "\n")
+
+    def _add(self, text: str) -> None:
+        # A file name that is no UTF-8 becomes an escape, which JSON reads back as it was.
+        self._waiting += text.encode("utf-8", "backslashreplace")
+        if len(self._waiting) >= _BUFFER:
+            self._flush()
+
+    def _flush(self) -> None:
+        data, self._waiting = memoryview(bytes(self._waiting)), bytearray()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            self._whole = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            with contextlib.suppress(OSError):  # a pipe
+                self._file.truncate(self._whole)
+            raise UserError(
+                f"--output {self.path}: could not be written: {error.strerror}. What it holds is "
+                "whole; make room and go on with --resume"
+            ) from error
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Lines of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 def csv_columns(postprocess: Postprocess) -> list[str]:
@@ -74,15 +116,15 @@ def table_head(postprocess: Postprocess) -> str:
 
 def table_lines(result: Result, postprocess: Postprocess) -> Iterator[str]:
     """One line for each row of an image; the file's name only on the first."""
-    name = str(result["file"])
+    name = printable(str(result["file"]))
     if len(name) > _FILE_WIDTH:
         name = "..." + name[3 - _FILE_WIDTH :]
     if "error" in result:
-        yield f"{name:{_FILE_WIDTH}}  error: {result['error']}"
+        yield f"{name:{_FILE_WIDTH}}  error: {printable(result['error'])}"
         return
     columns = postprocess.columns
     for row in postprocess.rows(result) or [()]:
-        cells = (column.text(value) for column, value in zip(columns, row))
+        cells = (printable(column.text(value)) for column, value in zip(columns, row))
         yield "  ".join([f"{name:{_FILE_WIDTH}}", *cells]).rstrip()
         name = ""
 

@@ -20,11 +20,14 @@ from tqdm import tqdm
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
+from ppcls_lite.inference.cli.origin import Origin, origin_of, require_origin, run_by
 from ppcls_lite.inference.cli.output import ResultFile, csv_columns, table_head, table_lines
 from ppcls_lite.inference.cli.resume import Kept, keep
 from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.system.files import same_file
 from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, usable_cores
+from ppcls_lite.system.terminal import printable
 
 if TYPE_CHECKING:
     from ppcls_lite.inference.predictor import Predictor
@@ -54,7 +57,13 @@ def run(argv: Sequence[str]) -> int:
             print(f"{predictor.choice}\n")
         file = None
         if args.output:
-            results = ResultFile(args.output, predictor.postprocess, append=args.resume)
+            model = predictor.choice.model if predictor.choice else args.model
+            engine = predictor.engine
+            origin = _origin(args, predictor.spec) | run_by(model, engine.name, engine.precision)
+            if args.resume:
+                require_origin(Path(args.output), origin)
+            append = args.resume and bool(kept.files)
+            results = ResultFile(args.output, predictor.postprocess, append, origin)
             file = stack.enter_context(results)
         done = len(images) - len(left)
         bar = tqdm(total=len(images), initial=done, unit="image", **_BAR[bool(file)])
@@ -78,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
     for line in watch.summary(_conditions(predictor, args)):
         print(line)
     for name, error in bad[:BAD_LIMIT]:
-        print(f"unreadable: {name}: {error}")
+        print(printable(f"unreadable: {name}: {error}"))
     if len(bad) > BAD_LIMIT:
         print(f"... and {len(bad) - BAD_LIMIT} more, with `error` in the results")
     if file:
@@ -124,11 +133,20 @@ def _refuse_inputs(args: argparse.Namespace, images: Sequence[Path]) -> None:
 
 
 def _keep(args: argparse.Namespace) -> Kept:
+    """What `--output` holds, if the same network and options made it."""
     from ppcls_lite.inference.postprocess import build_postprocess
-    from ppcls_lite.inference.spec import InferenceSpec
 
-    postprocess = build_postprocess(InferenceSpec.read(args.model, args.plugins))
-    return keep(Path(args.output), csv_columns(postprocess))
+    output, spec = Path(args.output), InferenceSpec.read(args.model, args.plugins)
+    origin = _origin(args, spec)
+    if args.engine != "auto":  # what that chooses is compared when it has chosen
+        origin |= run_by(args.model, args.engine, args.precision or "fp32")
+    require_origin(output, origin)
+    return keep(output, csv_columns(build_postprocess(spec)))
+
+
+def _origin(args: argparse.Namespace, spec: InferenceSpec) -> Origin:
+    options = {"topk": args.topk, "device": args.device, "onednn": not args.no_mkldnn}
+    return origin_of(spec, options, args.plugins)
 
 
 def _load(args: argparse.Namespace) -> Predictor:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.cli.options import add_plugins
+from ppcls_lite.inference.cli.options import add_plugins, positive, thread_count
 from ppcls_lite.inference.inputs import find_images, read_labelled
 from ppcls_lite.system.machine import default_threads
 
@@ -30,19 +30,19 @@ def run(
     """Run the command; returns 0. `evaluation_of` scores by labelled images, or by a recipe."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx
     from ppcls_lite.inference.preprocess import Preprocessor
-    from ppcls_lite.inference.quantize import int8 as quantize
-    from ppcls_lite.inference.quantize import report as quantize_report
+    from ppcls_lite.inference.quantize import int8, report
     from ppcls_lite.inference.spec import InferenceSpec
 
-    quantize.refuse_existing(args.model)
+    int8.refuse_existing(args.model)
     spec = InferenceSpec.read(args.model, args.plugins)
     spec.check_files(args.model)
     prepare = Preprocessor.of(spec)
     calibration = _spread(find_images(args.calibration, "--calibration"), args.images)
     source = args.config or read_labelled(args.evaluate, "--evaluate")
     evaluation = evaluation_of(spec, source)
+    _require_files(calibration, "--calibration")
+    _require_files(evaluation.paths, args.config or f"--evaluate {args.evaluate}")
     shared = {path.resolve() for path in calibration} & {p.resolve() for p in evaluation.paths}
     if shared:
         raise UserError(
@@ -50,17 +50,48 @@ def run(
             "score must be measured on images that calibration has not seen"
         )
     images = [prepare(path).array for path in calibration]
-    tried = quantize.quantize(args.model, spec, images, args.keep_float)
-    with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as room:
-        before = quantize.float_model(args.model, spec, Path(room))
-        report = quantize_report.measure(
-            *(before, args.model / ONNX_NAMES["int8"], spec, evaluation, images[0][None]),
+    with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as name:
+        room = Path(name)
+        before = int8.float_model(args.model, spec, room)
+        if not args.config:
+            _require_ids(source, args.evaluate, _class_num(before, spec, images[0]))
+        after, tried = int8.quantize(before, spec, images, room, args.keep_float)
+        found = report.measure(
+            *(before, after, spec, evaluation, images[0][None]),
             *(tried[0].name, len(tried[0].layers), len(images), args.threads or default_threads()),
         )
-    quantize.note_report(args.model, spec, report)
-    print(*report.lines(), sep="\n")
-    print(f"written: {find_onnx(args.model, 'int8')}")
+        written = int8.keep(args.model, spec, after, found)
+    print(*found.lines(), sep="\n")
+    print(f"written: {written}")
     return 0
+
+
+def _require_files(paths: Sequence[str | Path], source: str) -> None:
+    """UserError for the first image that is not there, before any work."""
+    missing = [path for path in map(Path, paths) if not path.is_file()]
+    if missing:
+        raise UserError(f"{source}: {len(missing)} images are no files, e.g. {missing[0]}")
+
+
+def _class_num(model: Path, spec: InferenceSpec, image: np.ndarray) -> int:
+    """How many classes the network of an ONNX file gives an image (C, H, W)."""
+    from ppcls_lite.inference.quantize.int8 import outputs_of
+
+    return next(iter(outputs_of(model, spec, [image]).values())).shape[-1]
+
+
+def _require_ids(labelled: Labelled, source: Path, class_num: int) -> None:
+    """UserError if the list's ids are not those of a network with so many classes."""
+    wrong = [(path, label) for path, label in labelled if label >= class_num]
+    if wrong:
+        path, label = wrong[0]
+        least = min(label for _, label in labelled)
+        one_based = least == 1 and max(label for _, label in labelled) == class_num
+        hint = "; these seem to count from 1: subtract 1 from each" if one_based else ""
+        raise UserError(
+            f"--evaluate {source}: {path} has the class id {label}, but the network has "
+            f"{class_num} classes, 0 .. {class_num - 1}{hint}"
+        )
 
 
 def _spread(paths: list[Path], count: int) -> list[Path]:
@@ -85,9 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     text = "or a recipe: its first metric is measured on DataLoader.Eval"
     scored.add_argument("-c", "--config", metavar="RECIPE", help=text)
     add_plugins(parser)
-    add("--images", type=int, default=256, metavar="N", help="calibration images (256)")
+    add("--images", type=positive, default=256, metavar="N", help="calibration images (256)")
     kinds = ("auto", "none", "ends", "se", "ends+se")
     text = "layers that stay in float: none, first and last, squeeze-and-excitation (auto)"
     add("--keep-float", choices=kinds, default="auto", help=text)
-    add("--threads", type=int, metavar="N", help="of the latency (usable cores, at most 4)")
+    add(
+        "--threads", type=thread_count, metavar="N", help="of the latency (usable cores, at most 4)"
+    )
     return parser

@@ -28,7 +28,7 @@ class Kept:
 
     def add(self, file: str, error: str | None) -> None:
         """Count one result."""
-        self.files[file] += 1
+        self.files[_written(file)] += 1
         if error:
             self.bad.append((file, error))
 
@@ -37,11 +37,17 @@ class Kept:
         left = self.files.copy()
         rest = []
         for image in images:
-            if left[os.fspath(image)] > 0:
-                left[os.fspath(image)] -= 1
+            name = _written(os.fspath(image))
+            if left[name] > 0:
+                left[name] -= 1
             else:
                 rest.append(image)
         return rest
+
+
+def _written(file: str) -> str:
+    """A file's name as both formats hold it: where it is no UTF-8, with an escape."""
+    return file.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def keep(path: Path, columns: Sequence[str]) -> Kept:

@@ -13,6 +13,7 @@ onnxruntime_engine.py, and ../auto/choose.py, which measures them.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -21,6 +22,7 @@ import numpy as np
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines.files import find_onnx
+from ppcls_lite.inference.onnx.metadata import is_quantised
 from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import cpu_runs_bf16, default_threads
 
@@ -32,6 +34,7 @@ PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
     "openvino": ("fp32", "bf16", "int8"),
     "onnxruntime": ("fp32", "int8"),
 }
+MAX_THREADS = 4 * max(64, os.cpu_count() or 1)
 
 
 class Engine(Protocol):
@@ -51,7 +54,8 @@ class EngineChoice:
     Attributes:
         engine: "paddle", "openvino" or "onnxruntime"; "auto" is left to auto/choose.py.
         precision: "fp32"; "bf16" where the CPU computes with it; "int8" of a folder that
-            `deploy/quantize.py` has been run on; `None`: fp32, and with "auto" what is fastest.
+            `ppcls-lite quantize` has been run on; `None`: fp32 (of an ONNX file, what it is),
+            and with "auto" what is fastest.
         threads: of one run on a CPU; `None`: the usable cores, at most 4.
         device: "gpu" is for paddle with fp32 alone.
         mkldnn: `False` is paddle with fp32 without oneDNN, to compare.
@@ -84,8 +88,12 @@ class EngineChoice:
             raise UserError(
                 f"device {self.device}: only engine paddle with fp32, not {name} {precision}"
             )
-        if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
-            raise UserError(f"threads: expected a whole number from 1 on, found {self.threads!r}")
+        if self.threads is not None and (
+            type(self.threads) is not int or not 1 <= self.threads <= MAX_THREADS
+        ):
+            raise UserError(
+                f"threads: expected a whole number from 1 to {MAX_THREADS}, found {self.threads!r}"
+            )
 
     def make(self, model: Path, warmup_shape: tuple[int, int, int, int] | None = None) -> Engine:
         """The engine for an exported folder or an ONNX file; UserError if it is damaged.
@@ -95,13 +103,14 @@ class EngineChoice:
         """
         if self.engine == "auto":
             raise UserError(f"engine: expected {', '.join(PRECISIONS)}; only a Predictor has auto")
-        precision = self.precision or "fp32"
         threads = default_threads() if self.threads is None else self.threads
         if self.engine == "paddle":
             from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
 
+            precision = self.precision or "fp32"
             return PaddleEngine(model, self.device, self.mkldnn, threads, warmup_shape, precision)
-        file = find_onnx(model, "int8" if precision == "int8" else "fp32")
+        file = find_onnx(model, "int8" if self.precision == "int8" else "fp32")
+        precision = _precision_of(file, self.precision)
         if self.engine == "openvino":
             from ppcls_lite.inference.engines.openvino_engine import OpenVINOEngine
 
@@ -114,13 +123,25 @@ class EngineChoice:
 def make_engine(
     model_dir: str | Path,
     engine: EngineName = "paddle",
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     threads: int | None = None,
     device: Device = "cpu",
     warmup_shape: tuple[int, int, int, int] | None = None,
 ) -> Engine:
     """`EngineChoice(...).make(...)`: an engine that several threads may use."""
     return EngineChoice(engine, precision, threads, device).make(Path(model_dir), warmup_shape)
+
+
+def _precision_of(file: Path, wanted: Precision | None) -> Precision:
+    """What an ONNX file is computed with: int8 if it is quantised, whatever it is called."""
+    quantised = is_quantised(file)
+    if wanted is None:
+        return "int8" if quantised else "fp32"
+    if quantised != (wanted == "int8"):
+        found = "is quantised, int8" if quantised else "is not quantised"
+        remedy = "leave the precision out" if quantised else "ppcls-lite quantize makes it int8"
+        raise UserError(f"precision {wanted}: {file} {found}; {remedy}")
+    return wanted
 
 
 def available_engines() -> dict[EngineName, str | None]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines.weights_file import check_weights
+from ppcls_lite.inference.engines.weights_file import check_weights, paddle_input
+from ppcls_lite.inference.onnx.metadata import onnx_input
 
 ONNX_NAMES = {"fp32": "inference.onnx", "int8": "inference_int8.onnx"}
 _PROGRAM_SUFFIXES = (".json", ".pdmodel")  # PIR, Paddle 3; the older ProgramDesc
@@ -52,6 +53,17 @@ def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> P
     writer = "quantize" if precision == "int8" else "export --format onnx (or both)"
     found = f"found {_held(model_dir)}; ppcls-lite {writer} writes it"
     raise UserError(f"{model_dir}: expected {path.name}, {found}")
+
+
+def input_shape(model: Path, engine: str, precision: str | None) -> tuple[int, int, int] | None:
+    """(C, H, W) of the network that an engine would run, -1 for what may vary; `None`: unknown."""
+    if engine == "auto":
+        engine = "paddle" if any(model.glob("*.pdiparams")) else "onnxruntime"
+    if engine == "paddle":
+        shape = paddle_input(find_program(model)[0])
+    else:
+        shape = onnx_input(find_onnx(model, "int8" if precision == "int8" else "fp32"))
+    return (shape[1], shape[2], shape[3]) if shape is not None and len(shape) == 4 else None
 
 
 def _require_folder(model_dir: Path) -> None:

@@ -16,6 +16,8 @@ import numpy as np
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.installed import require
 
+# What is kept of layers at sizes seen before; 5,000 by default, a megabyte for each new size.
+_RECORDS = 100
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
@@ -86,6 +88,7 @@ class OpenVINOEngine:
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "CPU_RUNTIME_CACHE_CAPACITY": _RECORDS,
             "ENABLE_CPU_PINNING": False,  # several processes would share the first cores
         }
         return self._core.compile_model(model, "CPU", settings).create_infer_request()

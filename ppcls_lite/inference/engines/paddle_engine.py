@@ -31,7 +31,8 @@ class PaddleEngine:
     """Runs the program in `model_dir`; safe from several threads, one run at a time.
 
     The folder holds one program, `*.json` (preferred) or `*.pdmodel`, and its `*.pdiparams`; the
-    other arguments are those of `EngineChoice`. Files that are missing or damaged, and what this
+    other arguments are those of `EngineChoice`. A Paddle without oneDNN runs without it, and
+    `mkldnn` says so. Files that are missing or damaged, and what this
     Paddle lacks, are a UserError.
     """
 
@@ -49,7 +50,10 @@ class PaddleEngine:
         program, params = find_program(Path(model_dir))
         self.device = device
         self.precision = precision
-        self.mkldnn = mkldnn and device == "cpu"
+        has_onednn = paddle.base.core.is_compiled_with_mkldnn()  # not on Arm, not on macOS
+        self.mkldnn = mkldnn and device == "cpu" and has_onednn
+        if precision == "bf16" and not self.mkldnn:
+            raise UserError("precision bf16: this Paddle is built without oneDNN (MKLDNN)")
         self.threads = default_threads() if threads is None else threads
         config = self._config(program, params)
         self._lock = threading.Lock()
@@ -99,15 +103,11 @@ class PaddleEngine:
         config.set_cpu_math_library_num_threads(self.threads)
         if not self.mkldnn:
             config.disable_mkldnn()
-        elif paddle.base.core.is_compiled_with_mkldnn():
+        else:
             config.enable_mkldnn()
             config.set_mkldnn_cache_capacity(_SHAPES_CACHED)
             if self.precision == "bf16":
                 config.enable_mkldnn_bfloat16()
-        else:
-            raise UserError(
-                "this Paddle is built without oneDNN (MKLDNN); say mkldnn=False or --no-mkldnn"
-            )
         return config
 
 

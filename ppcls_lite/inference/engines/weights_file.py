@@ -1,8 +1,8 @@
-"""A `.pdiparams` file held against its own length, and against what its program reads.
+"""A Paddle program and its weights as files: whether they are whole, and the program's input.
 
-Paddle reads a file that ends too early without an error, and the network then answers with whatever
-lies in memory. The file is one tensor after another, each with a header that says how long it is:
-`SerializeToStream` in paddle/fluid/framework/lod_tensor.cc (paddle/phi/core/framework).
+Paddle reads a file of weights that ends too early without an error, and the network then answers
+with whatever lies in memory. The file is one tensor after another, each with a header that says how
+long it is: `SerializeToStream` in Paddle's lod_tensor.cc.
 Read before: files.py, which finds the two files.
 """
 
@@ -13,7 +13,7 @@ import math
 import os
 import struct
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.onnx.protobuf import parts, whole_numbers
@@ -36,6 +36,8 @@ _SIZES = {
     33: 1,
 }
 _DENSE = 7  # VarType.Type of a tensor, in a program's list of variables
+_UNSIGNED = 1 << 63  # a negative number in protobuf is larger
+_NO_PROGRAM = (ValueError, KeyError, TypeError, IndexError, StopIteration)
 _LARGEST_DESCRIPTION = 4096  # of a tensor's type and shape: a few bytes
 
 
@@ -89,15 +91,41 @@ def _data_bytes(description: bytes) -> int:
     return _SIZES[kind] * math.prod(sizes)
 
 
+def paddle_input(program: Path) -> tuple[int, ...] | None:
+    """The shape of the image that a program takes, -1 for what may vary; `None`: it says none."""
+    data = program.read_bytes()
+    try:
+        if program.suffix == ".json":
+            shapes = [_shape(op) for op in _operations(data) if op["#"] == "1.data"]
+        else:
+            message = memoryview(data)
+            feeds = [op for op in parts(message, 1, 4) if bytes(parts(op, 3)[0]) == b"feed"]
+            fed = {bytes(name) for op in feeds for name in parts(op, 2, 2)}
+            inputs = [v for v in parts(message, 1, 3) if bytes(parts(v, 1)[0]) in fed]
+            shapes = [whole_numbers(t, 2) for v in inputs for t in parts(v, 2, 3, 1)]
+    except _NO_PROGRAM:
+        return None
+    free = [[size if 0 < size < _UNSIGNED else -1 for size in shape] for shape in shapes]
+    return tuple(free[0]) if len(free) == 1 else None
+
+
+def _shape(op: dict[str, Any]) -> list[int]:
+    return next(item["AT"]["D"] for item in op["A"] if item["N"] == "shape")
+
+
+def _operations(data: bytes) -> list[dict[str, Any]]:
+    (block,) = json.loads(data)["program"]["regions"][0]["blocks"]
+    return block["ops"]
+
+
 def _parameters(program: Path) -> int | None:
     """How many tensors a program reads; `None` where its text is no program: Paddle says so."""
     data = program.read_bytes()
     try:
         if program.suffix == ".json":
-            (block,) = json.loads(data)["program"]["regions"][0]["blocks"]
-            return sum(op["#"] == "p" for op in block["ops"])
+            return sum(op["#"] == "p" for op in _operations(data))
         return sum(_is_weight(variable) for variable in parts(memoryview(data), 1, 3))
-    except (ValueError, KeyError, TypeError, IndexError):
+    except _NO_PROGRAM:
         return None
 
 

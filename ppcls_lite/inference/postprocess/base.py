@@ -19,6 +19,7 @@ from ppcls_lite.inference.agreement import Agreement, distance, relative_differe
 from ppcls_lite.inference.spec import OutputKind, Outputs
 
 Result = dict[str, Any]
+_EXACT, _ROUNDED = 1e-5, 0.05  # by how much a row of probabilities may miss 1, fp32 and less
 _LINE, _MARGIN = 18, 6  # pixels of `draw`
 
 
@@ -78,6 +79,24 @@ class Postprocess(ABC):
             lost=np.zeros(count),
             lead=np.zeros(count),
         )
+
+    def doubt(self, outputs: Outputs, kind: OutputKind) -> str | None:
+        """Why outputs of several images cannot be of that `kind`, or `None`.
+
+        Of class scores (N, classes): rows of probabilities sum to one, those of logits do not.
+        """
+        (scores, *_) = outputs.values()
+        if self.activation == "none" or scores.ndim != 2 or scores.shape[1] < 2:
+            return None
+        bounded = bool((scores >= 0).all() and (scores <= 1).all())
+        sums = np.abs(scores.sum(axis=1, dtype=np.float64) - 1)  # (N,)
+        if kind == "logits" and bounded and (sums < _EXACT).all():
+            return "its program gives probabilities already: Global.output must say so"
+        finite = np.isfinite(scores).all()
+        summed = self.activation != "softmax" or (sums < _ROUNDED).all()
+        if kind == "probabilities" and finite and not (bounded and summed):
+            return "its program gives no probabilities: Global.output must say logits"
+        return None
 
     def describe(self, outputs: Outputs, kind: OutputKind) -> str:
         """What the outputs are, in words."""

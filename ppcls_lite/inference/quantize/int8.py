@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import joined
-from ppcls_lite.inference.engines import make_engine
+from ppcls_lite.inference.engines import EngineName, make_engine
 from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY
 from ppcls_lite.inference.postprocess import build_postprocess
@@ -54,44 +53,43 @@ class Variant:
 
 
 def quantize(
-    model_dir: Path, spec: InferenceSpec, images: Sequence[np.ndarray], keep_float: str = "auto"
-) -> list[Variant]:
-    """Write `inference_int8.onnx` into an exported folder.
+    source: Path,
+    spec: InferenceSpec,
+    images: Sequence[np.ndarray],
+    room: Path,
+    keep_float: str = "auto",
+) -> tuple[Path, list[Variant]]:
+    """Write an int8 network into the folder `room`.
 
     Args:
-        model_dir: the folder; one that has no `inference.onnx` gets it converted for the purpose.
-        spec: its `inference.yml`, which gets the new file's check sum.
+        source: the float network, an ONNX file (`float_model`).
+        spec: the `inference.yml` of its folder.
         images: pre-processed calibration images, (C, H, W) float32 each.
         keep_float: "auto" measures; else "none", "ends", "se" or "ends+se".
 
-    Returns the variants that were tried, the chosen one first. Raises UserError if the file is
-    there already, or the network has no layer to quantise.
+    Returns the file and the variants that were tried, the chosen one first. Raises UserError if
+    the network has no layer to quantise.
     """
     require("onnx")
     require("onnxruntime")
-    target = refuse_existing(model_dir)
-    with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as room:
-        source = float_model(model_dir, spec, Path(room))
-        answers = build_postprocess(spec)
-        reference = _outputs(source, spec, images)
-        tried: list[Variant] = []
-        for name, layers in _choices(source, keep_float):
-            path = Path(room) / f"{name}.onnx"
-            _quantize(source, path, images, layers)
-            agreement = answers.agreement(reference, _outputs(path, spec, images), spec.output)
-            tried.append(Variant(name, tuple(layers), agreement.same))
-            logger.info(
-                "int8 with %s in float: %s as before on %.2f %% of the calibration images",
-                _WORDS[name],
-                agreement.answer,
-                100 * agreement.same,
-            )
-        best = max(variant.agreement for variant in tried)
-        chosen = next(v for v in tried if v.agreement >= best - _LOST)  # the least float first
-        content = (Path(room) / f"{chosen.name}.onnx").read_bytes()
-    write_bytes(target, content)
-    _note_checksum(model_dir, spec, target)
-    return [chosen, *(variant for variant in tried if variant is not chosen)]
+    answers = build_postprocess(spec)
+    reference = outputs_of(source, spec, images)
+    tried: list[Variant] = []
+    for name, layers in _choices(source, keep_float):
+        path = room / f"{name}.onnx"
+        _quantize(source, path, images, layers)
+        agreement = answers.agreement(reference, outputs_of(path, spec, images), spec.output)
+        tried.append(Variant(name, tuple(layers), agreement.same))
+        logger.info(
+            "int8 with %s in float: %s as before on %.2f %% of the calibration images",
+            _WORDS[name],
+            agreement.answer,
+            100 * agreement.same,
+        )
+    best = max(variant.agreement for variant in tried)
+    chosen = next(v for v in tried if v.agreement >= best - _LOST)  # the least float first
+    others = [variant for variant in tried if variant is not chosen]
+    return room / f"{chosen.name}.onnx", [chosen, *others]
 
 
 def refuse_existing(model_dir: Path) -> Path:
@@ -112,8 +110,10 @@ def float_model(model_dir: Path, spec: InferenceSpec, room: Path) -> Path:
     return room / "converted.onnx"
 
 
-def _outputs(path: Path, spec: InferenceSpec, images: Sequence[np.ndarray]) -> Outputs:
-    engine = make_engine(path, "openvino" if missing("openvino") is None else "onnxruntime")
+def outputs_of(path: Path, spec: InferenceSpec, images: Sequence[np.ndarray]) -> Outputs:
+    """What the network of an ONNX file gives images (C, H, W)."""
+    name: EngineName = "openvino" if missing("openvino") is None else "onnxruntime"
+    engine = make_engine(path, name, precision=None)
     return joined([spec.named(engine.run(image[None])) for image in images])
 
 
@@ -210,21 +210,24 @@ class _Reader:
         return next(self._batches, None)
 
 
-def note_report(model_dir: Path, spec: InferenceSpec, report: Any) -> None:
-    """Put the measured report into the metadata of `inference_int8.onnx`."""
+def keep(model_dir: Path, spec: InferenceSpec, int8_model: Path, report: Any) -> Path:
+    """Put the file with its measured report into an exported folder, as the last thing of all.
+
+    `spec`, the folder's `inference.yml`, gets its check sum, if it has check sums at all
+    (PaddleClas's has none). Raises UserError if there is such a file already.
+    """
     import onnx
 
-    path = model_dir / ONNX_NAMES["int8"]
-    model = onnx.load(path)
+    target = refuse_existing(model_dir)
+    model = onnx.load(int8_model)
     known = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**known, QUANTIZATION_KEY: json.dumps(asdict(report))})
-    write_bytes(path, model.SerializeToString())
-    _note_checksum(model_dir, spec, path)
-
-
-def _note_checksum(model_dir: Path, spec: InferenceSpec, path: Path) -> None:
-    """Name the file in `inference.yml`, if that has check sums at all (PaddleClas's has none)."""
-    if not spec.checksums:
-        return
-    spec.checksums[path.name] = checksum(path)
-    write_text(model_dir / FILE_NAME, spec.text())
+    try:
+        write_bytes(target, model.SerializeToString())
+        if spec.checksums:
+            spec.checksums[target.name] = checksum(target)
+            write_text(model_dir / FILE_NAME, spec.text())
+    except BaseException:  # an interrupt as well: with one of the two the folder is not whole
+        target.unlink(missing_ok=True)
+        raise
+    return target

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import joined
 from ppcls_lite.inference.engines import Engine, EngineName, available_precisions, make_engine
 from ppcls_lite.inference.postprocess import build_postprocess
@@ -103,6 +104,12 @@ def measure(
             _scores_and_outputs(engine, spec, evaluation) for engine in engines
         )
         metric = next(iter(before))
+        if evaluation.higher_is_better and not before[metric] > 0:
+            raise UserError(
+                f"the network before quantisation has a {metric} of {before[metric]:.2%} on the "
+                "evaluation images, so that nothing can be lost: their class ids are not those of "
+                "this network (they count from 0), or its weights are damaged"
+            )
         same = postprocess.agreement(reference, outputs, spec.output).same
         found.append(
             EngineReport(name, before[metric], after[metric], same, *_alternate(engines, example))

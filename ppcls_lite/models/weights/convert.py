@@ -1,4 +1,4 @@
-"""Weights between `.pdparams` and other formats: safetensors both ways, ONNX of a PP-LCNet in.
+"""Weights between `.pdparams` and other formats: safetensors both ways, ONNX of a network in.
 
 Keys and layouts stay Paddle's (linear weights are stored (in, out)); safetensors files need no
 unpickler at all and can be read by other frameworks. Read next: onnx_import.py, load.py.
@@ -7,10 +7,13 @@ unpickler at all and can be read by other frameworks. Read next: onnx_import.py,
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ppcls_lite.config.file import parse_value
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.weights.load import find_weights, read_state, write_state
 from ppcls_lite.system.files import write_bytes
@@ -40,11 +43,17 @@ def write_safetensors(path: str | Path, state: dict[str, np.ndarray]) -> None:
     write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in state.items()}))
 
 
-def convert(source: str | Path, target: str | Path, arch: str | None = None) -> int:
+def convert(
+    source: str | Path,
+    target: str | Path,
+    arch: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> int:
     """Convert a file of weights; the suffixes name the formats. Returns the number of arrays.
 
     source: `.pdparams` (may be left out), `.safetensors` or `.onnx`; the last needs `arch`, the
-    zoo name of the PP-LCNet it was exported from. target: `.pdparams` or `.safetensors`.
+    zoo name of the network it was exported from, and the `arguments` that it was built with, such
+    as strides, if they are not the usual ones. target: `.pdparams` or `.safetensors`.
     """
     source, target = Path(source), Path(target)
     if source.suffix not in (".onnx", ".safetensors"):
@@ -58,7 +67,7 @@ def convert(source: str | Path, target: str | Path, arch: str | None = None) -> 
 
         if arch is None:
             raise UserError(f"{source}: --arch is needed, for example --arch PPLCNet_x1_0")
-        state = read_onnx(source, arch)
+        state = read_onnx(source, arch, arguments)
     elif source.suffix == ".safetensors":
         state = read_safetensors(source)
     else:
@@ -78,6 +87,19 @@ def run(argv: list[str]) -> None:
     options.add_argument("source", help=".pdparams, .safetensors or .onnx")
     options.add_argument("target", help=".pdparams or .safetensors")
     options.add_argument("--arch", help="zoo name of the network, needed for .onnx")
+    text = "and its arguments, as in a recipe's Arch: stride_list=[2,[2,1],[2,1],[2,1],[2,1]]"
+    options.add_argument("--arch-args", nargs="+", default=[], metavar="KEY=VALUE", help=text)
     args = options.parse_args(argv)
-    count = convert(args.source, args.target, args.arch)
+    count = convert(args.source, args.target, args.arch, _arguments(args.arch_args))
     print(f"{args.target}: {count} arrays from {args.source}")
+
+
+def _arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` texts as arguments; the values are YAML."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier() or key == "class_num":
+            raise UserError(f"--arch-args: expected KEY=VALUE, as in Arch, found {pair!r:.80}")
+        found[key] = parse_value(value)
+    return found

@@ -191,6 +191,11 @@ def _floats(value: np.ndarray, key: str, source: str) -> np.ndarray:
         value = (value.astype(np.uint32) << 16).view(np.float32)
     if not np.issubdtype(value.dtype, np.floating):
         raise UserError(f"{source}: {key} holds {value.dtype}, not floating-point numbers")
+    if not np.isfinite(value).all():
+        raise UserError(
+            f"{source}: {key} holds NaN or infinite numbers: these weights are of a training that "
+            "diverged, or damaged; use an earlier checkpoint"
+        )
     return value
 
 

@@ -1,7 +1,7 @@
-"""Back from a deployed PP-LCNet in ONNX to weights that can be fine-tuned.
+"""Back from a deployed network in ONNX to weights that can be fine-tuned.
 
-The layers are matched by order, since a PP-LCNet is one chain: the n-th Conv or Gemm/MatMul of the
-graph fills the n-th convolution or linear layer of the network. Batch normalisation that was
+The layers are matched by order, as in networks that are one chain: the n-th Conv or Gemm/MatMul of
+the graph fills the n-th convolution or linear layer of the network. Batch normalisation that was
 folded into a convolution comes back as identity statistics (mean 0, variance 1 - epsilon, scale 1)
 with the folded bias as its shift. The result is run against the graph before it is returned.
 Needs the `onnx` package. Read next: convert.py.
@@ -9,7 +9,7 @@ Needs the `onnx` package. Read next: convert.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights.load import apply_state
 from ppcls_lite.system.installed import require
 
 _SAME_VALUES = ("Identity", "Reshape", "Unsqueeze", "Squeeze")  # the shape of a bias is no matter
+_NORMS = {"conv": "bn", "_conv": "_batch_norm"}  # what lies beside a convolution in our families
 _TOLERANCE = 1e-3  # of the largest output; folding and other kernels stay below 1e-5
 
 
@@ -37,21 +37,20 @@ class _Layer:
     norm: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float] | None
 
 
-def read_onnx(path: str | Path, arch: str) -> dict[str, np.ndarray]:
-    """The state dict of `arch` (a PPLCNet name) from an ONNX file of that network.
+def read_onnx(
+    path: str | Path, arch: str, arguments: Mapping[str, Any] | None = None
+) -> dict[str, np.ndarray]:
+    """The state dict of `arch` (a name of the zoo) from an ONNX file of that network.
 
-    The class count is the file's. Raises `UserError` when the file is not such a network (number,
-    order or shapes of its layers), or when the network filled with these weights does not compute
-    what the graph computes.
+    The class count is the file's; `arguments` are others of the network, as in `Arch`. Raises
+    `UserError` when the file is not such a network (number, order or shapes of its layers), or when
+    the network filled with these weights does not compute what the graph computes.
     """
-    if arch not in ZOO or ZOO[arch].family != "PPLCNet":
-        names = ", ".join(name for name, entry in ZOO.items() if entry.family == "PPLCNet")
-        raise UserError(f"--arch {arch}: ONNX can be read for {names}")
     graph_model = _load(Path(path))
     found = list(_Graph(graph_model.graph).layers())
     if not found or found[-1].weight.ndim != 2:
         raise UserError(f"{path} does not end in a linear classifier, so it is no {arch}")
-    model = create_model(arch, class_num=found[-1].weight.shape[1])
+    model = create_model(arch, class_num=found[-1].weight.shape[1], **(arguments or {}))
     model.eval()
     state = _match(model, found, f"{path}", arch)
     apply_state(model, state, str(path))
@@ -143,8 +142,9 @@ def _match(model: nn.Layer, found: list[_Layer], source: str, arch: str) -> dict
         state[f"{name}.weight"] = got.weight
         channels = layer.weight.shape[1 if isinstance(layer, nn.Linear) else 0]
         bias = np.zeros(channels, np.float32) if got.bias is None else got.bias
-        norm_name = name.removesuffix(".conv") + ".bn"
-        norm = modules.get(norm_name) if name.endswith(".conv") else None
+        place, _, kind = name.rpartition(".")
+        norm_name = f"{place}.{_NORMS.get(kind)}"
+        norm = modules.get(norm_name)
         if norm is not None:
             state |= _norm_state(norm_name, norm._epsilon, bias, got)
         elif layer.bias is not None:
