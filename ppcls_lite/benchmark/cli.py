@@ -22,7 +22,6 @@ from ppcls_lite.benchmark.report import Comparison, Report, text
 from ppcls_lite.benchmark.result import PRIMITIVES, Setting
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.cli.options import not_negative, positive
 from ppcls_lite.inference.engines import MAX_THREADS, available_engines, available_precisions
 from ppcls_lite.inference.engines.files import ONNX_NAMES
 from ppcls_lite.models.create import list_models
@@ -227,18 +226,14 @@ def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
     )
     how.add_argument("--engines", nargs="+", default=["installed"], metavar="ENGINE", help=text)
     how.add_argument("--precisions", nargs="+", default=["fp32"], choices=PRECISIONS)
-    how.add_argument(
-        "--threads", nargs="+", type=positive, help="default: 1, and one for each core"
-    )
+    how.add_argument("--threads", nargs="+", type=int, help="default: 1, and one for each core")
     how.add_argument(
         "--cores", nargs="+", type=int, help="processors to pin to; default: quiet ones"
     )
-    how.add_argument("--batch-sizes", nargs="+", type=positive, default=[1])
-    how.add_argument("--image-size", type=positive, default=224)
-    how.add_argument("--rounds", type=positive, default=5, help="turns of each contender (5)")
-    how.add_argument(
-        "--seconds", type=not_negative, default=0.5, help="of each contender in all (0.5)"
-    )
+    how.add_argument("--batch-sizes", nargs="+", type=int, default=[1])
+    how.add_argument("--image-size", type=int, default=224)
+    how.add_argument("--rounds", type=int, default=5, help="turns of each contender (5)")
+    how.add_argument("--seconds", type=float, default=0.5, help="of each contender in all (0.5)")
     how.add_argument("--profile", action="store_true", help="where Paddle's time goes, by oneDNN")
     parser.add_argument(
         *("--output",), metavar="FOLDER", help="for latency.json, latency.md, figure1.png, models"

@@ -285,7 +285,7 @@ def test_no_common_room_knows_a_problem() -> None:
     files = [f for room in COMMON for f in ((PACKAGE / room).rglob("*.py"), [PACKAGE / room])]
     for file in [f for some in files for f in some if f.is_file()]:
         code = code_of(file)
-        assert not re.search("segment|detect|boxes|mask", code, re.IGNORECASE), file
+        assert not re.search("segment|detect|boxes|(?<!sig)mask", code, re.IGNORECASE), file
         if file.relative_to(PACKAGE).as_posix() not in CLASSIFICATION:
             assert not re.search("argmax|class_ids|label_names", code), file
 

@@ -24,7 +24,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines.files import find_onnx
 from ppcls_lite.inference.onnx.metadata import is_quantised
 from ppcls_lite.system.installed import missing
-from ppcls_lite.system.machine import cpu_runs_bf16, default_threads
+from ppcls_lite.system.machine import cpu_runs_bf16, default_threads, usable_cores
 
 Device = Literal["cpu", "gpu"]
 EngineName = Literal["paddle", "openvino", "onnxruntime"]
@@ -34,7 +34,7 @@ PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
     "openvino": ("fp32", "bf16", "int8"),
     "onnxruntime": ("fp32", "int8"),
 }
-MAX_THREADS = 4 * max(64, os.cpu_count() or 1)
+MAX_THREADS = 4 * max(64, usable_cores())
 
 
 class Engine(Protocol):
