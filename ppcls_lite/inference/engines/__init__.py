@@ -13,7 +13,6 @@ onnxruntime_engine.py, and ../auto/choose.py, which measures them.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
