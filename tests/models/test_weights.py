@@ -235,3 +235,13 @@ def test_weights_are_compared_with_the_manifest_beside_them(tmp_path: Path) -> N
         read_state(tmp_path / "best")
     (tmp_path / "best.manifest.json").unlink()
     assert list(read_state(tmp_path / "best")) == ["w"]
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    model = create_model("PPLCNet_x0_25", class_num=2)
+    state = {name: value.numpy() for name, value in model.state_dict().items()}
+    state["fc.bias"][1] = np.nan
+    path = write_state(tmp_path / "diverged", state)
+    with pytest.raises(UserError, match=r"fc\.bias holds NaN or infinite numbers"):
+        load_weights(model, path)
+    assert np.isfinite(model.fc.bias.numpy()).all()
