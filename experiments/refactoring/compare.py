@@ -126,7 +126,7 @@ class Side:
         options = [word for override in overrides for word in ("-o", override)]
         shutil.rmtree(self.folder / "output" / Path(recipe).stem, ignore_errors=True)
         self.run("tools/train.py", "-c", recipe, *options)
-        (run_dir,) = (self.folder / "output" / Path(recipe).stem).iterdir()
+        (run_dir,) = (self.folder / "output" / Path(recipe).stem).glob("[!.]*")
         return run_dir
 
     def keep_run(self, run_dir: Path, kept: Path, resumed: bool = False) -> None:

@@ -179,9 +179,9 @@ class _Server(threading.Thread):
                 name, silence = f"rank {rank} on {guest.host}", now - guest.heard
                 if guest.gone:
                     return f"{name} has ended without a message: killed, perhaps for lack of memory"
-                if now - self._since > self._patience:
+                if now - self._since > max(self._patience, 3 * BEAT):  # a beat or two may be late
                     waited = f"the others have waited {now - self._since:.0f} s for it"
-                    if silence > min(SILENT, self._patience):
+                    if silence > min(SILENT, max(self._patience, 2 * BEAT)):
                         return (
                             f"{name} has given no sign of life for {silence:.0f} s: stopped, or "
                             f"its machine or the network is gone; {waited}"

@@ -311,7 +311,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(
 def test_a_run_that_diverges_names_its_row(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = arguments(data, tmp_path, "-o", "Optimizer.lr.learning_rate=1e30", files=FILES[:1])
+    options = arguments(data, tmp_path, "-o", "Optimizer.lr.learning_rate=1e8", files=FILES[:1])
     assert guarded(run, options) == 1
     assert "error: [1/1] full, seed 42: " in capsys.readouterr().err
 
