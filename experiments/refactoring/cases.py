@@ -46,7 +46,7 @@ Arch:
   freeze_params_list: [true, false]
   models:
     - Teacher: {name: PPLCNet_x0_5, stride_list: [2, 1, 2, 2, 2], return_patterns: [blocks4],
-                pretrained: output/teacher/PPLCNet_x0_5/best_model}
+                pretrained: output/teacher/PPLCNet_x0_5/latest}
     - Student: {name: PPLCNet_x0_25, stride_list: [2, 1, 2, 2, 2], return_patterns: [blocks4],
                 dropout_prob: 0.2}
 Loss:

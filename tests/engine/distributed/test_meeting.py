@@ -98,7 +98,7 @@ try:
         print("stop", os.getpid(), flush=True)
         os.kill(os.getpid(), 19)
     if world.rank == 1 and what == "delayed":
-        time.sleep(4)
+        time.sleep(6)
     print("total", float(world.total(paddle.ones([1])[0])), flush=True)
     world.require_same({"Global.epochs": 1 + world.rank * (what == "different"), "x": 1})
 except UserError as error:
