@@ -1,7 +1,7 @@
 """Two ranks, one of which is late, stopped, different or killed: does the run do what it says?
 
-    python experiments/slow_ranks.py            # a minute each, longer than gloo's own 30 seconds
-    python experiments/slow_ranks.py --seconds 5
+    python -m experiments.slow_ranks            # a minute each, longer than gloo's own 30 seconds
+    python -m experiments.slow_ranks --seconds 5
 
 Each case prints how both ranks ended, and fails unless that is what docs/distributed.md says. The
 short form is in tests/engine/distributed/test_meeting.py.
