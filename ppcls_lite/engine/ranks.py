@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from ppcls_lite.engine.signals import WATCHED
 from ppcls_lite.errors import TRY_AGAIN, ConfigError
+from ppcls_lite.system import launchers
 from ppcls_lite.system.processes import end_with_parent, free_ports
 
 SMALLEST_PART = 32  # images a process; below, `auto` leaves batch normalisation alone
@@ -116,9 +117,9 @@ def place(rank: int, port: int, ends: Sequence[str]) -> dict[str, str]:
     return {
         "PADDLE_MASTER": f"127.0.0.1:{port}",
         "PADDLE_DISTRI_BACKEND": "gloo",
-        "PADDLE_TRAINERS_NUM": count,
+        launchers.COUNT: count,
         "PADDLE_LOCAL_SIZE": count,
-        "PADDLE_TRAINER_ID": str(rank),
+        launchers.RANK: str(rank),
         "PADDLE_LOCAL_RANK": str(rank),
         "PADDLE_CURRENT_ENDPOINT": ends[rank],
         "PADDLE_TRAINER_ENDPOINTS": ",".join(ends),

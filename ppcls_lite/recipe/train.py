@@ -63,8 +63,7 @@ def train(tree: Tree | Recipe) -> FitResult:
 
         loss = parts.build_loss(settings.Loss.Train, datasets["Train"])
         task = build_task(settings, loss, world)
-        names = parts.labels_of(settings)
-        cache = prepare_teachers(settings, task, datasets["Train"], world, names)
+        cache = prepare_teachers(settings, task, datasets["Train"], world, labels)
         kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())
         description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
         parts.scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
+from ppcls_lite.inference.cli.options import (
+    add_engine_options,
+    engine_arguments,
+    not_negative,
+    positive,
+)
 from ppcls_lite.serve.options import ServeOptions
 from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import usable_cores
@@ -75,31 +79,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     add("--port", type=_port, default=8080, help="(8080; 0: any free one)")
     add("--max-batch", type=positive, default=default.max_batch, metavar="N", help="(%(default)s)")
-    add("--max-wait-ms", type=_amount, default=default.max_wait * 1000, help="(%(default)s)")
+    add("--max-wait-ms", type=not_negative, default=default.max_wait * 1000, help="(%(default)s)")
     add("--queue", type=positive, default=default.queue, metavar="N", help="requests (%(default)s)")
-    add("--max-megabytes", type=_amount, default=megabytes, help="of an upload (%(default)s)")
-    add("--max-megapixels", type=_amount, default=megapixels, help="of an image (%(default)s)")
-    add("--timeout", type=_amount, default=default.timeout, help="s for an answer (%(default)s)")
-    add("--read-timeout", type=_amount, default=default.read_timeout, help="s (%(default)s)")
+    add("--max-megabytes", type=not_negative, default=megabytes, help="of an upload (%(default)s)")
+    add("--max-megapixels", type=not_negative, default=megapixels, help="of an image (%(default)s)")
+    add(
+        "--timeout",
+        type=not_negative,
+        default=default.timeout,
+        help="s for an answer (%(default)s)",
+    )
+    add("--read-timeout", type=not_negative, default=default.read_timeout, help="s (%(default)s)")
     add("--decode-threads", type=positive, default=usable_cores(), metavar="N", help="(the cores)")
     megabytes = default.memory / 1e6
     add(
         "--memory-megabytes",
-        type=_amount,
+        type=not_negative,
         default=megabytes,
         help="uploads, decoding (%(default)s)",
     )
     return parser
-
-
-def _amount(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {text!r}")
-    return value
 
 
 def _port(text: str) -> int:
