@@ -69,6 +69,11 @@ class Trainer:
                 f"the schedule {type(state.schedule).__name__} follows the evaluation's score, but "
                 "this run has no evaluation: set Global.eval_during_train and DataLoader.Eval"
             )
+        if state.ema and state.ema.better_ships and evaluator is None:
+            raise UserError(
+                "EMA.ships: better compares two networks by their scores, but this run has no "
+                "evaluation: set Global.eval_during_train and DataLoader.Eval, or leave it out"
+            )
         self.state, self.loader, self.plan, self.writer = state, loader, plan, writer
         self.evaluator, self.world = evaluator, state.world
         self.watch, self.stop = log.Stopwatch(), StopSignals(plan.max_minutes)
