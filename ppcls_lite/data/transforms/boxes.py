@@ -7,12 +7,12 @@ Read before: crop.py, resize.py. Read next: ../datasets_detection.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import ImageSize, PositiveFloat, Probability, Range, Repeats
+from ppcls_lite.config.schema import Enlargement, ImageSize, PositiveFloat, Probability, Repeats
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.orientation import colour
@@ -122,7 +122,7 @@ class RandomExpand:
     arXiv 1512.02325, 3.6.
     """
 
-    ratio: Annotated[float, Range(1, 16)] = 4.0
+    ratio: Enlargement = 4.0
     prob: Probability = 0.5
     fill_value: float | list[float] = 127.5
 
