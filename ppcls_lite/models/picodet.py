@@ -3,7 +3,7 @@
 Paper: https://arxiv.org/abs/2111.00902; with PP-LCNet as its trunk it is the detector of PP-LCNet's
 section 4.4 (https://arxiv.org/abs/2109.15099). Every cell of four grids (strides 8 to 64) says
 which class is there and how far from it the sides of the object's box are.
-Read before: picodet_neck.py, picodet_head.py. Read next: ../losses/picodet.py.
+Read before: picodet_neck.py, picodet_head.py.
 """
 
 from __future__ import annotations
