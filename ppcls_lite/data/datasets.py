@@ -101,15 +101,8 @@ class ImageDataset:
         return self.paths
 
     def digests(self) -> dict[str, str]:
-        """What it holds, as texts by which a resume notices other data.
-
-        The images count by their names below the folder that all of them share.
-        """
-        ends = [min(self.paths), max(self.paths)] if len(self.paths) else []
-        below = os.path.commonprefix(ends).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
-        names = "\n".join(path[below:] for path in self.paths)
-        checksum = hashlib.sha256(os.fsencode(names)).hexdigest()
-        return {"number of images": str(len(self.paths)), "images": checksum}
+        """What it holds, as texts by which a resume notices other data."""
+        return {"number of images": str(len(self.paths)), "images": digest_of(self.paths)}
 
     def imbalance(self) -> list[str]:
         """What makes a score of these samples easy to misread; worth a warning at every start."""
@@ -285,6 +278,14 @@ class LabeledDataset(ImageDataset):
         unseen = np.setdiff1d(np.arange(self.class_num), self.labels)
         text = f"{len(unseen):,} of {self.class_num:,} classes have no image: {some(unseen)}"
         return [text] if len(unseen) else []
+
+
+def digest_of(paths: Sequence[str]) -> str:
+    """A check sum of the files' names below the folder that all of them share."""
+    ends = [min(paths), max(paths)] if len(paths) else []
+    below = os.path.commonprefix(ends).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
+    names = "\n".join(path[below:] for path in paths)
+    return hashlib.sha256(os.fsencode(names)).hexdigest()
 
 
 class _NoChance:
