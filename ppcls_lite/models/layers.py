@@ -130,6 +130,15 @@ class SqueezeExcitation(nn.Layer):
         return paddle.multiply(x, self._gate(scale))
 
 
+def nearest_twice(x: Tensor) -> Tensor:
+    """Every pixel four times, (N, C, H, W) -> (N, C, 2 H, 2 W).
+
+    Nearest-neighbour interpolation by copies: Paddle Inference with oneDNN fails on `interpolate`.
+    """
+    x = x.unsqueeze([3, 5])  # (N, C, H, 1, W, 1)
+    return x.expand([-1, -1, -1, 2, -1, 2]).flatten(4, 5).flatten(2, 3)
+
+
 def stage_strides(strides: list[int | list[int]]) -> tuple[int | tuple[int, int], ...]:
     """Strides of the last four stages against the input, from those of the stem and all stages."""
     height = width = 1
