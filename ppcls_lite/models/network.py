@@ -6,6 +6,9 @@ classifier, built and with its weights. Read next: backbone.py (networks that en
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from paddle import Tensor, nn
 
 
@@ -21,6 +24,13 @@ class Network(nn.Layer):
     def deployed(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) -> a tensor (N, ...) for each name of `outputs`: what is exported."""
         return [self(x)]
+
+    def own_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The entries of a file of weights under this network's names.
+
+        Overridden where other toolkits name them otherwise, or keep more than is of use.
+        """
+        return state
 
     def reparameterize(self) -> int:
         """Merge parallel branches into single convolutions for inference, in place.

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, ImageSize, ScaledInt, ScaledSize
+from ppcls_lite.config.schema import Edge, Ignored, ImageSize, ScaledInt, ScaledSize
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.errors import UserError
@@ -86,7 +86,9 @@ class ResizeImage:
     """Resize to `size` (a number or [width, height]), or the short edge to `resize_short`.
 
     `resize_short` wins if both are given and keeps the aspect ratio, rounding the long edge. A
-    multi-scale sample's own `size` (height, width) replaces `size`.
+    multi-scale sample's own `size` (height, width) replaces `size`. `keep_ratio` resizes by one
+    factor, so that the long edge is at most the larger number of `size` and the short edge at most
+    the smaller; `size_divisor` then rounds both edges up to its multiples (PaddleSeg's Resize).
     """
 
     follows_size = True
@@ -99,6 +101,8 @@ class ResizeImage:
     ) = None
     backend: Literal["cv2", "pil"] = "cv2"
     return_numpy: Ignored = True
+    keep_ratio: bool = False
+    size_divisor: Edge | None = None
 
     def __post_init__(self) -> None:
         if self.size is None and self.resize_short is None:
@@ -116,6 +120,12 @@ class ResizeImage:
             size = sample["size"][::-1]
         else:
             size = self.size
+        if self.keep_ratio and self.resize_short is None:
+            edges = geometry.size_of(sample)[::-1]
+            factor = min(max(size) / max(edges), min(size) / min(edges))
+            size = tuple(max(1, round(factor * edge)) for edge in edges)
+        if self.size_divisor:
+            size = tuple(-(-edge // self.size_divisor) * self.size_divisor for edge in size)
         return geometry.resize(sample, *size, self.resizer, rng)
 
 

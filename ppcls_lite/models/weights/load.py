@@ -153,7 +153,7 @@ def apply_state(
     model: Network, state: Mapping[str, np.ndarray], source: str, replace_head: bool = False
 ) -> LoadReport:
     """`load_weights` for arrays already read; `source` names them in messages."""
-    own = model.state_dict()
+    state, own = model.own_state(state), model.state_dict()
     report = LoadReport(
         missing=[key for key in own if key not in state],
         unexpected=[key for key in state if key not in own],
