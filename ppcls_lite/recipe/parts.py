@@ -36,7 +36,8 @@ from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.base import CombinedLoss
-from ppcls_lite.recipe.networks import load_inside, shipped
+from ppcls_lite.models.create import load_inside
+from ppcls_lite.recipe.networks import shipped
 from ppcls_lite.report.pictures import RunPictures
 
 logger = logging.getLogger("ppcls_lite")
