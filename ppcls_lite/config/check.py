@@ -129,11 +129,16 @@ def build(node: Any, kind: str, plugins: Sequence[str | Path] = (), **context: A
 
     It may come from one of the files `plugins`.
     """
+    return checked(node, kind, plugins).build(**context)
+
+
+def checked(node: Any, kind: str, plugins: Sequence[str | Path] = ()) -> Node:
+    """Check one component from its YAML form; ConfigError for all mistakes in it."""
     walker = _Walker(registry.entries(plugins))
-    checked = walker.component(node, ComponentOf(kind), kind)
+    found = walker.component(node, ComponentOf(kind), kind)
     if walker.problems:
         raise ConfigError(joined(walker.problems))
-    return checked.build(**context)
+    return found
 
 
 def build_list(
