@@ -1,0 +1,1 @@
+"""What detection computes on boxes: pure functions of arrays, which know nothing of the package."""
