@@ -1,7 +1,7 @@
 """Enlarging feature maps, in a form that every engine can run.
 
-In training and evaluation this is Paddle's own interpolation. In the program that an export traces it
-is made of other operations, equal to rounding: Paddle Inference 3.3 with oneDNN refuses every
+In training and evaluation this is Paddle's own interpolation. In the program that an export traces
+it is made of other operations, equal to rounding: Paddle Inference 3.3 with oneDNN refuses every
 interpolation. The ONNX writer knows these forms and writes Resize instead
 (ppcls_lite/inference/onnx/enlarging.py).
 """
@@ -12,7 +12,6 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ppcls_lite.errors import UserError
 from ppcls_lite.ops.interpolation import linear_kernel, linear_neighbours
 
 
@@ -77,26 +76,28 @@ def _mixed(x: Tensor, like: Tensor, axis: int, align_corners: bool) -> Tensor:
     if small > 0 and large > 0:
         low, high, share = linear_neighbours(small, large, align_corners)
         low, high, share = (paddle.to_tensor(array) for array in (low, high, share))
-    elif align_corners:  # the same operations, but oneDNN answers wrongly
-        raise UserError(
-            "a network with align_corners cannot be exported for images of any size; give "
-            "Global.image_shape a height and a width"
-        )
     else:
-        low, high, share = _found_neighbours(x, like, axis)
+        low, high, share = _found_neighbours(x, like, axis, align_corners)
     shape = [1, 1, 1, 1]
     shape[axis] = -1
     first, second = (paddle.gather(x, index, axis=axis) for index in (low, high))
     return first + (second - first) * share.reshape(shape)
 
 
-def _found_neighbours(x: Tensor, like: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`linear_neighbours` where the lengths are known only when the program runs."""
-    small = paddle.shape(x)[axis].astype("float32")
-    length = paddle.shape(like)[axis]
+def _found_neighbours(
+    x: Tensor, like: Tensor, axis: int, align_corners: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`linear_neighbours` where the lengths are known only when the program runs.
+
+    The last index is an integer throughout: oneDNN divides a shared `small - 1` in place.
+    """
+    length, last = paddle.shape(like)[axis], paddle.shape(x)[axis] - 1
     places = paddle.arange(length).astype("float32")
-    places = ((places + 0.5) * (small / length.astype("float32")) - 0.5).clip(min=0.0)
-    places = paddle.minimum(places, small - 1)
-    low = places.floor()
-    high = paddle.minimum(low + 1, small - 1)
-    return low.astype("int64"), high.astype("int64"), places - low
+    if align_corners:
+        places = places * (last.astype("float32") / (length - 1).clip(min=1).astype("float32"))
+    else:
+        ratio = paddle.shape(x)[axis].astype("float32") / length.astype("float32")
+        places = ((places + 0.5) * ratio - 0.5).clip(min=0.0)
+    whole = places.floor()  # the last one at most: places end before the length of x
+    low = whole.astype("int64")
+    return low, paddle.minimum(low + 1, last), places - whole

@@ -1,7 +1,7 @@
 """Linear interpolation along an axis, as numbers that other operations can work with.
 
-Pixels' centres lie at half pixels, unless the corners are aligned; beyond the outermost centres their
-value goes on. Read next: ../models/upsample.py, ../inference/onnx/enlarging.py.
+Pixels' centres lie at half pixels, unless the corners are aligned; beyond the outermost centres
+their value goes on. Read next: ../models/upsample.py, ../inference/onnx/enlarging.py.
 """
 
 from __future__ import annotations
