@@ -17,21 +17,22 @@ DOORS = {
     "errors": "",
     "system": "errors",
     "config": "errors",
-    "data": "config errors system",
-    "models": "config errors system",
-    "losses": "config errors system",
+    "ops": "",
+    "data": "config errors ops system",
+    "models": "config errors ops system",
+    "losses": "config errors ops system",
     "optim": "config errors system",
-    "metrics": "config errors losses",
+    "metrics": "config errors losses ops",
     "kernels": "errors models system",
     "engine": "errors system",
-    "inference": "config data errors system",
+    "inference": "config data errors ops system",
     "report": "data errors inference system",
     "serve": "errors inference system",
     "distill": "config data engine errors inference system",
     "benchmark": "config errors inference models system",
     "recipe": (
-        "config data distill engine errors inference kernels losses metrics models optim report "
-        "system"
+        "config data distill engine errors inference kernels losses metrics models ops optim "
+        "report system"
     ),
     "cli": (
         "benchmark config data distill engine errors inference models recipe report serve system"

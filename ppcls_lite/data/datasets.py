@@ -41,6 +41,7 @@ class ImageDataset:
         paths: the image files, a sequence of str.
         class_num: number of classes or attributes; None where the annotations do not tell.
         problems: mistakes in the list; scan.py reports them and the loader refuses to start.
+        warnings: what was left out of the list, or looks strange; scan.py reports it as well.
         source: the list file or folder, for messages.
         batch_keys: what of a sample goes into a batch, all of one shape each.
         fixed_rows: name -> rows in a batch, of arrays with as many rows as an image happens to
@@ -65,6 +66,7 @@ class ImageDataset:
     class_keys: Sequence[str | int] | None = None
     numbers_classes: bool = False
     views: int | None = None
+    warnings: Sequence[str] = ()
     draws: bool = True  # whether the transforms may draw random numbers
 
     def __init__(
@@ -99,15 +101,8 @@ class ImageDataset:
         return self.paths
 
     def digests(self) -> dict[str, str]:
-        """What it holds, as texts by which a resume notices other data.
-
-        The images count by their names below the folder that all of them share.
-        """
-        ends = [min(self.paths), max(self.paths)] if len(self.paths) else []
-        below = os.path.commonprefix(ends).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
-        names = "\n".join(path[below:] for path in self.paths)
-        checksum = hashlib.sha256(os.fsencode(names)).hexdigest()
-        return {"number of images": str(len(self.paths)), "images": checksum}
+        """What it holds, as texts by which a resume notices other data."""
+        return {"number of images": str(len(self.paths)), "images": digest_of(self.paths)}
 
     def imbalance(self) -> list[str]:
         """What makes a score of these samples easy to misread; worth a warning at every start."""
@@ -152,9 +147,10 @@ class ImageDataset:
             sample["size"] = key.size  # the cropping and resizing transforms follow it
         chance = (self.seed, key.epoch, key.index)
         rng = np.random.default_rng(chance) if self.draws else _NoChance()
-        return self._with_fixed_rows(self.transforms(sample, rng))
+        return self.finish(self.transforms(sample, rng))
 
-    def _with_fixed_rows(self, sample: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """The last step of every sample, after the transforms: what a batch needs of it."""
         for name, rows in self.fixed_rows.items():
             found = np.asarray(sample[name])
             if len(found) > rows:
@@ -163,8 +159,7 @@ class ImageDataset:
                     f"give {type(self).__name__} more rows"
                 )
             sample["count"] = len(found)
-            sample[name] = np.full((rows, *found.shape[1:]), -1, found.dtype)
-            sample[name][: len(found)] = found
+            sample[name] = filled_up(found, rows)
         return sample
 
     def keep_decoded(self, cache: DecodedCache) -> None:
@@ -202,6 +197,13 @@ class ImageDataset:
         other = copy.copy(self)
         other.transforms, normalizer = self.transforms.split_tail()
         return other, normalizer
+
+
+def filled_up(found: np.ndarray, rows: int) -> np.ndarray:
+    """(n, ...) as (rows, ...), with -1 behind."""
+    filled = np.full((rows, *found.shape[1:]), -1, found.dtype)
+    filled[: len(found)] = found
+    return filled
 
 
 class LabeledDataset(ImageDataset):
@@ -276,6 +278,14 @@ class LabeledDataset(ImageDataset):
         unseen = np.setdiff1d(np.arange(self.class_num), self.labels)
         text = f"{len(unseen):,} of {self.class_num:,} classes have no image: {some(unseen)}"
         return [text] if len(unseen) else []
+
+
+def digest_of(paths: Sequence[str]) -> str:
+    """A check sum of the files' names below the folder that all of them share."""
+    ends = [min(paths), max(paths)] if len(paths) else []
+    below = os.path.commonprefix(ends).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
+    names = "\n".join(path[below:] for path in paths)
+    return hashlib.sha256(os.fsencode(names)).hexdigest()
 
 
 class _NoChance:

@@ -41,13 +41,15 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
     """Check data sets, given by the name of their split: `{"Train": ..., "Eval": ...}`.
 
     Errors: what the data set noted when it was made (`problems`), and its missing `files`.
-    Warnings: duplicates within a split, images that two splits share by path or content, `gaps` of
-    the training set, classes so large that a score is easy to misread.
+    Warnings: the data sets' own `warnings`, duplicates within a split, images that two splits share
+    by path or content, `gaps` of the training set, classes so large that a score is easy to
+    misread.
     """
     report = ScanReport()
     keys: dict[str, list[str]] = {}
     for split, dataset in datasets.items():
         report.errors += [f"{split}: {problem}" for problem in dataset.problems]
+        report.warnings += [f"{split}: {dataset.source}: {text}" for text in dataset.warnings]
         paths = list(dataset.paths)
         files = list(dataset.files())
         missing = missing_files(files)

@@ -109,12 +109,13 @@ def pad(
     borders: tuple[int, int, int, int],
     fill: Sequence[float],
     mode: int = cv2.BORDER_CONSTANT,
+    mask_fill: int = MASK_FILL,
 ) -> Sample:
     """Add `borders` = (left, top, right, bottom) pixels of colour `fill`, or of another `mode`."""
     left, top, right, bottom = borders
     height, width = size_of(sample)
     _require_bounded(sample, left + width + right, top + height + bottom)
-    for name, value in (("image", tuple(fill)), ("mask", MASK_FILL)):
+    for name, value in (("image", tuple(fill)), ("mask", mask_fill)):
         if name in sample:
             sample[name] = cv2.copyMakeBorder(
                 sample[name], top, bottom, left, right, mode, value=value

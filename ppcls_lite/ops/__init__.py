@@ -1,0 +1,1 @@
+"""What parts compute on boxes and along axes: pure functions, which know nothing of the package."""

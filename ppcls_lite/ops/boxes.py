@@ -1,0 +1,80 @@
+"""Geometry of boxes `(..., 4)`, x1 y1 x2 y2: overlaps, and distances from a point to the sides.
+
+Every function takes NumPy arrays or Paddle tensors, and gives what it was given. Shapes are
+broadcast: `iou(a[:, None], b[None])` compares all pairs of (n, 4) and (m, 4).
+Read next: nms.py.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # np.ndarray or paddle.Tensor
+EPSILON = 1e-9  # square pixels, in the place of a union of nothing
+
+
+def area(boxes: Array) -> Array:
+    """(..., 4) -> (...); a box that ends before it begins has none."""
+    sides = (boxes[..., 2:] - boxes[..., :2]).clip(0, None)
+    return sides[..., 0] * sides[..., 1]
+
+
+def intersection(a: Array, b: Array) -> Array:
+    """Shared area of boxes (..., 4) -> (...)."""
+    number = _library(a)
+    low = number.maximum(a[..., :2], b[..., :2])
+    high = number.minimum(a[..., 2:], b[..., 2:])
+    sides = (high - low).clip(0, None)
+    return sides[..., 0] * sides[..., 1]
+
+
+def iou(a: Array, b: Array) -> Array:
+    """Shared area over joint area, (..., 4) -> (...) in 0..1; 0 where both boxes are empty."""
+    shared = intersection(a, b)
+    return shared / (area(a) + area(b) - shared + EPSILON)
+
+
+def giou(a: Array, b: Array, epsilon: float = 1e-10) -> Array:
+    """Generalized IoU in -1..1 (Rezatofighi et al. 2019, arXiv 1902.09630), (..., 4) -> (...).
+
+    IoU less the share of the smallest box around both that neither of them covers.
+    """
+    number = _library(a)
+    shared = intersection(a, b)
+    joint = area(a) + area(b) - shared + epsilon
+    low = number.minimum(a[..., :2], b[..., :2])
+    high = number.maximum(a[..., 2:], b[..., 2:])
+    around = (high - low)[..., 0] * (high - low)[..., 1] + epsilon
+    return shared / joint - (around - joint) / around
+
+
+def centres(boxes: Array) -> Array:
+    """(..., 4) -> (..., 2)."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def distances(points: Array, boxes: Array) -> Array:
+    """From points (..., 2) to the left, top, right and bottom sides of boxes, (..., 4).
+
+    All are positive where the point is inside.
+    """
+    near, far = points - boxes[..., :2], boxes[..., 2:] - points
+    return _library(near).concatenate([near, far], -1)
+
+
+def boxes_around(points: Array, sides: Array) -> Array:
+    """Boxes (..., 4) whose sides are that far from points (..., 2): the inverse of `distances`."""
+    near, far = points - sides[..., :2], points + sides[..., 2:]
+    return _library(near).concatenate([near, far], -1)
+
+
+def _library(array: Array) -> ModuleType:
+    """NumPy, or Paddle where a tensor is given: only then is Paddle needed."""
+    if isinstance(array, np.ndarray):
+        return np
+    import paddle
+
+    return paddle
