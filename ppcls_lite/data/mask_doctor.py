@@ -112,9 +112,7 @@ def _wrong_values(data: Masks, census: Census) -> list[str]:
     total = np.flatnonzero(bad & (census.counts.sum(axis=0) > 0)).tolist()
     also = ""
     if len(files) > 1:
-        also = (
-            f"; {len(files) - 1:,} other masks have wrong values, too, all together {some(total)}"
-        )
+        also = f"; {len(files) - 1:,} other masks have wrong values, all together {some(total)}"
     return [f"{file}: {rules.describe_wrong(census.counts[worst])}{also}{_hint(rules, census)}"]
 
 
