@@ -42,7 +42,7 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
 
     Errors: what the data set noted when it was made (`problems`), and its missing `files`.
     Warnings: the data sets' own `warnings`, duplicates within a split, images that two splits share
-    by path or content, `gaps` of the training set, classes so large that a score is easy to
+    by path or content, `gaps`, classes so large that a score is easy to
     misread.
     """
     report = ScanReport()
@@ -66,10 +66,8 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
                 f"{split}: {dataset.source}: {len(twice):,} images are listed more than once: "
                 f"{some(twice)}"
             )
-    if "Train" in datasets:
-        train = datasets["Train"]
-        report.warnings += [f"Train: {train.source}: {gap}" for gap in train.gaps()]
     for split, dataset in datasets.items():
+        report.warnings += [f"{split}: {dataset.source}: {gap}" for gap in dataset.gaps()]
         report.warnings += [f"{split}: {dataset.source}: {text}" for text in dataset.imbalance()]
     report.warnings += _numbers(datasets)
     report.warnings += _shared(datasets, keys)
