@@ -116,7 +116,7 @@ class ImageDataset:
         """
 
     def gaps(self) -> list[str]:
-        """What a network cannot learn from these samples; worth a warning before a training."""
+        """What these samples can neither teach nor test; worth a warning at every start."""
         return []
 
     def inspect(self, thorough: bool = False) -> Findings:
@@ -284,7 +284,9 @@ class LabeledDataset(ImageDataset):
         if not self._one_class_each or not len(self):
             return []
         unseen = np.setdiff1d(np.arange(self.class_num), self.labels)
-        text = f"{len(unseen):,} of {self.class_num:,} classes have no image: {some(unseen)}"
+        names = self.class_keys if self.class_keys is not None else range(self.class_num)
+        shown = some([names[i] if i < len(names) else i for i in unseen.tolist()])
+        text = f"{len(unseen):,} of {self.class_num:,} classes have no image: {shown}"
         return [text] if len(unseen) else []
 
 

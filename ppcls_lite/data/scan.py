@@ -47,7 +47,7 @@ def scan(datasets: Mapping[str, ImageDataset], thorough: bool = False) -> ScanRe
     Errors: what the data set noted when it was made (`problems`), its missing `files`, and what
     its `inspect` finds in the annotation files, of which `thorough` looks at all.
     Warnings: the data sets' own `warnings`, duplicates within a split, images that two splits share
-    by path or content, `gaps` of the training set, classes so large that a score is easy to
+    by path or content, `gaps`, classes so large that a score is easy to
     misread.
     """
     report = ScanReport()
@@ -76,10 +76,8 @@ def scan(datasets: Mapping[str, ImageDataset], thorough: bool = False) -> ScanRe
                 f"{split}: {dataset.source}: {len(twice):,} images are listed more than once: "
                 f"{some(twice)}"
             )
-    if "Train" in datasets:
-        train = datasets["Train"]
-        report.warnings += [f"Train: {train.source}: {gap}" for gap in train.gaps()]
     for split, dataset in datasets.items():
+        report.warnings += [f"{split}: {dataset.source}: {gap}" for gap in dataset.gaps()]
         report.warnings += [f"{split}: {dataset.source}: {text}" for text in dataset.imbalance()]
     report.warnings += _numbers(datasets)
     report.warnings += _shared(datasets, keys)
