@@ -133,7 +133,7 @@ class SqueezeExcitation(nn.Layer):
 def nearest_twice(x: Tensor) -> Tensor:
     """Every pixel four times, (N, C, H, W) -> (N, C, 2 H, 2 W).
 
-    Nearest-neighbour interpolation by copies: Paddle Inference with oneDNN fails on `interpolate`.
+    Nearest-neighbour interpolation, by copies: Paddle Inference with oneDNN fails on its own one.
     """
     x = x.unsqueeze([3, 5])  # (N, C, H, 1, W, 1)
     return x.expand([-1, -1, -1, 2, -1, 2]).flatten(4, 5).flatten(2, 3)

@@ -58,9 +58,12 @@ def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
     return stated or shape_of([node.build() for node in settings.Infer.transforms])
 
 
-def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
-    """The weighted terms of `Loss.Train` or `Loss.Eval`, for batches of `dataset`."""
-    losses = [node.build(load_inside) for node in nodes]
+def build_loss(nodes: Sequence[Node], dataset: Any, epochs: int | None = None) -> CombinedLoss:
+    """The weighted terms of `Loss.Train` or `Loss.Eval`, for batches of `dataset`.
+
+    epochs: of a training.
+    """
+    losses = [node.build(load_inside, epochs=epochs) for node in nodes]
     if dataset.none_labelled and all(loss.divides_by != "images" for loss in losses):
         raise ConfigError(
             f"{nodes[0].path}: {', '.join(node.entry.name for node in nodes)} learns from labels, "
