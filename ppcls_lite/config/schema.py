@@ -45,6 +45,7 @@ Seed = Annotated[int, Range(0, 2**63 - 1)]
 Repeats = Annotated[int, Range(1, 10_000)]  # how often something is done for one image or stage
 Edge = Annotated[int, Range(1, 16_384)]  # pixels
 Margin = Annotated[int, Range(0, 16_384)]  # pixels
+Enlargement = Annotated[float, Range(1, 16)]  # of a canvas's edges
 Level = Annotated[int, Range(0, 255)]  # of a pixel in one channel, or the label in a mask
 HueSteps = Annotated[float, Range(0, 128)]  # of the 256 of a circle
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos"]

@@ -152,6 +152,7 @@ class EMASettings:
 
     decay: BelowOne = 0.9999
     use_warmup: bool | None = None  # let the decay grow from 0.1; null: in short runs (ema.py)
+    ships: Literal["averaged", "better"] = "averaged"  # better: of both, by each evaluation
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ class Network(nn.Layer):
     outputs: tuple[str, ...] = ("logits",)  # the names of what `deployed` and an export give
     head_layers: tuple[str, ...] = ()  # depend on the class count; a file may have others
     class_num: int = 0  # classes of these; 0 where there are none
+    channels: tuple[int, ...] = ()  # of the outputs of its stages, where it can be a trunk
     from_file: bool = False  # runs a file, which says itself how images are normalised (`expect`)
 
     def deployed(self, x: Tensor) -> list[Tensor]:

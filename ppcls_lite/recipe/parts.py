@@ -36,7 +36,8 @@ from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.base import CombinedLoss
-from ppcls_lite.recipe.networks import load_inside, shipped
+from ppcls_lite.models.create import load_inside
+from ppcls_lite.recipe.networks import shipped
 from ppcls_lite.report.pictures import RunPictures
 
 logger = logging.getLogger("ppcls_lite")
@@ -283,11 +284,14 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
         elif not warmup:
             logger.warning(f"EMA: {left}: lower EMA.decay, or leave EMA.use_warmup out")
         warmup = True if warmup is None else warmup
+    better = settings.EMA.ships == "better"
+    which = "the better one of each evaluation" if better else "the averaged one"
     logger.info(
-        f"EMA with decay {settings.EMA.decay}: both networks are evaluated; the averaged one "
-        "decides about best_model and is in every .pdparams, the other one in *_raw.pdparams"
+        f"EMA with decay {settings.EMA.decay}: both networks are evaluated; {which} decides about "
+        "best_model and is in every .pdparams; what is being trained is in *_raw.pdparams"
     )
-    return ExponentialAverage(model, decay, bool(warmup))
+    keeps = settings.EMA.use_warmup is None
+    return ExponentialAverage(model, decay, bool(warmup), keeps_warmup=keeps, better_ships=better)
 
 
 def seed_of(settings: RecipeSettings) -> int:

@@ -37,7 +37,10 @@ PIL: Mapping[str, Image.Resampling] = {
     "hamming": Image.Resampling.HAMMING,
     "lanczos": Image.Resampling.LANCZOS,
 }
-RANDOM = ("bilinear", "bicubic")  # what "random" draws from
+DRAWN: Mapping[str, tuple[str, ...]] = {  # what these draw from, for every image
+    "random": ("bilinear", "bicubic"),
+    "all": ("nearest", "bilinear", "bicubic", "area", "lanczos"),
+}
 
 
 @dataclass
@@ -45,7 +48,8 @@ class Resizer:
     """Resizes arrays by one backend and one interpolation; `None` is bilinear.
 
     When shrinking, Pillow averages over the pixels that fall together, OpenCV only for "area".
-    "random" draws bilinear or bicubic for every image. UserError for an unknown interpolation.
+    "random" draws bilinear or bicubic for every image, "all" any of the five that both backends
+    have. UserError for an unknown interpolation.
     """
 
     interpolation: str | None
@@ -54,17 +58,18 @@ class Resizer:
     def __post_init__(self) -> None:
         self.interpolation = self.interpolation or "bilinear"
         known = CV2 if self.backend == "cv2" else PIL
-        if self.interpolation not in known and self.interpolation != "random":
+        if self.interpolation not in (*known, *DRAWN):
             raise UserError(
                 f"interpolation {self.interpolation!r} does not exist for backend "
-                f"{self.backend!r}; expected one of {', '.join([*known, 'random'])}"
+                f"{self.backend!r}; expected one of {', '.join([*known, *DRAWN])}"
             )
 
     def __call__(self, image: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
         """Resize an (H, W, 3) uint8 image to `size` = (width, height)."""
         method = self.interpolation
-        if method == "random":
-            method = RANDOM[rng.integers(len(RANDOM))] if rng is not None else RANDOM[0]
+        if method in DRAWN:
+            drawn = DRAWN[method]
+            method = drawn[rng.integers(len(drawn))] if rng is not None else drawn[0]
         if image.shape[1::-1] == size:
             return image
         if self.backend == "cv2":
@@ -96,7 +101,9 @@ class ResizeImage:
     size: ImageSize | None = None
     resize_short: ScaledInt | None = None
     interpolation: (
-        Literal["nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"]
+        Literal[
+            "nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random", "all"
+        ]
         | None
     ) = None
     backend: Literal["cv2", "pil"] = "cv2"

@@ -165,7 +165,8 @@ def apply_state(
         elif key in state:
             report.mismatched[key] = shapes
     problems = [*report.missing, *report.unexpected, *report.mismatched]
-    head = [key for key in problems if key.split(".")[0] in model.head_layers]
+    layers = tuple(f"{layer}." for layer in model.head_layers)
+    head = [key for key in problems if key.startswith(layers)]
     if len(head) < len(problems) or not report.matched:
         raise UserError(
             f"{source} does not fit {type(model).__name__}: {report}. "
