@@ -26,7 +26,7 @@ from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.distributed import World
-from ppcls_lite.engine.ema import ExponentialAverage, needs_warmup
+from ppcls_lite.engine.ema import CorrectedAverage, ExponentialAverage, needs_warmup
 from ppcls_lite.engine.evaluate import Evaluator, Forward, dygraph
 from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import Recorder
@@ -273,7 +273,10 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
     if settings.EMA is None:
         return None
     decay, warmup = settings.EMA.decay, settings.EMA.use_warmup
-    if needs_warmup(decay, updates):
+    corrected = settings.EMA.type == "threshold"
+    if corrected and warmup is False:
+        raise ConfigError("EMA.use_warmup: the decay always grows with type: threshold; remove it")
+    if needs_warmup(decay, updates) and not corrected:
         left = (
             f"of the initial weights {decay**updates:.0%} would be left after {updates:,} updates"
         )
@@ -290,8 +293,15 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
         f"EMA with decay {settings.EMA.decay}: both networks are evaluated; {which} decides about "
         "best_model and is in every .pdparams; what is being trained is in *_raw.pdparams"
     )
-    keeps = settings.EMA.use_warmup is None
-    return ExponentialAverage(model, decay, bool(warmup), keeps_warmup=keeps, better_ships=better)
+    cycle = settings.EMA.cycle
+    return (CorrectedAverage if corrected else ExponentialAverage)(
+        model,
+        decay,
+        bool(warmup),
+        keeps_warmup=settings.EMA.use_warmup is None and not corrected,
+        better_ships=better,
+        restart_after=cycle and cycle * (updates // settings.Global.epochs),
+    )
 
 
 def seed_of(settings: RecipeSettings) -> int:
