@@ -93,7 +93,9 @@ def _scores(
     return share(right, predicted), share(right, labelled), share(2 * right, labelled + predicted)
 
 
-def draw(matrix: np.ndarray, path: Path, labels: Sequence[str] | None = None) -> None:
+def draw(
+    matrix: np.ndarray, path: Path, labels: Sequence[str] | None = None, title: str | None = None
+) -> None:
     """`matrix` (C, C) of counts, rows true and columns predicted, coloured by the row's share."""
     from matplotlib.figure import Figure
 
@@ -115,7 +117,7 @@ def draw(matrix: np.ndarray, path: Path, labels: Sequence[str] | None = None) ->
             text = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
             axes.text(column, row, str(matrix[row, column]), **text)
     right = np.trace(matrix) / max(matrix.sum(), 1)
-    axes.set_title(f"{int(matrix.sum())} images, {right:.2%} right")
+    axes.set_title(title or f"{int(matrix.sum())} images, {right:.2%} right")
     figure.savefig(path, dpi=100)
 
 
