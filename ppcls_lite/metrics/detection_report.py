@@ -58,8 +58,7 @@ def write(
         f"{_cell(name)},{','.join(map(str, row))}" for name, row in zip(titles, matrix.tolist())
     ]
     confusions.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    title = f"objects at IoU 0.5, scores from {settings.threshold:g}"
-    draw(matrix, picture, titles, title)
+    draw(matrix, picture, titles, "objects")
     pr_curves = folder / "detection_curves.png"
     _draw_curves(curves, settings, pr_curves)
     worst = folder / "worst_images.txt"
