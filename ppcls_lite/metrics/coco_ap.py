@@ -23,8 +23,9 @@ from ppcls_lite.metrics.base import State
 from ppcls_lite.metrics.matching import matched, operating, pairs_of
 from ppcls_lite.metrics.objects import Found, ObjectMetric, Truth, found_in, truth_in
 
-_SIZES = ("", "_small", "_medium", "_large")  # up to 32 x 32, up to 96 x 96 pixels, above
-_COUNTS = (1, 10, 100)  # detections an image
+# Objects up to 32 x 32 pixels, up to 96 x 96, above; COCO's table has all of them first.
+_BY_SIZE = (("AP_small", "AR_small"), ("AP_medium", "AR_medium"), ("AP_large", "AR_large"))
+_BY_COUNT = ("AR1", "AR10", "AR100")  # detections an image
 
 
 class CocoTables(NamedTuple):
@@ -143,9 +144,9 @@ class CocoAP(ObjectMetric):
             return {}
         tables = coco_tables(found, truth, np.sort(state["image"]), self.class_num)
         scores = {"AP": tables.ap(), "AP50": tables.ap(0), "AP75": tables.ap(5)}
-        scores |= {f"AP{name}": tables.ap(None, i) for i, name in enumerate(_SIZES) if i}
-        scores |= {f"AR{count}": tables.ar(0, i) for i, count in enumerate(_COUNTS)}
-        scores |= {f"AR{name}": tables.ar(i) for i, name in enumerate(_SIZES) if i}
+        scores |= {name: tables.ap(None, i) for i, (name, _) in enumerate(_BY_SIZE, 1)}
+        scores |= {name: tables.ar(0, i) for i, name in enumerate(_BY_COUNT)}
+        scores |= {name: tables.ar(i) for i, (_, name) in enumerate(_BY_SIZE, 1)}
         match = matched(found, truth, pairs_of(found, truth))
         curves = operating(found.score, match, objects)
         precision, recall, _ = curves.at(self.score_threshold)
