@@ -86,7 +86,8 @@ def _parts(node: Any) -> tuple[str, Tree]:
         name, arguments = take_apart(node)
     except ConfigError:
         return "", {}
-    return (name, arguments) if isinstance(arguments, dict) else ("", {})
+    fits = isinstance(name, str) and isinstance(arguments, dict)
+    return (name, arguments) if fits else ("", {})
 
 
 def _map(tree: Tree, key: str) -> Tree:
