@@ -39,6 +39,9 @@ COMMANDS = {
     "config": Command(
         "config.cli:run", "-c FILE | --list [KIND]", "print a resolved recipe, or every component"
     ),
+    "convert-config": Command(
+        "config.convert.cli:run", "FILE [--output FILE]", "a recipe of PaddleSeg as one of ours"
+    ),
     "predict": Command(
         "inference.cli.predict:run", "--model DIR --input PATH", "run an exported model"
     ),
@@ -131,7 +134,7 @@ def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
 
 
 def _overview() -> str:
-    lines = [f"  {name:10}{c.usage:32}{c.about}" for name, c in COMMANDS.items()]
+    lines = [f"  {name:15}{c.usage:32}{c.about}" for name, c in COMMANDS.items()]
     return "\n".join(
         [
             "usage: ppcls-lite COMMAND [options]\n",

@@ -67,6 +67,7 @@ class Saving:
     keep_best: PositiveInt | None = None  # keep the epoch_N of that many best scores as well
     use_visualdl: bool = False
     save_inference_dir: str = "./inference"
+    pdx_model_name: str | None = None  # what PaddleX calls an exported network; null: the zoo's
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,6 @@ class AcceptedKeys:
     print_mem_info: Ignored = False  # memory is always logged
     uniform_output_enabled: Ignored = False
     export_for_fd: Ignored = False  # inference.yml is always written
-    pdx_model_name: Ignored = None
     hpi_config_path: Ignored = None
     use_dali: Ignored = False  # a pipeline on NVIDIA GPUs, for speed alone
     eval_mode: Annotated[str, Only("classification", RETRIEVAL)] = "classification"

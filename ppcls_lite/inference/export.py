@@ -82,6 +82,7 @@ def export_model(
     sample_images: Sequence[Image] | np.ndarray | None = None,
     format: Format = "paddle",
     plugins: Sequence[str | Path] = (),
+    pdx_model_name: str | None = None,
 ) -> ExportReport:
     """Export `model`, which is not changed, and check the result with every installed engine.
 
@@ -98,6 +99,7 @@ def export_model(
         sample_images: paths or (H, W, 3) uint8 RGB arrays to compare on; default: synthetic ones.
         format: "paddle" writes Paddle's program, "onnx" `inference.onnx`, "both" both.
         plugins: files with components of one's own; `inference.yml` names those that it needs.
+        pdx_model_name: what PaddleX calls the network; default: its name for the zoo's network.
 
     Raises:
         UserError: the arguments do not fit together, `out_dir` holds other files, or what was
@@ -119,6 +121,7 @@ def export_model(
         outputs=shipped.outputs,
         versions={"paddle": paddle.__version__, "ppcls_lite": __version__},
         plugins=tuple(map(str, plugins)),
+        pdx_model_name=pdx_model_name,
     )
     answers = build_postprocess(spec)
     if answers.activation != "none" and (add_softmax or answers.activation != "softmax"):

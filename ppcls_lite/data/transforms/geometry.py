@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 
 from ppcls_lite.errors import ImageError
+from ppcls_lite.ops.masks import MASK_FILL as MASK_FILL
 
 # What a step may make of an image, in pixels, or else twice what it was: otherwise a thin line of
 # some kilobytes, its short edge enlarged, asks for gigabytes.
 MAX_RESULT = 2**25
-MASK_FILL = 255  # the label of mask pixels that come from outside the image: ignored by losses
 Sample = dict[str, Any]
 Rng = np.random.Generator | None  # `None` only where nothing is drawn
 
