@@ -154,11 +154,7 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * logits))  # never overflows
 
 
-def _argmax(logits: np.ndarray) -> np.ndarray:
-    return logits.argmax(axis=1).astype(np.int32)
-
-
 _ACTIVATIONS = {
-    **{"softmax": softmax, "sigmoid": _sigmoid, "argmax": _argmax},
-    "none": lambda logits: logits,
+    **{"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits},
+    "argmax": lambda logits: logits.argmax(axis=1).astype(np.int32),
 }
