@@ -115,6 +115,7 @@ class AcceptedKeys:
     uniform_output_enabled: Ignored = False
     export_for_fd: Ignored = False  # inference.yml is always written
     hpi_config_path: Ignored = None
+    image_channel: Ignored = None  # an anchor for other keys
     use_dali: Ignored = False  # a pipeline on NVIDIA GPUs, for speed alone
     eval_mode: Annotated[str, Only("classification", RETRIEVAL)] = "classification"
     feature_normalize: Annotated[Any, Only(None, RETRIEVAL)] = None

@@ -72,9 +72,28 @@ def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
 
 
 def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
-    """The metrics of `Metric.Train` or `Metric.Eval`."""
-    nodes = getattr(settings.Metric, split, None) if settings.Metric else None
-    return [node.build(class_num=class_num_of(settings)) for node in nodes or ()]
+    """The metrics of `Metric.Train` or `Metric.Eval`.
+
+    One that scores answers, not outputs, takes a `postprocess`: that of a prediction, so that both
+    have one place for their thresholds.
+    """
+    nodes = (getattr(settings.Metric, split, None) if settings.Metric else None) or ()
+    context: dict[str, Any] = {"class_num": class_num_of(settings)}
+    asking = next((node for node in nodes if _takes(node, "postprocess")), None)
+    if asking is not None:
+        if settings.Infer is None:
+            raise ConfigError(
+                f"Infer.PostProcess: is missing; {asking.path} scores what it makes of the outputs"
+            )
+        answer = settings.Infer.PostProcess
+        if _takes(answer, "class_id_map_file"):  # a score needs no names
+            answer = answer.given(class_id_map_file=None)
+        context["postprocess"] = answer.build()
+    return [node.build(**context) for node in nodes]
+
+
+def _takes(node: Node, name: str) -> bool:
+    return any(argument.name == name for argument in node.entry.arguments)
 
 
 def training_metrics(settings: RecipeSettings, task: Supervised) -> list[Any]:
