@@ -80,6 +80,7 @@ class Sources:
     replace_head: bool = False  # keep a random classifier where the class count differs
     teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept
     teacher_cache_views: PositiveInt = 1  # augmentations of each image that the epochs repeat
+    dataset_dir: str | None = None  # sets both data sets and the class names: dataset_dir.py
     plugins: list[str] = field(default_factory=list)  # files with components of one's own
     max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
     eval_skip_bad: bool = False  # leave unreadable images out of an evaluation
