@@ -153,6 +153,9 @@ class EMASettings:
     """`EMA`: exponential moving average of the weights; the section's presence turns it on."""
 
     decay: BelowOne = 0.9999
+    # threshold: PaddleDetection's, which begins with nothing and whose decay always grows
+    type: Literal["normal", "threshold"] = "normal"
+    cycle: PositiveInt | None = None  # epochs after which the average begins anew
     use_warmup: bool | None = None  # let the decay grow from 0.1; null: in short runs (ema.py)
     ships: Literal["averaged", "better"] = "averaged"  # better: of both, by each evaluation
 
