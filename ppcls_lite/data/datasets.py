@@ -20,6 +20,7 @@ import numpy as np
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, Seed, TransformSpec
 from ppcls_lite.data.cache import DecodedCache
+from ppcls_lite.data.findings import Findings
 from ppcls_lite.data.image_list import SHOWN, ImageList, read_image_list, some
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.data.transforms.compose import Compose, Normalizer
@@ -117,6 +118,13 @@ class ImageDataset:
     def gaps(self) -> list[str]:
         """What these samples can neither teach nor test; worth a warning at every start."""
         return []
+
+    def inspect(self, thorough: bool = False) -> Findings:
+        """What only a look into the annotation files tells, all of which exist.
+
+        `thorough` looks at all of them, however long it takes, and not at what a start waits for.
+        """
+        return Findings()
 
     def fix_views(self, views: int) -> None:
         """Let the epochs take turns among that many augmentations of each image."""

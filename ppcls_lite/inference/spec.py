@@ -29,7 +29,7 @@ from ppcls_lite.inference.onnx.metadata import read_metadata
 
 FILE_NAME = "inference.yml"
 FORMAT_VERSION = 1
-OutputKind = Literal["probabilities", "logits"]
+OutputKind = Literal["probabilities", "logits", "classes"]
 Outputs = dict[str, np.ndarray]  # name -> (N, ...), an image a row
 SIZES = Range(1, 16_384)  # of a network's input
 MAX_VALUES = 10**9  # in one image
@@ -146,7 +146,8 @@ class InferenceSpec:
         output = about.get("output", "probabilities")
         if output not in get_args(OutputKind):
             raise UserError(
-                f"{path}: Global.output: expected probabilities or logits, found {shown(output)}"
+                f"{path}: Global.output: expected probabilities, logits or classes, found "
+                f"{shown(output)}"
             )
         theirs, network = about.get("model_name"), about.get("network")
         return cls(
