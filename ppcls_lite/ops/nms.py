@@ -9,6 +9,8 @@ import numpy as np
 
 from ppcls_lite.ops.boxes import iou
 
+_PIECE = 512  # boxes
+
 
 def multiclass_nms(
     boxes: np.ndarray,
@@ -51,14 +53,24 @@ def multiclass_nms(
 def _suppressed(
     boxes: np.ndarray, classes: np.ndarray | None, threshold: float, most: int
 ) -> np.ndarray:
-    """The places of the boxes (n, 4), the surest first, that no surer one of their class covers."""
-    alive = np.arange(len(boxes))
-    kept = []
-    while len(alive) and len(kept) != most:
-        first, alive = alive[0], alive[1:]
-        kept.append(first)
-        covered = iou(boxes[alive], boxes[first]) > threshold
+    """The places of the boxes (n, 4), the surest first, that no surer one of their class covers.
+
+    The first ones are often all that is asked for, so the boxes are looked at in pieces.
+    """
+    kept: list[int] = []
+
+    def free(places: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Those of `places` (k,) that none of `others` (m,) covers."""
+        covered = iou(boxes[places, None], boxes[others]) > threshold  # (k, m)
         if classes is not None:
-            covered &= classes[alive] == classes[first]
-        alive = alive[~covered]
+            covered &= classes[places, None] == classes[others]
+        return places[~covered.any(axis=1)]
+
+    for start in range(0, len(boxes), _PIECE):
+        alive = free(np.arange(start, min(start + _PIECE, len(boxes))), np.array(kept, np.int64))
+        while len(alive) and len(kept) != most:
+            kept.append(int(alive[0]))
+            alive = free(alive[1:], alive[:1])
+        if len(kept) == most:
+            break
     return np.array(kept, np.int64)
