@@ -55,6 +55,9 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/benchmark.py table": "starts many processes; test_speed_table.py runs it",
     "python tools/prove_ssld.py": "trains for minutes; test_prove_ssld.py runs a short form",
     "python tools/benchmark.py train --processes": "test_speed_processes.py runs it",
+    "python tools/prepare_data.py voc": "tests/data/test_prepare_objects.py makes such files",
+    "python tools/prepare_data.py yolo": "tests/data/test_prepare_objects.py makes such files",
+    "python tools/prepare_data.py labelme": "tests/data/test_prepare_objects.py makes such files",
 }
 NEEDS = {  # part of a command: the optional package without which it is left out
     "--format ": "onnx",
