@@ -138,7 +138,7 @@ def _images_of(file: Path, root: Path) -> Path:
 def _split_coco(
     file: Path, root: Path, val: float, rng: np.random.Generator
 ) -> tuple[list[Path], list[Path]]:
-    """One file as two, `boxes_train.json` and `boxes_val.json`."""
+    """One file as two beside it."""
     content = read_json(str(file))
     ids = [image["id"] for image in content["images"] if isinstance(image, dict) and "id" in image]
     chosen = {ids[i] for i in _chosen(len(ids), val, rng)}
