@@ -40,7 +40,8 @@ from ppcls_lite.config.settings import (
 from ppcls_lite.config.zoo import OVER_TRUNKS
 from ppcls_lite.errors import ConfigError, UserError, cut, joined, shown
 
-CONTEXT = ("class_num", "epochs", "step_each_epoch", "iters", "seed")  # filled in by the recipe
+# Filled in by the recipe.
+CONTEXT = ("class_num", "epochs", "step_each_epoch", "iters", "seed", "postprocess")
 Inside = Callable[["Node", Any], None]
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 _LARGEST = 3.4e38  # what float32 holds

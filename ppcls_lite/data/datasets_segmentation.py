@@ -15,11 +15,15 @@ from typing import Any, Literal
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, Level, Seed, TransformSpec
 from ppcls_lite.data.datasets import ImageDataset, digest_of
+from ppcls_lite.data.findings import Findings
 from ppcls_lite.data.image_list import PathList, read_image_list
 from ppcls_lite.data.labels import read_label_file
+from ppcls_lite.data.mask_census import AT_START, take_census
+from ppcls_lite.data.mask_doctor import diagnose
 from ppcls_lite.data.mask_file import Palette, read_mask, read_palette, voc_colours
 from ppcls_lite.data.mask_pairs import Pairs, ends_with, pair, read_keys
 from ppcls_lite.data.mask_rules import MaskRules
+from ppcls_lite.data.mask_shares import Masks
 from ppcls_lite.errors import UserError
 
 # labelId -> trainId of Cityscapes' 19 classes (its scripts' table of labels); the others count
@@ -59,7 +63,7 @@ class MaskDataset(ImageDataset):
     ) -> None:
         count = rules.class_num
         super().__init__(source, pairs.paths, transform_ops, count, seed, pairs.problems)
-        self.masks, self.rules, self.notes = pairs.masks, rules, pairs.notes
+        self.masks, self.rules, self.warnings = pairs.masks, rules, pairs.notes
         if names is not None and count is not None and len(names) < count:
             self.problems.append(
                 f"{source}: {len(names)} classes have names, but Arch.class_num is {count}"
@@ -78,8 +82,12 @@ class MaskDataset(ImageDataset):
         meaning = hashlib.sha256(self.rules.table.tobytes()).hexdigest()
         return super().digests() | {"masks": digest_of(self.masks), "classes in masks": meaning}
 
-    def imbalance(self) -> list[str]:
-        return self.notes
+    def inspect(self, thorough: bool = False) -> Findings:
+        if not len(self.masks):
+            return Findings()
+        limit = None if thorough else AT_START
+        census = take_census(self.paths, self.masks, self.rules.palette, limit)
+        return diagnose(Masks(self.masks, self.rules, self.class_keys), census)
 
 
 @register("dataset")

@@ -115,7 +115,7 @@ class Palette:
     def __init__(self, colours: np.ndarray, names: list[str] | None = None) -> None:
         self.colours = np.asarray(colours, np.uint8).reshape(-1, 3)
         self.names = names
-        codes = _codes(self.colours)
+        codes = colour_codes(self.colours)
         self._order = np.argsort(codes, kind="stable")
         self._codes = codes[self._order]
 
@@ -124,7 +124,7 @@ class Palette:
 
         ImageError for a colour that the palette does not have.
         """
-        codes = _codes(mask)  # (H, W)
+        codes = colour_codes(mask)  # (H, W)
         places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         wrong = self._codes[places] != codes
         if wrong.any():
@@ -138,7 +138,7 @@ class Palette:
         return self._order[places].astype(np.uint8)
 
 
-def _codes(colours: np.ndarray) -> np.ndarray:
+def colour_codes(colours: np.ndarray) -> np.ndarray:
     """One number for each colour (..., 3) uint8."""
     wide = colours.astype(np.int32)
     return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]

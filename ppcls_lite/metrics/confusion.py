@@ -98,11 +98,11 @@ def draw(
     matrix: np.ndarray,
     path: Path,
     labels: Sequence[str] | None = None,
-    unit: Literal["images", "pixels"] = "images",
+    unit: Literal["images", "objects", "pixels"] = "images",
 ) -> None:
     """`matrix` (C, C) of counts, rows true and columns predicted, coloured by the row's share.
 
-    Images are written as counts, pixels as percentages of the row.
+    Images and objects are written as counts, pixels as percentages of the row.
     """
     from matplotlib.figure import Figure
 
@@ -123,7 +123,7 @@ def draw(
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
             share = f"{100 * shares[row, column]:.0f}"
-            axes.text(column, row, str(matrix[row, column]) if unit == "images" else share, **text)
+            axes.text(column, row, share if unit == "pixels" else str(matrix[row, column]), **text)
     right = np.trace(matrix) / max(matrix.sum(), 1)
     axes.set_title(f"{int(matrix.sum()):,} {unit}, {right:.2%} right")
     figure.savefig(path, dpi=100)

@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable, Sequence
 
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
@@ -20,18 +19,14 @@ from ppcls_lite.config.schema import ClassCount, Edge, NonNegativeInt, TrunkSpec
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.layers import NamedConvBN
 from ppcls_lite.models.network import Network
+from ppcls_lite.models.upsample import bilinear
 
 WIDTH = 256  # of the pyramid's output and of the decoder
 _LOW = 48  # of the first feature in the decoder
 # With these a kernel reaches equally far on the image at each output stride; 8 and 16 are the
 # usual ones, and 32 has a quarter of those of 8.
 _RATIOS = {8: (1, 12, 24, 36), 16: (1, 6, 12, 18), 32: (1, 3, 6, 9)}
-Resize = Callable[[Tensor, Sequence[int]], Tensor]  # (N, C, H, W) and (height, width)
-
-
-def bilinear(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """x (N, C, H, W) -> (N, C, *size), with the centres of pixels at halves or the corners kept."""
-    return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+Resize = Callable[[Tensor, Tensor], Tensor]  # a map to the size of another one
 
 
 class Separable(nn.Layer):
@@ -83,7 +78,7 @@ class Decoder(nn.Layer):
 
     def forward(self, pyramid: Tensor, low: Tensor, resize: Resize) -> Tensor:
         near = self.conv_bn_relu1(low)  # (N, 48, H / 4, W / 4)
-        far = resize(pyramid, near.shape[2:])  # (N, 256, H / 4, W / 4)
+        far = resize(pyramid, near)  # (N, 256, H / 4, W / 4)
         joined = paddle.concat([far, near], axis=1)  # (N, 304, H / 4, W / 4)
         return self.conv(self.conv_bn_relu3(self.conv_bn_relu2(joined)))
 
@@ -127,7 +122,6 @@ class DeepLabV3P(Network):
     training (a loss names one with `key`).
     """
 
-    outputs = ("classes",)
     head_layers = ("head.decoder.conv", "aux_heads")
 
     def __init__(
@@ -162,16 +156,12 @@ class DeepLabV3P(Network):
         """
         stages = self.backbone.forward_stages(x)
         low = self.head(stages[0], stages[-1], self.resize)  # (N, C, H / 4, W / 4)
-        logits = self.resize(low, x.shape[2:])  # (N, C, H, W)
+        logits = self.resize(low, x)  # (N, C, H, W)
         if not (self.training and self.auxiliary):
             return logits
         aux = [head(stages[place]) for head, place in zip(self.aux_heads, self.auxiliary)]
-        named = {f"aux_{i}": self.resize(logits, x.shape[2:]) for i, logits in enumerate(aux)}
+        named = {f"aux_{i}": self.resize(logits, x) for i, logits in enumerate(aux)}
         return {"logits": logits, **named}
-
-    def deployed(self, x: Tensor) -> list[Tensor]:
-        """The class of each pixel (N, H, W) int32."""
-        return [self(x).argmax(axis=1).astype("int32")]
 
 
 def _stages(trunk: Network) -> tuple[Sequence[int], Sequence[int]]:

@@ -49,15 +49,16 @@ def count_classes_in_weights(settings: RecipeSettings) -> RecipeSettings:
     member = shipped(settings)
     path = given_weights(settings) or weights_of(member)
     state = read_state(path)
-    heads = member.node.entry.load().head_layers
-    key = f"{heads[-1]}.bias" if heads else "classifier"
-    bias = state.get(key, state.get(f"{member.name}.{key}"))
-    if bias is None:
+    network = member.node.entry.load()
+    own = {key.removeprefix(f"{member.name}."): value for key, value in state.items()}
+    count = network.classes_in(state) or network.classes_in(own)
+    if count is None:
         raise ConfigError(
-            f"Arch.class_num: is missing, and {path} has no {key} in which to count the classes: "
-            "give it with -o Arch.class_num=NUMBER"
+            f"Arch.class_num: is missing, and {path} has no "
+            f"{network.head_layers[-1] if network.head_layers else 'classifier'} in which to count "
+            "the classes: give it with -o Arch.class_num=NUMBER"
         )
-    return _with(settings, len(bias))
+    return _with(settings, count)
 
 
 def _stated(settings: RecipeSettings) -> bool:

@@ -28,7 +28,7 @@ from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.distributed import World
-from ppcls_lite.engine.ema import ExponentialAverage, needs_warmup
+from ppcls_lite.engine.ema import CorrectedAverage, ExponentialAverage, needs_warmup
 from ppcls_lite.engine.evaluate import Evaluator, Forward, dygraph
 from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import Recorder
@@ -61,9 +61,12 @@ def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
     return stated or shape_of([node.build() for node in settings.Infer.transforms])
 
 
-def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
-    """The weighted terms of `Loss.Train` or `Loss.Eval`, for batches of `dataset`."""
-    losses = [node.build(load_inside) for node in nodes]
+def build_loss(nodes: Sequence[Node], dataset: Any, epochs: int | None = None) -> CombinedLoss:
+    """The weighted terms of `Loss.Train` or `Loss.Eval`, for batches of `dataset`.
+
+    epochs: of a training.
+    """
+    losses = [node.build(load_inside, epochs=epochs) for node in nodes]
     if dataset.none_labelled and all(loss.divides_by != "images" for loss in losses):
         raise ConfigError(
             f"{nodes[0].path}: {', '.join(node.entry.name for node in nodes)} learns from labels, "
@@ -74,9 +77,28 @@ def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
 
 
 def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
-    """The metrics of `Metric.Train` or `Metric.Eval`."""
-    nodes = getattr(settings.Metric, split, None) if settings.Metric else None
-    return [node.build(class_num=class_num_of(settings)) for node in nodes or ()]
+    """The metrics of `Metric.Train` or `Metric.Eval`.
+
+    One that scores answers, not outputs, takes a `postprocess`: that of a prediction, so that both
+    have one place for their thresholds.
+    """
+    nodes = (getattr(settings.Metric, split, None) if settings.Metric else None) or ()
+    context: dict[str, Any] = {"class_num": class_num_of(settings)}
+    asking = next((node for node in nodes if _takes(node, "postprocess")), None)
+    if asking is not None:
+        if settings.Infer is None:
+            raise ConfigError(
+                f"Infer.PostProcess: is missing; {asking.path} scores what it makes of the outputs"
+            )
+        answer = settings.Infer.PostProcess
+        if _takes(answer, "class_id_map_file"):  # a score needs no names
+            answer = answer.given(class_id_map_file=None)
+        context["postprocess"] = answer.build()
+    return [node.build(**context) for node in nodes]
+
+
+def _takes(node: Node, name: str) -> bool:
+    return any(argument.name == name for argument in node.entry.arguments)
 
 
 def training_metrics(settings: RecipeSettings, task: Supervised) -> list[Any]:
@@ -283,7 +305,10 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
     if settings.EMA is None:
         return None
     decay, warmup = settings.EMA.decay, settings.EMA.use_warmup
-    if needs_warmup(decay, updates):
+    corrected = settings.EMA.type == "threshold"
+    if corrected and warmup is False:
+        raise ConfigError("EMA.use_warmup: the decay always grows with type: threshold; remove it")
+    if needs_warmup(decay, updates) and not corrected:
         left = (
             f"of the initial weights {decay**updates:.0%} would be left after {updates:,} updates"
         )
@@ -300,8 +325,15 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
         f"EMA with decay {settings.EMA.decay}: both networks are evaluated; {which} decides about "
         "best_model and is in every .pdparams; what is being trained is in *_raw.pdparams"
     )
-    keeps = settings.EMA.use_warmup is None
-    return ExponentialAverage(model, decay, bool(warmup), keeps_warmup=keeps, better_ships=better)
+    cycle = settings.EMA.cycle
+    return (CorrectedAverage if corrected else ExponentialAverage)(
+        model,
+        decay,
+        bool(warmup),
+        keeps_warmup=settings.EMA.use_warmup is None and not corrected,
+        better_ships=better,
+        restart_after=cycle and cycle * (updates // settings.Global.epochs),
+    )
 
 
 def seed_of(settings: RecipeSettings) -> int:

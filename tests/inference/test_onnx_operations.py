@@ -95,6 +95,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "along": lambda y, x: paddle.take_along_axis(y, y.argmax(1, keepdim=True), 1),
     "nd": lambda y, x: paddle.gather_nd(y, paddle.to_tensor([[0, 1], [1, 2]])),
     "expand": lambda y, x: y.mean([2, 3], keepdim=True).expand([-1, -1, 3, 5]),
+    "expand_as": lambda y, x: y.mean([2, 3], keepdim=True).expand_as(y) * 2,
     "tile": lambda y, x: paddle.tile(y, [1, 2, 1, 3]),
     "pad": lambda y, x: F.pad(y, [1, 2, 3, 0], value=0.5) + F.pad(y, [1, 2, 3, 0], mode="reflect"),
     "pad_last": lambda y, x: F.pad(y, [0, 0, 0, 0, 1, 2, 0, 3], value=2.0),

@@ -141,6 +141,16 @@ def _expand(graph: GraphWriter, op: Any) -> None:
     graph.node("Expand", [graph.name(source), name], op.results())
 
 
+def _expand_as(graph: GraphWriter, op: Any) -> None:
+    source, other = op.operands_source()
+    pairs = list(zip(source.shape, other.shape)) if len(source.shape) == len(other.shape) else []
+    if pairs and all(theirs != -1 or mine == -1 for mine, theirs in pairs):
+        target = _int64(graph, *(max(edge, 1) for edge in other.shape))  # free ones stay
+    else:
+        target = graph.node("Shape", [graph.name(other)])
+    graph.node("Expand", [graph.name(source), target], op.results())
+
+
 def _tile(graph: GraphWriter, op: Any) -> None:
     source, times = op.operands_source()
     numbers = _numbers(graph, op, times, "number")
@@ -408,6 +418,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "pd_op.reshape": _reshape,
     "pd_op.flatten": _flatten,
     "pd_op.expand": _expand,
+    "pd_op.expand_as": _expand_as,
     "pd_op.tile": _tile,
     "pd_op.unsqueeze": _unsqueeze,
     "pd_op.squeeze": _squeeze,
