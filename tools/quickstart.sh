@@ -35,9 +35,8 @@ images=("dataset/$data"/val/*.* "dataset/$data"/images/val/*.*)
 for i in "${!images[@]}"; do [ -f "${images[i]}" ] || unset "images[i]"; done
 images=("${images[@]:0:20}")
 python deploy/predict.py --model "$model" --input "${images[@]}" "${topk[@]}" \
-  --output "output/$name/predictions.jsonl" --draw "output/$name/pictures"
-echo "== summary";    python tools/summary.py "$run" "$model" "${images[0]}" \
-  "output/$name/pictures"
+  --output "output/$name/predictions.jsonl"
+echo "== summary";    python tools/summary.py "$run" "$model" "${images[0]}"
 cat <<END
 
 Next, your own data:

@@ -27,5 +27,4 @@ print(f"""
   run: {run} (best_model.pdparams, train.log, {files})
   exported model: {model}""")
 for folder in pictures:
-    drawn = sorted(map(str, folder.rglob("*.*")))
-    print(f"  pictures of predictions: {len(drawn)} in {folder}, as {drawn[0]}" if drawn else "")
+    print(f"  pictures of predictions: {len([*folder.rglob('*.*')])} in {folder}")
