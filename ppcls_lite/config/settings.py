@@ -80,6 +80,8 @@ class Sources:
     resume_changed_data: bool = False  # resume although images or labels are others now
     pretrained_model: str | None = None  # weights to start from, with or without .pdparams
     replace_head: bool = False  # keep a random classifier where the class count differs
+    weights_prefix: str | None = None  # what stands before the network's keys in pretrained_model
+    ignore_extra_weights: bool = False  # leave out what of pretrained_model the network lacks
     teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept
     teacher_cache_views: PositiveInt = 1  # augmentations of each image that the epochs repeat
     dataset_dir: str | None = None  # sets both data sets and the class names: dataset_dir.py

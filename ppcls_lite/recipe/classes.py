@@ -12,7 +12,7 @@ from ppcls_lite.config.image_size import component_at
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.models.weights.load import read_state
-from ppcls_lite.recipe.networks import given_weights, shipped, weights_of
+from ppcls_lite.recipe.networks import given_weights, shipped, taken_of, weights_of
 
 
 def count_classes_in_data(recipe: Recipe) -> Recipe:
@@ -47,8 +47,9 @@ def count_classes_in_weights(settings: RecipeSettings) -> RecipeSettings:
     if _stated(settings):
         return settings
     member = shipped(settings)
-    path = given_weights(settings) or weights_of(member)
-    state = read_state(path)
+    given = given_weights(settings)
+    path = given or weights_of(member)
+    state = taken_of(settings).of(read_state(path), str(path)) if given else read_state(path)
     network = member.node.entry.load()
     own = {key.removeprefix(f"{member.name}."): value for key, value in state.items()}
     count = network.classes_in(state) or network.classes_in(own)
