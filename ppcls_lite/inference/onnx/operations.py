@@ -73,7 +73,7 @@ def _batch_norm(graph: GraphWriter, op: Any) -> None:
         graph.scale_weight(made, scale, shift)
         graph.rename(source, result)
         return
-    shape = (1, -1, 1, 1)
+    shape = (1, -1, *[1] * (len(source.shape) - 2))
     factor, term = (graph.weight(a.reshape(shape).astype(np.float32)) for a in (scale, shift))
     product = graph.node("Mul", [graph.name(source), factor])
     graph.node("Add", [product, term], [result])
@@ -100,10 +100,15 @@ def _add(graph: GraphWriter, op: Any) -> None:
 def _matmul(graph: GraphWriter, op: Any) -> None:
     attributes = op.attrs()
     left, right = op.operands_source()
-    if len(left.shape) != 2 or len(right.shape) != 2:
-        raise UserError("ONNX: a matrix product of more than two dimensions has no translation")
-    flags = {"transA": attributes["transpose_x"], "transB": attributes["transpose_y"]}
     inputs = [graph.name(left), graph.name(right)]
+    flags = {"transA": attributes["transpose_x"], "transB": attributes["transpose_y"]}
+    if len(left.shape) != 2 or len(right.shape) != 2:
+        if any(flags.values()):
+            raise UserError(
+                "ONNX: a transposed product of more than two dimensions: no translation"
+            )
+        graph.node("MatMul", inputs, op.results())
+        return
     graph.node("Gemm", inputs, op.results(), **{k: int(v) for k, v in flags.items()})
 
 
@@ -222,6 +227,16 @@ def _hard_sigmoid(graph: GraphWriter, op: Any) -> None:
     graph.node("HardSigmoid", [graph.name(source)], op.results(), **numbers)
 
 
+def _gelu(graph: GraphWriter, op: Any) -> None:
+    """x / 2 * (1 + erf(x / sqrt 2)): ONNX has one node for it from operator set 20 on."""
+    if op.attrs()["approximate"]:
+        raise UserError("ONNX: the approximate GELU has no translation")
+    name = graph.name(op.operands_source()[0])
+    root, one, half = (graph.weight(np.float32(v).reshape(())) for v in (math.sqrt(2), 1, 0.5))
+    error = graph.node("Add", [graph.node("Erf", [graph.node("Div", [name, root])]), one])
+    graph.node("Mul", [graph.node("Mul", [name, error]), half], op.results())
+
+
 def _relu6(graph: GraphWriter, op: Any) -> None:
     ends = [graph.weight(np.float32(end).reshape(())) for end in (0, 6)]
     graph.node("Clip", [graph.name(op.operands_source()[0]), *ends], op.results())
@@ -235,14 +250,33 @@ def _concat(graph: GraphWriter, op: Any) -> None:
 
 def _split(graph: GraphWriter, op: Any) -> None:
     """`builtin.split` names the parts later: the node is written with values of our own."""
-    source, axis = op.operands_source()
+    source, *sections, axis = op.operands_source()
     number = int(graph.constant(axis).reshape(-1)[0])
-    size = source.shape[number]
-    count = op.attrs()["num"]
-    sizes = graph.weight(np.full(count, size // count, np.int64))
-    first = graph.node("Split", [graph.name(source), sizes], count, axis=number)
+    if sections:
+        sizes = graph.constant(sections[0]).astype(np.int64)
+    else:
+        count = op.attrs()["num"]
+        sizes = np.full(count, source.shape[number] // count, np.int64)
+    count = len(sizes)
+    first = graph.node("Split", [graph.name(source), graph.weight(sizes)], count, axis=number)
     names = [first, *(f"{first}_{index}" for index in range(1, count))]
     graph.lists[op.results()[0].id] = names
+
+
+def _transpose(graph: GraphWriter, op: Any) -> None:
+    perm = list(op.attrs()["perm"])
+    graph.node("Transpose", [graph.name(op.operands_source()[0])], op.results(), perm=perm)
+
+
+def _strided_slice(graph: GraphWriter, op: Any) -> None:
+    source, *known = op.operands_source()
+    numbers = [graph.constant(value) for value in known]
+    if any(number is None for number in numbers):
+        raise UserError("ONNX: a slice with computed ends has no translation")
+    starts, ends, steps = (np.array(number, np.int64) for number in numbers)
+    axes = np.array(op.attrs()["axes"], np.int64)
+    inputs = [graph.weight(array) for array in (starts, ends, axes, steps)]
+    graph.node("Slice", [graph.name(source), *inputs], op.results())
 
 
 def _unpack(graph: GraphWriter, op: Any) -> None:
@@ -272,9 +306,13 @@ TRANSLATIONS: dict[str, Translation] = {
     "pd_op.reshape": _reshape,
     "pd_op.flatten": _flatten,
     "pd_op.concat": _concat,
+    "pd_op.split": _split,
     "pd_op.split_with_num": _split,
+    "pd_op.strided_slice": _strided_slice,
+    "pd_op.transpose": _transpose,
     "pd_op.channel_shuffle": _channel_shuffle,
     "pd_op.dropout": _dropout,
+    "pd_op.gelu": _gelu,
     "pd_op.relu": _simple("Relu"),
     "pd_op.relu6": _relu6,
     "pd_op.sigmoid": _simple("Sigmoid"),

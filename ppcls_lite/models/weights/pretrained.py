@@ -42,7 +42,7 @@ def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL
     if name not in ZOO:
         raise UserError(f"pretrained: True needs a name of the zoo, not {name!r}; give a path")
     entry = ZOO[name]
-    file = f"{name}{'_ssld' if use_ssld else ''}_pretrained.pdparams"
+    file = f"{name}{'_ssld' if use_ssld or entry.only_ssld else ''}_pretrained.pdparams"
     path = weights_folder() / file
     if path.is_file():
         return path
