@@ -36,6 +36,7 @@ setup(
     install_requires=lines_of("requirements.txt"),
     extras_require={
         "digits": ["scikit-learn>=1.3"],
+        "detection": ["faster-coco-eval>=1.6"],
         "convert": ["safetensors>=0.4", "onnx>=1.15"],
         "onnx": ["onnx>=1.15"],
         "openvino": ["openvino>=2024.4"],

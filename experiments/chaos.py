@@ -6,9 +6,10 @@ moments and started again with the same command and `Global.checkpoints=auto`. A
 training state, weights included, and the metrics of both runs have to be equal, bit by bit.
 
 One process is ended by SIGKILL, SIGTERM, SIGUSR1, SIGINT, and SIGKILL while a checkpoint is being
-written, or while those that an epoch's end brings are (`between`). Of several, started by
-`paddle.distributed.launch`, one rank is killed, or rank 0 while it writes, or all with their
-launcher at once; or the launcher gets SIGTERM, or one rank SIGUSR1. The killed run's disk is slow:
+written, or while those that an epoch's end brings are (`between`), or by the loss of its data
+worker. Of several, started by `paddle.distributed.launch`, one rank is killed, or its data worker,
+or rank 0 while it writes, or all with their launcher at once; or the launcher gets SIGTERM, or one
+rank SIGUSR1. The killed run's disk is slow:
 it pauses before each file of a checkpoint takes its place, so that kills fall between any two.
 """
 
@@ -41,8 +42,8 @@ from ppcls_lite.system import manifest, safe_pickle
 from ppcls_lite.system.files import TEMPORARY
 from ppcls_lite.system.processes import ROOT, environment
 
-WAYS = ("between", "SIGKILL", "SIGTERM", "write", "SIGUSR1", "SIGINT")
-WAYS_OF_RANKS = ("between", "rank", "SIGTERM", "write", "SIGUSR1", "SIGKILL")
+WAYS = ("between", "SIGKILL", "SIGTERM", "write", "SIGUSR1", "SIGINT", "worker")
+WAYS_OF_RANKS = ("between", "rank", "SIGTERM", "write", "SIGUSR1", "SIGKILL", "worker")
 WRITING = {"write": "latest", "between": "[be]*"}  # which unfinished checkpoint a kill waits for
 RENAMES = 16  # of files, when an epoch ends
 RESUMABLE = {-9, 75, 130, 143}
@@ -172,14 +173,15 @@ class Run:
     def kill(self, process: subprocess.Popen[str], way: str, chance: random.Random) -> None:
         """End the running `process` in one of the ways."""
         number = getattr(signal, way, signal.SIGKILL)
-        if self.processes == 1 or way == "SIGTERM":
-            process.send_signal(number)
-            return
-        ranks = _rank_processes(process.pid)
-        if way == "SIGKILL":
+        ranks = _rank_processes(process.pid) if self.processes > 1 else {0: process.pid}
+        rank = 0 if way in WRITING else chance.randrange(self.processes)
+        if way == "SIGTERM":
+            wanted = [process.pid]
+        elif way == "SIGKILL":
             wanted = [process.pid, *ranks.values()]  # as if the machine were gone
+        elif way == "worker":
+            wanted = _children(ranks[rank])[-1:] if rank in ranks else []
         else:
-            rank = 0 if way in WRITING else chance.randrange(self.processes)
             wanted = [ranks[rank]] if rank in ranks else []
         for pid in wanted:
             with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
@@ -191,14 +193,21 @@ class Run:
         return RESUMABLE_LAUNCH if self.processes > 1 else RESUMABLE
 
 
+def _children(parent: int) -> list[int]:
+    """The processes that the main thread of one has started; none if that has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [int(c) for c in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return []
+
+
 def _rank_processes(launcher: int) -> dict[int, int]:
     """Process ids by rank."""
     found = {}
-    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+    for child in _children(launcher):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             variables = Path(f"/proc/{child}/environ").read_text().split("\0")
             rank = [v.partition("=")[2] for v in variables if v.startswith("PADDLE_TRAINER_ID=")]
-            found |= {int(rank[0]): int(child)} if rank else {}
+            found |= {int(rank[0]): child} if rank else {}
     return found
 
 

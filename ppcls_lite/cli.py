@@ -33,11 +33,15 @@ class Command(NamedTuple):
 _RECIPE = "-c FILE [-o key=value ...]"
 COMMANDS = {
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
+    "check": Command("recipe.cli:check", _RECIPE, "check a recipe, and look through its data"),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
     "config": Command(
         "config.cli:run", "-c FILE | --list [KIND]", "print a resolved recipe, or every component"
+    ),
+    "convert-config": Command(
+        "config.convert.cli:run", "FILE [--output FILE]", "a recipe of PaddleSeg as one of ours"
     ),
     "predict": Command(
         "inference.cli.predict:run", "--model DIR --input PATH", "run an exported model"
@@ -131,7 +135,7 @@ def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
 
 
 def _overview() -> str:
-    lines = [f"  {name:10}{c.usage:32}{c.about}" for name, c in COMMANDS.items()]
+    lines = [f"  {name:15}{c.usage:32}{c.about}" for name, c in COMMANDS.items()]
     return "\n".join(
         [
             "usage: ppcls-lite COMMAND [options]\n",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +21,47 @@ FIXTURES = ROOT / "tests" / "fixtures" / "classification"
 def fixtures() -> Path:
     """The golden values that are committed with the tests."""
     return FIXTURES
+
+
+@pytest.fixture(scope="session")
+def segmentation() -> Path:
+    """The golden values of segmentation."""
+    return FIXTURES.with_name("segmentation")
+
+
+Named = Sequence[tuple[str, Sequence[int]]]  # state-dict keys and shapes
+
+
+@pytest.fixture(scope="session")
+def dense_weights() -> Callable[..., dict[str, np.ndarray]]:
+    """The formula that the golden values of segmentation and detection were made with."""
+
+    def value(name: str, shape: Sequence[int], gain: float) -> np.ndarray:
+        noise = _normal(name, shape)
+        if name.endswith("_variance"):
+            return 1 + 0.1 * np.abs(noise)
+        if len(shape) == 4:
+            return noise * np.sqrt(gain / np.prod(shape[1:]))
+        return 0.05 * noise + (1 if name.endswith("weight") else 0)
+
+    def fill(named: Named, gain: float = 2) -> dict[str, np.ndarray]:
+        return {name: value(name, shape, gain).astype(np.float32) for name, shape in named}
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def dense_input() -> Callable[..., np.ndarray]:
+    """The formula of the images and logits that those golden values were made with."""
+
+    def make(tag: str, shape: Sequence[int], scale: float = 0.5) -> np.ndarray:
+        return (_normal(f"input:{tag}", shape) * scale).astype(np.float32)
+
+    return make
+
+
+def _normal(tag: str, shape: Sequence[int]) -> np.ndarray:
+    return np.random.RandomState(zlib.crc32(tag.encode())).standard_normal(size=tuple(shape))
 
 
 @pytest.fixture(scope="session")

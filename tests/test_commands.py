@@ -27,7 +27,7 @@ def test_every_command_has_a_help_text_of_its_name(
 
 def test_the_overview_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
-    listed = re.findall(r"^  (\w+) ", capsys.readouterr().out, flags=re.M)
+    listed = re.findall(r"^  ([\w-]+) ", capsys.readouterr().out, flags=re.M)
     assert listed == list(cli.COMMANDS)
     assert cli.main(["trian"]) == 2
     assert "there is no command 'trian'; did you mean train?" in capsys.readouterr().err
@@ -38,7 +38,7 @@ def test_the_overview_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) ->
 def test_every_script_of_a_command_names_one_that_exists() -> None:
     called = {}
     for path in SCRIPTS:
-        found = re.search(r'main\(\["(\w+)", \*sys\.argv\[1:\]\]\)', path.read_text())
+        found = re.search(r'main\(\["([\w-]+)", \*sys\.argv\[1:\]\]\)', path.read_text())
         if found:
             called[path.name] = found[1]
     # deploy/benchmark.py adds the published tables, which are in experiments/

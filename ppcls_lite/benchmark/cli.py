@@ -183,7 +183,7 @@ def _models(
         return by_name, shapes.pop()
     names: list[str] = list(options.arch or ())
     if options.zoo is not None:
-        names += list_models(options.zoo)
+        names += [name for name in list_models(options.zoo) if name in ZOO]
     if not names and published:
         names = published.names()
     elif not names and budget is not None:

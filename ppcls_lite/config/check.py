@@ -37,9 +37,11 @@ from ppcls_lite.config.settings import (
     InferSettings,
     RecipeSettings,
 )
+from ppcls_lite.config.zoo import OVER_TRUNKS
 from ppcls_lite.errors import ConfigError, UserError, cut, joined, shown
 
-CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed")  # filled in by the recipe
+# Filled in by the recipe.
+CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed", "postprocess")
 Inside = Callable[["Node", Any], None]
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 _LARGEST = 3.4e38  # what float32 holds
@@ -129,11 +131,16 @@ def build(node: Any, kind: str, plugins: Sequence[str | Path] = (), **context: A
 
     It may come from one of the files `plugins`.
     """
+    return checked(node, kind, plugins).build(**context)
+
+
+def checked(node: Any, kind: str, plugins: Sequence[str | Path] = ()) -> Node:
+    """One component from its YAML form, as `build` takes it, checked and not built."""
     walker = _Walker(registry.entries(plugins))
-    checked = walker.component(node, ComponentOf(kind), kind)
+    found = walker.component(node, ComponentOf(kind), kind)
     if walker.problems:
         raise ConfigError(joined(walker.problems))
-    return checked.build(**context)
+    return found
 
 
 def build_list(
@@ -221,6 +228,16 @@ def _suggest(name: object, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {lowered[close[0]]!r}?"
     return f"; known: {', '.join(known)}" if 0 < len(known) <= 30 else ""
+
+
+def suggest_component(name: object, kind: str, known: Iterable[str]) -> str:
+    """The component that may be meant by an unknown name; of a network over a trunk, the trunk."""
+    if kind == "model" and isinstance(name, str):
+        for prefix in OVER_TRUNKS:
+            trunk = name.removeprefix(f"{prefix}_")
+            if trunk != name:
+                return _suggest(trunk, known).replace("mean '", f"mean '{prefix}_")
+    return _suggest(name, known)
 
 
 def _suggest_path(key: object) -> str:
@@ -371,6 +388,8 @@ class _Walker:
         if not isinstance(values, dict):
             self.problems.append(f"{path}: expected the arguments of {name}, found {shown(values)}")
             return None
+        if entry.stands_for:
+            values = self.over_trunk(entry, values, path)
         extras, fields = None, ()
         if mark.extras:
             own = {a.name for a in entry.arguments}
@@ -383,16 +402,32 @@ class _Walker:
             extras = mark.extras(**{k: given.pop(k) for k in names if k in given})
         return Node(entry, MappingProxyType(given), path, extras)
 
+    def over_trunk(self, entry: Entry, values: dict[str, Any], path: str) -> dict[str, Any]:
+        """`values` with what the name of a network over a trunk stands for."""
+        full = {**entry.stands_for, **values}
+        for key, meant in entry.stands_for.items():
+            given = full[key]
+            if not isinstance(meant, dict) or not isinstance(given, dict):
+                continue
+            full[key] = {**meant, **given}
+            if full[key]["name"] != meant["name"]:
+                self.problems.append(
+                    f"{path}.{key}.name: {entry.name} stands for {meant['name']}, found "
+                    f"{shown(given['name'])}; leave it out, or name the network {entry.class_name}"
+                )
+        return full
+
     def one_key(self, value: dict[str, Any], kind: str) -> bool:
         """Whether a map is `X: {...}` with a component's name as its only key."""
         return len(value) == 1 and (kind, next(iter(value))) in self.table
 
     def find(self, name: Any, kind: str, path: str) -> Entry | None:
-        if isinstance(name, str) and (kind, name) in self.table:
-            return self.table[kind, name]
+        entry = registry.find(kind, name, self.table)
+        if entry is not None:
+            return entry
         others = [k for k, n in self.table if n == name]
         known = registry.names(kind, self.table)
-        hint = f"; it is a {others[0]}" if others else _suggest(name, known)
+        hint = f"; it is a {others[0]}" if others else suggest_component(name, kind, known)
         self.problems.append(f"{path}: there is no {kind} {shown(name)}{hint}")
         return None
 

@@ -28,13 +28,13 @@ _HERE = Path(__file__).resolve().parent.parent
 HOMES = (_HERE / "configs", _HERE.parent / "configs")  # as installed by pip, and in a checkout
 
 
-class _Loader(BoundedLoader):
+class RecipeLoader(BoundedLoader):
     """With `1e-4`, which YAML 1.2 reads as a number, too."""
 
     max_nodes = 50_000
 
 
-_Loader.add_implicit_resolver(
+RecipeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
@@ -89,7 +89,7 @@ def _packaged(path: Path) -> Path | None:
 
 def parse_value(text: str) -> Any:
     """One YAML value from a command line: `192`, `1e-4`, `[1, 5]`, `true`, `null`, `a/path`."""
-    return read_yaml(text, _Loader)
+    return read_yaml(text, RecipeLoader)
 
 
 def dump(tree: dict[str, Any]) -> str:
@@ -134,7 +134,7 @@ def _bases(value: Any, path: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = read_yaml(path.read_text(encoding="utf-8-sig"), _Loader)
+        tree = read_yaml(path.read_text(encoding="utf-8-sig"), RecipeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(in_file(path, error)) from error
     except UnicodeDecodeError as error:

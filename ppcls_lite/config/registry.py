@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 from ppcls_lite.config.file import is_file
 from ppcls_lite.config.source import PACKAGE, Argument, Source
 from ppcls_lite.config.source import REQUIRED as REQUIRED
-from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.config.zoo import OVER_TRUNKS, ZOO
 from ppcls_lite.errors import ConfigError, cut
 
 Class = TypeVar("Class", bound=type)
@@ -42,7 +42,9 @@ GROUP = "ppcls_lite.plugins"  # the entry-point group of installed plug-ins
 class Entry:
     """One component: `kind` and `name` as in the YAML, the class, and its arguments.
 
-    `fixed` holds the arguments that a name of the zoo stands for (`PPLCNet_x0_5`: scale 0.5).
+    `fixed` holds the arguments that a name of the zoo stands for (`PPLCNet_x0_5`: scale 0.5), and
+    `stands_for` those of a network over a trunk, as a recipe writes them: components among them
+    may be given further arguments, but not another name.
     `path` is the file that holds the class; `plugin` names the file or the installed package of a
     component that is not this package's, and `from_file` says that it is a file.
     """
@@ -57,6 +59,7 @@ class Entry:
     plugin: str | None = None
     from_file: bool = False
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    stands_for: Mapping[str, Any] = field(default_factory=dict)
 
     def fix(self, values: Mapping[str, Any]) -> Entry:
         """The same component with some arguments decided; those that it does not take are left."""
@@ -96,6 +99,24 @@ def entries(plugins: Sequence[str | Path] = ()) -> Table:
     for file in dict.fromkeys(Path(plugin).expanduser().absolute() for plugin in plugins):
         _add(table, _of_file(file))
     return table
+
+
+def find(kind: str, name: Any, table: Table) -> Entry | None:
+    """The component of that kind and name; None if there is none.
+
+    A model is also found as `<prefix>_<trunk>`, a network of `OVER_TRUNKS` over another model.
+    """
+    if not isinstance(name, str):
+        return None
+    if kind != "model" or (kind, name) in table:
+        return table.get((kind, name))
+    for prefix, network in OVER_TRUNKS.items():
+        trunk = name.removeprefix(f"{prefix}_")
+        if trunk != name and (kind, trunk) in table:
+            summary = f"{network.family} over {trunk}"
+            own = replace(table[kind, network.family], name=name, summary=summary)
+            return replace(own, stands_for=network.arguments(trunk))
+    return None
 
 
 def names(kind: str, table: Table | None = None) -> list[str]:

@@ -8,7 +8,7 @@ the YAML with these annotations before anything is built. Read next: registry.py
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 DISTILLATION_MODEL = "DistillationModel"  # the one `Arch.name` that stands for several networks
 
@@ -45,8 +45,13 @@ Seed = Annotated[int, Range(0, 2**63 - 1)]
 Repeats = Annotated[int, Range(1, 10_000)]  # how often something is done for one image or stage
 Edge = Annotated[int, Range(1, 16_384)]  # pixels
 Margin = Annotated[int, Range(0, 16_384)]  # pixels
+Enlargement = Annotated[float, Range(1, 16)]  # of a canvas's edges
+Level = Annotated[int, Range(0, 255)]  # of a pixel in one channel, or the label in a mask
+HueSteps = Annotated[float, Range(0, 128)]  # of the 256 of a circle
+Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos"]
 ClassCount = Annotated[int, Range(1, 1_000_000)]
 Channels = Annotated[int, Range(1, 65_536)]
+Reach = Annotated[int, Range(1, 63)]  # of a box's side from its place, in strides
 Stride = Annotated[int, Range(1, 16)]
 WidthScale = Annotated[float, Range(0, 32, open_low=True)]  # of a network
 Deviation = Annotated[float, Range(1e-6, 10**6)]  # what pixels are divided by
@@ -126,6 +131,8 @@ class NetworkExtras(TrunkExtras):
 
 NetworkSpec = Annotated[object, ComponentOf("model", NetworkExtras)]
 TrunkSpec = Annotated[object, ComponentOf("model", TrunkExtras, (("class_num", 0),))]
+NeckSpec = Annotated[object, ComponentOf("neck")]
+HeadSpec = Annotated[object, ComponentOf("head")]
 TransformSpec = Annotated[object, ComponentOf("transform")]
 BatchTransformSpec = Annotated[object, ComponentOf("batch_transform")]
 DatasetSpec = Annotated[object, ComponentOf("dataset")]

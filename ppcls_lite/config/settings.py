@@ -67,6 +67,7 @@ class Saving:
     keep_best: PositiveInt | None = None  # keep the epoch_N of that many best scores as well
     use_visualdl: bool = False
     save_inference_dir: str = "./inference"
+    pdx_model_name: str | None = None  # what PaddleX calls an exported network; null: the zoo's
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Sources:
     replace_head: bool = False  # keep a random classifier where the class count differs
     teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept
     teacher_cache_views: PositiveInt = 1  # augmentations of each image that the epochs repeat
+    dataset_dir: str | None = None  # sets both data sets and the class names: dataset_dir.py
     plugins: list[str] = field(default_factory=list)  # files with components of one's own
     max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
     eval_skip_bad: bool = False  # leave unreadable images out of an evaluation
@@ -112,8 +114,8 @@ class AcceptedKeys:
     print_mem_info: Ignored = False  # memory is always logged
     uniform_output_enabled: Ignored = False
     export_for_fd: Ignored = False  # inference.yml is always written
-    pdx_model_name: Ignored = None
     hpi_config_path: Ignored = None
+    image_channel: Ignored = None  # an anchor for other keys
     use_dali: Ignored = False  # a pipeline on NVIDIA GPUs, for speed alone
     eval_mode: Annotated[str, Only("classification", RETRIEVAL)] = "classification"
     feature_normalize: Annotated[Any, Only(None, RETRIEVAL)] = None
@@ -152,6 +154,7 @@ class EMASettings:
 
     decay: BelowOne = 0.9999
     use_warmup: bool | None = None  # let the decay grow from 0.1; null: in short runs (ema.py)
+    ships: Literal["averaged", "better"] = "averaged"  # better: of both, by each evaluation
 
 
 @dataclass(frozen=True)

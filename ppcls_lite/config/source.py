@@ -25,7 +25,7 @@ _ALONE = "a registered class stands alone on the top level of its file"
 
 _TYPES: Mapping[str, Any] = {
     **{t.__name__: t for t in (bool, int, float, str, list, dict)},
-    **{name: kind for name, kind in vars(schema).items() if get_origin(kind) is Annotated},
+    **{n: kind for n, kind in vars(schema).items() if get_origin(kind) in (Annotated, Literal)},
     "Size": schema.Size,
     "Component": schema.Component,
     "Literal": Literal,

@@ -1,7 +1,8 @@
 """The model zoo as data: a name stands for a family and its arguments.
 
-Published numbers are carried over from the tables named in `source`; `None` means that no table
-at hand states one. Parameters, FLOPs and latency are for one 224x224 image, scores are ImageNet-1k
+`ZOO` has the classifiers, whose trunks are what the networks of `OVER_TRUNKS` stand on. Published
+numbers are carried over from the tables named in `source`; `None` means that no table at hand
+states one. Parameters, FLOPs and latency are for one 224x224 image, scores are ImageNet-1k
 validation in percent. Read next: create.py (name -> network), zoo_table.py (the same numbers
 computed from the networks).
 """
@@ -15,6 +16,7 @@ from typing import Any
 _TABLE_2 = "PP-LCNet paper (arXiv:2109.15099), table 2"
 _TABLE_3 = "PP-LCNet paper (arXiv:2109.15099), table 3"
 _V2_TABLE = "PaddleClas, PP-LCNetV2 document"
+TRUNK = "backbone"  # the argument that takes a trunk, in every network over one
 _V2_LATENCY = "latency: OpenVINO on a Xeon Gold 6271C"
 
 
@@ -55,6 +57,23 @@ class ZooEntry:
     def classifies(self) -> bool:
         """Whether it has classes; the others are trunks for PP-OCR's detector and recogniser."""
         return self.args.get("class_num") != 0
+
+
+@dataclass(frozen=True)
+class OverTrunk:
+    """A network over any trunk: `<prefix>_<name of the trunk>`, with the trunk as `backbone`.
+
+    family: the class that builds it. args: what the prefix stands for beside the trunk, as a recipe
+    writes it. by_trunk: the same for single trunks, by their names.
+    """
+
+    family: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    by_trunk: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def arguments(self, trunk: str) -> dict[str, Any]:
+        """What the name stands for with that trunk, as a recipe writes it."""
+        return {TRUNK: {"name": trunk}, **self.args, **self.by_trunk.get(trunk, {})}
 
 
 def _pplcnet(scale: float, *numbers: float, **more: Any) -> ZooEntry:
@@ -250,4 +269,9 @@ ZOO: dict[str, ZooEntry] = {
     "FasterNet_T2": _fasternet("T2", 15.0, 1900, 79.1, 94.8),
     "LeViT_128S": _levit("128S", 7.42, 281, 75.98, 92.69),
     "LeViT_128": _levit("128", 8.87, 365, 78.10, 93.72),
+}
+
+# The prefix of a name -> the network; what follows it is any network of the zoo or of a plug-in.
+OVER_TRUNKS: dict[str, OverTrunk] = {
+    "deeplabv3p": OverTrunk("DeepLabV3P"),
 }

@@ -20,6 +20,7 @@ import numpy as np
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, Seed, TransformSpec
 from ppcls_lite.data.cache import DecodedCache
+from ppcls_lite.data.findings import Findings
 from ppcls_lite.data.image_list import SHOWN, ImageList, read_image_list, some
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.data.transforms.compose import Compose, Normalizer
@@ -101,15 +102,8 @@ class ImageDataset:
         return self.paths
 
     def digests(self) -> dict[str, str]:
-        """What it holds, as texts by which a resume notices other data.
-
-        The images count by their names below the folder that all of them share.
-        """
-        ends = [min(self.paths), max(self.paths)] if len(self.paths) else []
-        below = os.path.commonprefix(ends).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
-        names = "\n".join(path[below:] for path in self.paths)
-        checksum = hashlib.sha256(os.fsencode(names)).hexdigest()
-        return {"number of images": str(len(self.paths)), "images": checksum}
+        """What it holds, as texts by which a resume notices other data."""
+        return {"number of images": str(len(self.paths)), "images": digest_of(self.paths)}
 
     def imbalance(self) -> list[str]:
         """What makes a score of these samples easy to misread; worth a warning at every start."""
@@ -122,8 +116,15 @@ class ImageDataset:
         """
 
     def gaps(self) -> list[str]:
-        """What a network cannot learn from these samples; worth a warning before a training."""
+        """What these samples can neither teach nor test; worth a warning at every start."""
         return []
+
+    def inspect(self, thorough: bool = False) -> Findings:
+        """What only a look into the annotation files tells, all of which exist.
+
+        `thorough` looks at all of them, however long it takes, and not at what a start waits for.
+        """
+        return Findings()
 
     def fix_views(self, views: int) -> None:
         """Let the epochs take turns among that many augmentations of each image."""
@@ -283,8 +284,18 @@ class LabeledDataset(ImageDataset):
         if not self._one_class_each or not len(self):
             return []
         unseen = np.setdiff1d(np.arange(self.class_num), self.labels)
-        text = f"{len(unseen):,} of {self.class_num:,} classes have no image: {some(unseen)}"
+        names = self.class_keys if self.class_keys is not None else range(self.class_num)
+        shown = some([names[i] if i < len(names) else i for i in unseen.tolist()])
+        text = f"{len(unseen):,} of {self.class_num:,} classes have no image: {shown}"
         return [text] if len(unseen) else []
+
+
+def digest_of(paths: Sequence[str]) -> str:
+    """A check sum of the files' names below the folder that all of them share."""
+    ends = [min(paths), max(paths)] if len(paths) else []
+    below = os.path.commonprefix(ends).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
+    names = "\n".join(path[below:] for path in paths)
+    return hashlib.sha256(os.fsencode(names)).hexdigest()
 
 
 class _NoChance:

@@ -1,6 +1,6 @@
 """A data set read directly from folders: one sub-folder of images per class, no list file.
 
-Read before: datasets.py. Read next: files.py, prepare/cli.py (lists from folders).
+Read before: datasets.py. Read next: files.py, prepare/folders.py (lists from folders).
 """
 
 from __future__ import annotations

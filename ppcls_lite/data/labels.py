@@ -1,7 +1,8 @@
 """Label files: the names of a network's classes, one line each, in a user's file or ours.
 
-Bundled are the lists of ImageNet-1k and of PaddleClas's PULC tasks, so that recipes which name them
-by PaddleClas's paths run. Read next: folder.py.
+Bundled are the lists that PaddleClas's recipes name by its paths: ImageNet-1k, NUS-WIDE-SCENE (33
+scenes), COCO (80 classes), the attributes of PA100K and VeRi, and those of its PULC tasks.
+Read next: folder.py.
 """
 
 from __future__ import annotations

@@ -172,3 +172,51 @@ class MultiScaleSampler(BatchSampler):
             if images < 0 and self.drop_last:
                 return
             yield batch_size, size
+
+
+@register("sampler")
+@dataclass(eq=False)
+class MultiSizeBatchSampler(BatchSampler):
+    """Batches of one number of images whose size changes from step to step (multi-scale training).
+
+    The transforms that follow a batch's size (ResizeImage, LetterboxImage, RandCropImage, ...) take
+    it in place of their own. Which size a step has is drawn once from the seed, each as likely as
+    the others: the same for every epoch and rank.
+
+    Args:
+        sizes: sides of square images, or [width, height] pairs.
+        batch_size: images a step on each rank, whatever their size.
+        divided_factor: what every side has to be a multiple of (the network's largest stride).
+    """
+
+    sizes: ScaledSizes
+    batch_size: PositiveInt
+    divided_factor: Edge = 32
+    shuffle: bool = True
+    drop_last: bool = False
+    seed: Seed = 0
+
+    changes_size = True
+
+    def __post_init__(self) -> None:
+        pairs = [tuple(s) if isinstance(s, (list, tuple)) else (s, s) for s in self.sizes]
+        factor = self.divided_factor
+        wrong = [p for p in pairs if len(p) != 2 or any(side % factor for side in p)]
+        if wrong or not pairs:
+            found = wrong[0] if wrong else "an empty list"
+            raise UserError(
+                f"sizes: expected multiples of divided_factor = {factor}, or [width, height] "
+                f"pairs of them, found {found}"
+            )
+        self.choices = [(height, width) for width, height in pairs]
+
+    def changes_score(self) -> str | None:
+        if len(self.choices) > 1:
+            return "MultiSizeBatchSampler changes the images' size from batch to batch"
+        return super().changes_score()
+
+    def _draw(self, images: float) -> Iterator[tuple[int, tuple[int, int]]]:
+        rng = np.random.default_rng((self.seed, 0, 0, 0, 2))
+        steps = images / self.batch_size
+        for _ in range(math.floor(steps) if self.drop_last else math.ceil(steps)):
+            yield self.batch_size, self.choices[rng.integers(len(self.choices))]

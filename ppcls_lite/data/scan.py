@@ -24,10 +24,14 @@ FEW = 16  # up to so many files of one folder are looked for one by one
 
 @dataclass
 class ScanReport:
-    """What a scan found: `errors` stop a training, `warnings` are worth a line in the log."""
+    """What a scan found: `errors` stop a training, `warnings` are worth a line in the log.
+
+    facts: by split, what is in its annotations, for whoever asks.
+    """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    facts: dict[str, list[str]] = field(default_factory=dict)
 
     def raise_errors(self) -> None:
         """Raise one UserError that names every error."""
@@ -37,12 +41,13 @@ class ScanReport:
             raise UserError("\n  ".join([head, *self.errors]))
 
 
-def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
+def scan(datasets: Mapping[str, ImageDataset], thorough: bool = False) -> ScanReport:
     """Check data sets, given by the name of their split: `{"Train": ..., "Eval": ...}`.
 
-    Errors: what the data set noted when it was made (`problems`), and its missing `files`.
+    Errors: what the data set noted when it was made (`problems`), its missing `files`, and what
+    its `inspect` finds in the annotation files, of which `thorough` looks at all.
     Warnings: the data sets' own `warnings`, duplicates within a split, images that two splits share
-    by path or content, `gaps` of the training set, classes so large that a score is easy to
+    by path or content, `gaps`, classes so large that a score is easy to
     misread.
     """
     report = ScanReport()
@@ -59,6 +64,11 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
                 f"{split}: {dataset.source}: {len(missing):,} of {len(files):,} {kind} do not "
                 f"exist: {some(missing)}; correct the list or image_root"
             )
+        else:
+            found = dataset.inspect(thorough)
+            report.errors += [f"{split}: {dataset.source}: {text}" for text in found.errors]
+            report.warnings += [f"{split}: {dataset.source}: {text}" for text in found.warnings]
+            report.facts[split] = found.facts
         keys[split] = [_normal(path) for path in paths]
         twice = [path for path, count in Counter(keys[split]).items() if count > 1]
         if twice:
@@ -66,10 +76,8 @@ def scan(datasets: Mapping[str, ImageDataset]) -> ScanReport:
                 f"{split}: {dataset.source}: {len(twice):,} images are listed more than once: "
                 f"{some(twice)}"
             )
-    if "Train" in datasets:
-        train = datasets["Train"]
-        report.warnings += [f"Train: {train.source}: {gap}" for gap in train.gaps()]
     for split, dataset in datasets.items():
+        report.warnings += [f"{split}: {dataset.source}: {gap}" for gap in dataset.gaps()]
         report.warnings += [f"{split}: {dataset.source}: {text}" for text in dataset.imbalance()]
     report.warnings += _numbers(datasets)
     report.warnings += _shared(datasets, keys)

@@ -44,8 +44,9 @@ def save(prefix: str | Path, state: Mapping[str, Any], previous: str | Path | No
     """
     prefix = Path(prefix)
     contents = {".pdstate": {"format": FORMAT, **state}, ".pdparams": state["model"]}
-    if state.get("ema"):
-        contents |= {".pdparams": state["ema"]["weights"], "_raw.pdparams": state["model"]}
+    if ema := state.get("ema"):
+        shipped = ema["weights"] if ema.get("ships", True) else state["model"]
+        contents |= {".pdparams": shipped, "_raw.pdparams": state["model"]}
     sums = {}
     facts = {name: state[name] for name in ("epoch", "step_in_epoch") if name in state}
     with contextlib.ExitStack() as renamed_at_its_end:

@@ -23,7 +23,7 @@ import paddle
 from paddle import Tensor, distributed, nn
 from paddle.base import core
 
-from ppcls_lite.engine.meeting import LostError, Meeting
+from ppcls_lite.engine.meeting import LostError, Meeting, StopError
 from ppcls_lite.engine.origin import ABSENT, SHOWN
 from ppcls_lite.errors import TryAgainError, UserError
 from ppcls_lite.system import launchers
@@ -66,11 +66,22 @@ def connect() -> World:
 
 
 class LostRankError(UserError):
-    """Another rank has ended while this one needed it, and has said why."""
+    """Another rank has ended while this one needed it, and has said why; the status is its own."""
+
+    def __init__(self, message: str, exit_code: int = UserError.exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class StoppedError(LostRankError):
+    """Another rank has failed, and all were told at a meeting: they can still exchange data."""
 
 
 class SilentRankError(LostRankError, TryAgainError):
     """Another rank was killed, stopped or too slow: the same command may well succeed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, TryAgainError.exit_code)
 
 
 class World:
@@ -161,6 +172,23 @@ class World:
                 statistic.set_value(mean)
             return tuple(bool(share > 0) for share in shares.tolist())
 
+    def stop_together(self, error: Exception) -> bool:
+        """Let all ranks end at their next meeting, there by a `StoppedError`, because of `error`.
+
+        Returns whether all are here now and can still exchange data. To be called on each rank
+        by whatever catches its error.
+        """
+        if self.size == 1 or isinstance(error, StoppedError):
+            return True
+        if self._meeting is None or isinstance(error, LostRankError):
+            return False
+        self._tell(error)
+        try:
+            self._meeting.meet(failed=True)
+        except LostError as met:
+            return isinstance(met, StopError)
+        return False
+
     @contextlib.contextmanager
     def telling_failures(self) -> Iterator[None]:
         """Let the other ranks know the error that ends this one."""
@@ -170,7 +198,7 @@ class World:
             raise
         except BaseException as error:
             if self.size > 1:
-                self._tell(str(error) or type(error).__name__)
+                self._tell(error)
             raise
 
     @contextlib.contextmanager
@@ -180,10 +208,12 @@ class World:
             self._meet()
             yield
         except (RuntimeError, OSError, LostError) as error:
-            reason = self._reason()
-            if reason is None:
+            told = self._told()
+            if isinstance(error, StopError):
+                raise StoppedError(*told or [str(error)]) from None
+            if told is None:
                 raise SilentRankError(_with_advice(self._lost(error))) from None
-            raise LostRankError(reason) from None
+            raise LostRankError(*told) from None
 
     def _meet(self) -> None:
         if self._meeting:
@@ -198,20 +228,23 @@ class World:
             error = found
         return str(error).strip().partition("\n")[0]
 
-    def _tell(self, message: str) -> None:
+    def _tell(self, error: BaseException) -> None:
         with contextlib.suppress(*STORE_ERRORS):  # rank 0, which keeps it, may be gone
             store = core.create_or_get_global_tcp_store()
             name = f"rank {self.rank} on {socket.gethostname()}"
-            store.set(MESSAGE, f"{name} has stopped this run: {message}".encode())
+            text = f"{name} has stopped this run: {str(error) or type(error).__name__}"
+            status = getattr(error, "exit_code", UserError.exit_code)
+            store.set(MESSAGE, f"{status} {text}".encode())
             store.add(FAILURES, 1)
 
-    def _reason(self) -> str | None:
-        """The message of the rank that failed; None if it left none in time."""
+    def _told(self) -> tuple[str, int] | None:
+        """Message and exit status of the rank that failed; None if it left none in time."""
         store, end = core.create_or_get_global_tcp_store(), time.monotonic() + PATIENCE
         while time.monotonic() < end:
             with contextlib.suppress(*STORE_ERRORS):  # one of them is a signal during the question
                 if store.add(FAILURES, 0):
-                    return bytes(store.get(MESSAGE)).decode()
+                    status, _, text = bytes(store.get(MESSAGE)).decode().partition(" ")
+                    return text, int(status)
             time.sleep(0.1)
         return None
 

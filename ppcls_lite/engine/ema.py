@@ -10,6 +10,7 @@ Read next: trainer.py, which evaluates both networks and saves both.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ import paddle
 from paddle import nn
 
 from ppcls_lite.engine import checkpoint
+
+logger = logging.getLogger("ppcls_lite")
 
 FORGOTTEN = 0.01  # what of the initial weights may be left without a warm-up
 
@@ -29,12 +32,24 @@ def needs_warmup(decay: float, updates: int) -> bool:
 class ExponentialAverage:
     """Averages the weights of `model`, in float32 whatever the network's own type.
 
-    `decay` lies in 0..1; `use_warmup` lets it grow from 0.1 to that.
+    decay: 0..1; `use_warmup` lets it grow from 0.1 to that.
+    keeps_warmup: whether a run that is resumed goes on as it began instead of by `use_warmup`.
+    better_ships: whether each evaluation decides if the average or the network itself `ships`, is
+        what `.pdparams` hold; else the average does.
     """
 
-    def __init__(self, model: nn.Layer, decay: float = 0.9999, use_warmup: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Layer,
+        decay: float = 0.9999,
+        use_warmup: bool = False,
+        *,
+        keeps_warmup: bool = False,
+        better_ships: bool = False,
+    ) -> None:
         self.model = model
-        self.decay, self.use_warmup = decay, use_warmup
+        self.decay, self.use_warmup, self.keeps_warmup = decay, use_warmup, keeps_warmup
+        self.better_ships, self.ships = better_ships, True
         self.updates = 0
         # Paddle makes the running statistics parameters too, which no gradient reaches
         self._learnt = {n for n, p in model.named_parameters() if not p.stop_gradient}
@@ -71,9 +86,10 @@ class ExponentialAverage:
             _fill(self.model, own)
 
     def state(self) -> dict[str, Any]:
-        """The averaged weights under the network's names, and how many updates they hold."""
+        """The averaged weights under the network's names, and how they came about."""
         arrays = {name: tensor.numpy() for name, tensor in self._averages.items()}
-        return {"weights": arrays, "updates": self.updates}
+        facts = {"updates": self.updates, "use_warmup": self.use_warmup, "ships": self.ships}
+        return {"weights": arrays, **facts}
 
     def load_state(self, saved: dict[str, Any], source: str) -> None:
         """Continue with `saved`; raises `UserError` if it is another network's."""
@@ -81,6 +97,15 @@ class ExponentialAverage:
         for name, tensor in self._averages.items():
             tensor.set_value(saved["weights"][name])
         self.updates = saved["updates"]
+        self.ships = saved.get("ships", True) or not self.better_ships
+        warmup = bool(saved.get("use_warmup", self.use_warmup))  # older states do not say
+        if self.keeps_warmup and warmup != self.use_warmup:
+            self.use_warmup = warmup
+            how = "with" if warmup else "without"
+            logger.info(
+                f"EMA: {source} was averaged {how} a warm-up, so it goes on {how} one although the "
+                "number of epochs has changed (unless EMA.use_warmup says otherwise)"
+            )
 
 
 def _exact(tensor: paddle.Tensor) -> paddle.Tensor:

@@ -29,9 +29,11 @@ State = Mapping[str, np.ndarray]
 class Metric(Protocol):
     """Counts over batches. `result()` lists the main value first.
 
-    `reports`: whether `report` writes tables or pictures of what `state()` holds.
+    `reports`: whether `report` writes tables or pictures of what `state()` holds. `paths`: the
+    files of the images, which `batch["index"]` counts, for a report that names some.
     """
 
+    paths: Sequence[str]
     higher_is_better: bool
     reports: bool
 
@@ -213,6 +215,7 @@ class Evaluator:
             state = kept.get(type(metric).__name__)
             if state:
                 metric.load_state(state)
+                metric.paths = self.loader.paths
                 files += metric.report(folder, names)
         return files
 

@@ -25,8 +25,9 @@ def may_win(scores: Mapping[str, float]) -> bool:
 def main_score(scores: Mapping[str, float], main: str) -> float | None:
     """What `scores` say under the name `main` of the network that shipped; None if nothing.
 
-    That network is the averaged one where there is one, whatever `main` is called: a resume may
-    have switched the average on or off.
+    That network's scores come first, whatever `main` is called: a resume may have switched the
+    average on or off, and of two networks now one ships, now the other.
     """
     name = main.removesuffix(AVERAGED)
-    return scores.get(f"{name}{AVERAGED}", scores.get(name))
+    suffix = AVERAGED if next(iter(scores), "").endswith(AVERAGED) else ""
+    return scores.get(f"{name}{suffix}", scores.get(name))

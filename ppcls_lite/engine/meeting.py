@@ -22,13 +22,18 @@ from dataclasses import dataclass
 from typing import Any
 
 BEAT = 1.0  # seconds between two signs of life
+LINGER = 120.0  # seconds for which a rank that has failed waits for the others
 SILENT = 10.0  # seconds without one, after which a rank counts as stopped
 PLACE = "ppcls_lite/meeting"  # in the run's key-value store: port and token of the server
-ALIVE, ARRIVED, GO, END = b".", b"a", b"g", b"x"
+ALIVE, ARRIVED, FAILED, GO, STOP, END = b".", b"a", b"f", b"g", b"s", b"x"
 
 
 class LostError(Exception):
     """A meeting that will not take place; the message names the rank, and what is known of it."""
+
+
+class StopError(LostError):
+    """All ranks are here, and one of them has failed: they stop, and can still meet."""
 
 
 class Meeting:
@@ -55,11 +60,15 @@ class Meeting:
         # A data worker must not keep the connection of a rank that was killed.
         _in_forked_processes(self._socket.close)
 
-    def meet(self) -> None:
-        """Return when all ranks are here. Raises LostError if one will not come."""
+    def meet(self, failed: bool = False) -> None:
+        """Return when all ranks are here.
+
+        Raises LostError if one will not come, StopError on all ranks if one of them has `failed`.
+        """
+        end = time.monotonic() + LINGER
         try:
             with self._lock:
-                self._socket.sendall(ARRIVED)
+                self._socket.sendall(FAILED if failed else ARRIVED)
             while True:
                 data = self._rest or self._socket.recv(4096)
                 if not data:
@@ -69,8 +78,12 @@ class Meeting:
                 self._rest, kind = data[1:], data[:1]
                 if kind == GO:
                     return
+                if kind == STOP:
+                    raise StopError("a rank has failed")
                 if kind == END:
                     raise LostError(self._text())
+                if failed and time.monotonic() > end:
+                    raise LostError(f"the others have not come within {LINGER:g} s")
         except TimeoutError:
             raise LostError(
                 "rank 0 has given no sign of life for "
@@ -100,6 +113,7 @@ class _Guest:
     host: str
     heard: float  # when, by the monotonic clock
     arrivals: int = 0
+    failed: bool = False
     gone: bool = False
 
 
@@ -160,7 +174,8 @@ class _Server(threading.Thread):
         except OSError:
             data = b""
         guest.heard, guest.gone = time.monotonic(), not data
-        guest.arrivals += data.count(ARRIVED)
+        guest.failed |= FAILED in data
+        guest.arrivals += data.count(ARRIVED) + data.count(FAILED)
         if guest.gone:
             self._selector.unregister(guest.socket)
 
@@ -169,7 +184,10 @@ class _Server(threading.Thread):
         here = [rank for rank, guest in self._guests.items() if guest.arrivals > self._meetings]
         if len(here) == self._size:
             self._meetings, self._since = self._meetings + 1, None
-            self._send(GO)
+            failed = any(guest.failed for guest in self._guests.values())
+            self._send(STOP if failed else GO)
+            for guest in self._guests.values():
+                guest.failed = False
         elif here:
             now = time.monotonic()
             self._since = self._since or now

@@ -9,7 +9,7 @@ import logging
 
 from ppcls_lite.engine import log
 from ppcls_lite.engine.evaluate import Evaluator
-from ppcls_lite.engine.main_score import AVERAGED, main_score
+from ppcls_lite.engine.main_score import AVERAGED, main_score, may_win
 from ppcls_lite.engine.signals import StopSignals
 from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.training_state import TrainingState
@@ -24,8 +24,8 @@ def score(
 ) -> Scores | None:
     """The scores of the network after the running epoch, logged, recorded and compared.
 
-    The first one is the main one. With an average of the weights both networks are scored, the
-    averaged one decides. None if a signal came meanwhile.
+    The first one is the main one, of the network that ships. With an average of the weights both
+    networks are scored. None if a signal came meanwhile.
     """
 
     def run(note: str = "", task: Supervised | None = None) -> Scores | None:
@@ -44,17 +44,23 @@ def score(
         logger.info(f"[Eval][{name}, which does not change][Avg]{log.numbers(scores)}")
         writer.record("reference", state, {"network": name} | scores)
     scores = run()
+    kept = evaluator.kept()
     if scores is not None and state.ema:
         with state.ema.applied():
             averaged = run("[EMA]")
-        # the averaged network is the one to use: its score is the main one
-        scores = averaged and {f"{n}{AVERAGED}": v for n, v in averaged.items()} | scores
+        if averaged is None:
+            return None
+        if _averaged_ships(state, evaluator, averaged, scores):
+            kept = evaluator.kept()
+            scores = _named(averaged) | scores
+        else:
+            scores = scores | _named(averaged)
     if scores is None:
         return None
     main = next(iter(scores))
     best = _best(state, main, writer)
     if evaluator.improves(scores, best):
-        state.best = {"epoch": state.epoch, "scores": scores, "metrics": evaluator.kept()}
+        state.best = {"epoch": state.epoch, "scores": scores, "metrics": kept}
         best = scores[main]
     logger.info(f"[Eval][Epoch {state.epoch}][Avg]{log.numbers(scores)}")
     shown = "none yet" if best is None else f"{best:.5f}"
@@ -63,6 +69,26 @@ def score(
     if state.schedule.follows_score:
         state.schedule.observe(scores[main])
     return scores
+
+
+def _named(averaged: Scores) -> Scores:
+    return {f"{name}{AVERAGED}": value for name, value in averaged.items()}
+
+
+def _averaged_ships(
+    state: TrainingState, evaluator: Evaluator, averaged: Scores, raw: Scores
+) -> bool:
+    """Whether the average is what this epoch's checkpoints offer; of equal ones it is."""
+    ema = state.ema
+    if ema.better_ships:
+        main = next(iter(raw))
+        ema.ships = evaluator.improves(averaged, raw[main] if may_win(raw) else None)
+        chosen = "averaged" if ema.ships else "raw"
+        logger.info(
+            f"[Eval][Epoch {state.epoch}]the {chosen} network ships: {main} {averaged[main]:.5f} "
+            f"averaged, {raw[main]:.5f} raw"
+        )
+    return ema.ships
 
 
 def _best(state: TrainingState, main: str, writer: Writer) -> float | None:

@@ -23,7 +23,7 @@ from ppcls_lite.engine.meters import NotFiniteError, Origin
 from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.signals import Reason, StopSignals
 from ppcls_lite.engine.tasks import Batch
-from ppcls_lite.engine.training_state import TrainingState
+from ppcls_lite.engine.training_state import Before, TrainingState
 from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import UserError
 
@@ -69,11 +69,17 @@ class Trainer:
                 f"the schedule {type(state.schedule).__name__} follows the evaluation's score, but "
                 "this run has no evaluation: set Global.eval_during_train and DataLoader.Eval"
             )
+        if state.ema and state.ema.better_ships and evaluator is None:
+            raise UserError(
+                "EMA.ships: better compares two networks by their scores, but this run has no "
+                "evaluation: set Global.eval_during_train and DataLoader.Eval, or leave it out"
+            )
         self.state, self.loader, self.plan, self.writer = state, loader, plan, writer
         self.evaluator, self.world = evaluator, state.world
         self.watch, self.stop = log.Stopwatch(), StopSignals(plan.max_minutes)
         self.stopping = self.saving = False  # what some rank asks for after this step
         self.between_updates = False  # whether the state is one to resume from
+        self.before: Before | None = None  # the way back to one, while an update is computed
 
     def fit(self) -> FitResult:
         """Train to the end, or to the first signal or time limit, which loses nothing.
@@ -102,8 +108,8 @@ class Trainer:
 
     def step(self, batches: Sequence[Batch]) -> None:
         """One update: forward and backward over `batches`, then the optimizer."""
-        state = self.state
-        self.between_updates = False
+        state, seen = self.state, []
+        self.before = state.remember()
         lr = state.schedule(state.updates)
         state.optimizer.set_lr(lr)
         sizes = [batch["image"].shape[0] for batch in batches]
@@ -112,18 +118,21 @@ class Trainer:
             with state.precision.cast():
                 losses, outputs = state.task.losses(batch)
             state.precision.backward(share.of(losses))
-            origin = Origin(state.epoch, state.step_in_epoch + 1, lr, batch.get("index"))
-            state.meters.add(losses, size, losses.denominators, origin)
-            for metric in state.metrics:
-                metric.update(outputs, batch)
+            seen.append((losses, size, outputs if state.metrics else None, batch))
         asked = bool(self.stop), self.writer.is_due(state.updates + 1)
         self.stopping, self.saving = self.world.average(state.task.trained, *asked)
+        self.before, self.between_updates = None, False
         if state.precision.step(state.optimizer) and state.ema:
             state.ema.update()
         state.optimizer.clear_grad()
         state.step_in_epoch += 1
-        self.watch.step(sum(sizes) * self.world.size)
         self.between_updates = True
+        for losses, size, outputs, batch in seen:
+            origin = Origin(state.epoch, state.step_in_epoch, lr, batch.get("index"))
+            state.meters.add(losses, size, losses.denominators, origin)
+            for metric in state.metrics:
+                metric.update(outputs, batch)
+        self.watch.step(sum(sizes) * self.world.size)
 
     def rehearse(self) -> None:
         """Score one batch, if this run will: a mistake there must not cost an epoch."""
@@ -194,8 +203,8 @@ class Trainer:
         evaluated = self.evaluator is not None and self.plan.is_evaluated(state.epoch)
         if evaluated:  # may fail or take long; the resumed run goes on with it
             self._save()
-        self.between_updates = False
         lr, train, used = state.lr, self._totals(), memory.peak()
+        self.between_updates = False
         logger.info(f"[Train]{title}[Avg]{log.numbers(train | used)}")
         self.writer.record("train", state, {"lr": lr} | train | used)
         scores = None
@@ -239,24 +248,35 @@ class Trainer:
 
     @contextlib.contextmanager
     def _saved_on_error(self) -> Iterator[None]:
-        """Whatever ends the block between two updates costs none of them.
-
-        Of several ranks only the failed one knows of the error, and cannot save without the others.
-        """
+        """Whatever ends the block costs no update that is done, on one rank or on all."""
         try:
             yield
         except NotFiniteError:
             raise
-        except Exception:
-            if self.between_updates and self.world.size == 1:
-                with contextlib.suppress(UserError):  # the first error is the one to show
-                    self._save()
-                    self.writer.wait()
-                    logger.warning(
-                        f"Saved {self._done()}. When the cause of the error is mended, continue "
-                        f"with -o Global.checkpoints={self.writer.run_dir / 'latest'}"
-                    )
+        except Exception as error:
+            with contextlib.suppress(UserError):  # the first error is the one to show
+                if self.world.stop_together(error):
+                    self._save_after_error()
             raise
+
+    def _save_after_error(self) -> None:
+        """Save the state after the last update that all ranks have done, if all still have it."""
+        state = self.state
+        if self.before:
+            state.go_back(self.before)
+            self.before = None
+        place = (state.epoch, state.step_in_epoch) if self.between_updates else None
+        if any(other is None or other != place for other in self.world.gather(place)):
+            return
+        self._save()
+        self.writer.wait()
+        logger.warning(
+            f"Saved {self._done()}. When the cause of the error is mended, continue "
+            f"with -o Global.checkpoints={self.writer.run_dir / 'latest'}"
+        )
+        if self.world.size > 1:
+            self.stop.keep_status()
+        self.world.barrier()  # the launcher ends all ranks soon after the first one's exit
 
     def _end(self) -> FitResult:
         """Draw the run, say how it ended, and how to go on if it was stopped."""

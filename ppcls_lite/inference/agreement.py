@@ -33,6 +33,8 @@ class Agreement:
     lost: np.ndarray  # what the answer is worth less than the reference's, relative; 0: the same
     lead: np.ndarray  # how far the reference's answer is ahead of its second best, relative
     answer: str = "answer"  # what an answer is called
+    # The share of each answer that is the same, where answers have parts, as pixels; (N,).
+    same_parts: np.ndarray | None = None
 
     @property
     def largest(self) -> float:
@@ -41,8 +43,8 @@ class Agreement:
 
     @property
     def same(self) -> float:
-        """The share of the images that get the same answer."""
-        return float((self.lost <= 0).mean())
+        """The share of the images, or of the parts of their answers, that get the same one."""
+        return float((self.lost <= 0).mean() if self.same_parts is None else self.same_parts.mean())
 
     def changed(self, tie: float = 0.0) -> int:
         """How many images get an answer that is worse by more than `tie`."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ppcls_lite import __version__
 from ppcls_lite.config.components import take_apart
@@ -39,7 +39,11 @@ from ppcls_lite.system.installed import require
 Format = Literal["paddle", "onnx", "both"]
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
 _OWN_FILES = {FILE_NAME, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
-_ACTIVATIONS = {"softmax": nn.functional.softmax, "sigmoid": nn.functional.sigmoid}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: nn.functional.softmax(logits, axis=1),
+    "sigmoid": nn.functional.sigmoid,
+    "argmax": lambda logits: logits.argmax(axis=1).astype("int32"),
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def export_model(
     sample_images: Sequence[Image] | np.ndarray | None = None,
     format: Format = "paddle",
     plugins: Sequence[str | Path] = (),
+    pdx_model_name: str | None = None,
 ) -> ExportReport:
     """Export `model`, which is not changed, and check the result with every installed engine.
 
@@ -94,6 +99,7 @@ def export_model(
         sample_images: paths or (H, W, 3) uint8 RGB arrays to compare on; default: synthetic ones.
         format: "paddle" writes Paddle's program, "onnx" `inference.onnx`, "both" both.
         plugins: files with components of one's own; `inference.yml` names those that it needs.
+        pdx_model_name: what PaddleX calls the network; default: its name for the zoo's network.
 
     Raises:
         UserError: the arguments do not fit together, `out_dir` holds other files, or what was
@@ -115,10 +121,13 @@ def export_model(
         outputs=shipped.outputs,
         versions={"paddle": paddle.__version__, "ppcls_lite": __version__},
         plugins=tuple(map(str, plugins)),
+        pdx_model_name=pdx_model_name,
     )
     answers = build_postprocess(spec)
     if answers.activation != "none" and (add_softmax or answers.activation != "softmax"):
         shipped.activation = _ACTIVATIONS[answers.activation]
+        spec.output = answers.activated_kind
+        spec.outputs = answers.activated_names or spec.outputs
     else:
         spec.output = "logits"
     prepare = Preprocessor(spec.transform_ops, plugins=spec.plugins)

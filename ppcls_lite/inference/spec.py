@@ -3,7 +3,7 @@
 The layout is the one that PaddleClas writes for deployment: `Global.model_name`,
 `PreProcess.transform_ops`, `PostProcess.<Name>` with the label names in `label_list`. Under
 `Global` stands what we add; files without it (PaddleClas's own) are read as well.
-Read next: export.py (writes it), predictor.py (reads it).
+Read next: paddlex.py (its words), export.py (writes it), predictor.py (reads it).
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from ppcls_lite.config.schema import Range
 from ppcls_lite.config.yaml_reader import in_file, read_yaml
 from ppcls_lite.data.labels import BUNDLED, read_label_file
 from ppcls_lite.errors import ConfigError, UserError, shown
+from ppcls_lite.inference import paddlex
 from ppcls_lite.inference.onnx.metadata import read_metadata
 
 FILE_NAME = "inference.yml"
 FORMAT_VERSION = 1
-OutputKind = Literal["probabilities", "logits"]
+OutputKind = Literal["probabilities", "logits", "classes"]
 Outputs = dict[str, np.ndarray]  # name -> (N, ...), an image a row
 SIZES = Range(1, 16_384)  # of a network's input
 MAX_VALUES = 10**9  # in one image
@@ -51,6 +52,7 @@ class InferenceSpec:
     versions: dict[str, str] = field(default_factory=dict)  # of what wrote the folder
     checksums: dict[str, str] = field(default_factory=dict)  # SHA-256 of programs and weights
     plugins: tuple[str, ...] = ()  # files that hold transforms or post-processing of these
+    pdx_model_name: str | None = None  # what PaddleX calls it; None: as the zoo's network
 
     @property
     def labels(self) -> list[str] | None:
@@ -72,11 +74,16 @@ class InferenceSpec:
         (folder / FILE_NAME).write_text(self.text(), encoding="utf-8")
 
     def text(self) -> str:
-        """What `inference.yml` says."""
+        """What `inference.yml` says: as PaddleX reads it, where it can give the same answers."""
+        name = self.pdx_model_name or paddlex.model_name(self.model_name)
+        parts = None
+        if self.output == "probabilities":
+            parts = paddlex.written(self.transform_ops, self.postprocess, self.plugins)
         tree = {
             "Global": {
                 "format_version": FORMAT_VERSION,
-                "model_name": self.model_name,
+                "model_name": name,
+                **({} if name == self.model_name else {"network": self.model_name}),
                 "image_shape": list(self.image_shape or ()) or None,
                 "output": self.output,
                 # Left out of a classifier's file, which stays as it was before there were names.
@@ -85,10 +92,16 @@ class InferenceSpec:
                 "versions": self.versions,
                 "sha256": self.checksums,
             },
-            "PreProcess": {"transform_ops": self.transform_ops},
-            "PostProcess": self.postprocess,
+            **(parts or self._own_parts()),
         }
         return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+    def _own_parts(self) -> dict[str, Any]:
+        """Pre- and post-processing in our words, with a DecodeImage, which PaddleX refuses."""
+        ops = self.transform_ops
+        if "DecodeImage" not in [take_apart(op)[0] for op in ops]:
+            ops = [{"DecodeImage": None}, *ops]
+        return {"PreProcess": {"transform_ops": ops}, "PostProcess": self.postprocess}
 
     @classmethod
     def read(cls, model: Path, plugins: Sequence[str | Path] | None = ()) -> InferenceSpec:
@@ -124,6 +137,7 @@ class InferenceSpec:
                 "where it is: plugins=[FILE] or --plugins FILE"
             )
         ops = _section(tree, "PreProcess.transform_ops", list, path)
+        ops = paddlex.read(tree["PreProcess"], ops)
         name, arguments = _component(tree, path)
         _take_label_file(arguments, path)
         labels = arguments.get("label_list")
@@ -132,10 +146,12 @@ class InferenceSpec:
         output = about.get("output", "probabilities")
         if output not in get_args(OutputKind):
             raise UserError(
-                f"{path}: Global.output: expected probabilities or logits, found {shown(output)}"
+                f"{path}: Global.output: expected probabilities, logits or classes, found "
+                f"{shown(output)}"
             )
+        theirs, network = about.get("model_name"), about.get("network")
         return cls(
-            model_name=str(about.get("model_name") or default_name),
+            model_name=str(network or theirs or default_name),
             transform_ops=ops,
             postprocess={name: arguments},
             image_shape=_image_shape(about.get("image_shape"), path),
@@ -144,6 +160,7 @@ class InferenceSpec:
             versions=_section(about, "versions", dict, path, {}),
             checksums=_section(about, "sha256", dict, path, {}),
             plugins=tuple(map(str, plugins or ())),
+            pdx_model_name=str(theirs) if network and theirs else None,
         )
 
     def agree_on_shape(self, program: tuple[int, int, int] | None) -> None:

@@ -28,8 +28,11 @@ def answered(logits: Tensor) -> Tensor:
 class Metric(ABC):
     """One or several named scores; the first of them is the main one.
 
-    `higher_is_better` is of the main score; `reports`: whether `report` writes anything.
+    `higher_is_better` is of the main score; `reports`: whether `report` writes anything; `paths`:
+    the files of the images, for a report that names some.
     """
+
+    paths: Sequence[str] = ()
 
     higher_is_better: bool = True
     reports: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from paddle import Tensor
@@ -93,8 +94,16 @@ def _scores(
     return share(right, predicted), share(right, labelled), share(2 * right, labelled + predicted)
 
 
-def draw(matrix: np.ndarray, path: Path, labels: Sequence[str] | None = None) -> None:
-    """`matrix` (C, C) of counts, rows true and columns predicted, coloured by the row's share."""
+def draw(
+    matrix: np.ndarray,
+    path: Path,
+    labels: Sequence[str] | None = None,
+    unit: Literal["images", "objects", "pixels"] = "images",
+) -> None:
+    """`matrix` (C, C) of counts, rows true and columns predicted, coloured by the row's share.
+
+    Images and objects are written as counts, pixels as percentages of the row.
+    """
     from matplotlib.figure import Figure
 
     count = len(matrix)
@@ -113,9 +122,10 @@ def draw(matrix: np.ndarray, path: Path, labels: Sequence[str] | None = None) ->
         for row, column in np.argwhere(matrix > 0):
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
-            axes.text(column, row, str(matrix[row, column]), **text)
+            share = f"{100 * shares[row, column]:.0f}"
+            axes.text(column, row, share if unit == "pixels" else str(matrix[row, column]), **text)
     right = np.trace(matrix) / max(matrix.sum(), 1)
-    axes.set_title(f"{int(matrix.sum())} images, {right:.2%} right")
+    axes.set_title(f"{int(matrix.sum()):,} {unit}, {right:.2%} right")
     figure.savefig(path, dpi=100)
 
 

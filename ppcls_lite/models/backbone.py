@@ -23,8 +23,7 @@ class Backbone(Network):
     `head_layers` are absent with `class_num=0`.
     """
 
-    channels: tuple[int, ...] = ()  # of the outputs of the four stages
-    strides: tuple[int | tuple[int, int], ...] = (4, 8, 16, 32)  # theirs; (h, w) if these differ
+    strides: tuple[int | tuple[int, int], ...] = (4, 8, 16, 32)  # of its stages, or (h, w)
     stage_names: tuple[str, ...] = ()  # sublayers that PaddleClas calls stages (`return_stages`)
     head_layers: tuple[str, ...] = ("fc",)
 

@@ -17,12 +17,14 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls_lite.config import registry
+from ppcls_lite.config.check import Node, checked
+from ppcls_lite.config.registry import Entry
 from ppcls_lite.config.schema import DISTILLATION_MODEL
-from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.config.zoo import OVER_TRUNKS, TRUNK, ZOO
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.network import Network
 from ppcls_lite.models.weights.load import load_weights
-from ppcls_lite.models.weights.pretrained import resolve_pretrained
+from ppcls_lite.models.weights.pretrained import resolve_pretrained, weights_file
 
 
 class Cost(NamedTuple):
@@ -42,7 +44,8 @@ class Cost(NamedTuple):
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names that `create_model` knows, filtered by a shell pattern (`PPLCNet*`)."""
-    return [name for name in ZOO if fnmatch.fnmatchcase(name, pattern)]
+    over = (f"{prefix}_{trunk}" for prefix in OVER_TRUNKS for trunk in ZOO)
+    return [name for name in (*ZOO, *over) if fnmatch.fnmatchcase(name, pattern)]
 
 
 def create_model(
@@ -52,7 +55,7 @@ def create_model(
     use_ssld: bool = False,
     plugins: Sequence[str | Path] = (),
     **args: Any,
-) -> Backbone:
+) -> Network:
     """Build a network of the zoo, in training mode, with random or given weights.
 
     name: one of `list_models()`, or a family (`PPLCNet`) with its arguments as `args`.
@@ -62,14 +65,19 @@ def create_model(
     pretrained: a path with or without `.pdparams`, or `True` for the official ImageNet weights
     (`use_ssld`: the distilled ones), see `resolve_pretrained`. A classifier of another class count
     stays random, and the log says so.
+    Of a network over a trunk, as `deeplabv3p_PPLCNet_x0_5`, arguments that it does not have itself
+    are the trunk's (`output_stride`), and so are the weights of `pretrained=True`.
 
     Raises `UserError` for an unknown name, an unknown argument or weights that do not fit.
     """
     table = registry.entries(plugins)
-    entry = table.get(("model", name))
+    entry = registry.find("model", name, table)
     if entry is None:
-        hint = _near(name, registry.names("model", table)) or "list_models() gives all names"
+        known = [*registry.names("model", table), *list_models()]
+        hint = _near(name, known) or "list_models() gives all names"
         raise UserError(f"unknown model {name!r}; {hint}")
+    if entry.stands_for:
+        return _over_trunk(entry, class_num, pretrained, use_ssld, plugins, args)
     if name == DISTILLATION_MODEL:
         raise UserError(f"{name} stands for the several networks of a recipe; name one of them")
     if "class_num" in (argument.name for argument in entry.arguments):
@@ -91,6 +99,35 @@ def create_model(
         path = resolve_pretrained(name, use_ssld) if pretrained is True else pretrained
         load_weights(model, path, replace_head=True)
     return model
+
+
+def _over_trunk(
+    entry: Entry,
+    class_num: int,
+    pretrained: str | Path | bool | None,
+    use_ssld: bool,
+    plugins: Sequence[str | Path],
+    args: dict[str, Any],
+) -> Network:
+    own = {argument.name for argument in entry.arguments}
+    trunk = args.pop(TRUNK, {}) | {key: args.pop(key) for key in [*args] if key not in own}
+    if pretrained is True:
+        trunk |= {"pretrained": True, "use_ssld": use_ssld}
+    node = checked({"name": entry.name, TRUNK: trunk, **args}, "model", plugins)
+    model = node.build(load_inside, class_num=class_num)
+    if pretrained and pretrained is not True:
+        load_weights(model, pretrained, replace_head=True)
+    return model
+
+
+def load_inside(node: Node, network: Network) -> None:
+    """Give a network that stands inside another component the weights of its `pretrained`."""
+    if node.entry.kind == "model" and node.extras.pretrained:
+        name, extras = node.entry.name, node.extras
+        try:
+            load_weights(network, weights_file(name, extras.pretrained, extras.use_ssld))
+        except UserError as error:
+            raise UserError(f"{node.path}.pretrained: {error}") from None
 
 
 def _near(name: str, known: Sequence[str]) -> str | None:

@@ -6,13 +6,15 @@ they are fixed. Read next: backbone.py (the contract of a network), pplcnet.py (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, KaimingNormal
 from paddle.regularizer import L2Decay
+
+from ppcls_lite.errors import UserError
 
 _ACTIVATIONS: dict[str, type[nn.Layer]] = {
     "relu": nn.ReLU,
@@ -34,6 +36,46 @@ def activation(name: str | None) -> nn.Layer:
     return nn.Identity() if name is None else _ACTIVATIONS[name]()
 
 
+class Strides:
+    """Turns the strides of a network into dilations where it has reached its output stride.
+
+    output_stride: pixels of the image that one of the last feature stands for, at most; None: the
+    network's own strides. A convolution that loses its stride keeps the dilation so far, those
+    after it have twice as much: the same weights give the same values, at more places
+    (DeepLabv3, https://arxiv.org/abs/1706.05587, section 3.1). `total`: what is reached so far,
+    a number, or (height, width) where these differ.
+    """
+
+    def __init__(self, output_stride: int | None) -> None:
+        self.limit = output_stride
+        self.total: int | tuple[int, int] = 1
+        self._dilation = 1
+
+    def next(self, stride: int | Sequence[int]) -> tuple[int | list[int], int]:
+        """Stride and dilation of the next convolution, whose stride would be `stride`."""
+        reached = [a * b for a, b in zip(_pair(self.total), _pair(stride))]
+        height, width = reached
+        if self.limit is not None and height != width:
+            raise UserError(
+                f"output_stride: expected the same strides for height and width, found {stride}; "
+                "leave it out where these are reduced by different factors"
+            )
+        dilation = self._dilation
+        if self.limit is not None and height > self.limit:
+            self._dilation *= _pair(stride)[0]
+            return 1, dilation
+        self.total = height if height == width else (height, width)
+        return stride if isinstance(stride, int) else list(stride), dilation
+
+    def cap(self, strides: Sequence[int]) -> tuple[int, ...]:
+        """What remains of the strides of stages, which are powers of two."""
+        return tuple(min(stride, self.limit or stride) for stride in strides)
+
+
+def _pair(stride: int | Sequence[int]) -> Sequence[int]:
+    return (stride, stride) if isinstance(stride, int) else stride
+
+
 def batch_norm(channels: int, lr_mult: float = 1.0, decay: bool = True) -> nn.BatchNorm2D:
     """Batch normalisation; `decay=False` keeps its scale and shift out of weight decay."""
     attr = {"learning_rate": lr_mult, "regularizer": None if decay else L2Decay(0.0)}
@@ -48,19 +90,21 @@ def conv2d(
     groups: int = 1,
     lr_mult: float = 1.0,
     kaiming: bool = False,
+    dilation: int = 1,
     bias: bool = False,
 ) -> nn.Conv2D:
-    """A convolution, padded so that stride 1 keeps the size: an even kernel below and on the right.
+    """A convolution, padded so that stride 1 keeps the size, an even kernel below and on the right;
+    a `bias` begins at 0.
 
     `kaiming` draws from N(0, 2 / fan_in) with the fan-in of one group; otherwise paddle's own
     default, N(0, 2 / (k * k * in_channels)), as the official networks that name no initialiser.
     """
     size = (in_channels, out_channels, kernel_size)
     attr = ParamAttr(initializer=KaimingNormal() if kaiming else None, learning_rate=lr_mult)
-    padding = (kernel_size - 1) // 2 if kernel_size % 2 else "SAME"
+    padding = (kernel_size - 1) // 2 * dilation if kernel_size % 2 else "SAME"
     steps = {"stride": stride, "padding": padding, "groups": groups}
-    bias_attr = ParamAttr(learning_rate=lr_mult) if bias else False
-    return nn.Conv2D(*size, **steps, weight_attr=attr, bias_attr=bias_attr)
+    more = {"dilation": dilation, "bias_attr": ParamAttr(learning_rate=lr_mult) if bias else False}
+    return nn.Conv2D(*size, **steps, **more, weight_attr=attr)
 
 
 class ConvBN(nn.Layer):
@@ -80,11 +124,12 @@ class ConvBN(nn.Layer):
         lr_mult: float = 1.0,
         kaiming: bool = False,
         bn_decay: bool = True,
+        dilation: int = 1,
         bias: bool = False,
     ) -> None:
         super().__init__()
         size = (in_channels, out_channels, kernel_size)
-        self.conv = conv2d(*size, stride, groups, lr_mult, kaiming, bias)
+        self.conv = conv2d(*size, stride, groups, lr_mult, kaiming, dilation, bias)
         self.bn = batch_norm(out_channels, lr_mult, bn_decay)
         self.act = activation(act)
 
@@ -104,9 +149,12 @@ class NamedConvBN(nn.Layer):
         groups: int = 1,
         act: str | None = "relu",
         kaiming: bool = False,
+        dilation: int = 1,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self._conv = conv2d(in_channels, out_channels, kernel_size, stride, groups, 1.0, kaiming)
+        size = (in_channels, out_channels, kernel_size)
+        self._conv = conv2d(*size, stride, groups, 1.0, kaiming, dilation, bias)
         self._batch_norm = batch_norm(out_channels)
         self._act = activation(act)
 
@@ -171,12 +219,10 @@ class SqueezeExcitation(nn.Layer):
         return paddle.multiply(x, self._gate(scale))
 
 
-def stage_strides(strides: list[int | list[int]]) -> tuple[int | tuple[int, int], ...]:
-    """Strides of the last four stages against the input, from those of the stem and all stages."""
-    height = width = 1
-    total: list[int | tuple[int, int]] = []
-    for stride in strides:
-        h, w = (stride, stride) if isinstance(stride, int) else stride
-        height, width = height * h, width * w
-        total.append(height if height == width else (height, width))
-    return tuple(total[1:])
+def nearest_twice(x: Tensor) -> Tensor:
+    """Every pixel four times, (N, C, H, W) -> (N, C, 2 H, 2 W).
+
+    Nearest-neighbour interpolation by copies: Paddle Inference with oneDNN fails on `interpolate`.
+    """
+    x = x.unsqueeze([3, 5])  # (N, C, H, 1, W, 1)
+    return x.expand([-1, -1, -1, 2, -1, 2]).flatten(4, 5).flatten(2, 3)

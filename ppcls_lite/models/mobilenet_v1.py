@@ -5,13 +5,15 @@ The BaseNet that PP-LCNet starts from is of this kind. Read next: pplcnet.py.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import KaimingNormal
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, NonNegativeInt, WidthScale
 from ppcls_lite.models.backbone import Backbone, outputs_at
-from ppcls_lite.models.layers import ConvBN
+from ppcls_lite.models.layers import ConvBN, Strides
 
 # (output channels at scale 1, stride) of the blocks, stage by stage.
 _STAGES = (
@@ -25,10 +27,11 @@ _STAGES = (
 class DepthwiseSeparable(nn.Layer):
     """3x3 depthwise, then 1x1 pointwise convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, dilation: int = 1) -> None:
         super().__init__()
         size = (in_channels, in_channels, 3, stride)
-        self.depthwise_conv = ConvBN(*size, groups=in_channels, kaiming=True)
+        options = {"groups": in_channels, "kaiming": True, "dilation": dilation}
+        self.depthwise_conv = ConvBN(*size, **options)
         self.pointwise_conv = ConvBN(in_channels, out_channels, 1, kaiming=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +43,7 @@ class MobileNetV1(Backbone):
     """MobileNetV1.
 
     scale: multiplies all channel counts (rounded down). class_num: classes; 0 builds the trunk
-    alone. return_patterns, return_stages: see `Backbone.tap`.
+    alone. return_patterns, return_stages: see `Backbone.tap`. output_stride: see `Strides`.
     """
 
     stage_names = ("blocks[0]", "blocks[2]", "blocks[4]", "blocks[10]", "blocks[12]")
@@ -51,18 +54,21 @@ class MobileNetV1(Backbone):
         class_num: ClassCount = 1000,
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         channels = int(32 * scale)
-        self.conv = ConvBN(3, channels, 3, stride=2, kaiming=True)
+        steps = Strides(output_stride)
+        self.conv = ConvBN(3, channels, 3, stride=steps.next(2)[0], kaiming=True)
         blocks: list[nn.Layer] = []
         self._stage_ends = []
         for stage in _STAGES:
             for width, stride in stage:
                 in_channels, channels = channels, int(width * scale)
-                blocks.append(DepthwiseSeparable(in_channels, channels, stride))
+                blocks.append(DepthwiseSeparable(in_channels, channels, *steps.next(stride)))
             self._stage_ends.append(len(blocks) - 1)
         self.blocks = nn.Sequential(*blocks)
+        self.strides = steps.cap(self.strides)
         self.channels = tuple(int(stage[-1][0] * scale) for stage in _STAGES)
         if class_num:
             self.avg_pool = nn.AdaptiveAvgPool2D(1)

@@ -5,14 +5,14 @@ Read next: mobilenet_v3.py (the same block with attention and h-swish).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, Ignored, NonNegativeInt, WidthScale
 from ppcls_lite.models.backbone import Backbone, outputs_at
-from ppcls_lite.models.layers import NamedConvBN
+from ppcls_lite.models.layers import NamedConvBN, Strides
 
 
 class _Group(NamedTuple):
@@ -40,12 +40,20 @@ class InvertedResidual(nn.Layer):
     """1x1 expansion, 3x3 depthwise, linear 1x1 projection, with a shortcut after the first."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, expansion: int, shortcut: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        step: tuple[int, int],  # stride and dilation
+        expansion: int,
+        shortcut: bool,
     ) -> None:
         super().__init__()
         hidden = in_channels * expansion
         self._expand_conv = NamedConvBN(in_channels, hidden, 1, act="relu6")
-        self._bottleneck_conv = NamedConvBN(hidden, hidden, 3, stride, groups=hidden, act="relu6")
+        stride, dilation = step
+        self._bottleneck_conv = NamedConvBN(
+            hidden, hidden, 3, stride, hidden, act="relu6", dilation=dilation
+        )
         self._linear_conv = NamedConvBN(hidden, out_channels, 1, act=None)
         self._shortcut = shortcut
 
@@ -57,14 +65,16 @@ class InvertedResidual(nn.Layer):
 class _Repeated(nn.Layer):
     """One group of blocks, under the official key names `_first_block`, `conv3_2`, ..."""
 
-    def __init__(self, name: str, in_channels: int, channels: int, group: _Group) -> None:
+    def __init__(
+        self, name: str, in_channels: int, channels: int, group: _Group, steps: Strides
+    ) -> None:
         super().__init__()
         self._first_block = InvertedResidual(
-            in_channels, channels, group.stride, group.expansion, shortcut=False
+            in_channels, channels, steps.next(group.stride), group.expansion, shortcut=False
         )
         for i in range(2, group.repeats + 1):
-            block = InvertedResidual(channels, channels, 1, group.expansion, shortcut=True)
-            self.add_sublayer(f"{name}_{i}", block)
+            size = (channels, channels, steps.next(1), group.expansion)
+            self.add_sublayer(f"{name}_{i}", InvertedResidual(*size, shortcut=True))
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.children():
@@ -78,7 +88,7 @@ class MobileNetV2(Backbone):
 
     scale: multiplies all channel counts (rounded down; the last convolution never below 1280).
     class_num: classes; 0 builds the trunk alone. return_patterns, return_stages: see
-    `Backbone.tap`.
+    `Backbone.tap`. output_stride: see `Strides`.
     """
 
     stage_names = _STAGE_ENDS
@@ -92,13 +102,16 @@ class MobileNetV2(Backbone):
         data_format: Ignored = "NCHW",
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         channels = int(32 * scale)
-        self.conv1 = NamedConvBN(3, channels, 3, stride=2, act="relu6")
+        steps = Strides(output_stride)
+        self.conv1 = NamedConvBN(3, channels, 3, stride=steps.next(2)[0], act="relu6")
         for name, group in _GROUPS.items():
             in_channels, channels = channels, int(group.channels * scale)
-            self.add_sublayer(name, _Repeated(name, in_channels, channels, group))
+            self.add_sublayer(name, _Repeated(name, in_channels, channels, group, steps))
+        self.strides = steps.cap(self.strides)
         self.channels = tuple(int(_GROUPS[name].channels * scale) for name in _STAGE_ENDS)
         if class_num:
             width = int(1280 * max(1.0, scale))

@@ -13,7 +13,7 @@ from paddle import Tensor, nn
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, Probability, WidthScale
 from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
-from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
+from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, make_divisible
 
 
 class _Row(NamedTuple):
@@ -72,11 +72,14 @@ def _gate(x: Tensor) -> Tensor:
 class InvertedResidual(nn.Layer):
     """1x1 expansion, depthwise, attention, linear 1x1 projection, shortcut where shapes agree."""
 
-    def __init__(self, in_channels: int, hidden: int, out_channels: int, row: _Row) -> None:
+    def __init__(
+        self, in_channels: int, hidden: int, out_channels: int, row: _Row, steps: Strides
+    ) -> None:
         super().__init__()
         self.expand_conv = ConvBN(in_channels, hidden, 1, act=row.act, bn_decay=False)
-        size = (hidden, hidden, row.kernel_size, row.stride)
-        self.bottleneck_conv = ConvBN(*size, groups=hidden, act=row.act, bn_decay=False)
+        stride, dilation = steps.next(row.stride)
+        size = (hidden, hidden, row.kernel_size, stride, hidden, row.act)
+        self.bottleneck_conv = ConvBN(*size, bn_decay=False, dilation=dilation)
         self.mid_se = SqueezeExcitation(hidden, gate=_gate) if row.use_se else None
         self.linear_conv = ConvBN(hidden, out_channels, 1, act=None, bn_decay=False)
         self._shortcut = row.stride == 1 and in_channels == out_channels
@@ -97,6 +100,7 @@ class MobileNetV3(ExpandHeadBackbone):
     multiples of 8). class_num: classes; 0 builds the trunk alone. inplanes: stem channels at
     scale 1. class_squeeze: channels before pooling at scale 1 (default 960 large, 576 small).
     class_expand, dropout_prob: the head. return_patterns, return_stages: see `Backbone.tap`.
+    output_stride: see `Strides`.
     """
 
     head_layers = ("last_second_conv", "last_conv", "fc")
@@ -112,17 +116,20 @@ class MobileNetV3(ExpandHeadBackbone):
         dropout_prob: Probability | None = 0.2,
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         channels = make_divisible(inplanes * scale)
-        self.conv = ConvBN(3, channels, 3, stride=2, act="hardswish", bn_decay=False)
+        steps = Strides(output_stride)
+        self.conv = ConvBN(3, channels, 3, stride=steps.next(2)[0], act="hardswish", bn_decay=False)
         blocks = []
         for row in _ROWS[size]:
             in_channels, channels = channels, make_divisible(row.channels * scale)
             hidden = make_divisible(row.hidden * scale)
-            blocks.append(InvertedResidual(in_channels, hidden, channels, row))
+            blocks.append(InvertedResidual(in_channels, hidden, channels, row, steps))
         self.blocks = nn.Sequential(*blocks)
         self._stage_ends = _STAGE_ENDS[size]
+        self.strides = steps.cap(self.strides)
         self.channels = tuple(
             make_divisible(_ROWS[size][i].channels * scale) for i in self._stage_ends
         )

@@ -11,9 +11,15 @@ from typing import Literal, NamedTuple
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import BelowOne, Channels, ClassCount, Ignored, NonNegativeInt
+from ppcls_lite.config.schema import (
+    BelowOne,
+    Channels,
+    ClassCount,
+    Ignored,
+    NonNegativeInt,
+)
 from ppcls_lite.models.backbone import Backbone, outputs_at
-from ppcls_lite.models.layers import ConvBN, DropPath
+from ppcls_lite.models.layers import ConvBN, DropPath, Strides
 
 
 class _Conv(NamedTuple):
@@ -106,9 +112,11 @@ def _conv(
 class EdgeResidual(nn.Layer):
     """A dense convolution that widens, a linear pointwise one that narrows."""
 
-    def __init__(self, in_channels: int, row: _Fused, drop_path: float) -> None:
+    def __init__(self, in_channels: int, row: _Fused, drop_path: float, steps: Strides) -> None:
         super().__init__()
-        self.conv_exp = _conv(in_channels, row.hidden, row.kernel_size, row.stride)
+        stride, dilation = steps.next(row.stride)
+        size = (in_channels, row.hidden, row.kernel_size, stride)
+        self.conv_exp = _conv(*size, dilation=dilation)
         self.conv_pwl = _conv(row.hidden, row.channels, 1, act=None)
         self.drop_path = DropPath(drop_path)
         self._shortcut = row.stride == 1 and in_channels == row.channels
@@ -124,17 +132,19 @@ class UniversalBottleneck(nn.Layer):
     (N, in_channels, H, W) -> (N, channels, H / stride, W / stride).
     """
 
-    def __init__(self, in_channels: int, row: _Universal, drop_path: float) -> None:
+    def __init__(self, in_channels: int, row: _Universal, drop_path: float, steps: Strides) -> None:
         super().__init__()
         hidden, self.dw_start, self.dw_mid = row.hidden, None, None
         if row.start:
-            kept = (in_channels, in_channels, row.start)
-            self.dw_start = _conv(
-                *kept, 1 if row.middle else row.stride, groups=in_channels, act=None
-            )
+            stride, dilation = steps.next(1 if row.middle else row.stride)
+            more = {"groups": in_channels, "act": None, "dilation": dilation}
+            self.dw_start = _conv(in_channels, in_channels, row.start, stride, **more)
         self.pw_exp = _conv(in_channels, hidden, 1)
         if row.middle:
-            self.dw_mid = _conv(hidden, hidden, row.middle, row.stride, groups=hidden)
+            stride, dilation = steps.next(row.stride)
+            self.dw_mid = _conv(
+                hidden, hidden, row.middle, stride, groups=hidden, dilation=dilation
+            )
         self.pw_proj = _conv(hidden, row.channels, 1, act=None)
         self.drop_path = DropPath(drop_path)
         self._shortcut = row.stride == 1 and in_channels == row.channels
@@ -152,7 +162,7 @@ class MobileNetV4(Backbone):
     size: which of the networks. class_num: classes; 0 builds the trunk alone. drop_path_rate:
     how often a block is left out in training, the last one; it grows from 0 over the blocks.
     drop_rate: has no effect in PaddleClas either. return_patterns, return_stages: see
-    `Backbone.tap`.
+    `Backbone.tap`. output_stride: see `Strides`.
     """
 
     head_layers = ("conv_head", "classifier")
@@ -166,23 +176,28 @@ class MobileNetV4(Backbone):
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
         in_channels: Channels = 3,
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         network = _NETWORKS[size]
         width = network.stem
         self.conv_stem = _conv(in_channels, width, 3, 2)
+        steps = Strides(output_stride)
+        steps.next(2)
         blocks: list[nn.Layer] = []
         for i, row in enumerate(network.blocks):
             rate = drop_path_rate * i / len(network.blocks)
             if isinstance(row, _Conv):
-                blocks.append(_conv(width, *row))
+                stride, dilation = steps.next(row.stride)
+                blocks.append(_conv(width, *row[:2], stride, dilation=dilation))
             elif isinstance(row, _Fused):
-                blocks.append(EdgeResidual(width, row, rate))
+                blocks.append(EdgeResidual(width, row, rate, steps))
             else:
-                blocks.append(UniversalBottleneck(width, row, rate))
+                blocks.append(UniversalBottleneck(width, row, rate, steps))
             width = row.channels
         self.blocks = nn.Sequential(*blocks)
         self._ends = network.ends
+        self.strides = steps.cap(self.strides)
         self.channels = tuple(network.blocks[i].channels for i in network.ends)
         self.stage_names = tuple(f"blocks[{i}]" for i in network.ends)
         if class_num:

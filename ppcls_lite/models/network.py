@@ -6,6 +6,9 @@ classifier, built and with its weights. Read next: backbone.py (networks that en
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from paddle import Tensor, nn
 
 
@@ -15,11 +18,19 @@ class Network(nn.Layer):
     outputs: tuple[str, ...] = ("logits",)  # the names of what `deployed` and an export give
     head_layers: tuple[str, ...] = ()  # depend on the class count; a file may have others
     class_num: int = 0  # classes of these; 0 where there are none
+    channels: tuple[int, ...] = ()  # of the outputs of its stages, where it can be a trunk
     from_file: bool = False  # runs a file, which says itself how images are normalised (`expect`)
 
     def deployed(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) -> a tensor (N, ...) for each name of `outputs`: what is exported."""
         return [self(x)]
+
+    def own_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The entries of a file of weights under this network's names.
+
+        Overridden where other toolkits name them otherwise, or keep more than is of use.
+        """
+        return state
 
     def reparameterize(self) -> int:
         """Merge parallel branches into single convolutions for inference, in place.

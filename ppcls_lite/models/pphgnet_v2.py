@@ -25,7 +25,7 @@ from ppcls_lite.config.schema import (
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.branch_stem import BranchStem
-from ppcls_lite.models.layers import ConvBN, LearnableAffine, conv2d
+from ppcls_lite.models.layers import ConvBN, LearnableAffine, Strides, conv2d
 
 _AFFINE_LR = 0.01  # factor on the learning rate of the scalars
 
@@ -81,8 +81,9 @@ class AffineConvBN(ConvBN):
         stride: int = 1,
         groups: int = 1,
         lr_mult: float = 1.0,
+        dilation: int = 1,
     ) -> None:
-        more = {"lr_mult": lr_mult, "kaiming": True, "bn_decay": False}
+        more = {"lr_mult": lr_mult, "kaiming": True, "bn_decay": False, "dilation": dilation}
         super().__init__(in_channels, out_channels, kernel_size, stride, groups, **more)
         self.lab = LearnableAffine(lr_mult * _AFFINE_LR)
 
@@ -91,21 +92,30 @@ class AffineConvBN(ConvBN):
 
 
 def _linear(
-    in_channels: int, out_channels: int, size: int, stride: int, groups: int, lr: float
+    in_channels: int,
+    out_channels: int,
+    size: int,
+    groups: int,
+    lr: float,
+    stride: int = 1,
+    dilation: int = 1,
 ) -> ConvBN:
     """Convolution and batch normalisation without activation."""
-    more = {"act": None, "lr_mult": lr, "kaiming": True, "bn_decay": False}
+    more = {"act": None, "lr_mult": lr, "kaiming": True, "bn_decay": False, "dilation": dilation}
     return ConvBN(in_channels, out_channels, size, stride, groups, **more)
 
 
 class LightConv(nn.Layer):
     """A linear pointwise convolution, then a depthwise one."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, lr: float) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, lr: float, dilation: int
+    ) -> None:
         super().__init__()
-        self.conv1 = _linear(in_channels, out_channels, 1, 1, 1, lr)
+        self.conv1 = _linear(in_channels, out_channels, 1, 1, lr)
         size = (out_channels, out_channels, kernel_size)
-        self.conv2 = AffineConvBN(*size, groups=out_channels, lr_mult=lr)
+        more = {"groups": out_channels, "lr_mult": lr, "dilation": dilation}
+        self.conv2 = AffineConvBN(*size, **more)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.conv1(x))
@@ -115,15 +125,24 @@ class Block(nn.Layer):
     """(N, in_channels, H, W) -> (N, stage.channels, H, W), with a shortcut after the first one."""
 
     def __init__(
-        self, in_channels: int, stage: _Stage, layers: int, light: bool, shortcut: bool, lr: float
+        self,
+        in_channels: int,
+        stage: _Stage,
+        layers: int,
+        light: bool,
+        shortcut: bool,
+        lr: float,
+        dilation: int,
     ) -> None:
         super().__init__()
         self.layers = nn.LayerList()
         width = in_channels
         for _ in range(layers):
             size = (width, stage.middle)
-            made = LightConv(*size, 5, lr) if light else AffineConvBN(*size, 3, lr_mult=lr)
-            self.layers.append(made)
+            if light:
+                self.layers.append(LightConv(*size, 5, lr, dilation))
+            else:
+                self.layers.append(AffineConvBN(*size, 3, lr_mult=lr, dilation=dilation))
             width = stage.middle
         total, half = in_channels + layers * stage.middle, stage.channels // 2
         self.aggregation_squeeze_conv = AffineConvBN(total, half, 1, lr_mult=lr)
@@ -142,13 +161,19 @@ class Block(nn.Layer):
 class Stage(nn.Layer):
     """Depthwise halving of the size, except in the first stage, then blocks."""
 
-    def __init__(self, in_channels: int, stage: _Stage, layers: int, index: int, lr: float) -> None:
+    def __init__(
+        self, in_channels: int, stage: _Stage, layers: int, index: int, lr: float, steps: Strides
+    ) -> None:
         super().__init__()
-        self.downsample = _linear(*[in_channels] * 2, 3, 2, in_channels, lr) if index else None
+        self.downsample = None
+        if index:
+            size = (in_channels, in_channels, 3, in_channels)
+            self.downsample = _linear(*size, lr, *steps.next(2))
+        _, dilation = steps.next(1)
         blocks = []
         for i in range(stage.blocks):
             width = in_channels if i == 0 else stage.channels
-            blocks.append(Block(width, stage, layers, index >= 2, i > 0, lr))
+            blocks.append(Block(width, stage, layers, index >= 2, i > 0, lr, dilation))
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,7 +187,7 @@ class PPHGNetV2(Backbone):
     variant: which of the networks. class_num: classes; 0 builds the trunk alone. dropout_prob:
     dropout before the classifier. class_expand: width of the 1x1 convolution after pooling.
     lr_mult_list: learning-rate factors of stem and the four stages. return_patterns,
-    return_stages: see `Backbone.tap`.
+    return_stages: see `Backbone.tap`. output_stride: see `Strides`.
     """
 
     stage_names = ("stages[0]", "stages[1]", "stages[2]", "stages[3]")
@@ -178,6 +203,7 @@ class PPHGNetV2(Backbone):
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
         in_channels: Channels = 3,
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         if len(lr_mult_list) != 5:
@@ -190,9 +216,12 @@ class PPHGNetV2(Backbone):
         layer = functools.partial(AffineConvBN, lr_mult=lr_mult_list[0])
         self.stem = BranchStem(in_channels, middle, width, layer)
         self.stages = nn.LayerList()
+        steps = Strides(output_stride)
+        steps.next(4)
         for i, stage in enumerate(network.stages):
-            self.stages.append(Stage(width, stage, network.layers, i, lr_mult_list[i + 1]))
+            self.stages.append(Stage(width, stage, network.layers, i, lr_mult_list[i + 1], steps))
             width = stage.channels
+        self.strides = steps.cap(self.strides)
         self.channels = tuple(stage.channels for stage in network.stages)
         if class_num:
             self.avg_pool = nn.AdaptiveAvgPool2D(1)

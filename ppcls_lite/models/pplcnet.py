@@ -24,7 +24,7 @@ from ppcls_lite.config.schema import (
 )
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
-from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible, stage_strides
+from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, make_divisible
 
 _STEM_CHANNELS = 16  # at scale 1
 
@@ -41,10 +41,12 @@ class DepthwiseSeparable(nn.Layer):
         use_se: bool,
         act: str,
         lr_mult: float,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         common = {"act": act, "lr_mult": lr_mult, "kaiming": True, "bn_decay": False}
-        self.dw_conv = ConvBN(in_channels, in_channels, kernel_size, stride, in_channels, **common)
+        size = (in_channels, in_channels, kernel_size, stride, in_channels)
+        self.dw_conv = ConvBN(*size, **common, dilation=dilation)
         self.se = SqueezeExcitation(in_channels, lr_mult=lr_mult) if use_se else None
         self.pw_conv = ConvBN(in_channels, out_channels, 1, **common)
 
@@ -80,7 +82,7 @@ class PPLCNet(ExpandHeadBackbone):
     se_mask, kernel_mask: a digit for each block from input to output, 1 where it has channel
     attention (default: all of blocks6, 0000000000011) and where its kernel is 5x5 instead of 3x3
     (default: all after the first of blocks5, 0000001111111).
-    return_patterns, return_stages: see `Backbone.tap`.
+    return_patterns, return_stages: see `Backbone.tap`. output_stride: see `Strides`.
     """
 
     stage_names = ("blocks2", "blocks3", "blocks4", "blocks5", "blocks6")
@@ -101,6 +103,7 @@ class PPLCNet(ExpandHeadBackbone):
         return_stages: bool | list[NonNegativeInt] | None = None,
         depths: list[Repeats] = (1, 2, 2, 6, 2),
         widths: list[Channels] = (32, 64, 128, 256, 512),
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         for key, values in (("depths", depths), ("widths", widths)):
@@ -125,9 +128,11 @@ class PPLCNet(ExpandHeadBackbone):
         use_se = iter(_mask("se_mask", se_mask, attention))
         large_kernel = iter(_mask("kernel_mask", kernel_mask, kernels))
 
+        steps, reached = Strides(output_stride), []
         channels = make_divisible(_STEM_CHANNELS * scale)
+        stride, _ = steps.next(stride_list[0])
         self.conv1 = ConvBN(
-            3, channels, 3, stride_list[0], 1, act, lr_mult_list[0], kaiming=True, bn_decay=False
+            3, channels, 3, stride, 1, act, lr_mult_list[0], kaiming=True, bn_decay=False
         )
         strides = [1, *stride_list[1:]]  # blocks2 keeps the size
         for name, depth, width, stride, lr_mult in zip(
@@ -136,15 +141,14 @@ class PPLCNet(ExpandHeadBackbone):
             blocks = []
             for i in range(depth):
                 in_channels, channels = channels, make_divisible(width * scale)
-                size, here = 5 if next(large_kernel) else 3, stride if i == 0 else 1
-                blocks.append(
-                    DepthwiseSeparable(
-                        in_channels, channels, size, here, next(use_se), act, lr_mult
-                    )
-                )
+                size = 5 if next(large_kernel) else 3
+                here, dilation = steps.next(stride if i == 0 else 1)
+                shape = (in_channels, channels, size, here, next(use_se), act, lr_mult, dilation)
+                blocks.append(DepthwiseSeparable(*shape))
             self.add_sublayer(name, nn.Sequential(*blocks))
+            reached.append(steps.total)
         self.channels = tuple(make_divisible(width * scale) for width in widths[1:])
-        self.strides = stage_strides(stride_list)
+        self.strides = tuple(reached[1:])
         self._build_head(channels, class_expand, act, dropout_prob, use_last_conv)
         self.tap(return_patterns, return_stages)
 

@@ -8,7 +8,7 @@ Read next: pplcnet.py (the first version).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import paddle
 import paddle.nn.functional as F
@@ -25,7 +25,7 @@ from ppcls_lite.config.schema import (
 )
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
-from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, make_divisible
+from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, make_divisible
 
 
 class _Stage(NamedTuple):
@@ -54,25 +54,30 @@ def _conv_bn(in_channels: int, out_channels: int, kernel_size: int, **more: obje
 class Block(nn.Layer):
     """Depthwise convolution (plain or several parallel ones), attention, pointwise convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, stage: _Stage) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, stage: _Stage, steps: Strides
+    ) -> None:
         super().__init__()
+        own_stride = stride
+        stride, dilation = steps.next(stride)
         size = stage.kernel_size
         if stage.branched:
             # A strided 1x1 kernel would only see every second pixel, so it is left out there.
-            sizes = [k for k in range(size, 0, -2) if k > 1 or stride == 1]
-            depthwise = {"stride": stride, "groups": in_channels, "act": None}
+            sizes = [k for k in range(size, 0, -2) if k > 1 or own_stride == 1]
+            depthwise = {"groups": in_channels, "act": None, "dilation": dilation}
+            depthwise["stride"] = stride
             self.dw_conv_list = nn.LayerList(
                 [_conv_bn(in_channels, in_channels, k, **depthwise) for k in sizes]
             )
             self.dw_conv = nn.Conv2D(
-                *(in_channels, in_channels, size, stride), padding=size // 2, groups=in_channels
+                *(in_channels, in_channels, size, stride, size // 2 * dilation, dilation),
+                groups=in_channels,
             )
             # Filled by `merge`; no gradient until then, so no optimizer or all-reduce waits for it.
             self.dw_conv.weight.stop_gradient = self.dw_conv.bias.stop_gradient = True
         else:
-            self.dw_conv = _conv_bn(
-                in_channels, in_channels, size, stride=stride, groups=in_channels
-            )
+            common = {"stride": stride, "groups": in_channels, "dilation": dilation}
+            self.dw_conv = _conv_bn(in_channels, in_channels, size, **common)
         self.branched = stage.branched
         self.merged = False
         self.se = SqueezeExcitation(in_channels, gate=F.sigmoid) if stage.use_se else None
@@ -82,7 +87,7 @@ class Block(nn.Layer):
             self.pw_conv_2 = _conv_bn(out_channels // 2, out_channels, 1)
         else:
             self.pw_conv = _conv_bn(in_channels, out_channels, 1)
-        self.shortcut = stage.shortcut and stride == 1 and in_channels == out_channels
+        self.shortcut = stage.shortcut and own_stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         y = self._depthwise(x)  # (N, in_channels, H / stride, W / stride)
@@ -129,6 +134,7 @@ class PPLCNetV2(ExpandHeadBackbone):
     scale: multiplies all channel counts (rounded to multiples of 8). depths: blocks of the four
     stages. class_num: classes; 0 builds the trunk alone. dropout_prob, class_expand,
     use_last_conv: the head, as in PPLCNet. return_patterns, return_stages: see `Backbone.tap`.
+    output_stride: see `Strides`.
     """
 
     stage_names = ("stages[0]", "stages[1]", "stages[2]", "stages[3]")
@@ -143,22 +149,27 @@ class PPLCNetV2(ExpandHeadBackbone):
         use_last_conv: bool = True,
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         if len(depths) != len(_STAGES):
             raise UserError(f"PPLCNetV2: depths needs 4 numbers, one a stage; got {list(depths)}")
         stem = make_divisible(32 * scale)
         channels = make_divisible(64 * scale)
+        steps = Strides(output_stride)
         self.stem = nn.Sequential(
-            _conv_bn(3, stem, 3, stride=2), Block(stem, channels, 1, _Stage(channels))
+            _conv_bn(3, stem, 3, stride=steps.next(2)[0]),
+            Block(stem, channels, 1, _Stage(channels), steps),
         )
         self.stages = nn.LayerList()
         for stage, depth in zip(_STAGES, depths):
             blocks = []
             for i in range(depth):
                 in_channels, channels = channels, make_divisible(stage.channels * scale)
-                blocks.append(Block(in_channels, channels, 2 if i == 0 else 1, stage))
+                stride = 2 if i == 0 else 1
+                blocks.append(Block(in_channels, channels, stride, stage, steps))
             self.stages.append(nn.Sequential(*blocks))
+        self.strides = steps.cap(self.strides)
         self.channels = tuple(make_divisible(stage.channels * scale) for stage in _STAGES)
         self._build_head(channels, class_expand, "relu", dropout_prob, use_last_conv)
         self.tap(return_patterns, return_stages)

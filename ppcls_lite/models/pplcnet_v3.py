@@ -31,9 +31,9 @@ from ppcls_lite.models.layers import (
     ConvBN,
     LearnableAffine,
     SqueezeExcitation,
+    Strides,
     batch_norm,
     make_divisible,
-    stage_strides,
 )
 from ppcls_lite.models.reparameterize import Folded, fold, identity_kernel, like, padded
 
@@ -82,7 +82,8 @@ class BranchedConv(nn.Layer):
     """Convolution in branches, learned factor and shift, activation unless the stride is 2.
 
     (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride). Stride 2 alone is linear;
-    a stride that differs between height and width is not.
+    a stride that differs between height and width is not. applied: what the stride has become, and
+    the dilation (see `Strides`).
     """
 
     def __init__(
@@ -93,12 +94,14 @@ class BranchedConv(nn.Layer):
         stride: int | list[int],
         groups: int,
         lr_mult: float,
+        applied: tuple[int | list[int], int] = (1, 1),
     ) -> None:
         super().__init__()
 
         def branch(size: int) -> ConvBN:
             more = {"act": None, "lr_mult": lr_mult, "kaiming": True, "bn_decay": False}
-            return ConvBN(in_channels, out_channels, size, stride, groups, **more)
+            step, dilation = applied
+            return ConvBN(in_channels, out_channels, size, step, groups, **more, dilation=dilation)
 
         keeps_shape = stride == 1 and in_channels == out_channels
         self.identity = batch_norm(in_channels, lr_mult) if keeps_shape else None
@@ -146,11 +149,17 @@ class DepthwiseSeparable(nn.Layer):
     """Branched depthwise convolution, optional channel attention, branched pointwise one."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, row: _Row, stride: int | list[int], lr: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        row: _Row,
+        stride: int | list[int],
+        lr: float,
+        applied: tuple[int | list[int], int],
     ) -> None:
         super().__init__()
         size = (in_channels, in_channels, row.kernel_size, stride)
-        self.dw_conv = BranchedConv(*size, groups=in_channels, lr_mult=lr)
+        self.dw_conv = BranchedConv(*size, groups=in_channels, lr_mult=lr, applied=applied)
         self.se = SqueezeExcitation(in_channels, lr_mult=lr) if row.use_se else None
         self.pw_conv = BranchedConv(in_channels, out_channels, 1, 1, groups=1, lr_mult=lr)
 
@@ -171,7 +180,8 @@ class PPLCNetV3(ExpandHeadBackbone):
     one row); the last two have no classes. class_num: classes; 0 builds the trunk alone.
     dropout_prob, class_expand, use_last_conv: the head, as in PPLCNet. lr_mult_list: learning-rate
     factors of stem and blocks2 ... blocks6. stride_list: strides of stem and blocks2 ... blocks6
-    of `cls` and `det`. return_patterns, return_stages: see `Backbone.tap`.
+    of `cls` and `det`. return_patterns, return_stages: see `Backbone.tap`. output_stride: see
+    `Strides`.
     """
 
     stage_names = tuple(_STAGES)
@@ -190,6 +200,7 @@ class PPLCNetV3(ExpandHeadBackbone):
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
         in_channels: Channels = 3,
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         if class_num and form != "cls":
@@ -207,18 +218,20 @@ class PPLCNetV3(ExpandHeadBackbone):
         self.act1 = None
         if stride_list[0] == 1:  # otherwise linear, as all layers of stride 2
             self.act1 = AffineHardswish(lr_mult_list[0] * _AFFINE_LR)
-        totals, channels = [stride_list[0]], []
+        steps, channels, reached = Strides(output_stride), [], []
+        steps.next(stride_list[0])
         for i, (name, rows) in enumerate(_STAGES.items(), start=1):
             strides = [stride_list[i], *[1] * (len(rows) - 1)]
             strides = _LINE_STRIDES[name] if form == "rec" else strides
             blocks = []
             for row, stride in zip(rows, strides):
                 narrow, width = width, make_divisible(row.channels * scale, 16)
-                blocks.append(DepthwiseSeparable(narrow, width, row, stride, lr_mult_list[i]))
+                options = (row, stride, lr_mult_list[i], steps.next(stride))
+                blocks.append(DepthwiseSeparable(narrow, width, *options))
             self.add_sublayer(name, nn.Sequential(*blocks))
             channels.append(width)
-            totals.append(_product(strides))
-        self.channels, self.strides = tuple(channels[1:]), stage_strides(totals)[1:]
+            reached.append(steps.total)
+        self.channels, self.strides = tuple(channels[1:]), tuple(reached[1:])
         if form == "det":
             outputs = [int(scale * number) for number in _DET_CHANNELS]
             pairs = zip(self.channels, outputs)
@@ -247,15 +260,6 @@ class PPLCNetV3(ExpandHeadBackbone):
         layers = [layer for layer in self.sublayers() if isinstance(layer, BranchedConv)]
         with paddle.no_grad():
             return sum(layer.merge() for layer in layers)
-
-
-def _product(strides: list[int | list[int]]) -> int | list[int]:
-    """The stride of a stage from those of its blocks."""
-    height = width = 1
-    for stride in strides:
-        h, w = (stride, stride) if isinstance(stride, int) else stride
-        height, width = height * h, width * w
-    return height if height == width else [height, width]
 
 
 def pool_line(feature: Tensor, training: bool) -> Tensor:

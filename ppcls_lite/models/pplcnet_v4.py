@@ -18,7 +18,7 @@ from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, Proba
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
 from ppcls_lite.models.branch_stem import BranchStem
-from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, batch_norm, conv2d, stage_strides
+from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, batch_norm, conv2d
 from ppcls_lite.models.pplcnet_v3 import pool_line
 from ppcls_lite.models.reparameterize import fold, like, merged, padded
 
@@ -96,9 +96,9 @@ _REC = {
 class BranchedDepthwise(nn.Layer):
     """Normalised sum of a normalised 3x3 depthwise convolution, a 1x1 one and the input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
-        self.conv = ConvBN(channels, channels, 3, groups=channels, act=None)
+        self.conv = ConvBN(channels, channels, 3, groups=channels, act=None, dilation=dilation)
         self.conv1 = conv2d(channels, channels, 1, groups=channels)
         self.bn = batch_norm(channels)
         self.reparam_conv: nn.Conv2D | None = None
@@ -124,14 +124,14 @@ class TokenMixer(nn.Layer):
     """Depthwise 3x3, in branches where the shape stays, and optional channel attention."""
 
     def __init__(
-        self, channels: int, stride: int | tuple[int, int], use_se: bool, branched: bool
+        self, channels: int, use_se: bool, branched: bool, stride: int | list[int], dilation: int
     ) -> None:
         super().__init__()
         if branched:
-            self.rep_dw = BranchedDepthwise(channels)
+            self.rep_dw = BranchedDepthwise(channels, dilation)
         else:
-            stride = stride if isinstance(stride, int) else list(stride)
-            self.dw_conv = ConvBN(channels, channels, 3, stride, groups=channels, act=None)
+            more = {"groups": channels, "act": None, "dilation": dilation}
+            self.dw_conv = ConvBN(channels, channels, 3, stride, **more)
         self.se = SqueezeExcitation(channels) if use_se else None
         self._branched = branched
 
@@ -162,10 +162,11 @@ class Block(nn.Layer):
     (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride).
     """
 
-    def __init__(self, in_channels: int, row: _Row) -> None:
+    def __init__(self, in_channels: int, row: _Row, steps: Strides) -> None:
         super().__init__()
         self._shortcut = row.stride == 1 and in_channels == row.channels
-        self.token_mixer = TokenMixer(in_channels, row.stride, row.use_se, self._shortcut)
+        applied = steps.next(row.stride)
+        self.token_mixer = TokenMixer(in_channels, row.use_se, self._shortcut, *applied)
         self.channel_mixer = ChannelMixer(in_channels, row.channels, self._shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -186,7 +187,7 @@ class PPLCNetV4(ExpandHeadBackbone):
     (the same four stages), `rec` (strides for lines of text; the last feature pooled to one row);
     the last two have no classes. class_num: classes; 0 builds the trunk alone. dropout_prob,
     class_expand, use_last_conv: the head, as in PPLCNet, with ReLU. return_patterns,
-    return_stages: see `Backbone.tap`.
+    return_stages: see `Backbone.tap`. output_stride: see `Strides`.
     """
 
     def __init__(
@@ -200,6 +201,7 @@ class PPLCNetV4(ExpandHeadBackbone):
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
         in_channels: Channels = 3,
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         if class_num and form != "cls":
@@ -217,17 +219,17 @@ class PPLCNetV4(ExpandHeadBackbone):
             stem = BranchStem(in_channels, middle, channels, _stem_layer)
             self.add_sublayer("conv1" if form == "rec" else "stem", stem)
         self.stage_names = tuple(network.stages)
-        strides: list[int | list[int]] = [4]
+        steps, reached = Strides(output_stride), []
+        steps.next(4)
         for name, rows in network.stages.items():
             blocks = []
             for row in rows:
-                blocks.append(Block(channels, row))
+                blocks.append(Block(channels, row, steps))
                 channels = row.channels
             self.add_sublayer(name, nn.Sequential(*blocks))
-            first = rows[0].stride
-            strides.append(first if isinstance(first, int) else list(first))
+            reached.append(steps.total)
         self.channels = tuple(rows[-1].channels for rows in network.stages.values())
-        self.strides = stage_strides(strides)
+        self.strides = tuple(reached)
         if form == "rec":
             height, width = self.strides[-1]
             self.strides = (*self.strides[:-1], (height * 3, width * 2))

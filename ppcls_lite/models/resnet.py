@@ -25,7 +25,7 @@ from ppcls_lite.config.schema import (
 )
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone, outputs_at
-from ppcls_lite.models.layers import ConvBN, stage_strides
+from ppcls_lite.models.layers import ConvBN, Strides
 
 _DEPTHS = {
     18: (2, 2, 2, 2),
@@ -64,16 +64,22 @@ class Block(nn.Layer):
         bottleneck: bool,
         shortcut: Literal["identity", "conv", "pooled"],
         lr_mult: float,
+        steps: Strides,
     ) -> None:
         super().__init__()
+        given = stride
+        stride, dilation = steps.next(given)
+        _, after = steps.next(1)
+        if stride != given and shortcut == "pooled":
+            shortcut = "conv"  # nothing to halve
         out_channels = self.out_channels = width * 4 if bottleneck else width
         if bottleneck:
             self.conv0 = ConvBN(in_channels, width, 1, lr_mult=lr_mult)
-            self.conv1 = ConvBN(width, width, 3, stride, lr_mult=lr_mult)
+            self.conv1 = ConvBN(width, width, 3, stride, lr_mult=lr_mult, dilation=dilation)
             self.conv2 = ConvBN(width, out_channels, 1, act=None, lr_mult=lr_mult)
         else:
-            self.conv0 = ConvBN(in_channels, width, 3, stride, lr_mult=lr_mult)
-            self.conv1 = ConvBN(width, width, 3, act=None, lr_mult=lr_mult)
+            self.conv0 = ConvBN(in_channels, width, 3, stride, lr_mult=lr_mult, dilation=dilation)
+            self.conv1 = ConvBN(width, width, 3, act=None, lr_mult=lr_mult, dilation=after)
             self.conv2 = None
         self.short = None
         if shortcut == "pooled":
@@ -97,7 +103,8 @@ class ResNet(Backbone):
     alone. lr_mult_list: learning-rate factors of stem and the four stages. stride_list: strides
     of stem, pooling and stages 2 to 4, each a number or [height, width]. input_image_channel:
     channels of the input. stem_act: activation of the stem. return_patterns, return_stages: see
-    `Backbone.tap`.
+    `Backbone.tap`. output_stride: see `Strides`; a pooled shortcut that would halve nothing is a
+    plain one.
     """
 
     def __init__(
@@ -112,6 +119,7 @@ class ResNet(Backbone):
         stem_act: Literal["relu"] | None = "relu",
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         for name, values in (("lr_mult_list", lr_mult_list), ("stride_list", stride_list)):
@@ -124,28 +132,31 @@ class ResNet(Backbone):
             )
         bottleneck = depth >= 50
         stem = ((32, 3), (32, 3), (64, 3)) if version == "vd" else ((64, 7),)
-        convs, channels, stride = [], input_image_channel, stride_list[0]
+        steps = Strides(output_stride)
+        convs, channels, stride = [], input_image_channel, steps.next(stride_list[0])[0]
         for width, kernel_size in stem:
             size = (channels, width, kernel_size, stride)
             convs.append(ConvBN(*size, act=stem_act, lr_mult=lr_mult_list[0]))
             channels, stride = width, 1
         self.stem = nn.Sequential(*convs)
-        self.max_pool = nn.MaxPool2D(3, stride=stride_list[1], padding=1)
+        self.max_pool = nn.MaxPool2D(3, stride=steps.next(stride_list[1])[0], padding=1)
 
-        blocks, ends, outputs = [], [], []
+        blocks, ends, outputs, reached = [], [], [], []
         for stage, (repeats, width) in enumerate(zip(_DEPTHS[depth], _WIDTHS)):
             stride = stride_list[stage + 1] if stage > 0 else 1
             shortcut = "pooled" if version == "vd" and stage > 0 else "conv"
             for _ in range(repeats):
                 lr_mult = lr_mult_list[stage + 1]
-                blocks.append(Block(channels, width, stride, bottleneck, shortcut, lr_mult))
+                size = (channels, width, stride, bottleneck)
+                blocks.append(Block(*size, shortcut, lr_mult, steps))
                 channels, stride, shortcut = blocks[-1].out_channels, 1, "identity"
             ends.append(len(blocks) - 1)
             outputs.append(channels)
+            reached.append(steps.total)
         self.blocks = nn.Sequential(*blocks)
         self._stage_ends = tuple(ends)
         self.channels = tuple(outputs)
-        self.strides = stage_strides(stride_list)
+        self.strides = tuple(reached)
         self.stage_names = tuple(f"blocks[{i}]" for i in ends)
         if class_num:
             self.avg_pool = nn.AdaptiveAvgPool2D(1)

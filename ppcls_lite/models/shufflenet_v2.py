@@ -15,7 +15,7 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, NonNegativeInt, WidthScale
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.layers import NamedConvBN
+from ppcls_lite.models.layers import NamedConvBN, Strides
 
 _STEM_CHANNELS = 24
 _REPEATS = (4, 8, 4)
@@ -33,11 +33,12 @@ _WIDTHS = {
 class Unit(nn.Layer):
     """The block at stride 1: half of the channels pass, the other half is convolved."""
 
-    def __init__(self, channels: int, act: str) -> None:
+    def __init__(self, channels: int, act: str, dilation: int = 1) -> None:
         super().__init__()
         half = channels // 2
         self._conv_pw = NamedConvBN(half, half, 1, act=act, kaiming=True)
-        self._conv_dw = NamedConvBN(half, half, 3, groups=half, act=None, kaiming=True)
+        depthwise = {"groups": half, "act": None, "kaiming": True, "dilation": dilation}
+        self._conv_dw = NamedConvBN(half, half, 3, **depthwise)
         self._conv_linear = NamedConvBN(half, half, 1, act=act, kaiming=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,14 +50,17 @@ class Unit(nn.Layer):
 class DownUnit(nn.Layer):
     """The block at stride 2: both halves come from convolutions of the whole input."""
 
-    def __init__(self, in_channels: int, channels: int, act: str) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, act: str, stride: int = 2, dilation: int = 1
+    ) -> None:
         super().__init__()
         half = channels // 2
-        size = (in_channels, in_channels, 3, 2, in_channels)
-        self._conv_dw_1 = NamedConvBN(*size, act=None, kaiming=True)
+        size = (in_channels, in_channels, 3, stride, in_channels)
+        self._conv_dw_1 = NamedConvBN(*size, act=None, kaiming=True, dilation=dilation)
         self._conv_linear_1 = NamedConvBN(in_channels, half, 1, act=act, kaiming=True)
         self._conv_pw_2 = NamedConvBN(in_channels, half, 1, act=act, kaiming=True)
-        self._conv_dw_2 = NamedConvBN(half, half, 3, 2, groups=half, act=None, kaiming=True)
+        size = (half, half, 3, stride, half)
+        self._conv_dw_2 = NamedConvBN(*size, act=None, kaiming=True, dilation=dilation)
         self._conv_linear_2 = NamedConvBN(half, half, 1, act=act, kaiming=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +74,8 @@ class ShuffleNetV2(Backbone):
     """ShuffleNetV2.
 
     scale: 0.25, 0.33, 0.5, 1.0, 1.5 or 2.0. class_num: classes; 0 builds the trunk alone. act:
-    the activation. return_patterns, return_stages: see `Backbone.tap`.
+    the activation. return_patterns, return_stages: see `Backbone.tap`. output_stride: see
+    `Strides`.
     """
 
     stage_names = ("2_4", "3_8", "4_4")
@@ -83,6 +88,7 @@ class ShuffleNetV2(Backbone):
         act: Literal["relu", "swish"] = "relu",
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
+        output_stride: Literal[8, 16, 32] | None = None,
     ) -> None:
         super().__init__(class_num)
         if scale not in _WIDTHS:
@@ -90,17 +96,20 @@ class ShuffleNetV2(Backbone):
             raise UserError(f"ShuffleNetV2: scale is one of {known}; got {scale}")
         *widths, last = _WIDTHS[scale]
         channels = _STEM_CHANNELS
-        self._conv1 = NamedConvBN(3, channels, 3, stride=2, act=act, kaiming=True)
-        self._max_pool = nn.MaxPool2D(3, stride=2, padding=1)
+        steps = Strides(output_stride)
+        self._conv1 = NamedConvBN(3, channels, 3, stride=steps.next(2)[0], act=act, kaiming=True)
+        self._max_pool = nn.MaxPool2D(3, stride=steps.next(2)[0], padding=1)
         self._stages = [
             [f"{stage}_{i}" for i in range(1, repeats + 1)]
             for stage, repeats in enumerate(_REPEATS, start=2)
         ]
         for names, width in zip(self._stages, widths):
-            self.add_sublayer(names[0], DownUnit(channels, width, act))
+            self.add_sublayer(names[0], DownUnit(channels, width, act, *steps.next(2)))
             for name in names[1:]:
-                self.add_sublayer(name, Unit(width, act))
+                _, dilation = steps.next(1)
+                self.add_sublayer(name, Unit(width, act, dilation))
             channels = width
+        self.strides = steps.cap(self.strides)
         self.channels = (_STEM_CHANNELS, *widths)
         if class_num:
             self._last_conv = NamedConvBN(channels, last, 1, act=act, kaiming=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from ppcls_lite.config.zoo import ZOO, ZooEntry
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.create import Cost, cost, create_model, list_models
+from ppcls_lite.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,21 @@ def rounds_to(computed: float, published: float, unit: float = 1) -> bool:
     return -unit / 2 <= computed - published < unit
 
 
-def compute(pattern: str = "*") -> list[Row]:
-    """Build every network whose name fits the shell pattern and count its cost."""
+def compute(pattern: str | None = None) -> list[Row]:
+    """Build every network whose name fits the shell pattern and count its cost.
+
+    None: the classifiers alone, not the networks over their trunks.
+    """
     rows = []
-    for name in list_models(pattern):
+    for name in ZOO if pattern is None else list_models(pattern):
         model = create_model(name)
         model.reparameterize()
         rows.append(_row(name, model))
     return rows
 
 
-def _row(name: str, model: Backbone) -> Row:
-    entry, usual = ZOO[name], cost(model)
+def _row(name: str, model: Network) -> Row:
+    entry, usual = ZOO.get(name, ZooEntry(name)), cost(model)
     size = entry.flops_size
     theirs = usual if size == 224 else cost(model, (3, size, size))
     pair = theirs[:2] if entry.plain else theirs[2:]
@@ -119,7 +122,7 @@ def run(argv: list[str]) -> int:
         prog="ppcls-lite zoo", description="List the networks with computed and published costs."
     )
     add = options.add_argument
-    add("pattern", nargs="?", default="*", help="for example 'PPLCNet*'")
+    add("pattern", nargs="?", help="for example 'PPLCNet*'; default: the classifiers")
     add("--markdown", action="store_true", help="print the table of docs/models.md")
     add("--check", action="store_true", help="fail where computed and published numbers differ")
     args = options.parse_args(argv)

@@ -1,1 +1,1 @@
-"""What detection computes on boxes: pure functions of arrays, which know nothing of the package."""
+"""What parts compute on boxes and along axes: pure functions, which know nothing of the package."""

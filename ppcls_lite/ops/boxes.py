@@ -71,6 +71,18 @@ def boxes_around(points: Array, sides: Array) -> Array:
     return _library(near).concatenate([near, far], -1)
 
 
+def around(boxes: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """The boxes (n, 4) float32 around boxes (n, 4) whose corners the affine map (2, 3) moved."""
+    corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (n, 4, 2)
+    moved = corners @ move[:, :2].T + move[:, 2]  # (n, 4, 2)
+    return np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32)
+
+
+def clipped(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Boxes (n, 4) as far as they are in an image."""
+    return boxes.clip(0, np.array([width, height, width, height], np.float32))
+
+
 def _library(array: Array) -> ModuleType:
     """NumPy, or Paddle where a tensor is given: only then is Paddle needed."""
     if isinstance(array, np.ndarray):

@@ -1,4 +1,4 @@
-"""The commands of a recipe: `ppcls-lite train|eval|infer|export -c FILE [-o key=value ...]`.
+"""The commands of a recipe: `ppcls-lite train|check|eval|infer|export -c FILE [-o key=value ...]`.
 
 Paddle is imported after the recipe has been found to be right, so that mistakes show at once; on a
 CPU a process takes its cores before. Read next: train.py, evaluate.py, infer.py, export.py.
@@ -64,6 +64,15 @@ def _cpu_processes(recipe: Recipe) -> int:
         raise ConfigError("Global.cpu_processes: is for a CPU, but Global.device is gpu")
     total = data.Train.sampler.get(ranks.size_key(data.Train.sampler.entry.arguments))
     return ranks.resolve(run.cpu_processes, total, usable_cores())
+
+
+def check(argv: list[str]) -> int:
+    """`ppcls-lite check`; returns 1 if there is a mistake in the data."""
+    args = parser("check", "Check a recipe, and look through all of its data.").parse_args(argv)
+    recipe = _checked(args)
+    from ppcls_lite.recipe import check as command
+
+    return command.check(recipe)
 
 
 def evaluate(argv: list[str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
-from ppcls_lite.config.check import Inside, Node
+from ppcls_lite.config.check import Inside
 from ppcls_lite.config.schema import DISTILLATION_MODEL
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.distill.distillation_model import DistillationModel, Member
@@ -22,9 +22,10 @@ from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.tasks import Distilled, Supervised
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.base import CombinedLoss
+from ppcls_lite.models.create import load_inside
 from ppcls_lite.models.network import Network
 from ppcls_lite.models.weights.load import load_weights
-from ppcls_lite.models.weights.pretrained import fetch_weights, resolve_pretrained
+from ppcls_lite.models.weights.pretrained import weights_file
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -125,15 +126,6 @@ def _resumed(settings: RecipeSettings) -> bool:
     return settings.Global.checkpoints not in (None, "", checkpoint.AUTO)
 
 
-def load_inside(node: Node, network: nn.Layer) -> None:
-    """Give a network that stands inside another component the weights of its `pretrained`."""
-    if node.entry.kind == "model" and node.extras.pretrained:
-        try:
-            load_weights(network, _file_of(node, node.extras.pretrained))
-        except UserError as error:
-            raise UserError(f"{node.path}.pretrained: {error}") from None
-
-
 def _inside(settings: RecipeSettings, member: Member) -> Inside | None:
     """`load_inside`; None where weights of the whole network follow."""
     return None if member.pretrained or _resumed(settings) else load_inside
@@ -142,26 +134,16 @@ def _inside(settings: RecipeSettings, member: Member) -> Inside | None:
 def given_weights(settings: RecipeSettings) -> str | Path | None:
     """The file that `Global.pretrained_model` names, fetched where it is an address."""
     given = settings.Global.pretrained_model
-    return _fetched(given) if given else None
+    return weights_file("", given) if given else None
 
 
 def weights_of(member: Member) -> str | Path:
     """The file that a member's `pretrained` names."""
     try:
-        return _file_of(member.node, member.pretrained)
+        entry, extras = member.node.entry, member.node.extras
+        return weights_file(entry.name, member.pretrained, extras.use_ssld)
     except UserError as error:
         raise UserError(f"{member.path}.pretrained: {error}") from None
-
-
-def _file_of(node: Node, pretrained: bool | str | None) -> str | Path:
-    """The file that `pretrained` names: official, at an address, or a path."""
-    if pretrained is True:
-        return resolve_pretrained(node.entry.name, node.extras.use_ssld)
-    return _fetched(str(pretrained))
-
-
-def _fetched(given: str) -> str | Path:
-    return fetch_weights(given) if given.startswith(("http://", "https://")) else given
 
 
 def _synchronized(

@@ -37,7 +37,8 @@ from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.inference.preprocess import accepts
 from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.base import CombinedLoss
-from ppcls_lite.recipe.networks import load_inside, shipped
+from ppcls_lite.models.create import load_inside
+from ppcls_lite.recipe.networks import shipped
 from ppcls_lite.report.pictures import RunPictures
 
 logger = logging.getLogger("ppcls_lite")
@@ -83,9 +84,28 @@ def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
 
 
 def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
-    """The metrics of `Metric.Train` or `Metric.Eval`."""
-    nodes = getattr(settings.Metric, split, None) if settings.Metric else None
-    return [node.build(class_num=class_num_of(settings)) for node in nodes or ()]
+    """The metrics of `Metric.Train` or `Metric.Eval`.
+
+    One that scores answers, not outputs, takes a `postprocess`: that of a prediction, so that both
+    have one place for their thresholds.
+    """
+    nodes = (getattr(settings.Metric, split, None) if settings.Metric else None) or ()
+    context: dict[str, Any] = {"class_num": class_num_of(settings)}
+    asking = next((node for node in nodes if _takes(node, "postprocess")), None)
+    if asking is not None:
+        if settings.Infer is None:
+            raise ConfigError(
+                f"Infer.PostProcess: is missing; {asking.path} scores what it makes of the outputs"
+            )
+        answer = settings.Infer.PostProcess
+        if _takes(answer, "class_id_map_file"):  # a score needs no names
+            answer = answer.given(class_id_map_file=None)
+        context["postprocess"] = answer.build()
+    return [node.build(**context) for node in nodes]
+
+
+def _takes(node: Node, name: str) -> bool:
+    return any(argument.name == name for argument in node.entry.arguments)
 
 
 def training_metrics(settings: RecipeSettings, task: Supervised) -> list[Any]:
@@ -292,11 +312,14 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
         elif not warmup:
             logger.warning(f"EMA: {left}: lower EMA.decay, or leave EMA.use_warmup out")
         warmup = True if warmup is None else warmup
+    better = settings.EMA.ships == "better"
+    which = "the better one of each evaluation" if better else "the averaged one"
     logger.info(
-        f"EMA with decay {settings.EMA.decay}: both networks are evaluated; the averaged one "
-        "decides about best_model and is in every .pdparams, the other one in *_raw.pdparams"
+        f"EMA with decay {settings.EMA.decay}: both networks are evaluated; {which} decides about "
+        "best_model and is in every .pdparams; what is being trained is in *_raw.pdparams"
     )
-    return ExponentialAverage(model, decay, bool(warmup))
+    keeps = settings.EMA.use_warmup is None
+    return ExponentialAverage(model, decay, bool(warmup), keeps_warmup=keeps, better_ships=better)
 
 
 def seed_of(settings: RecipeSettings) -> int:

@@ -35,6 +35,7 @@ ONE_BY_ONE = ("DataLoader.Eval.sampler.batch_size=1", "DataLoader.Eval.loader.nu
 _INVERSE: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "softmax": lambda p: np.log(np.maximum(p, SMALLEST)),
     "sigmoid": lambda p: np.log(np.maximum(p, SMALLEST)) - np.log(np.maximum(1 - p, SMALLEST)),
+    "argmax": lambda classes: classes,  # which metrics of pixels take as well
     "none": lambda p: p,
 }
 
@@ -44,7 +45,7 @@ class EngineEvaluation:
 
     def __init__(self, spec: InferenceSpec, loader: Loader, metrics: Sequence[Metric]) -> None:
         activation = build_postprocess(spec).activation
-        self._inverse = _INVERSE[activation if spec.output == "probabilities" else "none"]
+        self._inverse = _INVERSE["none" if spec.output == "logits" else activation]
         self._loader, self._metrics = loader, metrics
         self.paths = [Path(path) for path in loader.paths]
         self.higher_is_better = metrics[0].higher_is_better

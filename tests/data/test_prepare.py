@@ -18,7 +18,8 @@ from ppcls_lite.config.file import load_config
 from ppcls_lite.data.datasets import ImageNetDataset
 from ppcls_lite.data.image_list import read_image_list
 from ppcls_lite.data.labels import read_label_file
-from ppcls_lite.data.prepare.cli import run, stratified_split
+from ppcls_lite.data.prepare.cli import run
+from ppcls_lite.data.prepare.split import stratified_split
 from ppcls_lite.data.scan import scan
 from ppcls_lite.errors import UserError
 

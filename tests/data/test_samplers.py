@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ppcls_lite.data.samplers import DistributedBatchSampler, MultiScaleSampler, SampleKey
+from ppcls_lite.data.samplers import (
+    DistributedBatchSampler,
+    MultiScaleSampler,
+    MultiSizeBatchSampler,
+    SampleKey,
+)
 from ppcls_lite.errors import UserError
 
 
@@ -132,3 +137,23 @@ def test_a_million_samples_are_quick():
     sampler = DistributedBatchSampler(512, shuffle=True, seed=0).bind(1_281_167, 4, 1)
     batch = next(sampler.batches(3, start_step=600))
     assert len(batch) == len({key.index for key in batch}) == 512
+
+
+def test_multi_size_batches_keep_their_number_of_images():
+    arguments = ([64, [128, 96]], 3)
+    sampler = MultiSizeBatchSampler(*arguments, seed=2).bind(50)
+    keys = list(sampler.batches(1))
+    assert [len(batch) for batch in keys] == [3] * 16 + [2]
+    assert all(len({key.size for key in batch}) == 1 for batch in keys)
+    sizes = [batch[0].size for batch in keys]
+    assert set(sizes) == {(64, 64), (96, 128)}  # height, width
+    other = MultiSizeBatchSampler(*arguments, seed=2).bind(100, 2, 1)
+    assert [batch[0].size for batch in other.batches(1)] == sizes  # alike on every rank
+    assert "changes the images' size" in sampler.changes_score()
+    assert MultiSizeBatchSampler([64], 3).changes_score() is None
+
+
+@pytest.mark.parametrize("sizes", [[], [100], [[64, 32, 32]], [[64, 40]]])
+def test_sizes_that_do_not_fit_the_stride(sizes):
+    with pytest.raises(UserError, match="multiples of divided_factor = 32"):
+        MultiSizeBatchSampler(sizes, 2)

@@ -63,11 +63,12 @@ def test_warnings(tmp_path):
     val = make(tmp_path, ["3.jpg 0", "1.jpg 1", "./2.jpg 1"], "val_list.txt", class_num=3)
     report = scan({"Train": train, "Eval": val})
     assert report.errors == []
-    twice, unseen, shared = report.warnings
+    twice, unseen, untested, shared = report.warnings
     assert "1 images are listed more than once" in twice and "0.jpg" in twice
-    assert "1 of 3 classes have no image: 2" in unseen
+    assert "1 of 3 classes have no image: 2" in unseen and unseen.startswith("Train")
+    assert "1 of 3 classes have no image: 2" in untested and untested.startswith("Eval")
     assert "2 images are in Train as well as in Eval" in shared and "1.jpg" in shared
-    (same,) = scan({"Train": val, "Eval": val}).warnings[1:]
+    (same,) = scan({"Train": val, "Eval": val}).warnings[2:]
     assert "Train and Eval read the same list" in same
 
 

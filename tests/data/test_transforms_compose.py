@@ -25,16 +25,25 @@ from ppcls_lite.data.transforms.crop import (
     Padv2,
     RandCropImage,
     RandomCropImage,
+    RandomPadCrop,
 )
 from ppcls_lite.data.transforms.orientation import RandFlipImage, RandomRot90, RandomRotation
 from ppcls_lite.data.transforms.photometric import (
     BlurImage,
     ColorJitter,
     Cutout,
+    RandomDistort,
     RandomErasing,
     RandomGrayscale,
 )
 from ppcls_lite.data.transforms.resize import Resize, ResizeImage
+from ppcls_lite.data.transforms.scale import (
+    LimitLong,
+    RandomScaleImage,
+    ResizeByLong,
+    ResizeByShort,
+    ResizeRangeScaling,
+)
 from ppcls_lite.errors import UserError
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -49,6 +58,13 @@ EVERY_OP: dict[str, Callable[[], Any]] = {
     "RandCropImage": lambda: RandCropImage(24),
     "RandCropImage pil": lambda: RandCropImage(24, backend="pil", use_log_aspect=True),
     "RandomCropImage": lambda: RandomCropImage(24),
+    "RandomPadCrop": lambda: RandomPadCrop([40, 60]),
+    "RandomScaleImage": RandomScaleImage,
+    "ResizeByLong": lambda: ResizeByLong(30),
+    "ResizeByShort": lambda: ResizeByShort(30),
+    "ResizeRangeScaling": lambda: ResizeRangeScaling(20, 40),
+    "LimitLong": lambda: LimitLong(30),
+    "RandomDistort": RandomDistort,
     "RandFlipImage": RandFlipImage,
     "RandomRot90": RandomRot90,
     "RandomRotation": lambda: RandomRotation(30.0, 0.9),
@@ -65,7 +81,8 @@ EVERY_OP: dict[str, Callable[[], Any]] = {
     "NormalizeImage": lambda: NormalizeImage(order=""),
     "ToCHWImage": ToCHWImage,
 }
-DETERMINISTIC = {"DecodeImage", "Resize", "CropImage", "CenterCrop", "CropImageAtRatio", "Pad",
+DETERMINISTIC = {"DecodeImage", "Resize", "ResizeByLong", "ResizeByShort", "LimitLong",
+                 "CropImage", "CenterCrop", "CropImageAtRatio", "Pad",
                  "Padv2", "NormalizeImage", "ToCHWImage"}  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from ppcls_lite.data.transforms.photometric import (
     BlurImage,
     ColorJitter,
     Cutout,
+    RandomDistort,
     RandomErasing,
     RandomGrayscale,
 )
@@ -253,3 +254,42 @@ def test_cutout_covers_squares_that_the_edge_may_cut() -> None:
             for s in range(5)
         }
         assert len(colours) == 5
+
+
+OFF = {f"{part}_prob": 0.0 for part in ("brightness", "contrast", "saturation", "hue")}
+
+
+def test_distort_turns_the_hue_by_at_most_its_range_as_pillow_does() -> None:
+    """PaddleSeg adds a whole number of 256 steps to Pillow's H."""
+    op, rng = RandomDistort(**OFF | {"hue_prob": 1.0}, hue_range=18), generator()
+    red = np.full((1, 1, 3), [200, 40, 40], np.uint8)
+    hues = []
+    for _ in range(200):
+        found = Image.fromarray(op({"image": red}, rng)["image"]).convert("HSV").getpixel((0, 0))
+        hues.append((found[0] + 128) % 256 - 128)
+    assert -19 <= min(hues) < -12 and 12 < max(hues) <= 19
+
+
+@pytest.mark.parametrize("part", ["brightness", "contrast", "saturation", "sharpness"])
+def test_distort_draws_its_factor_around_1(part: str) -> None:
+    enhancer = {"saturation": "Color"}.get(part, part.capitalize())
+    width = {f"{part}_range": 0.4, f"{part}_prob": 1.0}
+    op = RandomDistort(**OFF | width)
+    found = op({"image": noise()}, generator(3))["image"]
+    limits = [
+        np.asarray(enhanced(getattr(ImageEnhance, enhancer), f)(Image.fromarray(noise())), int)
+        for f in (0.6, 1.4)
+    ]
+    low, high = np.minimum(*limits), np.maximum(*limits)
+    assert ((found >= low - 2) & (found <= high + 2)).all()
+    assert (found != noise()).any()
+
+
+def test_distort_leaves_alone_what_has_no_probability() -> None:
+    image = noise()
+    assert RandomDistort(**OFF)({"image": image}, generator())["image"] is image
+    often = RandomDistort(**OFF | {"brightness_prob": 0.25})
+    changed = sum(
+        often({"image": image}, generator(seed))["image"] is not image for seed in range(400)
+    )
+    assert 70 < changed < 130

@@ -136,3 +136,83 @@ def test_a_short_run_warms_up(tiny, caplog, given, updates, grows, said):
     settings = check({"Arch": {"name": "PPLCNet_x0_25"}, "EMA": {"decay": 0.9999, **given}})
     assert parts.build_ema(settings, tiny.Net(), updates).use_warmup is grows
     assert said in caplog.text and ("would be left" in caplog.text) == bool(said)
+
+
+RAW, AVERAGED = 0.6, 0.4  # in epoch 1; in epoch 2 the other way round; in epoch 3 equal
+
+
+def better_ships(tiny, folder, epochs):
+    trainer = tiny.build(folder, epochs=epochs, ema=0.9)
+    trainer.state.ema.better_ships = True
+    scores = iter([(RAW, AVERAGED), (0.3, 0.5), (0.7, 0.7)][trainer.state.epoch - 1 :])
+    left = []
+
+    def run(**_):  # first of the network itself, then of the average
+        if not left:
+            left.extend(next(scores))
+        return {"top1": left.pop(0), "loss": 1.0}
+
+    trainer.evaluator.run = run
+    return trainer
+
+
+def test_the_better_network_ships_if_asked(tiny, tmp_path, caplog):
+    caplog.set_level("INFO", "ppcls_lite")
+    result = better_ships(tiny, tmp_path, 3).fit()
+    assert result.best["top1_ema"] == result.best["top1"] == 0.7 and result.best["epoch"] == 3
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    first = [list(record)[3] for record in lines if record["kind"] == "eval"]
+    assert first == ["top1", "top1_ema", "top1_ema"]
+    for epoch, shipped in ((1, "raw"), (2, "average"), (3, "average")):
+        state = checkpoint.load(tmp_path / f"epoch_{epoch}")
+        weights = state["model"] if shipped == "raw" else state["ema"]["weights"]
+        saved = paddle.load(str(tmp_path / f"epoch_{epoch}.pdparams"))
+        assert all(np.array_equal(saved[key], array) for key, array in weights.items())
+        raw = paddle.load(str(tmp_path / f"epoch_{epoch}_raw.pdparams"))
+        assert all(np.array_equal(raw[key], array) for key, array in state["model"].items())
+    assert "the raw network ships: top1 0.40000 averaged, 0.60000 raw" in caplog.text
+
+
+def test_the_best_of_raw_and_averaged_is_kept(tiny, tmp_path):
+    result = better_ships(tiny, tmp_path, 2).fit()
+    assert result.best["top1"] == RAW and result.best["epoch"] == 1
+    state = checkpoint.load(tmp_path / "best_model")
+    saved = paddle.load(str(tmp_path / "best_model.pdparams"))
+    assert all(np.array_equal(saved[key], array) for key, array in state["model"].items())
+    resumed = tiny.build(tmp_path, ema=0.9, epochs=2)
+    resumed.resume("auto")  # 0.6 is the score to beat, whichever network ships
+    assert resumed.state.evaluations_since_best == 1 and resumed.state.ema.ships
+
+
+def test_a_network_that_is_not_finite_does_not_ship(tiny, tmp_path):
+    trainer = better_ships(tiny, tmp_path, 1)
+    answers = iter([{"top1": 0.9, "not_finite": 3.0}, {"top1": 0.1}])
+    trainer.evaluator.run = lambda **_: next(answers)
+    assert trainer.fit().best["top1_ema"] == 0.1
+
+
+def test_the_better_one_needs_an_evaluation(tiny, tmp_path):
+    trainer = better_ships(tiny, tmp_path, 1)
+    with pytest.raises(UserError, match=r"EMA\.ships: better.*Global\.eval_during_train"):
+        type(trainer)(trainer.state, trainer.loader, trainer.plan, trainer.writer)
+
+
+@pytest.mark.parametrize(
+    ("stated", "goes_on"), [(None, True), (False, False)], ids=["left out", "stated"]
+)
+def test_more_epochs_do_not_switch_the_warm_up_off(tiny, caplog, stated, goes_on):
+    caplog.set_level("INFO", "ppcls_lite")
+    recipe = {"Arch": {"name": "PPLCNet_x0_25"}, "EMA": {"decay": 0.9, "use_warmup": stated}}
+    short = parts.build_ema(check(recipe | {"EMA": {"decay": 0.9}}), tiny.Net(), 10)
+    short.update()
+    longer = parts.build_ema(check(recipe), tiny.Net(), 1000)
+    assert short.use_warmup and not longer.use_warmup
+    longer.load_state(short.state(), "run/latest")
+    assert longer.use_warmup is goes_on
+    assert ("run/latest was averaged with a warm-up, so it goes on with one" in caplog.text) == (
+        goes_on
+    )
+    old = {k: v for k, v in short.state().items() if k in ("weights", "updates")}
+    again = parts.build_ema(check(recipe), tiny.Net(), 1000)
+    again.load_state(old, "run/latest")  # of a version that did not say
+    assert again.use_warmup is False and again.updates == 1

@@ -123,21 +123,39 @@ def test_an_error_between_two_updates_is_saved(tiny, tmp_path, lines, error):
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_an_error_within_an_update_keeps_the_last_checkpoint(tiny, tmp_path):
-    """Forward has moved the running statistics by then: that is no state to resume from."""
-    calls = []
+@pytest.mark.parametrize("place", ["loss", "metric", "optimizer"])
+def test_an_error_within_an_update(tiny, tmp_path, place):
+    """Of its first half, which has moved running statistics and generators, nothing is left."""
+    tiny.build(tmp_path / "whole").fit()
+    trainer = tiny.build(tmp_path / "parts")
+    state, calls = trainer.state, []
 
-    def failing(outputs, batch):
-        calls.append(1)
-        if len(calls) == 9:  # some are of the evaluation
-            raise RuntimeError("out of memory")
-        return tiny.loss(outputs, batch)["CELoss"]
+    def failing(act):
+        def acting(*arguments):
+            calls.append(1)
+            if len(calls) == 9:  # the third of the second epoch
+                raise RuntimeError("out of memory")
+            return act(*arguments)
 
-    trainer = tiny.build(tmp_path, loss=tiny.Loss(failing))
+        return acting
+
+    if place == "loss":
+        state.task.losses = failing(state.task.losses)
+    elif place == "metric":
+        state.metrics[0].update = failing(state.metrics[0].update)
+    else:
+        state.optimizer.step = failing(state.optimizer.step)
     with pytest.raises(RuntimeError, match="out of memory"):
         trainer.fit()
-    saved = checkpoint.load(tmp_path / "latest")
-    assert (saved["epoch"], saved["step_in_epoch"]) == (2, 0)
+    saved = checkpoint.load(tmp_path / "parts" / "latest")
+    step = {"loss": 2, "metric": 3, "optimizer": 0}[place]  # weights that moved stay moved
+    assert (saved["epoch"], saved["step_in_epoch"]) == (2, step)
+    resumed = tiny.build(tmp_path / "parts")
+    resumed.resume("auto")
+    resumed.fit()
+    assert weights(tmp_path / "whole", "latest") == weights(tmp_path / "parts", "latest")
+    if place != "metric":  # whose images are missing in that epoch's score
+        assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_batch_of_the_evaluation_is_tried_before_training(tiny, tmp_path):

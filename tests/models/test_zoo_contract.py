@@ -12,7 +12,7 @@ import paddle
 import pytest
 
 from ppcls_lite.config import registry
-from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.config.zoo import OVER_TRUNKS, ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.create import create_model, list_models
@@ -191,6 +191,70 @@ def test_exported_with_mkldnn_equals_dygraph(
     assert np.abs(output - expected).max() / np.abs(expected).max() < 1e-4
 
 
+# Those in which no part sees the whole image, and no shortcut is pooled.
+LOCAL = [
+    *("MobileNetV1_x0_25", "MobileNetV2_x0_25", "ShuffleNetV2_x0_25", "ResNet18"),
+    *("MobileNetV4_conv_small", "PPHGNetV2_B0", "StarNet_S1"),
+]
+UNDILATED = ("ResNet50", "FasterNet_T0", "LeViT_128S")
+
+
+@pytest.mark.parametrize(
+    "name", [*(name for name in SMALLEST if name not in UNDILATED), "ResNet18"]
+)
+def test_dilation_gives_the_same_values_at_more_places(name: str, image: paddle.Tensor) -> None:
+    paddle.seed(2)
+    output_stride = 8
+    plain = create_model(name, class_num=0)
+    plain(image)  # running statistics that are not the initial ones
+    dense = create_model(name, class_num=0, output_stride=output_stride)
+    dense.set_state_dict(plain.state_dict())
+    assert list(dense.state_dict()) == list(plain.state_dict())
+    assert dense.strides == tuple(min(s, output_stride) for s in plain.strides)
+    plain.eval(), dense.eval()
+    with paddle.no_grad():
+        pairs = list(zip(plain.forward_stages(image), dense.forward_stages(image)))
+    assert [d.shape[2] for _, d in pairs] == [64 // stride for stride in dense.strides]
+    if name not in LOCAL:
+        return
+    for expected, found in pairs:
+        step = found.shape[2] // expected.shape[2]
+        difference = (found[:, :, ::step, ::step] - expected).abs().max()
+        assert float(difference) < 1e-5 * float(expected.abs().max())
+
+
+def test_upstream_dilations_of_mobilenet_v3() -> None:
+    dilations = {"large": [1] * 7 + [2] * 6 + [4] * 2, "small": [1] * 4 + [2] * 5 + [4] * 2}
+    for size, expected in dilations.items():
+        model = create_model(f"MobileNetV3_{size}_x0_35", class_num=0, output_stride=8)
+        convs = [block.bottleneck_conv.conv for block in model.blocks]
+        assert [conv._dilation[0] for conv in convs] == expected
+        assert [c._updated_padding[0] // (c._kernel_size[0] // 2) for c in convs] == expected
+
+
+def test_a_merged_branch_keeps_its_dilation(image: paddle.Tensor) -> None:
+    model = create_model("PPLCNetV2_small", class_num=0, output_stride=8)
+    model(image)
+    model.eval()
+    before = model(image).numpy()
+    assert model.reparameterize() > 0
+    np.testing.assert_allclose(model(image).numpy(), before, rtol=1e-3, atol=1e-4)
+
+
+def test_strides_of_two_numbers_have_no_output_stride() -> None:
+    pairs = [2, [2, 1], [2, 1], [2, 1], [2, 1]]
+    model = create_model("PPLCNet", scale=0.25, class_num=0, stride_list=pairs)
+    assert model.strides == ((4, 2), (8, 2), (16, 2), (32, 2))
+    with pytest.raises(UserError, match=r"output_stride: expected the same strides .*\[2, 1\]"):
+        create_model("PPLCNet", class_num=0, stride_list=pairs, output_stride=16)
+    odd = create_model("PPLCNet", scale=0.25, class_num=0, stride_list=[2, 2, 3, 2, 2])
+    assert odd.strides == (4, 12, 24, 48)
+    odd = create_model(
+        "PPLCNet", scale=0.25, class_num=0, stride_list=[2, 2, 3, 2, 2], output_stride=8
+    )
+    assert odd.strides == (4, 4, 8, 8)
+
+
 def test_student_and_teacher_of_one_family_in_one_process() -> None:
     wide, narrow = create_model("PPLCNet_x2_5", class_num=0), create_model("PPLCNet_x0_25")
     again = create_model("PPLCNet_x2_5", class_num=0)
@@ -203,7 +267,8 @@ def test_student_and_teacher_of_one_family_in_one_process() -> None:
 
 def test_names() -> None:
     assert list_models("PPLCNet_*") == [n for n in ZOO if n.startswith("PPLCNet_")]
-    assert len(list_models()) == len(ZOO) == 86
+    assert len(ZOO) == 86
+    assert list_models() == [*ZOO, *(f"{p}_{name}" for p in OVER_TRUNKS for name in ZOO)]
     with pytest.raises(UserError, match="unknown model 'PPLCNet_0_5'; did you mean 'PPLCNet_x0_5'"):
         create_model("PPLCNet_0_5")
     with pytest.raises(UserError, match="has no argument 'dropout'; did you mean 'dropout_prob'"):

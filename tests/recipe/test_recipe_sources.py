@@ -11,8 +11,11 @@ import pytest
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.config.settings import RecipeSettings
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.postprocess.attributes import PersonAttribute, VehicleAttribute
 from ppcls_lite.models.create import create_model
+from ppcls_lite.models.weights import pretrained
 from ppcls_lite.models.weights.load import write_state
 from ppcls_lite.recipe import networks
 from ppcls_lite.recipe.classes import count_classes_in_weights
@@ -30,7 +33,7 @@ def test_pretrained_model_may_be_an_address(
 ) -> None:
     network = create_model("PPLCNet_x0_25", class_num=7, stride_list=[2, 1, 2, 2, 2])
     file = write_state(tmp_path / "fetched", network.state_dict())
-    monkeypatch.setattr(networks, "fetch_weights", {ADDRESS: file}.__getitem__)
+    monkeypatch.setattr(pretrained, "fetch_weights", {ADDRESS: file}.__getitem__)
     found = settings(f"Global.pretrained_model={ADDRESS}", "Arch.class_num=null")
     counted = count_classes_in_weights(found)
     assert counted.Arch.get("class_num") == 7
@@ -50,3 +53,37 @@ def test_a_label_list_that_an_export_will_want_is_asked_for(
     assert "nus_wide.txt' does not exist" in record.message
     with pytest.raises(UserError, match=r"nus_wide\.txt' does not exist"):
         labels_of(missing, required=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first", "last"),
+    [
+        ("NUS-WIDE-SCENE_label_list.txt", 33, "airport", "window"),
+        ("COCO2017_label_list.txt", 80, "person", "toothbrush"),
+        ("pedestrian_attribute_label_list.txt", 26, "Hat", "Back"),
+        ("vehicle_attribute_label_list.txt", 19, "yellow", "estate"),
+        ("imagenet1k_label_list.txt", 1000, "tench", "toilet tissue"),
+        ("PULC_label_list/traffic_sign_label_list.txt", 232, "pl80", "pw4"),
+    ],
+)
+def test_lists_that_official_recipes_name_are_bundled(
+    name: str, count: int, first: str, last: str
+) -> None:
+    names = labels_of(
+        settings(
+            f"Infer.PostProcess.class_id_map_file=ppcls/utils/{name}", f"Arch.class_num={count}"
+        ),
+        required=True,
+    )
+    assert names is not None and len(names) == count
+    assert (names[0], names[-1]) == (first, last)
+
+
+def test_the_bundled_lists_have_the_order_of_the_answers() -> None:
+    """PA100K's and VeRi's attributes, as the post-processings of PULC name them by place."""
+    vehicle = read_label_file("vehicle_attribute_label_list.txt")
+    assert vehicle == [*VehicleAttribute.colors, *VehicleAttribute.types]
+    person = read_label_file("pedestrian_attribute_label_list.txt")
+    assert person[17] in PersonAttribute().one(np.eye(26)[17])["attributes"]
+    places = {"Glasses": 1, "Hat": 0, "HoldObjectsInFront": 18, "Female": 22, "Boots": 14}
+    assert {name: person.index(name) for name in places} == places

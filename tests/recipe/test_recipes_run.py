@@ -63,10 +63,11 @@ CHOSEN = [  # one of each kind: networks, data sets, losses, metrics, answers
     "pulc/vehicle_attribute",
     "quickstart/attributes",
     "official/LeViT_128S",
-    "official/MobileNetV1",
     "official/MobileNetV4_conv_small",
     "official/PPHGNetV2_B0",
+    "official/MobileNetV1_multilabel",
     "official/R50_vd_distill_MV3_large_x1_0_CIFAR100",
+    "official/pedestrian_attribute",
     "official/person_exists",
     "official/safety_helmet_distillation",
     "official/table_attribute_distillation",
@@ -93,6 +94,7 @@ MAIN_SCORE = {
     "DistillationTopkAcc": "top1",
     "TprAtFpr": "tpr",
     "ATTRMetric": "mA",
+    "HammingDistance": "HammingDistance",
 }
 
 
@@ -156,6 +158,7 @@ def tiny(path: Path, photos: Path, home: Path, output: Path) -> dict[str, Any]:
         elif arch.get("pretrained") or is_frozen:  # a teacher that another run has made
             arch["pretrained"] = str(teacher(output, arch, tree["Arch"]["class_num"]))
     tree["Global"].pop("pretrained_model", None)  # of another recipe
+    tree["Arch"].setdefault("class_num", tree["Global"].get("class_num"))  # of older recipes
     for split in ("Train", "Eval"):
         section = tree["DataLoader"][split]
         section["loader"] = {"num_workers": 0}
@@ -170,7 +173,7 @@ def tiny(path: Path, photos: Path, home: Path, output: Path) -> dict[str, Any]:
         Path(dataset[key]).write_text("\n".join(labelled), encoding="utf-8")
     answers = tree["Infer"]["PostProcess"]
     names = answers.get("class_id_map_file")
-    if names and not (BUNDLED / names).is_file():
+    if names and not (BUNDLED / Path(names).name).is_file():
         (output / "labels.txt").write_text(
             "".join(f"c{i}\n" for i in range(tree["Arch"]["class_num"]))
         )

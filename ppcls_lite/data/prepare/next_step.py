@@ -15,3 +15,8 @@ def train_command(recipe: str, root: str | Path, lists: Path, *overrides: str) -
     ]
     lines = [f"  -o {shlex.quote(item)}" for item in (*places, *overrides)]
     return " \\\n".join([f"ppcls-lite train -c {recipe}", *lines])
+
+
+def labels_at(folder: Path) -> str:
+    """The override that names the classes of predictions."""
+    return f"Infer.PostProcess.class_id_map_file={folder / 'labels.txt'}"

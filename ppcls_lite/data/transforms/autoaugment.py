@@ -25,7 +25,7 @@ from ppcls_lite.data.transforms import augment_ops, policies
 from ppcls_lite.data.transforms.augment_ops import Scale, apply
 from ppcls_lite.data.transforms.geometry import Sample
 from ppcls_lite.data.transforms.orientation import colour
-from ppcls_lite.data.transforms.resize import CV2, RANDOM
+from ppcls_lite.data.transforms.resize import CV2, DRAWN
 from ppcls_lite.errors import UserError
 
 _MAX = 10.0  # the largest magnitude of every scale but AutoAugment's own, which counts 0 to 9
@@ -165,7 +165,7 @@ class TimmAutoAugment:
         value = scale.value(name, min(max(level, 0.0), _MAX) / _MAX, rng)
         method = self.interpolation
         if method == "random":
-            method = RANDOM[rng.integers(len(RANDOM))]
+            method = DRAWN["random"][rng.integers(len(DRAWN["random"]))]
         return apply(sample, name, value, CV2[method], self.fill)
 
 

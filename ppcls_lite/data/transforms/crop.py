@@ -14,12 +14,23 @@ import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Edge, Ignored, ImageSize, Margin, PositiveFloat
+from ppcls_lite.config.schema import (
+    Edge,
+    Ignored,
+    ImageSize,
+    Interpolation,
+    Level,
+    Margin,
+    PositiveFloat,
+    Probability,
+)
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.data.transforms.orientation import colour
 from ppcls_lite.data.transforms.resize import Resizer, width_height
 from ppcls_lite.errors import ImageError, UserError
+
+_TRIES = 10  # windows that RandomPadCrop looks at for one with several classes
 
 
 def _require_room(sample: Sample, size: tuple[int, int], where: str) -> tuple[int, int]:
@@ -69,7 +80,7 @@ class CropImageAtRatio:
 
     size: Edge
     pad: Margin
-    interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         self.ratio = self.size / (self.size + self.pad)
@@ -159,6 +170,60 @@ class RandomCropImage:
         return geometry.crop(sample, left, top, *self.size)
 
 
+@register("transform", aliases=("RandomPaddingCrop",))
+@dataclass
+class RandomPadCrop:
+    """Cut a window of `size` (a number or [width, height]) at a random place; a smaller image is
+    filled up on its right and below before.
+
+    `fill` is the colour there and `mask_fill` the label, 255 for pixels that count nowhere. The
+    image is uint8, so that 127.5 becomes 128. With `category_max_ratio` below 1 the place is drawn
+    again, up to 10 times, until the mask in the window has more than one class and none with that
+    share of its pixels or more; pixels of the label 255 do not count. A multi-scale sample's own
+    `size` (height, width) replaces `size`. (PaddleSeg's RandomPaddingCrop.)
+    """
+
+    follows_size = True
+
+    size: ImageSize = 512
+    fill: float | list[float] = 127.5
+    mask_fill: Level = 255
+    category_max_ratio: Probability = 1.0
+
+    def __post_init__(self) -> None:
+        self.size = width_height(self.size, "RandomPadCrop")
+        self.fill = colour(self.fill, "RandomPadCrop: fill")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        width, height = sample["size"][::-1] if "size" in sample else self.size
+        old_height, old_width = geometry.size_of(sample)
+        borders = (0, 0, max(width - old_width, 0), max(height - old_height, 0))
+        if any(borders):
+            geometry.pad(sample, borders, self.fill, mask_fill=self.mask_fill)
+        place = self._place(sample, width, height, rng)
+        for _ in range(_TRIES - 1):
+            if self.category_max_ratio >= 1 or self._is_mixed(sample, *place, width, height):
+                break
+            place = self._place(sample, width, height, rng)
+        return geometry.crop(sample, *place, width, height)
+
+    def _place(
+        self, sample: Sample, width: int, height: int, rng: np.random.Generator
+    ) -> tuple[int, int]:
+        rows, columns = geometry.size_of(sample)
+        left = int(rng.integers(columns - width + 1))
+        return left, int(rng.integers(rows - height + 1))
+
+    def _is_mixed(self, sample: Sample, left: int, top: int, width: int, height: int) -> bool:
+        if "mask" not in sample:
+            return True
+        window = sample["mask"][top : top + height, left : left + width]
+        counts = np.bincount(window.ravel(), minlength=256)
+        counts[geometry.MASK_FILL] = 0
+        present = counts[counts > 0]
+        return len(present) > 1 and present.max() / present.sum() < self.category_max_ratio
+
+
 def _interval(pair: Any, name: str, limit: float) -> tuple[float, float]:
     if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= limit:
         raise UserError(
@@ -203,7 +268,7 @@ class Pad:
         return geometry.pad(sample, self.borders, self.fill, _MODES[self.padding_mode])
 
 
-@register("transform")
+@register("transform", aliases=("PadImage",))
 @dataclass
 class Padv2:
     """Fill up to `size` (a number or [width, height]), or to multiples of `size_divisor`.

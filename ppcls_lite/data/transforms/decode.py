@@ -22,7 +22,7 @@ from ppcls_lite.data.transforms.image_file import (
     read_file,
 )
 from ppcls_lite.data.transforms.image_header import jpeg_size
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import ImageError, UserError
 
 _PLACED = {"boxes", "mask", "meta"}  # what is measured in the pixels of the whole image
 
@@ -82,6 +82,12 @@ class DecodeImage:
         else:
             raise UserError(
                 f"DecodeImage: got {type(image).__name__}; expected a path, bytes or an array"
+            )
+        if "mask" in sample and sample["mask"].shape != image.shape[:2]:
+            sizes = ("{1}x{0}".format(*found.shape[:2]) for found in (image, sample["mask"]))
+            raise ImageError(
+                "{}: the image has {} pixels, its mask {}; a mask has the size of its image: "
+                "correct the pair, or save the mask again in that size".format(name, *sizes)
             )
         if not self.to_rgb:
             image = np.ascontiguousarray(image[..., ::-1])

@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 
 from ppcls_lite.errors import ImageError
+from ppcls_lite.ops.boxes import around, clipped
+from ppcls_lite.ops.masks import MASK_FILL as MASK_FILL
 
 # What a step may make of an image, in pixels, or else twice what it was: otherwise a thin line of
 # some kilobytes, its short edge enlarged, asks for gigabytes.
 MAX_RESULT = 2**25
-MASK_FILL = 255  # the label of mask pixels that come from outside the image: ignored by losses
 Sample = dict[str, Any]
 Rng = np.random.Generator | None  # `None` only where nothing is drawn
 
@@ -39,7 +40,7 @@ class Meta:
 
     def boxes_back(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (n, 4) in the result's pixels as boxes in those of the decoded image."""
-        return _clip(_around(boxes, self.source), self.width, self.height)
+        return clipped(around(boxes, self.source), self.width, self.height)
 
 
 def size_of(sample: Sample) -> tuple[int, int]:
@@ -109,12 +110,13 @@ def pad(
     borders: tuple[int, int, int, int],
     fill: Sequence[float],
     mode: int = cv2.BORDER_CONSTANT,
+    mask_fill: int = MASK_FILL,
 ) -> Sample:
     """Add `borders` = (left, top, right, bottom) pixels of colour `fill`, or of another `mode`."""
     left, top, right, bottom = borders
     height, width = size_of(sample)
     _require_bounded(sample, left + width + right, top + height + bottom)
-    for name, value in (("image", tuple(fill)), ("mask", MASK_FILL)):
+    for name, value in (("image", tuple(fill)), ("mask", mask_fill)):
         if name in sample:
             sample[name] = cv2.copyMakeBorder(
                 sample[name], top, bottom, left, right, mode, value=value
@@ -154,24 +156,13 @@ def _follow(sample: Sample, source: Any) -> Sample:
     if "boxes" in sample:
         forward = cv2.invertAffineTransform(np.asarray(source, np.float64))
         height, width = size_of(sample)
-        sample["boxes"] = _clip(_around(sample["boxes"], forward), width, height)
+        sample["boxes"] = clipped(around(sample["boxes"], forward), width, height)
     if "meta" in sample:
         meta, step = sample["meta"], np.vstack([source, [0, 0, 1]])
         sample["meta"] = Meta(meta.height, meta.width, meta.source @ step)
     return sample
 
 
-def _around(boxes: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """The boxes (n, 4) float32 around boxes (n, 4) that the affine map `move` (2, 3) has moved."""
-    corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (n, 4, 2)
-    moved = corners @ move[:, :2].T + move[:, 2]  # (n, 4, 2)
-    return np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32)
-
-
 def rotation(angle: float, centre: tuple[float, float]) -> np.ndarray:
     """The backward map (2, 3) of a counter-clockwise rotation by `angle` degrees about `centre`."""
     return cv2.invertAffineTransform(cv2.getRotationMatrix2D(centre, angle, 1.0))
-
-
-def _clip(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    return boxes.clip(0, np.array([width, height, width, height], np.float32))

@@ -19,6 +19,7 @@ from ppcls_lite.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SCALE = 1 / 255
 
 
 class Normalizer:
@@ -78,7 +79,7 @@ class NormalizeImage:
     channel_num: Literal[3, 4] = 3
 
     def __post_init__(self) -> None:
-        scale = 1 / 255 if self.scale is None else self.scale
+        scale = SCALE if self.scale is None else self.scale
         mean, std = self.mean or IMAGENET_MEAN, self.std or IMAGENET_STD
         if len(mean) != 3 or len(std) != 3:
             raise UserError(f"NormalizeImage: mean {mean} and std {std} must have three numbers")

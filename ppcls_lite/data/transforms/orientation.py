@@ -19,12 +19,13 @@ from ppcls_lite.errors import UserError
 @register("transform")
 @dataclass
 class RandFlipImage:
-    """Mirror every second image: `flip_code` 1 left-right, 0 top-bottom, -1 both at once."""
+    """Mirror with probability `prob`: `flip_code` 1 left-right, 0 top-bottom, -1 both at once."""
 
     flip_code: Literal[-1, 0, 1] = 1
+    prob: Probability = 0.5
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        return geometry.flip(sample, self.flip_code) if rng.random() < 0.5 else sample
+        return geometry.flip(sample, self.flip_code) if rng.random() < self.prob else sample
 
 
 @register("transform")

@@ -14,6 +14,8 @@ import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import (
+    BelowOne,
+    HueSteps,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -59,6 +61,45 @@ class ColorJitter:
         for position in rng.permutation(len(self.steps)):
             step, limits = self.steps[position]
             sample["image"] = step(sample["image"], rng.uniform(*limits))
+        return sample
+
+
+@register("transform")
+@dataclass
+class RandomDistort:
+    """Vary brightness, contrast, saturation, hue and sharpness in random order, as PaddleSeg does.
+
+    Each with its own probability; a factor is drawn from [1 - range, 1 + range], the hue's shift
+    from [-hue_range, hue_range] of 256 steps of the circle.
+    """
+
+    brightness_range: BelowOne = 0.5
+    brightness_prob: Probability = 0.5
+    contrast_range: BelowOne = 0.5
+    contrast_prob: Probability = 0.5
+    saturation_range: BelowOne = 0.5
+    saturation_prob: Probability = 0.5
+    hue_range: HueSteps = 18
+    hue_prob: Probability = 0.5
+    sharpness_range: BelowOne = 0.5
+    sharpness_prob: Probability = 0.0
+
+    def __post_init__(self) -> None:
+        shift = self.hue_range / 256
+        self.steps = (
+            (pixels.brightness, 1.0, self.brightness_range, self.brightness_prob),
+            (pixels.contrast, 1.0, self.contrast_range, self.contrast_prob),
+            (pixels.color, 1.0, self.saturation_range, self.saturation_prob),
+            (pixels.hue, 0.0, shift, self.hue_prob),
+            (pixels.sharpness, 1.0, self.sharpness_range, self.sharpness_prob),
+        )
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        for position in rng.permutation(len(self.steps)):
+            step, neutral, width, prob = self.steps[position]
+            if rng.random() < prob:
+                value = rng.uniform(neutral - width, neutral + width)
+                sample["image"] = step(sample["image"], value)
         return sample
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, ImageSize, ScaledInt, ScaledSize
+from ppcls_lite.config.schema import Edge, Ignored, ImageSize, ScaledInt, ScaledSize
 from ppcls_lite.data.transforms import geometry
 from ppcls_lite.data.transforms.geometry import Rng, Sample
 from ppcls_lite.errors import UserError
@@ -37,7 +37,10 @@ PIL: Mapping[str, Image.Resampling] = {
     "hamming": Image.Resampling.HAMMING,
     "lanczos": Image.Resampling.LANCZOS,
 }
-RANDOM = ("bilinear", "bicubic")  # what "random" draws from
+DRAWN: Mapping[str, tuple[str, ...]] = {  # what these draw from, for every image
+    "random": ("bilinear", "bicubic"),
+    "all": ("nearest", "bilinear", "bicubic", "area", "lanczos"),
+}
 
 
 @dataclass
@@ -45,7 +48,8 @@ class Resizer:
     """Resizes arrays by one backend and one interpolation; `None` is bilinear.
 
     When shrinking, Pillow averages over the pixels that fall together, OpenCV only for "area".
-    "random" draws bilinear or bicubic for every image. UserError for an unknown interpolation.
+    "random" draws bilinear or bicubic for every image, "all" any of the five that both backends
+    have. UserError for an unknown interpolation.
     """
 
     interpolation: str | None
@@ -54,17 +58,18 @@ class Resizer:
     def __post_init__(self) -> None:
         self.interpolation = self.interpolation or "bilinear"
         known = CV2 if self.backend == "cv2" else PIL
-        if self.interpolation not in known and self.interpolation != "random":
+        if self.interpolation not in (*known, *DRAWN):
             raise UserError(
                 f"interpolation {self.interpolation!r} does not exist for backend "
-                f"{self.backend!r}; expected one of {', '.join([*known, 'random'])}"
+                f"{self.backend!r}; expected one of {', '.join([*known, *DRAWN])}"
             )
 
     def __call__(self, image: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
         """Resize an (H, W, 3) uint8 image to `size` = (width, height)."""
         method = self.interpolation
-        if method == "random":
-            method = RANDOM[rng.integers(len(RANDOM))] if rng is not None else RANDOM[0]
+        if method in DRAWN:
+            drawn = DRAWN[method]
+            method = drawn[rng.integers(len(drawn))] if rng is not None else drawn[0]
         if image.shape[1::-1] == size:
             return image
         if self.backend == "cv2":
@@ -86,7 +91,9 @@ class ResizeImage:
     """Resize to `size` (a number or [width, height]), or the short edge to `resize_short`.
 
     `resize_short` wins if both are given and keeps the aspect ratio, rounding the long edge. A
-    multi-scale sample's own `size` (height, width) replaces `size`.
+    multi-scale sample's own `size` (height, width) replaces `size`. `keep_ratio` resizes by one
+    factor, so that the long edge is at most the larger number of `size` and the short edge at most
+    the smaller; `size_divisor` then rounds both edges up to its multiples (PaddleSeg's Resize).
     """
 
     follows_size = True
@@ -94,11 +101,15 @@ class ResizeImage:
     size: ImageSize | None = None
     resize_short: ScaledInt | None = None
     interpolation: (
-        Literal["nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random"]
+        Literal[
+            "nearest", "bilinear", "bicubic", "area", "box", "hamming", "lanczos", "random", "all"
+        ]
         | None
     ) = None
     backend: Literal["cv2", "pil"] = "cv2"
     return_numpy: Ignored = True
+    keep_ratio: bool = False
+    size_divisor: Edge | None = None
 
     def __post_init__(self) -> None:
         if self.size is None and self.resize_short is None:
@@ -116,6 +127,12 @@ class ResizeImage:
             size = sample["size"][::-1]
         else:
             size = self.size
+        if self.keep_ratio and self.resize_short is None:
+            edges = geometry.size_of(sample)[::-1]
+            factor = min(max(size) / max(edges), min(size) / min(edges))
+            size = tuple(max(1, round(factor * edge)) for edge in edges)
+        if self.size_divisor:
+            size = tuple(-(-edge // self.size_divisor) * self.size_divisor for edge in size)
         return geometry.resize(sample, *size, self.resizer, rng)
 
 

@@ -60,12 +60,27 @@ class GraphWriter:
                     f"known: {', '.join(sorted(self._translations))}"
                 )
             translate(self, op)
-        weights = [numpy_helper.from_array(v, k) for k, v in self._initializers.items()]
-        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, weights)
+        nodes = self._needed()
+        read = {source for node in nodes for source in node.input} | {o.name for o in self._outputs}
+        weights = [
+            numpy_helper.from_array(array, key)
+            for key, array in self._initializers.items()
+            if key in read
+        ]
+        graph = helper.make_graph(nodes, name, self._inputs, self._outputs, weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
         model.ir_version = _IR_VERSION
         model.producer_name = "ppcls_lite"
         return model
+
+    def _needed(self) -> list[onnx.NodeProto]:
+        """The nodes that an output depends on: a translation may write one for what several do."""
+        wanted, kept = {output.name for output in self._outputs}, []
+        for node in reversed(self._nodes):
+            if wanted.intersection(node.output):
+                wanted.update(node.input)
+                kept.append(node)
+        return kept[::-1]
 
     # What the translations use.
 
@@ -88,7 +103,7 @@ class GraphWriter:
 
     def weight(self, array: np.ndarray) -> str:
         name = f"w{len(self._initializers)}"
-        self._initializers[name] = np.ascontiguousarray(array)
+        self._initializers[name] = np.asarray(array, order="C")  # a number stays without axes
         return name
 
     def node(
@@ -129,9 +144,13 @@ class GraphWriter:
 
     def output(self, op: Any) -> None:
         (value,) = op.operands_source()
-        shape = [BATCH if size == -1 else size for size in value.shape]
-        info = helper.make_tensor_value_info(self.name(value), TensorProto.FLOAT, shape)
-        self._outputs.append(info)
+        name = self.name(value)
+        if name in self._initializers or name in {known.name for known in self._outputs}:
+            name = self.node("Identity", [name])
+        free = [BATCH, *[None] * len(value.shape)]
+        shape = [free[i] if size == -1 else size for i, size in enumerate(value.shape)]
+        kind = helper.np_dtype_to_tensor_dtype(dtype_of(value))
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def scale_weight(self, node: onnx.NodeProto, scale: np.ndarray, shift: np.ndarray) -> None:
         """Fold `scale * y + shift` over output channels into the convolution `node`."""
@@ -151,3 +170,26 @@ Translation = Callable[[GraphWriter, Any], None]
 def sources(op: Any) -> list[Any]:
     """The values that an operation reads, without the optional ones that are not given."""
     return [value for value in op.operands_source() if value.initialized()]
+
+
+def dtype_of(value: Any) -> np.dtype:
+    """The type of a value's numbers."""
+    return numpy_type(value.dtype)
+
+
+def numpy_type(dtype: Any) -> np.dtype:
+    """A type of the program as one of arrays."""
+    name = str(dtype).rpartition(".")[2].lower()
+    return np.dtype(_TYPES.get(name, name))
+
+
+_TYPES = {"boolean": "bool", "bool_": "bool"}
+
+
+def simple(kind: str, **attributes: Any) -> Translation:
+    """The translation to one node `kind` with the operation's inputs and outputs."""
+
+    def translate(graph: GraphWriter, op: Any) -> None:
+        graph.node(kind, [graph.name(v) for v in sources(op)], op.results(), **attributes)
+
+    return translate

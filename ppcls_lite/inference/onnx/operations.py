@@ -1,10 +1,10 @@
 """A Paddle program's operations in ONNX: one small function each.
 
-Written for the operations of the zoo's networks, which are few; another one is refused by name.
+Written for the operations of the zoo's networks and of heads on them; others are refused by name.
 Batch normalisation is folded into the convolution before it and a bias into its convolution or
 matrix product, so that the graph holds what an engine computes. Operators are those of ONNX's
 operator sets 14 (HardSwish as one node) to 17: https://onnx.ai/onnx/operators.
-Read before: graph.py.
+Read before: graph.py. Read next: arrays.py (shapes, comparisons, sums), enlarging.py.
 """
 
 from __future__ import annotations
@@ -15,14 +15,8 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.onnx.graph import GraphWriter, Translation, sources
-
-
-def _simple(kind: str, **attributes: Any) -> Translation:
-    def translate(graph: GraphWriter, op: Any) -> None:
-        graph.node(kind, [graph.name(v) for v in op.operands_source()], op.results(), **attributes)
-
-    return translate
+from ppcls_lite.inference.onnx import arrays, enlarging
+from ppcls_lite.inference.onnx.graph import GraphWriter, Translation, dtype_of, simple, sources
 
 
 def _nchw(op: Any) -> dict[str, Any]:
@@ -62,6 +56,27 @@ def _convolution(graph: GraphWriter, op: Any) -> None:
     )
 
 
+def _transposed_convolution(graph: GraphWriter, op: Any) -> None:
+    attributes = _nchw(op)
+    if enlarging.resize_of(graph, op):
+        return
+    source, kernel, *_ = op.operands_source()
+    weight = graph.constant(kernel)
+    if weight is None or attributes["padding_algorithm"] == "SAME":
+        raise UserError("ONNX: this transposed convolution has no translation")
+    graph.node(
+        "ConvTranspose",
+        [graph.name(source), graph.weight(weight)],
+        op.results(),
+        kernel_shape=list(weight.shape[2:]),
+        strides=list(attributes["strides"]),
+        dilations=list(attributes["dilations"]),
+        output_padding=list(attributes["output_padding"]) or [0, 0],
+        group=attributes["groups"],
+        **_pads(op, attributes),
+    )
+
+
 def _batch_norm(graph: GraphWriter, op: Any) -> None:
     epsilon = _nchw(op)["epsilon"]
     source, *known = op.operands_source()
@@ -81,6 +96,8 @@ def _batch_norm(graph: GraphWriter, op: Any) -> None:
 
 def _add(graph: GraphWriter, op: Any) -> None:
     """Add; a known bias goes into the convolution or matrix product before it."""
+    if enlarging.resize_of(graph, op):
+        return
     left, right = op.operands_source()
     bias, result = graph.constant(right), op.results()[0]
     if bias is not None:
@@ -100,13 +117,14 @@ def _add(graph: GraphWriter, op: Any) -> None:
 def _matmul(graph: GraphWriter, op: Any) -> None:
     attributes = op.attrs()
     left, right = op.operands_source()
-    inputs = [graph.name(left), graph.name(right)]
     flags = {"transA": attributes["transpose_x"], "transB": attributes["transpose_y"]}
+    inputs = [graph.name(left), graph.name(right)]
     if len(left.shape) != 2 or len(right.shape) != 2:
-        if any(flags.values()):
-            raise UserError(
-                "ONNX: a transposed product of more than two dimensions: no translation"
-            )
+        for number, value in enumerate((left, right)):
+            if [*flags.values()][number] and len(value.shape) > 1:
+                *front, last = range(len(value.shape))
+                order = [*front[:-1], last, front[-1]]
+                inputs[number] = graph.node("Transpose", [inputs[number]], perm=order)
         graph.node("MatMul", inputs, op.results())
         return
     graph.node("Gemm", inputs, op.results(), **{k: int(v) for k, v in flags.items()})
@@ -134,30 +152,6 @@ def _pool(graph: GraphWriter, op: Any) -> None:
         **_pads(op, attributes),
         **more,
     )
-
-
-def _reshape(graph: GraphWriter, op: Any) -> None:
-    source, target = op.operands_source()
-    shape, known = graph.constant(target), graph.constant(source)
-    if shape is None:
-        raise UserError("ONNX: reshaping to a computed shape has no translation")
-    if known is not None:  # a bias made four-dimensional
-        graph.know(op.results()[0], known.reshape([int(edge) for edge in shape]))
-        return
-    inputs = [graph.name(source), graph.weight(np.array(shape, np.int64))]
-    graph.node("Reshape", inputs, op.results())
-
-
-def _flatten(graph: GraphWriter, op: Any) -> None:
-    attributes = op.attrs()
-    (source,) = op.operands_source()
-    rank = len(source.shape)
-    start, stop = attributes["start_axis"] % rank, attributes["stop_axis"] % rank
-    shape = [0] * start + [-1] + list(source.shape[stop + 1 :])
-    if -1 in shape[start + 1 :]:
-        raise UserError(f"ONNX: flatten from {start} to {stop} of {source.shape}: no translation")
-    inputs = [graph.name(source), graph.weight(np.array(shape, np.int64))]
-    graph.node("Reshape", inputs, [op.results()[0]])
 
 
 def _channel_shuffle(graph: GraphWriter, op: Any) -> None:
@@ -190,18 +184,6 @@ def _dropout(graph: GraphWriter, op: Any) -> None:
     graph.node("Mul", [graph.name(source), keep], [result])
 
 
-def _full(graph: GraphWriter, op: Any) -> None:
-    attributes = op.attrs()
-    graph.know(op.results()[0], np.full(attributes["shape"], attributes["value"]))
-
-
-def _mean(graph: GraphWriter, op: Any) -> None:
-    source, axis = op.operands_source()
-    axes = [int(number) % len(source.shape) for number in graph.constant(axis).reshape(-1)]
-    keep = int(op.attrs()["keepdim"])
-    graph.node("ReduceMean", [graph.name(source)], op.results(), axes=axes, keepdims=keep)
-
-
 def _scale(graph: GraphWriter, op: Any) -> None:
     attributes = op.attrs()
     source, factor = op.operands_source()
@@ -211,8 +193,10 @@ def _scale(graph: GraphWriter, op: Any) -> None:
     multiplier, term = float(known.reshape(-1)[0]), attributes["bias"]
     if not attributes["bias_after_scale"]:
         term *= multiplier
-    name = graph.node("Mul", [graph.name(source), graph.weight(np.float32(multiplier).reshape(()))])
-    graph.node("Add", [name, graph.weight(np.float32(term).reshape(()))], op.results())
+    kind = dtype_of(op.results()[0])
+    factor, added = (graph.weight(np.array(number, kind)) for number in (multiplier, term))
+    name = graph.node("Mul", [graph.name(source), factor])
+    graph.node("Add", [name, added], op.results())
 
 
 def _swish(graph: GraphWriter, op: Any) -> None:
@@ -242,83 +226,58 @@ def _relu6(graph: GraphWriter, op: Any) -> None:
     graph.node("Clip", [graph.name(op.operands_source()[0]), *ends], op.results())
 
 
-def _concat(graph: GraphWriter, op: Any) -> None:
-    values, axis = op.operands_source()
-    names = [graph.name(value) for value in graph.lists[values.id]]
-    graph.node("Concat", names, op.results(), axis=int(graph.constant(axis).reshape(-1)[0]))
+def _pixel_shuffle(graph: GraphWriter, op: Any) -> None:
+    factor = _nchw(op)["upscale_factor"]
+    inputs = [graph.name(op.operands_source()[0])]
+    graph.node("DepthToSpace", inputs, op.results(), blocksize=factor, mode="CRD")
 
 
-def _split(graph: GraphWriter, op: Any) -> None:
-    """`builtin.split` names the parts later: the node is written with values of our own."""
-    source, *sections, axis = op.operands_source()
-    number = int(graph.constant(axis).reshape(-1)[0])
-    if sections:
-        sizes = graph.constant(sections[0]).astype(np.int64)
-    else:
-        count = op.attrs()["num"]
-        sizes = np.full(count, source.shape[number] // count, np.int64)
-    count = len(sizes)
-    first = graph.node("Split", [graph.name(source), graph.weight(sizes)], count, axis=number)
-    names = [first, *(f"{first}_{index}" for index in range(1, count))]
-    graph.lists[op.results()[0].id] = names
+def _leaky_relu(graph: GraphWriter, op: Any) -> None:
+    slope = op.attrs()["negative_slope"]
+    graph.node("LeakyRelu", [graph.name(op.operands_source()[0])], op.results(), alpha=slope)
 
 
-def _transpose(graph: GraphWriter, op: Any) -> None:
-    perm = list(op.attrs()["perm"])
-    graph.node("Transpose", [graph.name(op.operands_source()[0])], op.results(), perm=perm)
-
-
-def _strided_slice(graph: GraphWriter, op: Any) -> None:
-    source, *known = op.operands_source()
-    numbers = [graph.constant(value) for value in known]
-    if any(number is None for number in numbers):
-        raise UserError("ONNX: a slice with computed ends has no translation")
-    starts, ends, steps = (np.array(number, np.int64) for number in numbers)
-    axes = np.array(op.attrs()["axes"], np.int64)
-    inputs = [graph.weight(array) for array in (starts, ends, axes, steps)]
-    graph.node("Slice", [graph.name(source), *inputs], op.results())
-
-
-def _unpack(graph: GraphWriter, op: Any) -> None:
-    for value, name in zip(op.results(), graph.lists[op.operands_source()[0].id], strict=True):
-        graph.set_name(value, name)
+def _softplus(graph: GraphWriter, op: Any) -> None:
+    """log(1 + exp(beta x)) / beta; Paddle's threshold only spares it an overflow."""
+    beta, name = op.attrs()["beta"], graph.name(op.operands_source()[0])
+    if beta == 1:
+        graph.node("Softplus", [name], op.results())
+        return
+    factor = graph.weight(np.float32(beta).reshape(()))
+    soft = graph.node("Softplus", [graph.node("Mul", [name, factor])])
+    graph.node("Div", [soft, factor], op.results())
 
 
 TRANSLATIONS: dict[str, Translation] = {
+    **arrays.TRANSLATIONS,
+    **enlarging.TRANSLATIONS,
     "builtin.parameter": GraphWriter.parameter,
-    "builtin.combine": lambda g, op: g.lists.update({op.results()[0].id: op.operands_source()}),
-    "builtin.split": _unpack,
     "builtin.shadow_output": GraphWriter.output,
     "pd_op.data": GraphWriter.input,
     "pd_op.fetch": GraphWriter.output,
-    "pd_op.full": _full,
-    "pd_op.full_int_array": lambda g, op: g.know(op.results()[0], np.array(op.attrs()["value"])),
     "pd_op.conv2d": _convolution,
     "pd_op.depthwise_conv2d": _convolution,
+    "pd_op.conv2d_transpose": _transposed_convolution,
+    "pd_op.depthwise_conv2d_transpose": _transposed_convolution,
     "pd_op.batch_norm_": _batch_norm,
     "pd_op.batch_norm": _batch_norm,
     "pd_op.add": _add,
-    "pd_op.multiply": _simple("Mul"),
     "pd_op.scale": _scale,
     "pd_op.matmul": _matmul,
     "pd_op.pool2d": _pool,
-    "pd_op.mean": _mean,
-    "pd_op.reshape": _reshape,
-    "pd_op.flatten": _flatten,
-    "pd_op.concat": _concat,
-    "pd_op.split": _split,
-    "pd_op.split_with_num": _split,
-    "pd_op.strided_slice": _strided_slice,
-    "pd_op.transpose": _transpose,
     "pd_op.channel_shuffle": _channel_shuffle,
+    "pd_op.pixel_shuffle": _pixel_shuffle,
     "pd_op.dropout": _dropout,
     "pd_op.gelu": _gelu,
-    "pd_op.relu": _simple("Relu"),
+    "pd_op.relu": simple("Relu"),
     "pd_op.relu6": _relu6,
-    "pd_op.sigmoid": _simple("Sigmoid"),
+    "pd_op.leaky_relu": _leaky_relu,
+    "pd_op.sigmoid": simple("Sigmoid"),
     "pd_op.swish": _swish,
     "pd_op.silu": _swish,
-    "pd_op.hardswish": _simple("HardSwish"),
+    "pd_op.hardswish": simple("HardSwish"),
     "pd_op.hardsigmoid": _hard_sigmoid,
-    "pd_op.softmax": lambda g, op: _simple("Softmax", axis=op.attrs()["axis"])(g, op),
+    "pd_op.softplus": _softplus,
+    "pd_op.softmax": lambda g, op: simple("Softmax", axis=op.attrs()["axis"])(g, op),
+    "pd_op.log_softmax": lambda g, op: simple("LogSoftmax", axis=op.attrs()["axis"])(g, op),
 }

@@ -44,12 +44,14 @@ class Column(NamedTuple):
 class Postprocess(ABC):
     """Turns the named outputs of a batch into one result an image.
 
-    activation: what class scores (N, classes) go through, within the exported program. Networks
-    with other outputs finish them in their `deployed`, and say "none".
+    activation: what class scores (N, classes, ...) go through, within the exported program.
+    Networks with other outputs finish them in their `deployed`, and say "none".
+    activated_names: what the outputs are called after it; None: as the network calls them.
     columns: of the rows of an image, without its name.
     """
 
-    activation: Literal["softmax", "sigmoid", "none"] = "none"
+    activation: Literal["softmax", "sigmoid", "argmax", "none"] = "none"
+    activated_names: tuple[str, ...] | None = None
     columns: tuple[Column, ...]
 
     @abstractmethod
@@ -112,10 +114,24 @@ class Postprocess(ABC):
                 cv2.putText(picture, text, place, cv2.FONT_HERSHEY_PLAIN, 1, colour, thickness)
         return picture
 
+    def layer(self, result: Result) -> np.ndarray | None:
+        """What lies over the photograph, (H, W, 4) uint8 RGBA of its size; None: nothing."""
+        return None
+
+    def png(self, result: Result) -> bytes | None:
+        """The answer as a PNG file of its own; None: it is no picture."""
+        return None
+
+    @property
+    def activated_kind(self) -> OutputKind:
+        """What the outputs are after `activation`."""
+        return "classes" if self.activation == "argmax" else "probabilities"
+
     def activated(self, outputs: Outputs) -> Outputs:
         """The outputs of a program that ends in logits, after `activation`."""
         function = _ACTIVATIONS[self.activation]
-        return {name: function(array) for name, array in outputs.items()}
+        names = self.activated_names or tuple(outputs)
+        return {name: function(array) for name, array in zip(names, outputs.values(), strict=True)}
 
 
 def finite(outputs: Outputs, count: int) -> np.ndarray:
@@ -129,7 +145,7 @@ def finite(outputs: Outputs, count: int) -> np.ndarray:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Logits (N, classes) to probabilities."""
+    """Logits (N, classes, ...) to probabilities."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
@@ -138,4 +154,7 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * logits))  # never overflows
 
 
-_ACTIVATIONS = {"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}
+_ACTIVATIONS = {
+    **{"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits},
+    "argmax": lambda logits: logits.argmax(axis=1).astype(np.int32),
+}

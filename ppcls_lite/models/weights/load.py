@@ -153,7 +153,7 @@ def apply_state(
     model: Network, state: Mapping[str, np.ndarray], source: str, replace_head: bool = False
 ) -> LoadReport:
     """`load_weights` for arrays already read; `source` names them in messages."""
-    own = model.state_dict()
+    state, own = model.own_state(state), model.state_dict()
     report = LoadReport(
         missing=[key for key in own if key not in state],
         unexpected=[key for key in state if key not in own],
@@ -165,7 +165,8 @@ def apply_state(
         elif key in state:
             report.mismatched[key] = shapes
     problems = [*report.missing, *report.unexpected, *report.mismatched]
-    head = [key for key in problems if key.split(".")[0] in model.head_layers]
+    layers = tuple(f"{layer}." for layer in model.head_layers)
+    head = [key for key in problems if key.startswith(layers)]
     if len(head) < len(problems) or not report.matched:
         raise UserError(
             f"{source} does not fit {type(model).__name__}: {report}. "

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.config.zoo import TRUNK, ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.files import atomic_file
 from ppcls_lite.system.home import VARIABLE, home_folder
@@ -40,7 +40,10 @@ def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL
     or the download fails; the message names the file, the address and the folder to put it in.
     """
     if name not in ZOO:
-        raise UserError(f"pretrained: True needs a name of the zoo, not {name!r}; give a path")
+        raise UserError(
+            f"pretrained: True needs a name of the zoo, not {name!r}; give a path, or say true of "
+            f"the trunk ({TRUNK}.pretrained) of a network that has one"
+        )
     entry = ZOO[name]
     file = f"{name}{'_ssld' if use_ssld or entry.only_ssld else ''}_pretrained.pdparams"
     path = weights_folder() / file
@@ -59,6 +62,17 @@ def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL
             "folder that has weights/"
         ) from None
     return path
+
+
+def weights_file(name: str, pretrained: bool | str | Path, use_ssld: bool = False) -> str | Path:
+    """The file that `pretrained` names for the network `name`.
+
+    True: the official one; an address: fetched; else a path, as it is.
+    """
+    if pretrained is True:
+        return resolve_pretrained(name, use_ssld)
+    given = str(pretrained)
+    return fetch_weights(given) if given.startswith(("http://", "https://")) else given
 
 
 def fetch_weights(address: str) -> Path:

@@ -67,8 +67,9 @@ def test_all_ranks_hold_the_same_network(runs: Runs) -> None:
 def test_a_rank_that_is_lost_without_a_word_is_to_be_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for reason, status in ((None, 75), ("rank 1 has stopped this run: no such file", 1)):
-        monkeypatch.setattr(World, "_reason", lambda self, reason=reason: reason)
+    said = "rank 1 has stopped this run: no such file"
+    for told, status in ((None, 75), ((said, 1), 1), ((said, 75), 75)):
+        monkeypatch.setattr(World, "_told", lambda self, told=told: told)
         with pytest.raises(LostRankError) as caught, World(0, 2)._connected():
             raise RuntimeError("connection closed by peer")
         assert caught.value.exit_code == status

@@ -1,0 +1,103 @@
+"""Boxes and class scores to objects: suppression of doubles, and the way back to the photograph.
+
+The settings here are those of evaluation, prediction and export alike. Read before: base.py,
+ppcls_lite/ops/nms.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import NonNegativeInt, Probability
+from ppcls_lite.data.labels import read_label_file
+from ppcls_lite.data.transforms.geometry import Meta
+from ppcls_lite.errors import UserError
+from ppcls_lite.inference.postprocess.base import Column, Postprocess, Result
+from ppcls_lite.inference.spec import Outputs
+from ppcls_lite.ops.nms import multiclass_nms
+
+_ALL = -1
+
+
+@register("postprocess")
+@dataclass
+class DetectionNMS(Postprocess):
+    """The objects of an image, those of a class by falling score.
+
+    Args:
+        score_threshold: only scores above it count.
+        nms_threshold: of two boxes of a class that overlap more (IoU) the surer one stays.
+        nms_top_k: so many boxes of each class are looked at; null: all.
+        keep_top_k: so many objects stay, the surest; null: all.
+        across_classes: boxes of different classes suppress each other, too.
+        class_id_map_file, label_list: the names of the classes.
+    """
+
+    score_threshold: Probability = 0.025
+    nms_threshold: Probability = 0.6
+    nms_top_k: NonNegativeInt | None = 1000
+    keep_top_k: NonNegativeInt | None = 100
+    across_classes: bool = False
+    class_id_map_file: str | None = None
+    delimiter: str | None = None
+    label_list: list[str] | None = None
+
+    columns = (
+        Column("class_id", "class", width=6),
+        Column("score", "score", width=6, digits=4),
+        *(Column(edge, edge, width=8, digits=1) for edge in ("x1", "y1", "x2", "y2")),
+        Column("label_name", "label"),
+    )
+
+    def __post_init__(self) -> None:
+        if self.label_list is None and self.class_id_map_file is not None:
+            self.label_list = read_label_file(self.class_id_map_file, self.delimiter)
+
+    def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:
+        """`boxes` (N, L, 4) and `scores` (N, C, L) to the objects in each photograph's pixels."""
+        if {*outputs} != {"boxes", "scores"}:
+            raise UserError(
+                f"DetectionNMS: the network gives {', '.join(outputs)}; expected boxes and scores"
+            )
+        results = []
+        for number, (boxes, scores) in enumerate(zip(outputs["boxes"], outputs["scores"])):
+            found = self.objects(boxes, scores)
+            placed = found[:, 2:]
+            if metas:
+                placed = metas[number].boxes_back(placed)
+            kinds = found[:, 0].astype(int).tolist()
+            names = [self.label_list[kind] for kind in kinds] if self.label_list else []
+            results.append(
+                {
+                    "boxes": placed.astype(float).round(2).tolist(),
+                    "class_ids": kinds,
+                    "scores": found[:, 1].astype(float).round(5).tolist(),
+                    "label_names": names,
+                }
+            )
+        return results
+
+    def objects(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Boxes (L, 4) and scores (C, L) of an image to rows class, score, x1, y1, x2, y2, (n, 6).
+
+        In the pixels of the network's input.
+        """
+        limits = (_ALL if k is None else k for k in (self.nms_top_k, self.keep_top_k))
+        thresholds = (self.score_threshold, self.nms_threshold)
+        found = multiclass_nms(boxes, scores, *thresholds, *limits, self.across_classes)
+        return found[np.isfinite(found).all(axis=1)]
+
+    def rows(self, result: Result) -> list[tuple[Any, ...]]:
+        names = result["label_names"] or [""] * len(result["scores"])
+        items = zip(result["class_ids"], result["scores"], result["boxes"], names, strict=True)
+        found = sorted(((kind, score, *box, name) for kind, score, box, name in items), key=_surest)
+        return found or [("", "", "", "", "", "", "(nothing)")]
+
+
+def _surest(row: tuple[Any, ...]) -> float:
+    return -row[1]

@@ -1,0 +1,69 @@
+"""The colours of classes.
+
+`cityscapes`: as its scripts have them. `voc`: PASCAL VOC's, where class 0 is black. `plain`: for
+any classes, made of eight colours that people with a colour vision deficiency tell apart, by Okabe
+and Ito (https://jfly.uni-koeln.de/color/); from the ninth class on lighter and darker ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ppcls_lite.data.mask_file import voc_colours
+
+COLOURS = 256
+CITYSCAPES = {
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "pole": (153, 153, 153),
+    "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+}
+_PLAIN = (
+    *((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)),
+    *((86, 180, 233), (213, 94, 0), (240, 228, 66), (90, 90, 90)),
+)
+_MIXED = ((255, 0.45), (0, 0.4), (255, 0.7), (0, 0.65))  # with white or black, and how much of it
+
+
+def colours_of(
+    palette: str | Sequence[Sequence[int]], names: Sequence[str] | None = None
+) -> np.ndarray:
+    """256 colours (256, 3) uint8. `auto` is Cityscapes's where the classes have its names.
+
+    Own colours come first, and `plain` ones after them.
+    """
+    if palette == "auto":
+        palette = "cityscapes" if names is not None and [*names] == [*CITYSCAPES] else "plain"
+    if palette == "voc":
+        return voc_colours(COLOURS)
+    if isinstance(palette, str):
+        own = list(CITYSCAPES.values()) if palette == "cityscapes" else []
+    else:
+        own = [tuple(colour) for colour in palette]
+    colours = _plain()
+    colours[: len(own)] = np.array(own, np.uint8).reshape(-1, 3)
+    return colours
+
+
+def _plain() -> np.ndarray:
+    base = np.array(_PLAIN, np.float64)
+    rows = [base, *(base * (1 - share) + end * share for end, share in _MIXED)]
+    made = np.concatenate(rows).round().astype(np.uint8)  # (40, 3)
+    return np.tile(made, (-(-COLOURS // len(made)), 1))[:COLOURS]

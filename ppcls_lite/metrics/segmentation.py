@@ -1,0 +1,185 @@
+"""Scores of classes of pixels, from their confusion matrix over the whole set.
+
+Counts are added up, so neither the number of processes nor the batch size changes a score. What a
+class that occurs nowhere counts is a convention, in which toolkits differ; the table names it.
+Read before: confusion.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from paddle import Tensor
+
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import ClassCount
+from ppcls_lite.errors import UserError
+from ppcls_lite.metrics.base import CountingMetric, Outputs, State, answered
+from ppcls_lite.metrics.confusion import draw
+from ppcls_lite.ops.masks import MASK_FILL
+
+Absent = Literal["skip", "one"]
+_CONVENTION = {
+    "skip": "classes that occur neither in a mask nor in an answer are left out of the means",
+    "one": "classes that occur neither in a mask nor in an answer count 1 in mIoU, as in PaddleSeg",
+}
+
+
+class Areas(NamedTuple):
+    """Pixels by class, (C,) each: right ones, those found as the class, those that are of it."""
+
+    right: np.ndarray
+    found: np.ndarray
+    truth: np.ndarray
+
+    @property
+    def occurs(self) -> np.ndarray:
+        """Which classes are in a mask or an answer."""
+        return self.found + self.truth > 0
+
+    @property
+    def iou(self) -> np.ndarray:
+        return _share(self.right, self.found + self.truth - self.right)
+
+    @property
+    def precision(self) -> np.ndarray:
+        return _share(self.right, self.found)
+
+    @property
+    def recall(self) -> np.ndarray:
+        return _share(self.right, self.truth)
+
+    @property
+    def dice(self) -> np.ndarray:
+        return _share(2 * self.right, self.found + self.truth)
+
+    def mean_iou(self, absent: Absent) -> float:
+        """The mean over the classes that occur, or over all, of which absent ones count 1."""
+        if absent == "skip":
+            return float(self.iou[self.occurs].mean()) if self.occurs.any() else 0.0
+        return float(np.where(self.occurs, self.iou, 1).mean())
+
+    def mean_dice(self, absent: Absent) -> float:
+        """The same of Dice coefficients; PaddleSeg, `one`, has 0 for absent classes here."""
+        if absent == "skip":
+            return float(self.dice[self.occurs].mean()) if self.occurs.any() else 0.0
+        return float(self.dice.mean())
+
+    def accuracy(self) -> float:
+        """The share of right pixels."""
+        return float(self.right.sum() / max(self.truth.sum(), 1))
+
+    def kappa(self) -> float:
+        """Cohen's kappa: agreement beyond chance; 0 where chance alone explains everything."""
+        total = max(self.truth.sum(), 1)
+        chance = float((self.found / total * (self.truth / total)).sum())
+        return (self.accuracy() - chance) / (1 - chance) if chance < 1 else 0.0
+
+
+@register("metric")
+class MeanIoU(CountingMetric):
+    """`miou`: the mean intersection over union of the classes; accuracy, kappa and Dice beside it.
+
+    The network gives logits (N, C, H, W) or classes (N, H, W); `batch["mask"]` (N, H, W) has the
+    truth, of which `MASK_FILL` does not count. A pixel whose logits are not finite counts as
+    missed, as no class. absent: `skip` leaves classes that occur nowhere out of the means, `one`
+    counts them as PaddleSeg does (1 in mIoU, 0 in Dice). Its report is per_class.txt, the scores
+    of each class, and confusion_matrix.png.
+    """
+
+    reports = True
+
+    def __init__(self, class_num: ClassCount, absent: Literal["skip", "one"] = "skip") -> None:
+        super().__init__()
+        self.class_num, self.absent = class_num, absent
+
+    def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        found = _classes(outputs)  # (N, H, W), -1 without an answer
+        truth = batch["mask"].numpy().astype(np.int64)
+        if truth.shape != found.shape:
+            raise UserError(f"the masks are {truth.shape}, the network's answers {found.shape}")
+        counts = truth != MASK_FILL
+        truth, found = truth[counts], found[counts]
+        if truth.size and truth.max() >= self.class_num:
+            raise UserError(
+                f"a mask has the class {truth.max()}, but there are {self.class_num}, from 0 on: "
+                f"raise Arch.class_num, or mend the masks ({MASK_FILL} does not count)"
+            )
+        missed = np.bincount(truth[found < 0], minlength=self.class_num)
+        pairs = (truth * self.class_num + found)[found >= 0]
+        matrix = np.bincount(pairs, minlength=self.class_num**2)
+        matrix = matrix.reshape(self.class_num, self.class_num)
+        self.add(matrix=matrix, missed=missed)
+
+    def compute(self, state: State) -> dict[str, float]:
+        areas = _areas(state)
+        if not areas.truth.sum():
+            return {}
+        return {
+            "miou": areas.mean_iou(self.absent),
+            "pixel_acc": areas.accuracy(),
+            "kappa": areas.kappa(),
+            "mdice": areas.mean_dice(self.absent),
+        }
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Pixels (class_num, class_num) int64: rows are the truth, columns the answers."""
+        return self.state()["matrix"]
+
+    @property
+    def areas(self) -> Areas:
+        """What all scores follow from."""
+        return _areas(self.state())
+
+    def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
+        table, picture = folder / "per_class.txt", folder / "confusion_matrix.png"
+        table.write_text(self.table(names) + "\n", encoding="utf-8")
+        draw(self.matrix, picture, names, unit="pixels")
+        return [table, picture]
+
+    def table(self, names: Sequence[str] | None = None) -> str:
+        """The scores of every class as text, one a line, and the means with their convention."""
+        areas = self.areas
+        titles = [names[i] if names else str(i) for i in range(self.class_num)]
+        width = max(len("class"), *map(len, titles))
+        lines = [f"{'class':<{width}}     IoU  precision  recall    Dice  share of pixels"]
+        total = max(areas.truth.sum(), 1)
+        for i, title in enumerate(titles):
+            scores = (areas.iou[i], areas.precision[i], areas.recall[i], areas.dice[i])
+            text = "  ".join(f"{s:>{w}.4f}" for s, w in zip(scores, (6, 9, 6, 6)))
+            text = text if areas.occurs[i] else "     -          -       -       -"
+            lines.append(f"{title:<{width}}  {text}  {areas.truth[i] / total:15.4%}")
+        means = {way: areas.mean_iou(way) for way in _CONVENTION}
+        other = "one" if self.absent == "skip" else "skip"
+        lines += [
+            "",
+            f"mIoU {means[self.absent]:.4f}: {_CONVENTION[self.absent]}",
+            f"({means[other]:.4f} where {_CONVENTION[other]})",
+            f"{int(areas.occurs.sum())} of {self.class_num} classes occur; {int(total):,} pixels, "
+            f"{areas.accuracy():.4%} right, kappa {areas.kappa():.4f}, "
+            f"mean Dice {areas.mean_dice(self.absent):.4f}",
+        ]
+        return "\n".join(lines)
+
+
+def _classes(outputs: Outputs) -> np.ndarray:
+    """The class of each pixel (N, H, W) int64; -1 where a logit is not finite."""
+    if isinstance(outputs, Mapping):
+        outputs = outputs["classes"] if "classes" in outputs else outputs["logits"]
+    if outputs.ndim == 3:
+        return outputs.numpy().astype(np.int64)
+    found = outputs.argmax(axis=1).numpy()
+    return np.where(answered(outputs).numpy(), found, -1)
+
+
+def _areas(state: State) -> Areas:
+    matrix = state["matrix"]
+    return Areas(np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1) + state["missed"])
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)

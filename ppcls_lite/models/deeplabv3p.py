@@ -1,0 +1,171 @@
+"""DeepLabV3+: a class for each pixel, over any trunk of the zoo (https://arxiv.org/abs/1802.02611).
+
+Atrous spatial pyramid pooling on the trunk's last feature (section 3.1 of the paper and
+https://arxiv.org/abs/1706.05587), upsampled and joined with the first one by a small decoder.
+Names, shapes and order of the weights are PaddleSeg's, so that its files load; the PP-LCNet paper
+(https://arxiv.org/abs/2109.15099, table 5) compares trunks in it. Read before: backbone.py.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import paddle
+from paddle import Tensor, nn
+
+from ppcls_lite.config.registry import register
+from ppcls_lite.config.schema import ClassCount, Edge, NonNegativeInt, TrunkSpec
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.layers import NamedConvBN
+from ppcls_lite.models.network import Network
+from ppcls_lite.models.upsample import bilinear
+
+WIDTH = 256  # of the pyramid's output and of the decoder
+_LOW = 48  # of the first feature in the decoder
+# With these a kernel reaches equally far on the image at each output stride; 8 and 16 are the
+# usual ones, and 32 has a quarter of those of 8.
+_RATIOS = {8: (1, 12, 24, 36), 16: (1, 6, 12, 18), 32: (1, 3, 6, 9)}
+Resize = Callable[[Tensor, Tensor], Tensor]  # a map to the size of another one
+
+
+class Separable(nn.Layer):
+    """3x3 depthwise convolution with its normalisation, then 1x1 with normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        size = (in_channels, in_channels, 3, 1, in_channels)
+        self.depthwise_conv = NamedConvBN(*size, act=None, dilation=dilation, bias=True)
+        self.piontwise_conv = NamedConvBN(in_channels, out_channels, 1, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.piontwise_conv(self.depthwise_conv(x))
+
+
+class ASPP(nn.Layer):
+    """Atrous spatial pyramid pooling: (N, C, h, w) -> (N, 256, h, w)."""
+
+    def __init__(self, in_channels: int, ratios: Sequence[int]) -> None:
+        super().__init__()
+        self.aspp_blocks = nn.LayerList(
+            Separable(in_channels, WIDTH, ratio)
+            if ratio > 1
+            else NamedConvBN(in_channels, WIDTH, 1, bias=True)
+            for ratio in ratios
+        )
+        self.global_avg_pool = nn.Sequential(
+            nn.AdaptiveAvgPool2D(1), NamedConvBN(in_channels, WIDTH, 1)
+        )
+        self.conv_bn_relu = NamedConvBN(WIDTH * (len(ratios) + 1), WIDTH, 1, bias=True)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [block(x) for block in self.aspp_blocks]  # (N, 256, h, w) each
+        whole = self.global_avg_pool(x)  # (N, 256, 1, 1)
+        branches.append(whole.expand_as(branches[0]))
+        return self.dropout(self.conv_bn_relu(paddle.concat(branches, axis=1)))
+
+
+class Decoder(nn.Layer):
+    """Joins the pyramid with the first feature: -> logits (N, C, H / 4, W / 4)."""
+
+    def __init__(self, low_channels: int, class_num: int) -> None:
+        super().__init__()
+        self.conv_bn_relu1 = NamedConvBN(low_channels, _LOW, 1, bias=True)
+        self.conv_bn_relu2 = Separable(WIDTH + _LOW, WIDTH)
+        self.conv_bn_relu3 = Separable(WIDTH, WIDTH)
+        self.conv = nn.Conv2D(WIDTH, class_num, 1)
+
+    def forward(self, pyramid: Tensor, low: Tensor, resize: Resize) -> Tensor:
+        near = self.conv_bn_relu1(low)  # (N, 48, H / 4, W / 4)
+        far = resize(pyramid, near)  # (N, 256, H / 4, W / 4)
+        joined = paddle.concat([far, near], axis=1)  # (N, 304, H / 4, W / 4)
+        return self.conv(self.conv_bn_relu3(self.conv_bn_relu2(joined)))
+
+
+class DeepLabV3PHead(nn.Layer):
+    """The pyramid on the trunk's last feature, and the decoder with its first."""
+
+    def __init__(
+        self, low_channels: int, channels: int, class_num: int, ratios: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.aspp = ASPP(channels, ratios)
+        self.decoder = Decoder(low_channels, class_num)
+
+    def forward(self, low: Tensor, last: Tensor, resize: Resize) -> Tensor:
+        return self.decoder(self.aspp(last), low, resize)  # (N, C, H / 4, W / 4)
+
+
+class AuxiliaryHead(nn.Layer):
+    """Logits of one of the trunk's features, which help it to learn: 3x3, dropout, 1x1."""
+
+    def __init__(self, channels: int, class_num: int) -> None:
+        super().__init__()
+        self.conv_bn_relu = NamedConvBN(channels, channels // 4, 3, bias=True)
+        self.dropout = nn.Dropout(0.1)
+        self.conv = nn.Conv2D(channels // 4, class_num, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.dropout(self.conv_bn_relu(x)))  # (N, C, h, w)
+
+
+@register("model")
+class DeepLabV3P(Network):
+    """DeepLabV3+.
+
+    class_num: kinds of pixels. backbone: the trunk, with `output_stride` 8 or 16 for a finer last
+    feature. aspp_ratios: dilations of the pyramid's branches, 1 for a 1x1 convolution; by default
+    1, 3, 6, 9 at output stride 32, 1, 6, 12, 18 at 16 and 1, 12, 24, 36 at 8. align_corners: of all
+    upsampling; true for image sizes as 769, where corners meet. auxiliary: features of the trunk,
+    0 to 3, that learn by a head of their own each, whose logits are the outputs `aux_0`, ... of a
+    training (a loss names one with `key`).
+    """
+
+    head_layers = ("head.decoder.conv", "aux_heads")
+
+    def __init__(
+        self,
+        class_num: ClassCount,
+        backbone: TrunkSpec,
+        aspp_ratios: list[Edge] | None = None,
+        align_corners: bool = False,
+        auxiliary: list[NonNegativeInt] = (),
+    ) -> None:
+        super().__init__()
+        channels, strides = _stages(backbone)
+        ratios = _RATIOS.get(strides[-1]) if aspp_ratios is None else aspp_ratios
+        if not ratios:
+            raise UserError(
+                "aspp_ratios: expected one or several numbers, found none; there are defaults for "
+                f"the output strides 8, 16 and 32, the trunk's is {strides[-1]}"
+            )
+        if any(place >= len(channels) for place in auxiliary):
+            raise UserError(f"auxiliary: the trunk has the features 0 to 3, found {auxiliary}")
+        self.class_num = class_num
+        self.backbone = backbone
+        self.head = DeepLabV3PHead(channels[0], channels[-1], class_num, ratios)
+        self.auxiliary = tuple(auxiliary)
+        self.aux_heads = nn.LayerList(AuxiliaryHead(channels[i], class_num) for i in auxiliary)
+        self.resize: Resize = functools.partial(bilinear, align_corners=align_corners)
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """Images (N, 3, H, W) -> logits (N, class_num, H, W).
+
+        In training with auxiliary heads a dict: `logits`, and `aux_0`, ... of the same shape.
+        """
+        stages = self.backbone.forward_stages(x)
+        low = self.head(stages[0], stages[-1], self.resize)  # (N, C, H / 4, W / 4)
+        logits = self.resize(low, x)  # (N, C, H, W)
+        if not (self.training and self.auxiliary):
+            return logits
+        aux = [head(stages[place]) for head, place in zip(self.aux_heads, self.auxiliary)]
+        named = {f"aux_{i}": self.resize(logits, x) for i, logits in enumerate(aux)}
+        return {"logits": logits, **named}
+
+
+def _stages(trunk: Network) -> tuple[Sequence[int], Sequence[int]]:
+    """Channels and strides of a trunk's features; UserError where it has none."""
+    if not trunk.channels:
+        raise UserError(f"backbone: {type(trunk).__name__} is no trunk: it has no stages")
+    return trunk.channels, trunk.strides

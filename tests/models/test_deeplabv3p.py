@@ -1,0 +1,234 @@
+"""DeepLabV3+ against the golden values, and over every trunk of the zoo."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from ppcls_lite.config.check import build, check
+from ppcls_lite.config.file import load_config
+from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.models.create import cost, create_model, list_models
+from ppcls_lite.models.deeplabv3p import DeepLabV3P
+from ppcls_lite.models.layers import SqueezeExcitation
+from ppcls_lite.models.weights.load import apply_state, write_state
+from ppcls_lite.recipe.networks import build_model
+
+ROOT = Path(__file__).resolve().parents[2]
+TRUNKS = {"pplcnet_x0_5": "PPLCNet_x0_5", "mobilenetv3_large_x0_5": "MobileNetV3_large_x0_5"}
+RATIOS = {"r13_6_9": (1, 3, 6, 9), "r1_12_24_36": (1, 12, 24, 36)}
+INPUTS = {"a": (1, 3, 256, 384), "b": (1, 3, 180, 241)}
+SMALL = [
+    *("PPLCNet_x0_25", "PPLCNetV2_small", "MobileNetV1_x0_25", "MobileNetV2_x0_25"),
+    *("MobileNetV3_small_x0_35", "MobileNetV3_large_x0_35", "ShuffleNetV2_x0_25", "ResNet18_vd"),
+]
+
+
+def golden(
+    tag: str, ratios: tuple[int, ...], segmentation: Path, dense_weights: Callable[..., Any]
+) -> DeepLabV3P:
+    """The network with the weights of the golden values, whose names and shapes are its own."""
+    expected = json.loads((segmentation / f"deeplabv3p_{tag}_params.json").read_text())
+    model = create_model(f"deeplabv3p_{TRUNKS[tag]}", class_num=19, aspp_ratios=ratios)
+    assert [[key, value.shape] for key, value in model.state_dict().items()] == expected["params"]
+    assert list(model.backbone.channels) == expected["feat_channels"]
+    counts = [cost(part).params for part in (model, model.backbone)]
+    assert counts == [expected["n_trainable"], expected["n_backbone_trainable"]]
+    apply_state(model, dense_weights(expected["params"]), tag)
+    model.eval()
+    return model
+
+
+def near(found: np.ndarray, expected: np.ndarray, tag: str = "pplcnet_x0_5") -> None:
+    bound = {"pplcnet_x0_5": 2e-5, "mobilenetv3_large_x0_5": 4e-5}[tag]  # of rounding
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound * max(1, expected.std()))
+
+
+@pytest.mark.parametrize(("tag", "rates"), [*itertools.product(TRUNKS, RATIOS)])
+def test_golden_features_and_logits(
+    tag: str,
+    rates: str,
+    segmentation: Path,
+    dense_weights: Callable[..., Any],
+    dense_input: Callable[..., np.ndarray],
+) -> None:
+    values = np.load(segmentation / f"deeplabv3p_{tag}.npz")
+    model = golden(tag, RATIOS[rates], segmentation, dense_weights)
+    for name, shape in INPUTS.items():
+        image = paddle.to_tensor(dense_input(f"seg_{name}", shape))
+        with paddle.no_grad():
+            stages = model.backbone.forward_stages(image)
+            pyramid = model.head.aspp(stages[-1]).numpy()
+            low = model.head(stages[0], stages[-1], model.resize).numpy()
+            full = model(image).numpy()
+        for i, stage in enumerate(stage.numpy() for stage in stages):
+            h, w = (max(1, side // 4) for side in stage.shape[2:])
+            near(stage[:, :16, ::h, ::w], values[f"{name}_feat{i}_sub"], tag)
+            near(stage.mean(axis=(0, 2, 3)), values[f"{name}_feat{i}_mean"], tag)
+        at = f"{name}_{rates}"
+        near(pyramid[:, ::16], values[f"{at}_aspp_sub"], tag)
+        assert list(low.shape) == values[f"{at}_logit_low_shape"].tolist()
+        near(low[:, :, ::4, ::4], values[f"{at}_logit_low_sub"], tag)
+        assert full.shape == (1, 19, *shape[2:])
+        near(full[:, :, ::15, ::15], values[f"{at}_logit_full_sub"], tag)
+        near(np.array([full.mean(), full.std()]), values[f"{at}_logit_full_mean_std"], tag)
+        counts = np.bincount(full.argmax(axis=1).reshape(-1), minlength=19)
+        assert np.abs(counts - values[f"{at}_argmax_hist"]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "wrong", ["slope", "steep slope", "corners in the decoder", "corners at the end", "one ratio"]
+)
+def test_the_bound_catches_a_wrong_network(
+    wrong: str,
+    segmentation: Path,
+    dense_weights: Callable[..., Any],
+    dense_input: Callable[..., np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tag = "mobilenetv3_large_x0_5" if wrong == "steep slope" else "pplcnet_x0_5"
+    ratios = (1, 3, 6, 12) if wrong == "one ratio" else (1, 3, 6, 9)
+    model = golden(tag, ratios, segmentation, dense_weights)
+    image = paddle.to_tensor(dense_input("seg_a", INPUTS["a"]))
+    if wrong.endswith("slope"):
+        slope = 0.2 if wrong == "slope" else 1 / 6
+        gates = [layer for layer in model.sublayers() if isinstance(layer, SqueezeExcitation)]
+        for layer in gates:
+            monkeypatch.setattr(layer, "_gate", lambda x: F.hardsigmoid(x, slope=slope))
+    right = model.resize
+
+    def corners(x: paddle.Tensor, like: paddle.Tensor) -> paddle.Tensor:
+        at_end = like.shape[2:] == image.shape[2:]
+        if at_end != (wrong == "corners at the end"):
+            return right(x, like)
+        return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=True)
+
+    if wrong.startswith("corners"):
+        monkeypatch.setattr(model, "resize", corners)
+    expected = np.load(segmentation / f"deeplabv3p_{tag}.npz")["a_r13_6_9_logit_full_sub"]
+    with paddle.no_grad():
+        found = model(image).numpy()[:, :, ::15, ::15]
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        near(found, expected, tag)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_family_is_a_trunk(name: str) -> None:
+    image = paddle.randn([2, 3, 64, 96])
+    for output_stride in (8, 16, 32):
+        model = create_model(f"deeplabv3p_{name}", class_num=5, output_stride=output_stride)
+        assert model(image).shape == [2, 5, 64, 96]
+        last = model.backbone.forward_stages(image)[-1]
+        assert last.shape[2:] == [64 // output_stride, 96 // output_stride]
+    loss = model(image).mean()
+    loss.backward()
+    trained = [(n, p) for n, p in model.named_parameters() if not p.stop_gradient]
+    assert not [n for n, p in trained if p.grad is None]
+
+
+def test_the_usual_ratios_follow_the_output_stride() -> None:
+    for stride, ratios in ((8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9])):
+        model = create_model("deeplabv3p_PPLCNet_x0_25", class_num=2, output_stride=stride)
+        first, *dilated = model.head.aspp.aspp_blocks
+        assert first._conv._kernel_size == [1, 1]
+        assert [block.depthwise_conv._conv._dilation[0] for block in dilated] == ratios
+
+
+def test_auxiliary_heads_answer_in_training_only() -> None:
+    model = create_model("deeplabv3p_PPLCNet_x0_25", class_num=3, auxiliary=[2, 1])
+    image = paddle.randn([2, 3, 64, 64])
+    outputs = model(image)
+    assert list(outputs) == ["logits", "aux_0", "aux_1"]
+    assert all(value.shape == [2, 3, 64, 64] for value in outputs.values())
+    assert model.aux_heads[0].conv_bn_relu._conv.weight.shape[1] == model.backbone.channels[2]
+    model.eval()
+    assert model(image).shape == [2, 3, 64, 64]
+    with pytest.raises(UserError, match=r"auxiliary: the trunk has the features 0 to 3, found \[4"):
+        create_model("deeplabv3p_PPLCNet_x0_25", class_num=3, auxiliary=[4])
+
+
+def test_a_classifier_of_other_classes_is_replaced_on_request(tmp_path: Path) -> None:
+    name = "deeplabv3p_PPLCNet_x0_25"
+    other = create_model(name, class_num=4)
+    file = write_state(tmp_path / "other", other.state_dict())
+    model = create_model(name, class_num=3, pretrained=file)
+    keys = [k for k in other.state_dict() if not k.startswith("head.decoder.conv.")]
+    assert len(keys) == len(other.state_dict()) - 2
+    for key in keys:
+        np.testing.assert_array_equal(model.state_dict()[key], other.state_dict()[key])
+    for change in ("head.decoder.conv_bn_relu1._conv.weight", "head.aspp.conv_bn_relu._conv.bias"):
+        state = {k: v.numpy() for k, v in other.state_dict().items() if k != change}
+        with pytest.raises(UserError, match=rf"1 missing in the file \({change}\)"):
+            apply_state(model, state, "file", replace_head=True)
+
+
+def test_a_trunk_has_official_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPCLS_LITE_HOME", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    trunk = create_model("PPLCNet_x0_5")
+    write_state(tmp_path / "weights" / "PPLCNet_x0_5_ssld_pretrained", trunk.state_dict())
+    name = "deeplabv3p_PPLCNet_x0_5"
+    model = create_model(name, class_num=2, pretrained=True, use_ssld=True, output_stride=16)
+    for key, value in model.backbone.state_dict().items():
+        np.testing.assert_array_equal(value, trunk.state_dict()[key])
+
+
+def recipe(**arch: Any) -> Any:
+    tree = load_config(ROOT / "configs" / "PPLCNet_x0_5.yaml")
+    tree["Arch"] = {"class_num": 3, **arch}
+    return check(tree)
+
+
+def test_both_ways_of_a_recipe_are_the_same_network() -> None:
+    paddle.seed(5)
+    backbone = {"output_stride": 16}
+    first = build_model(recipe(name="deeplabv3p_PPLCNet_x0_25", backbone=backbone), training=True)
+    paddle.seed(5)
+    backbone["name"] = "PPLCNet_x0_25"
+    second = build_model(recipe(name="DeepLabV3P", backbone=backbone), training=True)
+    assert first.backbone.strides == second.backbone.strides == (4, 8, 16, 16)
+    for (key, one), other in zip(first.state_dict().items(), second.state_dict().values()):
+        np.testing.assert_array_equal(one, other, err_msg=key)
+
+
+def test_mistakes_in_a_name_are_explained() -> None:
+    cases = {
+        r"Arch.backbone.name: deeplabv3p_PPLCNet_x0_25 stands for PPLCNet_x0_25, found 'ResNet50'; "
+        "leave it out, or name the network DeepLabV3P": {
+            "name": "deeplabv3p_PPLCNet_x0_25",
+            "backbone": {"name": "ResNet50"},
+        },
+        r"Arch.backbone.output_stried: PPLCNet_x0_25 has no argument 'output_stried'; did you "
+        "mean": {"name": "deeplabv3p_PPLCNet_x0_25", "backbone": {"output_stried": 8}},
+        r"there is no model 'deeplabv3p_PPLCNet_x025'; did you mean 'deeplabv3p_PPLCNet_x0_25'": {
+            "name": "deeplabv3p_PPLCNet_x025"
+        },
+        r"Arch.backbone: is missing; DeepLabV3P needs a model": {"name": "DeepLabV3P"},
+        r"Arch.backbone.output_stride: expected 8 or 16 or 32, found 4": {
+            "name": "deeplabv3p_PPLCNet_x0_25",
+            "backbone": {"output_stride": 4},
+        },
+    }
+    for message, arch in cases.items():
+        with pytest.raises(ConfigError, match=message):
+            recipe(**arch)
+    with pytest.raises(UserError, match=r"backbone: DeepLabV3P is no trunk"):
+        inner = {"name": "deeplabv3p_PPLCNet_x0_25"}
+        build({"name": "DeepLabV3P", "backbone": inner, "class_num": 2}, "model")
+    with pytest.raises(UserError, match=r"strides 8, 16 and 32, the trunk's is 64"):
+        backbone = {"name": "PPLCNet", "scale": 0.25, "stride_list": [2, 2, 2, 2, 4]}
+        build({"name": "DeepLabV3P", "backbone": backbone, "class_num": 2}, "model")
+
+
+def test_list_models_names_them() -> None:
+    names = list_models("deeplabv3p_*")
+    assert names == [f"deeplabv3p_{name}" for name in ZOO]

@@ -1,0 +1,110 @@
+"""`eval` through the command: whose class numbers count, and what cannot be scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from ppcls_lite.cli import main
+from ppcls_lite.models.weights.load import read_state, write_state
+
+COLOURS = {"azure": (255, 120, 0), "black": (0, 0, 0), "coral": (80, 80, 255), "lime": (0, 255, 0)}
+MISSING = "black"  # no image of it in val
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of coloured images, trained on once; recipe.yaml names them."""
+    home = tmp_path_factory.mktemp("colours")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for name, colour in COLOURS.items():
+            if (split, name) == ("val", MISSING):
+                continue
+            (home / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = np.clip(rng.normal(colour, 20, (16, 16, 3)), 0, 255).astype(np.uint8)
+                cv2.imwrite(str(home / split / name / f"{i}.png"), image)
+    (home / "recipe.yaml").write_text(yaml.safe_dump(recipe(home)), encoding="utf-8")
+    assert main(["train", "-c", str(home / "recipe.yaml")]) == 0
+    return home
+
+
+def recipe(home: Path) -> dict:
+    def split(name: str) -> dict:
+        transforms = [{"DecodeImage": {}}, {"ResizeImage": {"size": 16}}]
+        shuffled = name == "train"
+        return {
+            "dataset": {
+                **{"name": "FolderDataset", "root": str(home / name)},
+                "transform_ops": [*transforms, {"NormalizeImage": {"order": ""}}],
+            },
+            "sampler": {"name": "DistributedBatchSampler", "batch_size": 8, "shuffle": shuffled},
+            "loader": {"num_workers": 0},
+        }
+
+    return {
+        "Global": {
+            **{"epochs": 20, "device": "cpu", "use_visualdl": False, "eval_interval": 20},
+            "output_dir": str(home / "output"),
+        },
+        "Arch": {"name": "PPLCNet_x0_25", "stride_list": [2, 1, 1, 1, 1], "dropout_prob": 0.0},
+        "Loss": {"Train": [{"CELoss": {}}], "Eval": [{"CELoss": {}}]},
+        "Optimizer": {
+            "name": "Momentum",
+            "lr": {"name": "Constant", "learning_rate": 0.02},
+        },
+        "DataLoader": {"Train": split("train"), "Eval": split("val")},
+        "Metric": {"Eval": [{"TopkAcc": {"topk": [1]}}]},
+    }
+
+
+def scores(home: Path, name: str = "recipe") -> dict[str, float]:
+    weights = f"Global.pretrained_model={home}/output/PPLCNet_x0_25/best_model"
+    assert main(["eval", "-c", str(home / f"{name}.yaml"), "-o", weights]) == 0
+    return json.loads((home / "output" / "PPLCNet_x0_25" / "eval.json").read_text())
+
+
+def test_a_class_that_is_missing_in_val_costs_no_score(home: Path) -> None:
+    log = (home / "output" / "PPLCNet_x0_25" / "train.log").read_text()
+    assert "1 of 4 classes have no image: black" in log
+    found = scores(home)
+    lines = (home / "output" / "PPLCNet_x0_25" / "metrics.jsonl").read_text().splitlines()
+    trained = [r for r in map(json.loads, lines) if r["kind"] == "eval"][-1]
+    assert found["top1"] == trained["top1"] and found["top1"] >= 0.5
+    assert found["CELoss"] == pytest.approx(trained["CELoss"], rel=1e-4)
+    # the same images with the training set's numbers, written out
+    names = sorted(COLOURS)
+    images = sorted((home / "val").rglob("*.png"))
+    listed = [f"{p.relative_to(home)} {names.index(p.parent.name)}" for p in images]
+    (home / "list.txt").write_text("\n".join(listed))
+    stating = recipe(home)
+    dataset = stating["DataLoader"]["Eval"]["dataset"]
+    del dataset["root"]
+    dataset |= {"name": "ImageNetDataset", "image_root": str(home)}
+    dataset["cls_label_path"] = str(home / "list.txt")
+    (home / "stating.yaml").write_text(yaml.safe_dump(stating), encoding="utf-8")
+    stated = scores(home, "stating")
+    assert stated["top1"] == found["top1"] and stated["CELoss"] == pytest.approx(found["CELoss"])
+
+
+def test_outputs_that_are_no_numbers_end_an_evaluation_with_an_error(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    state = read_state(home / "output" / "PPLCNet_x0_25" / "best_model.pdparams")
+    name = next(name for name in state if name.endswith("_variance"))
+    state = {key: np.array(value) for key, value in state.items()}
+    state[name] = state[name] * 0 - 1.0  # finite, but its root is not
+    write_state(home / "negative", state)
+    weights = f"Global.pretrained_model={home}/negative"
+    assert main(["eval", "-c", str(home / "recipe.yaml"), "-o", weights]) == 1
+    printed = "".join(capfd.readouterr())
+    assert "6 images of DataLoader.Eval have NaN or infinite outputs" in printed
+    assert "Traceback" not in printed
+    found = json.loads((home / "output" / "PPLCNet_x0_25" / "eval.json").read_text())
+    assert found["top1"] == 0.0 and found["not_finite"] == 6.0

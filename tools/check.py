@@ -1,0 +1,11 @@
+"""`ppcls-lite check` from a checkout: python tools/check.py -c FILE."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls_lite.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["check", *sys.argv[1:]]))
