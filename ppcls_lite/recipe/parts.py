@@ -36,6 +36,7 @@ from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.graph_forward import GraphForward
+from ppcls_lite.inference.preprocess import accepts
 from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.models.create import load_inside
@@ -56,9 +57,20 @@ def class_num_of(settings: RecipeSettings) -> int | None:
 
 
 def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
-    """(C, H, W) of the network's input: `Global.image_shape`, or what `Infer.transforms` give."""
+    """(C, H, W) of the network's input: `Global.image_shape`, or what `Infer.transforms` give.
+
+    Where the two contradict each other, as in PaddleClas's recipes for MobileNetV4, the images
+    that prediction gives decide, and the log says so.
+    """
     stated = settings.Global.image_shape
-    return stated or shape_of([node.build() for node in settings.Infer.transforms])
+    given = shape_of([node.build() for node in settings.Infer.transforms])
+    if stated and -1 not in given and not accepts(tuple(stated), given):
+        logger.warning(
+            "Global.image_shape is %s, but Infer.transforms give images of %s: the latter is used",
+            *(list(stated), list(given)),
+        )
+        return given
+    return stated or given
 
 
 def build_loss(nodes: Sequence[Node], dataset: Any, epochs: int | None = None) -> CombinedLoss:
