@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.loader import Loader
+from ppcls_lite.data.samplers import BatchSampler
 from ppcls_lite.data.transforms.compose import shape_of
 from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
@@ -255,9 +257,19 @@ def build_forward(settings: RecipeSettings) -> Forward:
     return GraphForward(mode, threads())
 
 
-def build_plan(settings: RecipeSettings) -> Plan:
-    """How long the run is, and how often it does what."""
-    return Plan(**{f.name: getattr(settings.Global, f.name) for f in dataclasses.fields(Plan)})
+def build_plan(settings: RecipeSettings, sampler: BatchSampler) -> Plan:
+    """How long the run is, and how often it does what.
+
+    With `Global.iters` its epochs, of `Global.eval_steps` updates or as many as the training list
+    gives, are those of `sampler` from now on.
+    """
+    run = settings.Global
+    asked = {f.name: getattr(run, f.name) for f in dataclasses.fields(Plan)}
+    if run.iters is not None:
+        steps = run.eval_steps or math.ceil(len(sampler) / run.update_freq)
+        asked["epochs"] = math.ceil(run.iters / steps)
+        sampler.stretch(steps * run.update_freq, run.iters * run.update_freq)
+    return Plan(**asked)
 
 
 def build_writer(
@@ -282,7 +294,8 @@ def _compared(settings: RecipeSettings) -> dict[str, Any]:
     """The hyper-parameters by which VisualDL compares runs."""
     lr = settings.Optimizer.arguments.get("lr")
     compared = {"Arch": settings.Arch.entry.name, "Optimizer": settings.Optimizer.entry.name}
-    compared |= {"epochs": settings.Global.epochs, "seed": seed_of(settings)}
+    length = "epochs" if settings.Global.iters is None else "iters"
+    compared |= {length: getattr(settings.Global, length), "seed": seed_of(settings)}
     if lr is not None:
         compared |= {f"lr.{k}": v for k, v in lr.arguments.items() if isinstance(v, (int, float))}
     return compared
