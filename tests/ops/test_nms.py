@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls_lite.ops.boxes import iou
 from ppcls_lite.ops.nms import multiclass_nms
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "detection" / "parts.json"
@@ -54,27 +53,24 @@ def test_boxes_of_other_classes_count_where_they_are_asked_to() -> None:
     assert len(multiclass_nms(boxes, scores, 0.1, 0.5, across_classes=True)) == 1
 
 
-@pytest.mark.parametrize("across", [False, True])
-def test_many_boxes_give_what_one_after_the_other_gives(across: bool) -> None:
-    """More than are looked at in one piece, compared with a loop over all pairs."""
-    rng = np.random.default_rng(5)
-    corners = rng.uniform(0, 200, (900, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(5, 60, (900, 2))], 1).astype("f4")
-    scores = rng.random((2, 900), np.float32)
-    rows = multiclass_nms(boxes, scores, 0.2, 0.5, -1, -1, across)
-    kept: list[tuple[int, int]] = []
-    for flat in np.argsort(-scores, axis=None, kind="stable"):
-        kind, place = divmod(int(flat), 900)
-        rivals = [p for k, p in kept if across or k == kind]
-        if scores[kind, place] > 0.2 and not any(iou(boxes[place], boxes[rivals]) > 0.5):
-            kept.append((kind, place))
-    expected = [(kind, scores[kind, place]) for kind, place in sorted(kept, key=lambda it: it[0])]
-    assert rows[:, :2].tolist() == [[kind, float(score)] for kind, score in expected]
-
-
 @pytest.mark.parametrize("locations", [0, 3])
 def test_nothing_found_is_no_rows(locations: int) -> None:
     boxes, scores = np.zeros((locations, 4), np.float32), np.zeros((2, locations), np.float32)
     rows = multiclass_nms(boxes, scores, 0.025, 0.6)
     assert rows.shape == (0, 6)
     assert rows.dtype == np.float32
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 60, (90, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(5, 40, (90, 2))], axis=1)
+    scores = rng.uniform(0, 1, (3, 90)).astype(np.float32)
+    limits = {"nms_top_k": 70, "keep_top_k": 25}
+    for across in (False, True):
+        whole = multiclass_nms(boxes, scores, 0.1, 0.4, **limits, across_classes=across)
+        monkeypatch.setattr("ppcls_lite.ops.nms._BLOCK", 7)
+        parts = multiclass_nms(boxes, scores, 0.1, 0.4, **limits, across_classes=across)
+        monkeypatch.undo()
+        np.testing.assert_array_equal(whole, parts)
+        assert 5 < len(whole) <= 25
