@@ -32,7 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(8):
         image = rng.integers(90, 120, (72, 96, 3), dtype=np.uint8)
         for kind in range(int(rng.integers(1, 3)) if i < 7 else 0):
-            width, height = rng.integers(24, 40, 2).tolist()
+            width, height = rng.integers(36, 60, 2).tolist()
             x, y = int(rng.integers(0, 96 - width)), int(rng.integers(0, 72 - height))
             image[y : y + height, x : x + width] = COLOURS[kind]
             boxes.append((i, 7 + kind, [x, y, width, height]))
