@@ -34,6 +34,8 @@ from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.graph_forward import GraphForward
+from ppcls_lite.inference.viewed_forward import ViewedForward
+from ppcls_lite.inference.views import views_of
 from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.models.create import load_inside
@@ -54,9 +56,15 @@ def class_num_of(settings: RecipeSettings) -> int | None:
 
 
 def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
-    """(C, H, W) of the network's input: `Global.image_shape`, or what `Infer.transforms` give."""
-    stated = settings.Global.image_shape
-    return stated or shape_of([node.build() for node in settings.Infer.transforms])
+    """(C, H, W) of the network's input: `Global.image_shape`, or what `Infer.transforms` give.
+
+    Of a network that sees photographs through windows, that of a window.
+    """
+    if settings.Global.image_shape:
+        return settings.Global.image_shape
+    shape = shape_of([node.build() for node in settings.Infer.transforms])
+    views = views_of(settings.Infer.tiling, settings.Infer.tta)
+    return (shape[0], *views.window) if views and views.window else shape
 
 
 def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
@@ -235,9 +243,11 @@ def build_forward(settings: RecipeSettings) -> Forward:
     With mixed precision the network runs itself.
     """
     mode, amp_on = settings.Global.eval_engine, settings.AMP is not None and settings.AMP.use_amp
-    if mode == "dygraph" or amp_on:
-        return dygraph
-    return GraphForward(mode, threads())
+    plain = mode == "dygraph" or amp_on
+    forward: Forward = dygraph if plain else GraphForward(mode, threads())
+    infer = settings.Infer
+    views = views_of(infer.tiling, infer.tta) if infer else None
+    return ViewedForward(views, forward) if views else forward
 
 
 def build_plan(settings: RecipeSettings) -> Plan:

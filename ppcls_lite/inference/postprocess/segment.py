@@ -83,7 +83,7 @@ class Segmentation(Postprocess):
         return [self._result(classes, scores) for classes, scores in placed]
 
     def _result(self, classes: np.ndarray, scores: np.ndarray | None = None) -> Result:
-        counts = np.bincount(classes.reshape(-1), minlength=_MOST + 1)[:_MOST]
+        counts = _counts(classes)[:_MOST]
         order = np.argsort(-counts, kind="stable")
         ids = order[counts[order] > 0]
         names = self.label_list
@@ -99,7 +99,7 @@ class Segmentation(Postprocess):
             "shares": (counts[ids] / max(counts.sum(), 1)).round(6).tolist(),
         }
         if scores is not None:  # the mean probability of each class's pixels
-            sums = np.bincount(classes.reshape(-1), scores.reshape(-1).clip(0), _MOST + 1)
+            sums = _counts(classes, scores)
             result["scores"] = (sums[ids] / counts[ids]).round(5).tolist()
         return {**result, "mask": encode_map(classes)}
 
@@ -169,6 +169,17 @@ def _one(outputs: Outputs) -> np.ndarray:
             f"(N, C, H, W) of at most {_MOST} classes: is this network a segmenter?"
         )
     return found
+
+
+def _counts(classes: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """(256,): how many pixels each class has, or the sum of their weights; row by row, since
+    `bincount` makes 64 bits of each pixel.
+    """
+    total = np.zeros(_MOST + 1, np.int64 if weights is None else np.float64)
+    for number, row in enumerate(classes):
+        weight = None if weights is None else weights[number].clip(0)
+        total += np.bincount(row, weight, _MOST + 1).astype(total.dtype)
+    return total
 
 
 def _differ(before: np.ndarray, after: np.ndarray, scores: bool) -> np.ndarray:
