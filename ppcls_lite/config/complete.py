@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ppcls_lite.config.check import Node, check, is_ignored
+from ppcls_lite.config.dataset_dir import fill_in
 from ppcls_lite.config.image_size import component_at, resize
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.errors import ConfigError, shown
@@ -53,7 +54,7 @@ class Recipe:
                 f"expected a recipe as load_config(FILE) gives it, found {shown(tree)}"
             )
         notes: list[str] = []
-        tree = plain_copy(tree)
+        tree = fill_in(plain_copy(tree))
         tree, settings = resize(tree, check(tree, notes))
         tree, settings, warnings = _follow_evaluation(tree, settings)
         return cls(tree, settings, tuple(notes), warnings)

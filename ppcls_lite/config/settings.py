@@ -79,8 +79,11 @@ class Sources:
     resume_changed_data: bool = False  # resume although images or labels are others now
     pretrained_model: str | None = None  # weights to start from, with or without .pdparams
     replace_head: bool = False  # keep a random classifier where the class count differs
+    weights_prefix: str | None = None  # what stands before the network's keys in pretrained_model
+    ignore_extra_weights: bool = False  # leave out what of pretrained_model the network lacks
     teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept
     teacher_cache_views: PositiveInt = 1  # augmentations of each image that the epochs repeat
+    dataset_dir: str | None = None  # sets both data sets and the class names: dataset_dir.py
     plugins: list[str] = field(default_factory=list)  # files with components of one's own
     max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
     eval_skip_bad: bool = False  # leave unreadable images out of an evaluation
@@ -153,6 +156,9 @@ class EMASettings:
     """`EMA`: exponential moving average of the weights; the section's presence turns it on."""
 
     decay: BelowOne = 0.9999
+    # threshold: PaddleDetection's, which begins with nothing and whose decay always grows
+    type: Literal["normal", "threshold"] = "normal"
+    cycle: PositiveInt | None = None  # epochs after which the average begins anew
     use_warmup: bool | None = None  # let the decay grow from 0.1; null: in short runs (ema.py)
     ships: Literal["averaged", "better"] = "averaged"  # better: of both, by each evaluation
 

@@ -163,7 +163,29 @@ ZOO: dict[str, ZooEntry] = {
     "ResNet152": _resnet(152, "vb"),
 }
 
+
+def _picodet(width: int, convs: int) -> dict[str, Any]:
+    """A PicoDet of 2022, as wide as PaddleDetection makes it for a trunk."""
+    return {
+        "neck": {"name": "LCPAN", "out_channels": width},
+        "head": {"name": "PicoHeadV2", "num_convs": convs},
+    }
+
+
 # The prefix of a name -> the network; what follows it is any network of the zoo or of a plug-in.
 OVER_TRUNKS: dict[str, OverTrunk] = {
     "deeplabv3p": OverTrunk("DeepLabV3P"),
+    "picodet": OverTrunk(
+        "PicoDet",
+        _picodet(96, 2),  # sizes XS and S
+        {
+            "PPLCNet_x1_5": _picodet(128, 4),  # M
+            "PPLCNet_x2_0": _picodet(160, 4),  # L
+            "PPLCNet_x2_5": _picodet(160, 4),
+        },
+    ),
+    "picodet_legacy": OverTrunk(
+        "PicoDet",
+        {"neck": {"name": "CSPPAN", "out_channels": 128}, "head": {"name": "PicoHead"}},
+    ),
 }

@@ -178,12 +178,3 @@ class SqueezeExcitation(nn.Layer):
         scale = self.avg_pool(x)  # (N, C, 1, 1)
         scale = self.conv2(F.relu(self.conv1(scale)))
         return paddle.multiply(x, self._gate(scale))
-
-
-def nearest_twice(x: Tensor) -> Tensor:
-    """Every pixel four times, (N, C, H, W) -> (N, C, 2 H, 2 W).
-
-    Nearest-neighbour interpolation by copies: Paddle Inference with oneDNN fails on `interpolate`.
-    """
-    x = x.unsqueeze([3, 5])  # (N, C, H, 1, W, 1)
-    return x.expand([-1, -1, -1, 2, -1, 2]).flatten(4, 5).flatten(2, 3)

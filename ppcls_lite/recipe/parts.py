@@ -26,7 +26,7 @@ from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.distributed import World
-from ppcls_lite.engine.ema import ExponentialAverage, needs_warmup
+from ppcls_lite.engine.ema import CorrectedAverage, ExponentialAverage, needs_warmup
 from ppcls_lite.engine.evaluate import Evaluator, Forward, dygraph
 from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import Recorder
@@ -67,9 +67,12 @@ def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
     return (shape[0], *views.window) if views and views.window else shape
 
 
-def build_loss(nodes: Sequence[Node], dataset: Any) -> CombinedLoss:
-    """The weighted terms of `Loss.Train` or `Loss.Eval`, for batches of `dataset`."""
-    losses = [node.build(load_inside) for node in nodes]
+def build_loss(nodes: Sequence[Node], dataset: Any, epochs: int | None = None) -> CombinedLoss:
+    """The weighted terms of `Loss.Train` or `Loss.Eval`, for batches of `dataset`.
+
+    epochs: of a training.
+    """
+    losses = [node.build(load_inside, epochs=epochs) for node in nodes]
     if dataset.none_labelled and all(loss.divides_by != "images" for loss in losses):
         raise ConfigError(
             f"{nodes[0].path}: {', '.join(node.entry.name for node in nodes)} learns from labels, "
@@ -299,7 +302,10 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
     if settings.EMA is None:
         return None
     decay, warmup = settings.EMA.decay, settings.EMA.use_warmup
-    if needs_warmup(decay, updates):
+    corrected = settings.EMA.type == "threshold"
+    if corrected and warmup is False:
+        raise ConfigError("EMA.use_warmup: the decay always grows with type: threshold; remove it")
+    if needs_warmup(decay, updates) and not corrected:
         left = (
             f"of the initial weights {decay**updates:.0%} would be left after {updates:,} updates"
         )
@@ -316,8 +322,15 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
         f"EMA with decay {settings.EMA.decay}: both networks are evaluated; {which} decides about "
         "best_model and is in every .pdparams; what is being trained is in *_raw.pdparams"
     )
-    keeps = settings.EMA.use_warmup is None
-    return ExponentialAverage(model, decay, bool(warmup), keeps_warmup=keeps, better_ships=better)
+    cycle = settings.EMA.cycle
+    return (CorrectedAverage if corrected else ExponentialAverage)(
+        model,
+        decay,
+        bool(warmup),
+        keeps_warmup=settings.EMA.use_warmup is None and not corrected,
+        better_ships=better,
+        restart_after=cycle and cycle * (updates // settings.Global.epochs),
+    )
 
 
 def seed_of(settings: RecipeSettings) -> int:

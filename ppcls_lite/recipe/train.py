@@ -61,7 +61,7 @@ def train(tree: Tree | Recipe) -> FitResult:
         plan = parts.build_plan(settings)
         steps = plan.steps(len(loader))
 
-        loss = parts.build_loss(settings.Loss.Train, datasets["Train"])
+        loss = parts.build_loss(settings.Loss.Train, datasets["Train"], run.epochs)
         task = build_task(settings, loss, world)
         cache = prepare_teachers(settings, task, datasets["Train"], world, labels)
         kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())

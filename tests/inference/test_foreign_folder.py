@@ -56,3 +56,52 @@ def test_check_sums_are_of_files_of_the_folder(name: Any, folder: Path) -> None:
     edit(folder, Global={"sha256": {name: "0"}})
     with pytest.raises(UserError, match=r"Global.sha256: .* is no file's name"):
         Predictor(folder)
+
+
+NORMALIZE = """
+  - NormalizeImage:
+      channel_num: 3
+      mean: [0.485, 0.456, 0.406]
+      order: ''
+      scale: 0.00392156862745098
+      std: [0.229, 0.224, 0.225]
+  - ToCHWImage: null
+"""
+PADDLECLAS_2_6 = """
+PreProcess:
+  transform_ops:
+  - ResizeImage: {resize_short: 72}
+  - CropImage: {size: 64}
+"""
+PADDLEX_3 = """
+Global:
+  model_name: PP-LCNet_x0_25
+Hpi:
+  backend_configs:
+    paddle_infer: {trt_dynamic_shapes: {x: [[1, 3, 64, 64], [1, 3, 64, 64], [8, 3, 64, 64]]}}
+PreProcess:
+  transform_ops:
+  - ResizeImage: {resize_short: 72, interpolation: LINEAR, backend: cv2}
+  - CropImage: {size: [64, 64]}
+"""
+ANSWERS = """
+PostProcess:
+  Topk:
+    topk: 3
+    label_list: [cat, great dog, Vögel, 猫, 'yes']
+"""
+
+
+@pytest.mark.parametrize("text", [PADDLECLAS_2_6, PADDLEX_3], ids=["PaddleClas", "PaddleX"])
+def test_folders_of_paddleclas_and_paddlex_predict(
+    text: str, folder: Path, pictures: Path, exported: Any
+) -> None:
+    before = Predictor(exported.folder, threads=1).predict(pictures / "a.png")
+    path = folder / "inference.yml"
+    path.write_text(text + NORMALIZE[1:] + ANSWERS, encoding="utf-8")
+    found = Predictor(folder, threads=1)
+    assert found.predict(pictures / "a.png") == before
+    assert found.spec.model_name in ("PP-LCNet_x0_25", "model")
+    # As written here, it says the same.
+    found.spec.write(folder)
+    assert Predictor(folder, threads=1).predict(pictures / "a.png") == before
