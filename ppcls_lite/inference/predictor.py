@@ -230,6 +230,8 @@ class Predictor:
         """
         _require_alike(arrays)
         seen = [self._seen(array) for array in arrays]
+        if len(seen) == 1:
+            return {name: output[None] for name, output in seen[0].items()}
         return {name: np.stack([outputs[name] for outputs in seen]) for name in seen[0]}
 
     def _seen(self, array: np.ndarray) -> Outputs:
@@ -249,7 +251,9 @@ class Predictor:
             broken = broken or not np.isfinite(scores.sum(dtype=np.float64))
             for key, part in self.postprocess.activated({name: scores[None]}).items():
                 if key not in whole:
-                    whole[key] = np.empty((*part.shape[1:-2], height, width), part.dtype)
+                    numbers = part.dtype.kind == "i"  # of classes, which mostly fit into 8 bits
+                    kind = np.min_scalar_type(len(scores)) if numbers else part.dtype
+                    whole[key] = np.empty((*part.shape[1:-2], height, width), kind)
                 whole[key][..., first : first + part.shape[-2], :] = part[0]
         return {key: np.full(1, np.nan) if broken else found for key, found in whole.items()}
 

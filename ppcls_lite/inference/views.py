@@ -29,7 +29,10 @@ _MAX_SCORES = 2**31  # bytes of the scores of a whole photograph
 
 
 class Band(NamedTuple):
-    """Finished scores (K, rows, W) of a photograph from the row `first` on."""
+    """Finished scores (K, rows, W) of a photograph from the row `first` on.
+
+    They are valid until the next band is asked for.
+    """
 
     first: int
     scores: np.ndarray
@@ -62,7 +65,7 @@ class Views:
     def scores(self, run: Run, image: np.ndarray) -> np.ndarray:
         """The scores (K, H, W) of a whole image (C, H, W) float32."""
         bands = self.bands(run, lambda rows, columns: image[:, rows, columns], image.shape[1:])
-        return np.concatenate([band.scores for band in bands], axis=1)
+        return np.concatenate([band.scores.copy() for band in bands], axis=1)
 
     def bands(self, run: Run, cut: Cut, size: Sequence[int]) -> Iterator[Band]:
         """The scores of an image of `size` (H, W), band by band from its top.
@@ -112,7 +115,7 @@ class Views:
                 counts[:, left : left + wide] += 1
             last = number == len(tops) - 1
             done = high if last else tops[number + 1] - top
-            yield Band(top, sums[:, :done] / counts[:done])
+            yield Band(top, np.divide(sums[:, :done], counts[:done], out=sums[:, :done]))
             if not last:  # what goes on in the next row of windows moves up
                 for array in (sums, counts[None]):
                     array[:, : high - done] = array[:, done:].copy()

@@ -54,6 +54,7 @@ class Segmentation(Postprocess):
     class_id_map_file: str | None = None
     delimiter: str | None = None
     label_list: list[str] | None = None
+    makes_png = True
     columns = (
         Column("class_id", "class", width=6),
         Column("pixels", "pixels", width=10),
@@ -130,7 +131,7 @@ class Segmentation(Postprocess):
 
     def draw(self, image: np.ndarray, result: Result) -> np.ndarray:
         """The photograph with the classes' colours over it, and their names."""
-        layer = self.layer(result)
+        layer = self._coloured(result)
         colours, strength = layer[..., :3], layer[..., 3:] * np.float32(self.opacity / 255)
         picture = (image * (1 - strength) + colours * strength).round().astype(np.uint8)
         for number, row in enumerate(self.rows(result), start=1):
@@ -144,7 +145,11 @@ class Segmentation(Postprocess):
                 cv2.putText(picture, text, place, cv2.FONT_HERSHEY_PLAIN, 1, colour, thickness)
         return picture
 
-    def layer(self, result: Result) -> np.ndarray:
+    def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray:
+        return self._coloured(result)
+
+    def _coloured(self, result: Result) -> np.ndarray:
+        """The classes in their colours, (H, W, 4); what was not seen is transparent."""
         classes = decode_map(result["mask"])  # (H, W)
         opaque = np.full((_MOST + 1, 1), 255, np.uint8)
         opaque[MASK_FILL] = 0
