@@ -54,7 +54,12 @@ NOT_RUN = {  # beginning of the command: why
     "python deploy/benchmark.py --latency-budget": "exports 20 networks, like --paper",
     "python tools/benchmark.py table": "starts many processes; test_speed_table.py runs it",
     "python tools/prove_ssld.py": "trains for minutes; test_prove_ssld.py runs a short form",
+    "python tools/prepare_data.py camvid": "test_prepare_masks.py makes the folder and runs it",
+    "python tools/prepare_data.py cityscapes": "test_prepare_masks.py makes it and runs it",
     "python tools/benchmark.py train --processes": "test_speed_processes.py runs it",
+    "python tools/prepare_data.py voc": "tests/data/test_prepare_objects.py makes such files",
+    "python tools/prepare_data.py yolo": "tests/data/test_prepare_objects.py makes such files",
+    "python tools/prepare_data.py labelme": "tests/data/test_prepare_objects.py makes such files",
 }
 NEEDS = {  # part of a command: the optional package without which it is left out
     "--format ": "onnx",
@@ -80,6 +85,7 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "train": [f"-o{item}" for item in ("Global.epochs=1", *NO_WORKERS)],
     "eval": [f"-o{item}" for item in NO_WORKERS],
     "ablate": ["--epochs", "1"],
+    "prepare_data scenes": ["--images", "6", "--val", "4"],
     "benchmark data": ["--images", "4", "--batch-size", "2", "--rounds", "1", "--workers"],
     "benchmark predict": ["--images", "4", "--batch-size", "2", "--rounds", "1"],
     "benchmark distill": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size=32"],

@@ -41,7 +41,9 @@ RETRIEVAL = "retrieval and hashing are outside this toolkit, which trains classi
 class RunPlan:
     """`Global`: how long a training goes on, and what happens how often."""
 
-    epochs: Annotated[int, Range(1, 100_000)] = 20
+    epochs: Annotated[int, Range(1, 100_000)] | None = 20  # null with iters
+    iters: PositiveInt | None = None  # updates of the run, instead of epochs
+    eval_steps: PositiveInt | None = None  # with iters: updates that count as an epoch
     freeze_statistics: bool = True  # of batch normalisation that learns at rate 0 (lr_mult)
     update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
     total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for
@@ -78,6 +80,8 @@ class Sources:
     resume_changed_data: bool = False  # resume although images or labels are others now
     pretrained_model: str | None = None  # weights to start from, with or without .pdparams
     replace_head: bool = False  # keep a random classifier where the class count differs
+    weights_prefix: str | None = None  # what stands before the network's keys in pretrained_model
+    ignore_extra_weights: bool = False  # leave out what of pretrained_model the network lacks
     teacher_cache: str | None = None  # folder where the logits of frozen teachers are kept
     teacher_cache_views: PositiveInt = 1  # augmentations of each image that the epochs repeat
     dataset_dir: str | None = None  # sets both data sets and the class names: dataset_dir.py
@@ -153,6 +157,9 @@ class EMASettings:
     """`EMA`: exponential moving average of the weights; the section's presence turns it on."""
 
     decay: BelowOne = 0.9999
+    # threshold: PaddleDetection's, which begins with nothing and whose decay always grows
+    type: Literal["normal", "threshold"] = "normal"
+    cycle: PositiveInt | None = None  # epochs after which the average begins anew
     use_warmup: bool | None = None  # let the decay grow from 0.1; null: in short runs (ema.py)
     ships: Literal["averaged", "better"] = "averaged"  # better: of both, by each evaluation
 

@@ -3,7 +3,8 @@
 After every update `average = decay * average + (1 - decay) * weight`; running statistics of batch
 normalisation are copied, since they are averages already. After n updates the initial weights
 still count by decay^n. With the warm-up the decay of update n is `min(decay, (1 + n) / (10 + n))`,
-so that they are forgotten soon; a short run needs it.
+so that they are forgotten soon; a short run needs it. `CorrectedAverage` begins with nothing
+instead, as Adam's moments do.
 Read next: trainer.py, which evaluates both networks and saves both.
 """
 
@@ -18,6 +19,7 @@ import paddle
 from paddle import nn
 
 from ppcls_lite.engine import checkpoint
+from ppcls_lite.errors import UserError
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -36,6 +38,7 @@ class ExponentialAverage:
     keeps_warmup: whether a run that is resumed goes on as it began instead of by `use_warmup`.
     better_ships: whether each evaluation decides if the average or the network itself `ships`, is
         what `.pdparams` hold; else the average does.
+    restart_after: updates after which the average begins anew, over and over.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class ExponentialAverage:
         *,
         keeps_warmup: bool = False,
         better_ships: bool = False,
+        restart_after: int | None = None,
     ) -> None:
-        self.model = model
+        self.model, self.restart_after = model, restart_after
         self.decay, self.use_warmup, self.keeps_warmup = decay, use_warmup, keeps_warmup
         self.better_ships, self.ships = better_ships, True
         self.updates = 0
@@ -65,9 +69,9 @@ class ExponentialAverage:
     @paddle.no_grad()
     def update(self) -> None:
         """Take in the weights after an update."""
-        decay = self.decay
-        if self.use_warmup:
-            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        if self.updates == self.restart_after:
+            self.restart()
+        decay = self._decay(self.updates)
         for name, tensor in self.model.state_dict().items():
             if name in self._learnt:
                 self._averages[name].lerp_(_exact(tensor), 1 - decay)
@@ -75,11 +79,20 @@ class ExponentialAverage:
                 paddle.assign(_exact(tensor), self._averages[name])
         self.updates += 1
 
+    def weights(self) -> dict[str, paddle.Tensor]:
+        """What the average says that the network's weights are."""
+        return self._averages
+
+    def _decay(self, updates: int) -> float:
+        """Of the update after so many ones."""
+        grown = min(self.decay, (1 + updates) / (10 + updates))
+        return grown if self.use_warmup else self.decay
+
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """While the block runs, the network has the averaged weights; afterwards its own again."""
         own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        _fill(self.model, self._averages)
+        _fill(self.model, self.weights())
         try:
             yield
         finally:
@@ -87,7 +100,7 @@ class ExponentialAverage:
 
     def state(self) -> dict[str, Any]:
         """The averaged weights under the network's names, and how they came about."""
-        arrays = {name: tensor.numpy() for name, tensor in self._averages.items()}
+        arrays = {name: tensor.numpy() for name, tensor in self.weights().items()}
         facts = {"updates": self.updates, "use_warmup": self.use_warmup, "ships": self.ships}
         return {"weights": arrays, **facts}
 
@@ -106,6 +119,43 @@ class ExponentialAverage:
                 f"EMA: {source} was averaged {how} a warm-up, so it goes on {how} one although the "
                 "number of epochs has changed (unless EMA.use_warmup says otherwise)"
             )
+
+
+class CorrectedAverage(ExponentialAverage):
+    """An average that begins with nothing, as PaddleDetection's of the type "threshold".
+
+    After n updates the sum of what the weights count is 1 - decay^n, with the decay of the last
+    one, and the average is divided by it. The decay always grows; running statistics are averaged
+    as weights are. Its state also has the `sums` before the division.
+    """
+
+    @paddle.no_grad()
+    def restart(self) -> None:
+        """Begin anew with nothing; until the next update the network's own weights stand for it."""
+        super().restart()
+        self.use_warmup = True
+        self._learnt = set(self._averages)  # statistics as well
+        for average in self._averages.values():
+            average.zero_()
+
+    @paddle.no_grad()
+    def weights(self) -> dict[str, paddle.Tensor]:
+        if self.updates == 0:
+            return {name: _exact(tensor) for name, tensor in self.model.state_dict().items()}
+        whole = 1 - self._decay(self.updates - 1) ** self.updates
+        return {name: tensor / whole for name, tensor in self._averages.items()}
+
+    def state(self) -> dict[str, Any]:
+        sums = {name: tensor.numpy() for name, tensor in self._averages.items()}
+        return super().state() | {"sums": sums}
+
+    def load_state(self, saved: dict[str, Any], source: str) -> None:
+        if "sums" not in saved:
+            raise UserError(
+                f"{source} was averaged in another way: resume it with the recipe's former "
+                "EMA.type, or start a new run from its weights"
+            )
+        super().load_state(saved | {"weights": saved["sums"]}, source)
 
 
 def _exact(tensor: paddle.Tensor) -> paddle.Tensor:

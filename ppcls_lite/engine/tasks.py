@@ -23,11 +23,13 @@ Outputs = Any  # logits (N, class_num), or what the network and its loss agree o
 class Terms(Protocol):
     """The terms of a batch: named scalars, their sum under `loss`, and what they are divided by.
 
-    parts: the sum of the terms of each loss. denominators: by name, of those terms that are not
-    means over the batch's images.
+    parts: the sum of the terms of each loss. ratios: of each loss, pairs of a term (`total`) that
+    is divided by what the outputs tell, and that number (`divisor`, counted as 1 where it is less).
+    denominators: by name, of those terms that are not means over the batch's images.
     """
 
     parts: Sequence[Tensor]
+    ratios: Sequence[Sequence[Any]]
     denominators: Mapping[str, Tensor]
 
     def __getitem__(self, name: str) -> Tensor: ...
@@ -37,11 +39,13 @@ class Terms(Protocol):
 class Loss(Protocol):
     """One or several losses, called on the same outputs.
 
-    `denominators(batch)` has, for each, what its terms will be divided by; None: the images.
+    `denominators(batch)` has, for each, what its terms will be divided by; None: the images, or
+    what the outputs tell. `begin_epoch(epoch)` says where a training is.
     """
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Terms: ...
     def denominators(self, batch: Batch) -> Sequence[Tensor | None]: ...
+    def begin_epoch(self, epoch: int) -> None: ...
 
 
 class Supervised:

@@ -91,6 +91,7 @@ class Trainer:
         state.task.train()
         with self.stop, contextlib.closing(self.writer), self._saved_on_error():
             while not self.is_complete:
+                state.task.loss.begin_epoch(state.epoch)
                 with log.bar(plan.title(state.epoch), state.steps, state.step_in_epoch) as bar:
                     self.watch.restart()
                     for batches in self._updates():

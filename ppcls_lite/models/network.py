@@ -26,6 +26,12 @@ class Network(nn.Layer):
         """Images (N, 3, H, W) -> a tensor (N, ...) for each name of `outputs`: what is exported."""
         return [self(x)]
 
+    @classmethod
+    def classes_in(cls, state: Mapping[str, Any]) -> int | None:
+        """How many classes a file of weights knows; None if it does not say."""
+        bias = state.get(f"{cls.head_layers[-1]}.bias") if cls.head_layers else None
+        return None if bias is None else len(bias)
+
     def own_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """The entries of a file of weights under this network's names.
 

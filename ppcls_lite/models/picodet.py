@@ -103,6 +103,12 @@ class PicoDet(Network):
             levels.append(paddle.stack(cells, axis=-1).reshape([-1, 3]))
         return paddle.concat(levels)
 
+    @classmethod
+    def classes_in(cls, state: Mapping[str, Any]) -> int | None:
+        """PicoHead's convolution gives the sides as well, and does not say where these begin."""
+        apart = "head.head_reg0.bias" in state
+        return len(state["head.head_cls0.bias"]) if apart else None
+
     def own_state(self, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """A file of PaddleDetection: without what it holds twice or never uses.
 

@@ -19,8 +19,9 @@ from paddle.nn.initializer import Initializer, KaimingUniform
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Channels, Repeats
-from ppcls_lite.models.layers import ConvBN, activation, batch_norm, conv2d, nearest_twice
+from ppcls_lite.models.layers import ConvBN, activation, batch_norm, conv2d
 from ppcls_lite.models.pplcnet import DepthwiseSeparable
+from ppcls_lite.models.upsample import nearest_twice
 
 Fuse = Callable[[int, int], nn.Layer]  # channels in and out -> what unites two levels
 Mix = Callable[..., nn.Layer]  # the same -> a convolution that looks around

@@ -2,7 +2,7 @@
 
 Every function takes NumPy arrays or Paddle tensors, and gives what it was given. Shapes are
 broadcast: `iou(a[:, None], b[None])` compares all pairs of (n, 4) and (m, 4).
-Read next: nms.py.
+Read next: nms.py, assigners.py.
 """
 
 from __future__ import annotations

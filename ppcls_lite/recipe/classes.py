@@ -12,7 +12,7 @@ from ppcls_lite.config.image_size import component_at
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.models.weights.load import read_state
-from ppcls_lite.recipe.networks import given_weights, shipped, weights_of
+from ppcls_lite.recipe.networks import given_weights, shipped, taken_of, weights_of
 
 
 def count_classes_in_data(recipe: Recipe) -> Recipe:
@@ -47,17 +47,19 @@ def count_classes_in_weights(settings: RecipeSettings) -> RecipeSettings:
     if _stated(settings):
         return settings
     member = shipped(settings)
-    path = given_weights(settings) or weights_of(member)
-    state = read_state(path)
-    heads = member.node.entry.load().head_layers
-    key = f"{heads[-1]}.bias" if heads else "classifier"
-    bias = state.get(key, state.get(f"{member.name}.{key}"))
-    if bias is None:
+    given = given_weights(settings)
+    path = given or weights_of(member)
+    state = taken_of(settings).of(read_state(path), str(path)) if given else read_state(path)
+    network = member.node.entry.load()
+    own = {key.removeprefix(f"{member.name}."): value for key, value in state.items()}
+    count = network.classes_in(state) or network.classes_in(own)
+    if count is None:
         raise ConfigError(
-            f"Arch.class_num: is missing, and {path} has no {key} in which to count the classes: "
-            "give it with -o Arch.class_num=NUMBER"
+            f"Arch.class_num: is missing, and {path} has no "
+            f"{network.head_layers[-1] if network.head_layers else 'classifier'} in which to count "
+            "the classes: give it with -o Arch.class_num=NUMBER"
         )
-    return _with(settings, len(bias))
+    return _with(settings, count)
 
 
 def _stated(settings: RecipeSettings) -> bool:

@@ -24,7 +24,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.models.create import load_inside
 from ppcls_lite.models.network import Network
-from ppcls_lite.models.weights.load import load_weights
+from ppcls_lite.models.weights.load import Taken, load_weights
 from ppcls_lite.models.weights.pretrained import weights_file
 
 logger = logging.getLogger("ppcls_lite")
@@ -58,7 +58,7 @@ def build_model(settings: RecipeSettings, training: bool = False) -> Network:
         model.clear_taps()  # its features are for training
     if own:
         replace = training and settings.Global.replace_head
-        load_weights(model, own, replace_head=replace, member=member.name)
+        load_weights(model, own, replace, member.name, taken_of(settings))
     else:
         _load_pretrained(settings, model, member, replace_head=training)
     return model
@@ -135,6 +135,11 @@ def given_weights(settings: RecipeSettings) -> str | Path | None:
     """The file that `Global.pretrained_model` names, fetched where it is an address."""
     given = settings.Global.pretrained_model
     return weights_file("", given) if given else None
+
+
+def taken_of(settings: RecipeSettings) -> Taken:
+    """What is taken of the file that `Global.pretrained_model` names."""
+    return Taken(settings.Global.weights_prefix, settings.Global.ignore_extra_weights)
 
 
 def weights_of(member: Member) -> str | Path:

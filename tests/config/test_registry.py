@@ -187,7 +187,11 @@ def test_a_recipe_names_plug_ins_beside_it_or_from_the_working_directory(
         ('@register("transform", alias=("B",))', 5, "aliases="),
         ('@register("transform", aliases=(1,))', 5, "aliases="),
         ("@register()", 5, "register("),
-        ('@register("transforms")', 6, "no kind 'transforms' of component; kinds: batch_trans"),
+        (
+            '@register("transforms")',
+            6,
+            "no kind 'transforms' of component; kinds: assigner, ",
+        ),
         ('if True:\n    @register("transform")\n    class B: ...\n', 6, "top level"),
         ('register("transform")(int)\n', 5, "expected @register(KIND) before a class"),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -8,7 +9,7 @@ import pytest
 
 from ppcls_lite.config.check import check
 from ppcls_lite.engine import checkpoint
-from ppcls_lite.engine.ema import ExponentialAverage
+from ppcls_lite.engine.ema import CorrectedAverage, ExponentialAverage
 from ppcls_lite.errors import UserError
 from ppcls_lite.recipe import parts
 
@@ -38,6 +39,58 @@ def test_warm_up_begins_with_the_newest_weights(tiny):
     change(model, 2.0)
     ema.update()
     np.testing.assert_allclose(ema.state()["weights"]["fc.bias"], 0.1 + 0.9 * 2, rtol=1e-6)
+
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "detection" / "parts.json"
+
+
+def test_the_corrected_average_is_paddle_detections(tiny):
+    """Applied after every second update, and begun anew after the third time."""
+    model = tiny.Net()
+    ema = CorrectedAverage(model, decay=0.9998, restart_after=6)
+    for known in json.loads(GOLDEN.read_text(encoding="utf-8"))["ema"]:
+        change(model, float(known["t"]))
+        ema.update()
+        state = ema.state()
+        for name in ("conv.weight", "norm._mean"):
+            np.testing.assert_allclose(state["sums"][name], known["raw"], rtol=1e-6)
+            if "applied" in known:
+                np.testing.assert_allclose(state["weights"][name], known["applied"], rtol=1e-6)
+        other = CorrectedAverage(tiny.Net(), decay=0.9998, restart_after=6)
+        other.load_state(state, "a file")
+        np.testing.assert_array_equal(other.state()["sums"]["fc.bias"], state["sums"]["fc.bias"])
+
+
+def test_the_corrected_average_of_no_update_is_the_network(tiny):
+    model = tiny.Net()
+    change(model, 3.0)
+    ema = CorrectedAverage(model)
+    with ema.applied():
+        assert all((array == 3.0).all() for array in checkpoint.arrays(model).values())
+    plain = ExponentialAverage(model).state()
+    with pytest.raises(UserError, match="another way"):
+        ema.load_state(plain, "latest")
+
+
+def test_an_average_begins_anew_after_each_cycle(tiny):
+    model = tiny.Net()
+    change(model, 1.0)
+    ema = ExponentialAverage(model, decay=0.9, restart_after=2)
+    for value in (2.0, 3.0, 4.0):
+        change(model, value)
+        ema.update()
+    np.testing.assert_allclose(ema.state()["weights"]["fc.bias"], 4.0)
+
+
+def test_a_recipe_names_the_corrected_average(tiny):
+    tree = {"Arch": {"name": "PPLCNet_x0_25"}, "Global": {"epochs": 6}}
+    settings = check(tree | {"EMA": {"decay": 0.99, "type": "threshold", "cycle": 2}})
+    ema = parts.build_ema(settings, tiny.Net(), 60)
+    assert type(ema) is CorrectedAverage
+    assert (ema.decay, ema.restart_after) == (0.99, 20)
+    settings = check(tree | {"EMA": {"type": "threshold", "use_warmup": False}})
+    with pytest.raises(UserError, match=r"EMA\.use_warmup"):
+        parts.build_ema(settings, tiny.Net(), 60)
 
 
 def test_applied_and_put_back(tiny):

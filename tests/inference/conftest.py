@@ -57,13 +57,21 @@ def transforms(size: int = 64) -> list[Any]:
 
 @pytest.fixture(scope="session")
 def network_of() -> Callable[..., nn.Layer]:
-    """`network_of(name, class_num, **arguments)`: one of the zoo with `sensitive` weights."""
+    """`network_of(name, class_num, ...)`: a network of the zoo with `sensitive` weights."""
 
-    def make(name: str, class_num: int, **arguments: Any) -> nn.Layer:
+    def make(name: str, class_num: int, **args: Any) -> nn.Layer:
         paddle.seed(1)
-        return sensitive(create_model(name, class_num=class_num, **arguments))
+        return sensitive(create_model(name, class_num=class_num, **args))
 
     return make
+
+
+@pytest.fixture
+def sensitive_lines() -> nn.Layer:
+    """A PP-LCNet with the strides of networks for lines of text, and `sensitive` weights."""
+    paddle.seed(1)
+    strides = [2, [2, 1], [2, 1], [2, 1], [2, 1]]
+    return sensitive(create_model("PPLCNet_x0_25", class_num=5, stride_list=strides))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from ppcls_lite.config.check import build
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
 from ppcls_lite.inference.shipped import Shipped, save_program
-from ppcls_lite.models.create import cost
+from ppcls_lite.models.create import cost, create_model
 from ppcls_lite.models.picodet import PicoDet
 from ppcls_lite.models.weights.load import apply_state, load_weights, write_state
 
@@ -132,6 +132,21 @@ def test_a_file_with_other_classes_gives_the_rest() -> None:
         f"head.head_cls{level}" for level in range(4)
     ]
     np.testing.assert_array_equal(model.head.head_reg0.bias.numpy(), state["head.head_reg0.bias"])
+
+
+def test_the_classes_of_a_file() -> None:
+    assert PicoDet.classes_in(official("v2_lcnet_x0_5")) == 80
+    assert PicoDet.classes_in(official("legacy_lcnet_x0_5")) is None
+
+
+def test_names_of_the_zoo() -> None:
+    second, first = (
+        create_model("picodet_PPLCNet_x1_5", 3),
+        create_model("picodet_legacy_PPLCNet_x0_25", 3),
+    )
+    assert second.neck.channels == first.neck.channels == [128] * 4
+    assert type(second.head) is not type(first.head)
+    assert create_model("picodet_ResNet18_vd", class_num=3).neck.channels == [96] * 4
 
 
 # trainable parameters, and multiply-adds of a 320 x 320 image in millions, counted from the layers

@@ -15,7 +15,7 @@ import pytest
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
-from ppcls_lite.models.weights.load import load_weights, read_state, write_state
+from ppcls_lite.models.weights.load import Taken, load_weights, read_state, write_state
 from ppcls_lite.system import safe_pickle
 
 NAME = "PPLCNet_x0_25"
@@ -245,3 +245,36 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"fc\.bias holds NaN or infinite numbers"):
         load_weights(model, path)
     assert np.isfinite(model.fc.bias.numpy()).all()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_layers.", "backbone.", "state_dict.model."])
+def test_keys_behind_a_prefix_are_taken_on_request(official: tuple, prefix: str) -> None:
+    path, state = official
+    write_state(path, {f"{prefix}{k}": v for k, v in state.items()} | {"neck.bias": np.ones(2)})
+    model = create_model(NAME, class_num=4)
+    with pytest.raises(UserError) as caught:
+        load_weights(model, path)
+    assert f"fit without '{prefix}' in front" in str(caught.value)
+    assert f"-o Global.weights_prefix={prefix}" in str(caught.value)
+    report = load_weights(model, path, taken=Taken(prefix))
+    assert len(report.matched) == len(state) and not report.unexpected
+    assert all(np.array_equal(value, state[key]) for key, value in values(model).items())
+    with pytest.raises(UserError, match=r"weights_prefix: no key of .* begins with 'net\.'"):
+        load_weights(model, path, taken=Taken("net."))
+
+
+def test_extra_keys_are_left_out_on_request(
+    official: tuple, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, state = official
+    write_state(path, state | {"ema.decay": np.ones(1)})
+    model = create_model(NAME, class_num=4)
+    with pytest.raises(UserError, match=r"own keys are all there.*ignore_extra_weights=true"):
+        load_weights(model, path)
+    report = load_weights(model, path, taken=Taken(ignore_extra=True))
+    assert len(report.matched) == len(state)
+    assert "1 keys are left out (ema.decay)" in caplog.text
+    del state["conv1.conv.weight"]
+    write_state(path, state | {"ema.decay": np.ones(1)})
+    with pytest.raises(UserError, match="Give the weights of the same architecture"):
+        load_weights(model, path, taken=Taken(ignore_extra=True))

@@ -108,3 +108,29 @@ def test_outputs_that_are_no_numbers_end_an_evaluation_with_an_error(
     assert "Traceback" not in printed
     found = json.loads((home / "output" / "PPLCNet_x0_25" / "eval.json").read_text())
     assert found["top1"] == 0.0 and found["not_finite"] == 6.0
+
+
+def test_weights_of_another_toolkit_are_evaluated_by_their_prefix(home: Path) -> None:
+    found = scores(home)
+    state = read_state(home / "output" / "PPLCNet_x0_25" / "best_model.pdparams")
+    write_state(home / "wrapped", {f"module.{k}": v for k, v in state.items()})
+    options = [f"Global.pretrained_model={home}/wrapped", "Global.weights_prefix=module."]
+    command = ["eval", "-c", str(home / "recipe.yaml"), *(f"-o{o}" for o in options)]
+    assert main(command) == 0
+    again = json.loads((home / "output" / "PPLCNet_x0_25" / "eval.json").read_text())
+    assert again["top1"] == found["top1"] and again["CELoss"] == pytest.approx(found["CELoss"])
+
+
+def test_other_names_in_predictions_than_in_the_training_set_are_warned_of(
+    home: Path,
+) -> None:
+    (home / "names.txt").write_text("azure\ncoral\nblack\nlime\n")
+    named = recipe(home)
+    named["Global"] |= {"epochs": 1, "output_dir": str(home / "named")}
+    postprocess = {"name": "Topk", "topk": 1, "class_id_map_file": str(home / "names.txt")}
+    named["Infer"] = {"PostProcess": postprocess}
+    (home / "named.yaml").write_text(yaml.safe_dump(named), encoding="utf-8")
+    assert main(["train", "-c", str(home / "named.yaml")]) == 0
+    log = (home / "named" / "PPLCNet_x0_25" / "train.log").read_text()
+    assert "names.txt calls 2 classes by other names than the training set" in log
+    assert "1 is 'coral' there and 'black' here" in log

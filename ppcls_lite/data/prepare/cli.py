@@ -2,7 +2,7 @@
 
 These are `train_list.txt` and `val_list.txt` (`path label` lines, paths relative to the image
 folder) and, where the classes have names of their own, `labels.txt` (`id name` lines).
-Read next: folders.py, scenes.py, relabel.py, cifar10.py, imagenet.py, ppcls_lite/data/datasets.py.
+Read next: folders.py, masks.py, scenes.py, cityscapes.py, relabel.py, cifar10.py, imagenet.py.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import argparse
 from collections.abc import Sequence
 
 from ppcls_lite.data.prepare.cifar10 import prepare_cifar10
+from ppcls_lite.data.prepare.cityscapes import prepare_cityscapes
 from ppcls_lite.data.prepare.digits import DIGITS_FOLDER, prepare_digits
 from ppcls_lite.data.prepare.folders import prepare_folder
 from ppcls_lite.data.prepare.imagenet import prepare_imagenet
+from ppcls_lite.data.prepare.masks import prepare_camvid, prepare_masks
+from ppcls_lite.data.prepare.objects import prepare_objects
 from ppcls_lite.data.prepare.relabel import relabel
 from ppcls_lite.data.prepare.scenes import SCENES_FOLDER, prepare_scenes
 
@@ -45,6 +48,43 @@ def run(argv: Sequence[str]) -> int:
     scenes.add_argument("--size", type=int, nargs=2, default=(160, 128), metavar="N", help=text)
     scenes.add_argument("--seed", type=int, default=0, help="of places, sizes and colours (0)")
     scenes.set_defaults(act=lambda a: prepare_scenes(a.output, a.images, a.val, a.size, a.seed))
+
+    for kind, about in {
+        "coco": "boxes in COCO's JSON files",
+        "voc": "boxes in Pascal VOC's XML files",
+        "yolo": "boxes as YOLO has them, with a data.yaml",
+        "labelme": "boxes and outlines drawn with LabelMe",
+    }.items():
+        boxes = commands.add_parser(kind, help=about)
+        boxes.add_argument("folder", metavar="DIR")
+        text = "share for validation, where there is no split (0.2)"
+        boxes.add_argument("--val", type=float, default=0.2, help=text)
+        boxes.add_argument("--seed", type=int, default=0, help="of the split (0)")
+        boxes.set_defaults(act=lambda a, kind=kind: prepare_objects(kind, a.folder, a.val, a.seed))
+
+    masks = commands.add_parser("masks", help="your images, and masks of the same names")
+    masks.add_argument("folder", metavar="DIR")
+    masks.add_argument("--images", default="images", metavar="DIR", help="below DIR (images)")
+    masks.add_argument("--masks", default="masks", metavar="DIR", help="below DIR (masks)")
+    masks.add_argument("--val", type=float, default=0.2, help="share for validation (0.2)")
+    masks.add_argument("--seed", type=int, default=0, help="of the split (0)")
+    masks.add_argument("--ignore", type=int, metavar="N", help="a value that counts nowhere (255)")
+    masks.add_argument("--palette", metavar="FILE", help="lines `r g b name`, for masks of colours")
+    masks.add_argument("--output", metavar="DIR", help="where the lists go; default: DIR")
+    masks.set_defaults(
+        act=lambda a: prepare_masks(
+            *(a.folder, a.images, a.masks, a.val, a.seed, a.ignore, a.palette, a.output)
+        )
+    )
+
+    camvid = commands.add_parser("camvid", help="CamVid with masks of 11 classes")
+    camvid.add_argument("folder", metavar="DIR")
+    camvid.add_argument("--output", metavar="DIR", help="where the lists go; default: DIR")
+    camvid.set_defaults(act=lambda a: prepare_camvid(a.folder, a.output))
+
+    cityscapes = commands.add_parser("cityscapes", help="Cityscapes as its archives unpack")
+    cityscapes.add_argument("folder", metavar="DIR", help="holds leftImg8bit and gtFine")
+    cityscapes.set_defaults(act=lambda a: prepare_cityscapes(a.folder))
 
     imagenet = commands.add_parser("imagenet", help="ImageNet-1k as unpacked from its archives")
     imagenet.add_argument("folder", metavar="DIR", help="holds train/ and val/")

@@ -18,7 +18,7 @@ import paddle
 from paddle import Tensor
 
 from ppcls_lite.config.file import is_file, is_folder
-from ppcls_lite.errors import UserError, cut
+from ppcls_lite.errors import UserError, cut, shown
 from ppcls_lite.models.network import Network
 from ppcls_lite.system import manifest, safe_pickle
 
@@ -131,29 +131,66 @@ def write_state(path: str | Path, state: Mapping[str, Any]) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What is taken of a file of weights whose keys are not the network's own.
+
+    prefix: what stands before the network's keys (`module.`); keys without it are left out.
+    ignore_extra: leave out what the network does not have.
+    """
+
+    prefix: str | None = None
+    ignore_extra: bool = False
+
+    def of(self, state: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+        """The entries with the prefix, without it. Raises UserError if there are none."""
+        if not self.prefix:
+            return state
+        own = _below(state, self.prefix)
+        if not own:
+            raise UserError(
+                f"Global.weights_prefix: no key of {source} begins with {shown(self.prefix)}; "
+                f"found {_few(list(state))}"
+            )
+        return own
+
+
 def load_weights(
-    model: Network, path: str | Path, replace_head: bool = False, member: str = "Student"
+    model: Network,
+    path: str | Path,
+    replace_head: bool = False,
+    member: str = "Student",
+    taken: Taken = Taken(),
 ) -> LoadReport:
     """Fill `model` from a file of weights; every key has to fit.
 
     replace_head: keep the random classifier where that of the file differs, and log it. A trunk
     (`class_num=0`) never needs the classifier of the file. member: which network of a file with
-    several (PaddleClas writes those of a distillation together, each under its name).
+    several (PaddleClas writes those of a distillation together, each under its name). taken: of
+    files with other keys, which are never left out or renamed unasked.
     Raises `UserError` for any other difference; the network is then unchanged.
     """
     path = find_weights(path)
-    state, source = read_state(path), str(path)
-    own = {k.removeprefix(f"{member}."): v for k, v in state.items() if k.startswith(f"{member}.")}
+    state, source = taken.of(read_state(path), str(path)), str(path)
+    own = _below(state, f"{member}.")
     if own and not any(key in state for key in model.state_dict()):
         state, source = own, f"{path} ({member})"
-    return apply_state(model, state, source, replace_head)
+    return apply_state(model, state, source, replace_head, taken.ignore_extra)
 
 
 def apply_state(
-    model: Network, state: Mapping[str, np.ndarray], source: str, replace_head: bool = False
+    model: Network,
+    state: Mapping[str, np.ndarray],
+    source: str,
+    replace_head: bool = False,
+    ignore_extra: bool = False,
 ) -> LoadReport:
     """`load_weights` for arrays already read; `source` names them in messages."""
     state, own = model.own_state(state), model.state_dict()
+    layers = tuple(f"{layer}." for layer in model.head_layers)
+    if ignore_extra and (extra := [k for k in state if k not in own and not k.startswith(layers)]):
+        logger.warning(f"{source}: {len(extra)} keys are left out ({_few(extra)})")
+        state = {key: value for key, value in state.items() if key not in extra}
     report = LoadReport(
         missing=[key for key in own if key not in state],
         unexpected=[key for key in state if key not in own],
@@ -165,20 +202,22 @@ def apply_state(
         elif key in state:
             report.mismatched[key] = shapes
     problems = [*report.missing, *report.unexpected, *report.mismatched]
-    layers = tuple(f"{layer}." for layer in model.head_layers)
     head = [key for key in problems if key.startswith(layers)]
     if len(head) < len(problems) or not report.matched:
         raise UserError(
             f"{source} does not fit {type(model).__name__}: {report}. "
-            "Give the weights of the same architecture, with the same arguments."
+            f"{_remedy(state, own, report, layers)}"
         )
     if head and model.class_num and not replace_head:
         raise UserError(
             f"{source} has another classifier than the network: {report}. Set class_num to the "
             "file's, or start a training from it with Arch.pretrained, which replaces the head."
         )
-    floats = {key: _floats(state[key], key, source) for key in report.matched}
-    for key, value in floats.items():
+    values = {
+        key: _numbers(state[key], own[key].is_floating_point(), key, source)
+        for key in report.matched
+    }
+    for key, value in values.items():
         own[key].set_value(paddle.to_tensor(value, dtype=own[key].dtype))
     if head and model.class_num:
         logger.warning("%s: classifier not loaded, starts random: %s", source, report)
@@ -187,7 +226,41 @@ def apply_state(
     return report
 
 
-def _floats(value: np.ndarray, key: str, source: str) -> np.ndarray:
+def _remedy(
+    state: Mapping[str, np.ndarray],
+    own: Mapping[str, Tensor],
+    report: LoadReport,
+    head: tuple[str, ...],
+) -> str:
+    """What may help against weights that do not fit."""
+    trunk = [key for key in own if not key.startswith(head)]
+
+    def fits(found: Mapping[str, np.ndarray]) -> bool:
+        return all(k in found and list(found[k].shape) == list(own[k].shape) for k in trunk)
+
+    if trunk and fits(state) and report.unexpected:
+        return (
+            "The network's own keys are all there: the others are left out with "
+            "Global.pretrained_model and -o Global.ignore_extra_weights=true"
+        )
+    ends = [key for key in report.unexpected if trunk and key.endswith(f".{trunk[0]}")]
+    for prefix in [key.removesuffix(trunk[0]) for key in ends]:
+        if fits(_below(state, prefix)):
+            return (
+                f"The keys fit without {shown(prefix)} in front: give the file as "
+                f"Global.pretrained_model and -o Global.weights_prefix={prefix}"
+            )
+    return "Give the weights of the same architecture, with the same arguments."
+
+
+def _below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The entries whose keys begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+
+
+def _numbers(value: np.ndarray, floating: bool, key: str, source: str) -> np.ndarray:
+    if not floating and np.issubdtype(value.dtype, np.integer):  # a table of places
+        return value
     if value.dtype == np.uint16:  # how paddle.save writes bfloat16: the upper half of a float32
         value = (value.astype(np.uint32) << 16).view(np.float32)
     if not np.issubdtype(value.dtype, np.floating):
