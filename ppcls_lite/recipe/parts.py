@@ -356,20 +356,28 @@ def seed_of(settings: RecipeSettings) -> int:
 def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | None:
     """The class names of `Infer.PostProcess.class_id_map_file`, None if the key is not there.
 
-    For tables and pictures a list that is missing or of another class count is warned of; with
-    `required` it is a UserError, because a wrong name on a prediction would mislead.
+    A post-processing that says nothing of names takes those of the data set's `label_file`, whose
+    last lines may be of labels that count nowhere. For tables and pictures a list that is missing
+    or of another class count is warned of; with `required` it is a UserError, because a wrong name
+    on a prediction would mislead.
     """
     node = settings.Infer.PostProcess if settings.Infer else None
-    file = node.arguments.get("class_id_map_file") if node else None
+    if node is None:
+        return None
+    place, file = "Infer.PostProcess.class_id_map_file", node.arguments.get("class_id_map_file")
+    follows = _takes_names(node) and not {"class_id_map_file", "label_list"} & node.arguments.keys()
+    if follows:
+        place, file = _label_file_of_data(settings)
     if not file:
         return None
     try:
         names = read_label_file(file, node.arguments.get("delimiter"))
         count = class_num_of(settings)
+        names = names[:count] if follows else names
         if count is not None and len(names) != count:
             raise UserError(
-                f"Infer.PostProcess.class_id_map_file: {file} names {len(names)} classes, but "
-                f"Arch.class_num is {count}; give the list that fits the weights"
+                f"{place}: {file} names {len(names)} classes, but Arch.class_num is {count}; give "
+                "the list that fits the weights"
             )
     except UserError as error:
         if required:
@@ -377,6 +385,21 @@ def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | N
         logger.warning(f"classes are shown by number, and an export will want names: {error}")
         return None
     return names
+
+
+def _takes_names(postprocess: Node) -> bool:
+    """Whether a post-processing shows the names of classes."""
+    return any(argument.name == "class_id_map_file" for argument in postprocess.entry.arguments)
+
+
+def _label_file_of_data(settings: RecipeSettings) -> tuple[str, str | None]:
+    """Where a data set states its `label_file`, and which it is."""
+    data = settings.DataLoader
+    for section in (data.Eval, data.Train) if data is not None else ():
+        file = section.dataset.get("label_file") if section is not None else None
+        if file:
+            return f"{section.dataset.path}.label_file", file
+    return "", None
 
 
 def scale_rate(settings: RecipeSettings, schedule: Any, batch_size: int, world: World) -> None:

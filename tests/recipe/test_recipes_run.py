@@ -42,8 +42,10 @@ from ppcls_lite.report import pictures
 
 TESTS = Path(__file__).resolve().parents[1]
 CONFIGS, OFFICIAL = TESTS.parent / "configs", TESTS / "fixtures" / "official"
+# Those of other problems than classification have other data, and tests of their own.
+OTHERS = re.compile("_base_|segmentation|detection")
 RECIPES = [
-    *sorted(p for p in CONFIGS.rglob("*.yaml") if "_base_" not in p.parts),
+    *sorted(p for p in CONFIGS.rglob("*.yaml") if not OTHERS.search(str(p.relative_to(CONFIGS)))),
     *sorted(OFFICIAL.glob("*.yaml")),
 ]
 CHOSEN = [  # one of each kind: networks, data sets, losses, metrics, answers
