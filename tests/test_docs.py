@@ -57,6 +57,9 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/prepare_data.py camvid": "test_prepare_masks.py makes the folder and runs it",
     "python tools/prepare_data.py cityscapes": "test_prepare_masks.py makes it and runs it",
     "python tools/benchmark.py train --processes": "test_speed_processes.py runs it",
+    "python tools/prepare_data.py voc": "tests/data/test_prepare_objects.py makes such files",
+    "python tools/prepare_data.py yolo": "tests/data/test_prepare_objects.py makes such files",
+    "python tools/prepare_data.py labelme": "tests/data/test_prepare_objects.py makes such files",
 }
 NEEDS = {  # part of a command: the optional package without which it is left out
     "--format ": "onnx",

@@ -1,20 +1,45 @@
 #!/usr/bin/env bash
-# From nothing to a served model in a few minutes: environment, real data (1,797 handwritten
-# digits), training, evaluation, export, prediction with Paddle Inference + oneDNN, summary.
+# From nothing to an exported model in a few minutes: environment, real data that need no download,
+# training, evaluation, export, prediction with Paddle Inference + oneDNN, summary.
+# Usage: bash tools/quickstart.sh [classification | segmentation]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# A task is its data, its recipe, and what to read next; everything below is the same for all.
+# The names of recipe and folders follow from each other: output/NAME, inference/NAME.
+topk=()
+case "${1:-classification}" in
+  classification)  # 1,797 handwritten digits
+    data=digits name=digits network=PPLCNet_x0_25 docs=docs/data.md topk=(--topk 1)
+    own="python tools/prepare_data.py folder MY_PHOTOS (one sub-folder per class)" ;;
+  segmentation)  # the digits on canvases: a class for each pixel
+    data=scenes name=scenes_segmentation network=deeplabv3p_PPLCNet_x0_25
+    docs=docs/segmentation.md
+    own="python tools/prepare_data.py masks MY_FOLDER (images/a.jpg and masks/a.png)" ;;
+  *) echo "usage: bash tools/quickstart.sh [classification | segmentation]" >&2; exit 2 ;;
+esac
 source tools/setup_env.sh "scikit-learn>=1.3"
 
-config=configs/quickstart/digits.yaml
-run=output/digits/PPLCNet_x0_25
-model=inference/digits
+config=configs/quickstart/$name.yaml
+run=output/$name/$network
+model=inference/$name
+weights="Global.pretrained_model=$run/best_model"
 
-echo "== data";       python tools/prepare_data.py digits --output dataset/digits
+echo "== data";       python tools/prepare_data.py "$data" --output "dataset/$data"
 echo "== training";   python tools/train.py -c "$config"
-echo "== evaluation"; python tools/eval.py -c "$config" -o Global.pretrained_model="$run/best_model"
-echo "== export";     python deploy/export.py -c "$config" \
-  -o Global.pretrained_model="$run/best_model" -o Global.save_inference_dir="$model"
-echo "== prediction"; images=(dataset/digits/val/*.png)
-python deploy/predict.py --model "$model" --input "${images[@]:0:20}" --topk 1 \
-  --output output/digits/predictions.jsonl
+echo "== evaluation"; python tools/eval.py -c "$config" -o "$weights"
+echo "== export";     python deploy/export.py -c "$config" -o "$weights" \
+  -o Global.save_inference_dir="$model"
+echo "== prediction"
+images=("dataset/$data"/val/*.* "dataset/$data"/images/val/*.*)
+for i in "${!images[@]}"; do [ -f "${images[i]}" ] || unset "images[i]"; done
+images=("${images[@]:0:20}")
+python deploy/predict.py --model "$model" --input "${images[@]}" "${topk[@]}" \
+  --output "output/$name/predictions.jsonl"
 echo "== summary";    python tools/summary.py "$run" "$model" "${images[0]}"
+cat <<END
+
+Next, your own data:
+  $own
+  and $docs; or serve this model: python deploy/server.py --model $model
+END

@@ -41,7 +41,7 @@ from ppcls_lite.config.zoo import OVER_TRUNKS
 from ppcls_lite.errors import ConfigError, UserError, cut, joined, shown
 
 # Filled in by the recipe.
-CONTEXT = ("class_num", "epochs", "step_each_epoch", "seed", "postprocess")
+CONTEXT = ("class_num", "epochs", "step_each_epoch", "iters", "seed", "postprocess")
 Inside = Callable[["Node", Any], None]
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 _LARGEST = 3.4e38  # what float32 holds
@@ -109,6 +109,7 @@ def check(tree: dict[str, Any], notes: list[str] | None = None) -> RecipeSetting
         count = len(walker.problems)
         head = f"{count} mistake{'s' if count > 1 else ''} in the configuration:"
         raise ConfigError(joined([head, *walker.problems], "\n  "))
+    _check_length(tree.get("Global") or {})
     terms = settings.Loss.Train if settings.Loss else []
     if terms and all(term.get("weight") == 0 for term in terms):
         raise ConfigError("Loss.Train: every loss has the weight 0: nothing would be learned")
@@ -196,6 +197,27 @@ def _refusal(tree: dict[str, Any]) -> str | None:
             "models of a DistillationModel (docs/distillation.md)"
         )
     return None
+
+
+def _check_length(run: dict[str, Any]) -> None:
+    """Raise ConfigError unless `Global` says in one way how long the run is."""
+    given = [key for key in ("iters", "epochs") if run.get(key) is not None]
+    if len(given) == 2:
+        raise ConfigError(
+            f"Global.iters: {run['iters']}, and Global.epochs: {run['epochs']}: both say how long "
+            "the run is; set one of them to null (-o Global.epochs=null)"
+        )
+    if "epochs" in run and not given:
+        raise ConfigError("Global.epochs: is null, and so is Global.iters: give one of them")
+    if run.get("eval_steps") is not None and "iters" not in given:
+        raise ConfigError(
+            "Global.eval_steps: counts updates, so the run has to, too: give Global.iters and set "
+            "Global.epochs to null, or use Global.eval_interval"
+        )
+    if run.get("eval_steps") and int(run["iters"]) % int(run["eval_steps"]):
+        raise ConfigError(
+            f"Global.eval_steps: {run['eval_steps']} does not divide Global.iters, {run['iters']}"
+        )
 
 
 def _check_distillation(settings: RecipeSettings) -> list[str]:

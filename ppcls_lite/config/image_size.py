@@ -69,7 +69,10 @@ def _lists(settings: RecipeSettings) -> Iterator[tuple[str, Sequence[Node], Sequ
         section = getattr(settings.DataLoader, split, None)
         ops = section.dataset.arguments.get("transform_ops") if section else None
         if ops is not None:
-            yield f"{section.dataset.path}.transform_ops", ops, [section.sampler]
+            others = [section.sampler]
+            if split == "Eval" and isinstance(settings.Arch, Node):
+                others.append(settings.Arch)  # a network may be made for one size
+            yield f"{section.dataset.path}.transform_ops", ops, others
     if settings.Infer and settings.Infer.transforms is not None:
         yield "Infer.transforms", settings.Infer.transforms, []
 

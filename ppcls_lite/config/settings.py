@@ -41,7 +41,9 @@ RETRIEVAL = "retrieval and hashing are outside this toolkit, which trains classi
 class RunPlan:
     """`Global`: how long a training goes on, and what happens how often."""
 
-    epochs: Annotated[int, Range(1, 100_000)] = 20
+    epochs: Annotated[int, Range(1, 100_000)] | None = 20  # null with iters
+    iters: PositiveInt | None = None  # updates of the run, instead of epochs
+    eval_steps: PositiveInt | None = None  # with iters: updates that count as an epoch
     freeze_statistics: bool = True  # of batch normalisation that learns at rate 0 (lr_mult)
     update_freq: PositiveInt = 1  # batches whose gradients are added up for one update
     total_batch_size: PositiveInt | None = None  # images an update that the rate is meant for

@@ -29,7 +29,9 @@ class ZooEntry:
     10 threads, unless `note` says otherwise. ssld_top1, ssld_top5: after SSLD distillation.
     unmet: published costs ("parameters", "FLOPs") that the official architecture cannot reproduce;
     `note` says why. folder: where the official weights lie on their server. ssld: whether official
-    SSLD weights are published.
+    SSLD weights are published, only_ssld: and no others. flops_size: edge of the image that
+    `flops_m` are for. plain: the published numbers are weights and multiply-adds alone (see `Cost`
+    in models/create.py). flops_unit: to how many millions the published FLOPs are rounded.
     """
 
     family: str
@@ -46,6 +48,15 @@ class ZooEntry:
     unmet: tuple[str, ...] = ()
     folder: str = "legendary_models/"
     ssld: bool = False
+    only_ssld: bool = False
+    flops_size: int = 224
+    plain: bool = False
+    flops_unit: int = 1
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it has classes; the others are trunks for PP-OCR's detector and recogniser."""
+        return self.args.get("class_num") != 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,60 @@ def _shufflenet_v2(scale: float, *numbers: float | None) -> ZooEntry:
 
 def _resnet(depth: int, version: str = "vd", **more: Any) -> ZooEntry:
     return ZooEntry("ResNet", {"depth": depth, "version": version}, **more)
+
+
+_HGNET = "PaddleClas, PP-HGNetV2 document"
+_PLAIN = {"plain": True, "flops_unit": 10}  # how the tables of the newer families count
+
+
+def _pplcnet_v3(scale: float, form: str = "cls") -> ZooEntry:
+    args = {"scale": scale} if form == "cls" else {"scale": scale, "form": form, "class_num": 0}
+    return ZooEntry("PPLCNetV3", args, folder="")
+
+
+def _pplcnet_v4(size: str, form: str = "cls") -> ZooEntry:
+    args = {"size": size} if form == "cls" else {"size": size, "form": form, "class_num": 0}
+    return ZooEntry("PPLCNetV4", args, folder="")
+
+
+def _mobilenet_v4(size: str, flops_size: int, *numbers: float, note: str = "") -> ZooEntry:
+    source = "PaddleClas, MobileNetV4 document"
+    note = f"published FLOPs are for {flops_size} x {flops_size}{'; ' * bool(note)}{note}"
+    more = {"source": source, "note": note, "flops_size": flops_size, **_PLAIN}
+    return ZooEntry("MobileNetV4", {"size": size}, *numbers, **more)
+
+
+def _pphgnet_v2(variant: str, top1: float, top5: float) -> ZooEntry:
+    distilled = {"ssld_top1": top1, "ssld_top5": top5, "ssld": True, "only_ssld": True}
+    return ZooEntry("PPHGNetV2", {"variant": variant}, source=_HGNET, **distilled)
+
+
+def _starnet(dim: int, depths: tuple[int, ...], *numbers: float, **more: Any) -> ZooEntry:
+    args = {"base_dim": dim, "depths": depths}
+    source = "PaddleClas, StarNet document"
+    return ZooEntry("StarNet", args, *numbers, source=source, folder="", **_PLAIN, **more)
+
+
+_STARNET = {"unmet": ("FLOPs",), "note": "published FLOPs are up to 2 % below those of the layers"}
+
+
+def _fasternet(variant: str, *numbers: float) -> ZooEntry:
+    source = "PaddleClas, FasterNet document"
+    args = {"variant": variant}
+    return ZooEntry("FasterNet", args, *numbers, source=source, **_PLAIN)
+
+
+def _levit(variant: str, *numbers: float) -> ZooEntry:
+    source = "PaddleClas, table of all models"
+    note = "published costs are those before batch normalisation is folded"
+    more = {
+        "source": source,
+        "note": note,
+        "unmet": ("parameters", "FLOPs"),
+        "folder": "",
+        **_PLAIN,
+    }
+    return ZooEntry("LeViT", {"variant": variant}, *numbers, **more)
 
 
 # Numbers in order: parameters, FLOPs (both millions), top-1, top-5, latency, SSLD top-1 and top-5.
@@ -161,6 +226,49 @@ ZOO: dict[str, ZooEntry] = {
     "ResNet50": _resnet(50, "vb"),
     "ResNet101": _resnet(101, "vb"),
     "ResNet152": _resnet(152, "vb"),
+    "PPLCNetV3_x0_5": _pplcnet_v3(0.5),
+    "PPLCNetV3_x0_75": _pplcnet_v3(0.75),
+    "PPLCNetV3_x0_95": _pplcnet_v3(0.95),
+    "PPLCNetV3_x1_0": _pplcnet_v3(1.0),
+    "PPLCNetV3_det_x0_5": _pplcnet_v3(0.5, "det"),
+    "PPLCNetV3_det_x0_75": _pplcnet_v3(0.75, "det"),
+    "PPLCNetV3_det_x0_95": _pplcnet_v3(0.95, "det"),
+    "PPLCNetV3_det_x1_0": _pplcnet_v3(1.0, "det"),
+    "PPLCNetV3_rec_x0_5": _pplcnet_v3(0.5, "rec"),
+    "PPLCNetV3_rec_x0_75": _pplcnet_v3(0.75, "rec"),
+    "PPLCNetV3_rec_x0_95": _pplcnet_v3(0.95, "rec"),
+    "PPLCNetV3_rec_x1_0": _pplcnet_v3(1.0, "rec"),
+    "PPLCNetV4_tiny": _pplcnet_v4("tiny"),
+    "PPLCNetV4_small": _pplcnet_v4("small"),
+    "PPLCNetV4_medium": _pplcnet_v4("medium"),
+    "PPLCNetV4_det_tiny": _pplcnet_v4("tiny", "det"),
+    "PPLCNetV4_det_small": _pplcnet_v4("small", "det"),
+    "PPLCNetV4_det_medium": _pplcnet_v4("medium", "det"),
+    "PPLCNetV4_rec_tiny": _pplcnet_v4("tiny", "rec"),
+    "PPLCNetV4_rec_small": _pplcnet_v4("small", "rec"),
+    "PPLCNetV4_rec_medium": _pplcnet_v4("medium", "rec"),
+    "MobileNetV4_conv_small": _mobilenet_v4(
+        "conv_small", 256, 3.77, 240, 74.6, 92.1, note="accuracy, too"
+    ),
+    "MobileNetV4_conv_medium": _mobilenet_v4(
+        "conv_medium", 320, 9.72, 1690, 79.9, 95.2, note="accuracy at 256 x 256"
+    ),
+    "MobileNetV4_conv_large": _mobilenet_v4(
+        "conv_large", 448, 32.59, 8680, 83.4, 96.6, note="accuracy, too"
+    ),
+    "PPHGNetV2_B0": _pphgnet_v2("B0", 77.77, 93.91),
+    "PPHGNetV2_B1": _pphgnet_v2("B1", 79.18, 94.57),
+    "PPHGNetV2_B2": _pphgnet_v2("B2", 81.74, 95.88),
+    "PPHGNetV2_B3": _pphgnet_v2("B3", 82.98, 96.43),
+    "StarNet_S1": _starnet(24, (2, 2, 8, 3), 2.9, 415, 73.6, 91.8, **_STARNET),
+    "StarNet_S2": _starnet(32, (1, 2, 6, 2), 3.7, 534, 74.8, 92.3, **_STARNET),
+    "StarNet_S3": _starnet(32, (2, 2, 8, 4), 5.8, 739, 77.0, 94.0, **_STARNET),
+    "StarNet_S4": _starnet(32, (3, 3, 12, 5), 7.5, 1050, 79.0, 94.9),
+    "FasterNet_T0": _fasternet("T0", 3.9, 340, 71.9, 90.9),
+    "FasterNet_T1": _fasternet("T1", 7.6, 850, 75.9, 93.2),
+    "FasterNet_T2": _fasternet("T2", 15.0, 1900, 79.1, 94.8),
+    "LeViT_128S": _levit("128S", 7.42, 281, 75.98, 92.69),
+    "LeViT_128": _levit("128", 8.87, 365, 78.10, 93.72),
 }
 
 

@@ -267,6 +267,7 @@ class YOLODataset(BoxDataset):
     Args: as COCODataset, and
         annotation: the data.yaml.
         split: which of its splits.
+        image_root: where its paths begin; null: where it says, or its own folder.
     """
 
     def __init__(
@@ -274,6 +275,7 @@ class YOLODataset(BoxDataset):
         annotation: str,
         transform_ops: list[TransformSpec],
         split: Literal["train", "val", "test"] = "train",
+        image_root: str | None = None,
         allow_empty: bool = True,
         empty_ratio: Probability = 1.0,
         sample_num: PositiveInt | None = None,
@@ -281,7 +283,7 @@ class YOLODataset(BoxDataset):
         class_num: ClassCount | None = None,
         seed: Seed = 0,
     ) -> None:
-        table = read_yolo(annotation, split)
+        table = read_yolo(annotation, split, image_root)
         limits = (allow_empty, empty_ratio, sample_num, rows)
         source = f"{annotation} ({split})"
         super().__init__(source, table, "", transform_ops, class_num, seed, *limits)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, Level, Seed, TransformSpec
+from ppcls_lite.data.annotations.voc import VOC_CLASSES
 from ppcls_lite.data.datasets import ImageDataset, digest_of
 from ppcls_lite.data.findings import Findings
 from ppcls_lite.data.image_list import PathList, read_image_list
@@ -32,16 +33,8 @@ CITYSCAPES_TRAIN_IDS = {
     **{7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9},
     **{23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18},
 }
-CITYSCAPES_NAMES = (
-    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light"),
-    *("traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car"),
-    *("truck", "bus", "train", "motorcycle", "bicycle"),
-)
-VOC_NAMES = (
-    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
-    *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
-    *("sheep", "sofa", "train", "tvmonitor"),
-)
+CITYSCAPES_LABELS = "cityscapes_label_list.txt"  # which comes with the package
+VOC_NAMES = ("background", *VOC_CLASSES)
 
 
 class MaskDataset(ImageDataset):
@@ -181,7 +174,8 @@ class CityscapesDataset(MaskDataset):
             )
         table = None if labels == "trainIds" else {**CITYSCAPES_TRAIN_IDS, "other": 255}
         rules = MaskRules(19, label_map=table)
-        super().__init__(image_root, pairs, transform_ops, rules, seed, CITYSCAPES_NAMES)
+        names = read_label_file(CITYSCAPES_LABELS)
+        super().__init__(image_root, pairs, transform_ops, rules, seed, names)
 
 
 @register("dataset")

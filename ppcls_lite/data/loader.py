@@ -104,8 +104,7 @@ class Loader:
         Raises UserError for unreadable images beyond what is allowed, samples that do not form a
         batch, or a worker that died.
         """
-        batches = self.batch_sampler.batches(epoch, start_step)
-        tasks = enumerate(batches, start_step)
+        tasks = self.batch_sampler.numbered(epoch, start_step)
         if self.num_workers:
             results = self._running_pool().run(tasks, self._finish)
         else:

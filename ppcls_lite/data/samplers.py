@@ -8,6 +8,7 @@ Read next: loader.py.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,7 +64,15 @@ class BatchSampler:
         if evaluation and not len(self._share(np.arange(length), *steps[-1][:2])):
             steps.pop()  # the other ranks take what is left
         self._steps = steps
+        self._stretched: tuple[int, int] | None = None
         return self
+
+    def stretch(self, steps: int, total: int) -> None:
+        """Let epochs be `steps` steps each, whatever that is of the data set; `total` steps in all.
+
+        They follow one another through the passes over the data, each of which has its own order.
+        """
+        self._stretched = steps, total
 
     def changes_score(self) -> str | None:
         """What of it would change which or what images an evaluation scores; None: nothing."""
@@ -74,11 +83,27 @@ class BatchSampler:
         raise NotImplementedError
 
     def __len__(self) -> int:
-        """Steps an epoch on this rank: the same for every epoch."""
-        return len(self._steps)
+        """Steps an epoch on this rank; the last epoch of a stretched run may have fewer."""
+        return self._stretched[0] if self._stretched else len(self._steps)
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[list[SampleKey]]:
         """The batches of an epoch on this rank, from `start_step` on."""
+        return (batch for _, batch in self.numbered(epoch, start_step))
+
+    def numbered(self, epoch: int, start_step: int = 0) -> Iterator[tuple[int, list[SampleKey]]]:
+        """The batches, each with its place in its pass over the data."""
+        if self._stretched is None:
+            yield from enumerate(self._pass(epoch, start_step), start_step)
+            return
+        steps, total = self._stretched
+        done, end = (epoch - 1) * steps + start_step, min(epoch * steps, total)
+        while done < end:
+            number, place = divmod(done, len(self._steps))
+            part = enumerate(self._pass(1 + number, place), place)
+            yield from itertools.islice(part, end - done)
+            done += len(self._steps) - place
+
+    def _pass(self, epoch: int, start_step: int) -> Iterator[list[SampleKey]]:
         order = np.arange(self.length)
         if self.shuffle:  # the last numbers keep this stream apart from those of the samples
             order = np.random.default_rng((self.seed, epoch, 0, 0, 1)).permutation(self.length)

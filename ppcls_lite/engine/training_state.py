@@ -197,8 +197,8 @@ class TrainingState:
         if saved["steps_per_epoch"] != self.steps:
             raise UserError(
                 f"{source} was written with {saved['steps_per_epoch']} updates per epoch, this run "
-                f"has {self.steps}: the training list, the batch size or Global.update_freq "
-                "differ. Restore them, or start a new run from the weights with "
+                f"has {self.steps}: the training list, the batch size, Global.update_freq or "
+                "Global.eval_steps differ. Restore them, or start a new run from the weights with "
                 f"-o Global.pretrained_model={source}"
             )
         checkpoint.load_arrays(self.task.model, saved["model"], source)

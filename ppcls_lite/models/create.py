@@ -60,7 +60,8 @@ def create_model(
 
     name: one of `list_models()`, or a family (`PPLCNet`) with its arguments as `args`.
     plugins: files with networks of one's own.
-    class_num: classes; 0 builds the trunk alone (`forward` returns the last feature).
+    class_num: classes; 0 builds the trunk alone (`forward` returns the last feature), which names
+    like `PPLCNetV3_det_x0_75` are in any case.
     pretrained: a path with or without `.pdparams`, or `True` for the official ImageNet weights
     (`use_ssld`: the distilled ones), see `resolve_pretrained`. A classifier of another class count
     stays random, and the log says so.
@@ -79,8 +80,10 @@ def create_model(
         return _over_trunk(entry, class_num, pretrained, use_ssld, plugins, args)
     if name == DISTILLATION_MODEL:
         raise UserError(f"{name} stands for the several networks of a recipe; name one of them")
+    if "class_num" in (argument.name for argument in entry.arguments):
+        args["class_num"] = class_num
     for argument in entry.arguments:
-        if argument.default is registry.REQUIRED and argument.name not in ("class_num", *args):
+        if argument.default is registry.REQUIRED and argument.name not in args:
             raise UserError(f"{name} needs the argument {argument.name!r}")
     for key in args:
         if key in entry.fixed:
@@ -91,7 +94,7 @@ def create_model(
         if key not in (allowed := [a.name for a in entry.arguments]):
             hint = _near(key, allowed) or f"it has {', '.join(allowed)}"
             raise UserError(f"{name} has no argument {key!r}; {hint}")
-    model = entry.load()(class_num=class_num, **entry.fixed, **args)
+    model = entry.load()(**entry.fixed, **args)
     if pretrained:
         path = resolve_pretrained(name, use_ssld) if pretrained is True else pretrained
         load_weights(model, path, replace_head=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
-from paddle.nn.initializer import KaimingNormal
+from paddle.nn.initializer import Constant, KaimingNormal
 from paddle.regularizer import L2Decay
 
 from ppcls_lite.errors import UserError
@@ -21,6 +21,7 @@ _ACTIVATIONS: dict[str, type[nn.Layer]] = {
     "relu6": nn.ReLU6,
     "hardswish": nn.Hardswish,
     "swish": nn.Swish,
+    "gelu": nn.GELU,
 }
 
 
@@ -92,15 +93,17 @@ def conv2d(
     dilation: int = 1,
     bias: bool = False,
 ) -> nn.Conv2D:
-    """A convolution, padded so that stride 1 keeps the size; a `bias` begins at 0.
+    """A convolution, padded so that stride 1 keeps the size, an even kernel below and on the right;
+    a `bias` begins at 0.
 
     `kaiming` draws from N(0, 2 / fan_in) with the fan-in of one group; otherwise paddle's own
     default, N(0, 2 / (k * k * in_channels)), as the official networks that name no initialiser.
     """
     size = (in_channels, out_channels, kernel_size)
     attr = ParamAttr(initializer=KaimingNormal() if kaiming else None, learning_rate=lr_mult)
-    steps = {"stride": stride, "padding": (kernel_size - 1) // 2 * dilation, "groups": groups}
-    more = {"dilation": dilation, "bias_attr": None if bias else False}
+    padding = (kernel_size - 1) // 2 * dilation if kernel_size % 2 else "SAME"
+    steps = {"stride": stride, "padding": padding, "groups": groups}
+    more = {"dilation": dilation, "bias_attr": ParamAttr(learning_rate=lr_mult) if bias else False}
     return nn.Conv2D(*size, **steps, **more, weight_attr=attr)
 
 
@@ -122,10 +125,11 @@ class ConvBN(nn.Layer):
         kaiming: bool = False,
         bn_decay: bool = True,
         dilation: int = 1,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         size = (in_channels, out_channels, kernel_size)
-        self.conv = conv2d(*size, stride, groups, lr_mult, kaiming, dilation)
+        self.conv = conv2d(*size, stride, groups, lr_mult, kaiming, dilation, bias)
         self.bn = batch_norm(out_channels, lr_mult, bn_decay)
         self.act = activation(act)
 
@@ -156,6 +160,41 @@ class NamedConvBN(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._act(self._batch_norm(self._conv(x)))
+
+
+class LearnableAffine(nn.Layer):
+    """scale * x + bias with one learned number each, which learn at `lr_mult` times the rate."""
+
+    def __init__(self, lr_mult: float = 1.0) -> None:
+        super().__init__()
+        for name, start in (("scale", 1.0), ("bias", 0.0)):
+            attr = ParamAttr(initializer=Constant(start), learning_rate=lr_mult)
+            self.add_parameter(name, self.create_parameter([1], attr=attr))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x + self.bias
+
+
+class DropPath(nn.Layer):
+    """Leaves out a branch for single images in training (https://arxiv.org/abs/1603.09382).
+
+    (N, ...) -> the same shape: zero with the probability `rate`, else 1 / (1 - rate) times x.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        kept = paddle.rand([x.shape[0]] + [1] * (x.ndim - 1)) >= self.rate
+        return x * kept.astype(x.dtype) / (1 - self.rate)
+
+
+def drop_path_rates(last: float, count: int) -> list[float]:
+    """A rate for each of `count` blocks, which grows from 0 to `last`."""
+    return [last * i / max(1, count - 1) for i in range(count)]
 
 
 class SqueezeExcitation(nn.Layer):

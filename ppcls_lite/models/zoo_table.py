@@ -1,7 +1,8 @@
 """`ppcls-lite zoo`: the costs computed from the networks, beside the published numbers.
 
-The columns `as published` count as `paddle.flops` does, with which the published tables were made
-(see `create.Cost`); they are what `--check` compares. Read next: ppcls_lite/config/zoo.py (the
+The columns `as published` are what `--check` compares. They count as the published table does:
+most as `paddle.flops` (see `create.Cost`), newer ones weights and multiply-adds alone, and for the
+image size of that table. Read next: ppcls_lite/config/zoo.py (the
 published data), create.py (`cost`).
 """
 
@@ -13,34 +14,39 @@ from dataclasses import dataclass
 from ppcls_lite.config.zoo import ZOO, ZooEntry
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import Cost, cost, create_model, list_models
+from ppcls_lite.models.network import Network
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network: its zoo entry and its computed cost, after re-parameterisation."""
+    """One network: its zoo entry, its computed cost after re-parameterisation, and in millions its
+    parameters and FLOPs as the published table counts them."""
 
     name: str
     entry: ZooEntry
     cost: Cost
+    params_m: float
+    flops_m: float
 
     def differences(self) -> list[str]:
         """Published numbers that the computed ones do not round to; known ones left out."""
         found = []
-        for label, published, computed in (
-            ("parameters", self.entry.params_m, self.cost.tool_params / 1e6),
-            ("FLOPs", self.entry.flops_m, self.cost.tool_flops / 1e6),
+        for label, published, computed, unit in (
+            ("parameters", self.entry.params_m, self.params_m, 1),
+            ("FLOPs", self.entry.flops_m, self.flops_m, self.entry.flops_unit),
         ):
             if published is None or label in self.entry.unmet:
                 continue
-            if not rounds_to(computed, published):
+            if not rounds_to(computed, published, unit):
                 found.append(f"{self.name}: {label} {computed:.2f} M, published {published:g} M")
         return found
 
 
-def rounds_to(computed: float, published: float) -> bool:
-    """Whether `published` is `computed`, rounded or cut (578.88 to 578) to the digits it shows."""
-    digits = len(f"{published}".partition(".")[2]) if isinstance(published, float) else 0
-    unit = 10**-digits
+def rounds_to(computed: float, published: float, unit: float = 1) -> bool:
+    """Whether `published` is `computed`, rounded or cut (578.88 to 578) to the digits it shows;
+    to multiples of `unit` if it is whole."""
+    if isinstance(published, float):
+        unit = 10 ** -len(f"{published}".partition(".")[2])
     return -unit / 2 <= computed - published < unit
 
 
@@ -53,8 +59,16 @@ def compute(pattern: str | None = None) -> list[Row]:
     for name in ZOO if pattern is None else list_models(pattern):
         model = create_model(name)
         model.reparameterize()
-        rows.append(Row(name, ZOO.get(name, ZooEntry(name)), cost(model)))
+        rows.append(_row(name, model))
     return rows
+
+
+def _row(name: str, model: Network) -> Row:
+    entry, usual = ZOO.get(name, ZooEntry(name)), cost(model)
+    size = entry.flops_size
+    theirs = usual if size == 224 else cost(model, (3, size, size))
+    pair = theirs[:2] if entry.plain else theirs[2:]
+    return Row(name, entry, usual, *(number / 1e6 for number in pair))
 
 
 _HEADER = (
@@ -69,10 +83,10 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.name,
         f"{row.cost.params / 1e6:.2f}",
-        f"{row.cost.tool_params / 1e6:.2f}",
+        f"{row.params_m:.2f}",
         _number(entry.params_m),
         f"{row.cost.flops / 1e6:.1f}",
-        f"{row.cost.tool_flops / 1e6:.1f}",
+        f"{row.flops_m:.1f}",
         _number(entry.flops_m),
         *("-" if score is None else f"{score:.2f}" for score in scores),
         "; ".join(text for text in (entry.source, entry.note) if text),

@@ -226,6 +226,8 @@ class AdamW(_Moments):
     """
 
     weight_decay: NonNegativeFloat = 0.01
+    _: KW_ONLY
+    clip_grad: Ignored = None  # PaddleClas's recipes have it, and its AdamW drops it
 
     def options(self, named: Named) -> dict[str, Any]:
         names = {parameter.name for parameter in self.exempt(named)}

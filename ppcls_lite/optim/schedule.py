@@ -3,7 +3,8 @@
 The trainer sets the rate before every update, so that a resumed run needs no scheduler state.
 Names, arguments and values are those of PaddleClas: `warmup_epoch` epochs rise in a line from
 `warmup_start_lr` to the schedule's rate, and the schedule proper begins after them. With `by_epoch`
-the rate changes only between epochs. Read next: optimizers.py.
+the rate changes only between epochs. A warm-up may also be given in updates, `warmup_steps`, and
+its start as a share of the rate, `warmup_start_factor`. Read next: optimizers.py.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class Schedule(ABC):
     """Linear warm-up to `peak`, then `after_warmup`.
 
     Positions are updates, or epochs with `by_epoch`: `unit` of them make an epoch and `total` the
-    run, of which `warmup` belong to the warm-up. All rates are multiplied by `scale`, which the
-    recipe sets where `base_batch_size` asks for it.
+    run, of which `warmup` belong to the warm-up. A run that is counted in updates says how many,
+    `iters`. All rates are multiplied by `scale`, which the recipe sets where `base_batch_size` asks
+    for it.
 
     A schedule that `follows_score` is told the main score of every evaluation, `observe(score)`,
     and a checkpoint keeps what it has seen, `state()` and `load_state(state)`.
@@ -46,8 +48,11 @@ class Schedule(ABC):
     epochs: PositiveInt
     step_each_epoch: PositiveInt
     _: KW_ONLY
+    iters: PositiveInt | None = None
     warmup_epoch: NonNegativeFloat = 0.0
+    warmup_steps: NonNegativeInt = 0
     warmup_start_lr: NonNegativeFloat = 0.0
+    warmup_start_factor: Probability | None = None
     by_epoch: bool = False
     last_epoch: Ignored = -1
     verbose: Ignored = False
@@ -56,18 +61,35 @@ class Schedule(ABC):
     follows_score: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.warmup_epoch > self.epochs:
-            text = "warmup_epoch %g is cut to the %d epochs of this run"
-            logger.info(text, self.warmup_epoch, self.epochs)
         self.unit = 1 if self.by_epoch else self.step_each_epoch
-        self.total = self.epochs * self.unit
-        self.warmup = round(min(self.warmup_epoch, self.epochs) * self.unit)
+        counted = None if self.by_epoch else self.iters
+        self.total = counted or self.epochs * self.unit
+        self.warmup = self._warmup()
+        if self.warmup_start_factor is not None:
+            if self.warmup_start_lr:
+                raise UserError(
+                    "warmup_start_lr and warmup_start_factor both say where the warm-up begins: "
+                    "leave one out"
+                )
+            self.warmup_start_lr = self.peak * self.warmup_start_factor
         # PaddleClas counts so, too: the rates stay, but nobody should find out by the scores.
         if self.warmup >= self.total:
             logger.warning("the whole run is warm-up: it ends at its highest rate")
         if self.warmup and self.warmup_start_lr == 0 and self.unit == 1:
             text = "the whole first epoch has the learning rate 0: set Optimizer.lr.warmup_start_lr"
             logger.warning(text)
+
+    def _warmup(self) -> int:
+        """How many updates (or epochs) it has."""
+        if self.warmup_steps and (self.warmup_epoch or self.by_epoch):
+            other = "warmup_epoch" if self.warmup_epoch else "by_epoch"
+            raise UserError(f"warmup_steps and {other} are both given: leave one out")
+        wanted = self.warmup_steps or self.warmup_epoch * self.unit
+        if wanted > self.total:
+            name = "warmup_steps" if self.warmup_steps else "warmup_epoch"
+            length = f"{self.total} updates" if self.iters else f"{self.epochs} epochs"
+            logger.info("%s %g is cut to the %s of this run", name, getattr(self, name), length)
+        return round(min(wanted, self.total))
 
     @property
     @abstractmethod
@@ -107,9 +129,26 @@ class ConstLR(FromRate):
         return self.peak
 
 
+@dataclass
+class Falling(FromRate):
+    """A schedule that falls until the end of the run.
+
+    decay_epochs: where its end is instead, counted in epochs from the beginning of the run. A rate
+    that has come down stays there; a run that ends before has a higher last rate.
+    """
+
+    _: KW_ONLY
+    decay_epochs: PositiveFloat | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        end = self.total if self.decay_epochs is None else round(self.decay_epochs * self.unit)
+        self.span = max(0, end - self.warmup)
+
+
 @register("schedule")
 @dataclass
-class Linear(FromRate):
+class Linear(Falling):
     """Falls from learning_rate to end_lr along (1 - progress) ** power.
 
     With `cycle` it starts again from a higher rate whenever it reaches end_lr.
@@ -120,7 +159,7 @@ class Linear(FromRate):
     cycle: bool = False
 
     def after_warmup(self, position: int) -> float:
-        span = self.total - self.warmup
+        span = self.span
         if span == 0:
             return self.peak
         if self.cycle:
@@ -131,16 +170,15 @@ class Linear(FromRate):
 
 @register("schedule")
 @dataclass
-class Cosine(FromRate):
+class Cosine(Falling):
     """Falls from learning_rate to eta_min along half a cosine (arXiv 1608.03983)."""
 
     eta_min: NonNegativeFloat = 0.0
 
     def after_warmup(self, position: int) -> float:
-        span = self.total - self.warmup
-        if span == 0:
+        if self.span == 0:
             return self.peak
-        progress = min(position, span) / span
+        progress = min(position, self.span) / self.span
         return self.eta_min + (self.peak - self.eta_min) * (1 + math.cos(math.pi * progress)) / 2
 
 

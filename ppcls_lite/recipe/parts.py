@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.loader import Loader
+from ppcls_lite.data.samplers import BatchSampler
 from ppcls_lite.data.transforms.compose import shape_of
 from ppcls_lite.distill.teachers import fix_views
 from ppcls_lite.engine import amp, ranks
@@ -34,6 +36,7 @@ from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.graph_forward import GraphForward
+from ppcls_lite.inference.preprocess import accepts
 from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.models.create import load_inside
@@ -54,9 +57,20 @@ def class_num_of(settings: RecipeSettings) -> int | None:
 
 
 def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
-    """(C, H, W) of the network's input: `Global.image_shape`, or what `Infer.transforms` give."""
+    """(C, H, W) of the network's input: `Global.image_shape`, or what `Infer.transforms` give.
+
+    Where the two contradict each other, as in PaddleClas's recipes for MobileNetV4, the images
+    that prediction gives decide, and the log says so.
+    """
     stated = settings.Global.image_shape
-    return stated or shape_of([node.build() for node in settings.Infer.transforms])
+    given = shape_of([node.build() for node in settings.Infer.transforms])
+    if stated and -1 not in given and not accepts(tuple(stated), given):
+        logger.warning(
+            "Global.image_shape is %s, but Infer.transforms give images of %s: the latter is used",
+            *(list(stated), list(given)),
+        )
+        return given
+    return stated or given
 
 
 def build_loss(nodes: Sequence[Node], dataset: Any, epochs: int | None = None) -> CombinedLoss:
@@ -243,9 +257,19 @@ def build_forward(settings: RecipeSettings) -> Forward:
     return GraphForward(mode, threads())
 
 
-def build_plan(settings: RecipeSettings) -> Plan:
-    """How long the run is, and how often it does what."""
-    return Plan(**{f.name: getattr(settings.Global, f.name) for f in dataclasses.fields(Plan)})
+def build_plan(settings: RecipeSettings, sampler: BatchSampler) -> Plan:
+    """How long the run is, and how often it does what.
+
+    With `Global.iters` its epochs, of `Global.eval_steps` updates or as many as the training list
+    gives, are those of `sampler` from now on.
+    """
+    run = settings.Global
+    asked = {f.name: getattr(run, f.name) for f in dataclasses.fields(Plan)}
+    if run.iters is not None:
+        steps = run.eval_steps or math.ceil(len(sampler) / run.update_freq)
+        asked["epochs"] = math.ceil(run.iters / steps)
+        sampler.stretch(steps * run.update_freq, run.iters * run.update_freq)
+    return Plan(**asked)
 
 
 def build_writer(
@@ -270,7 +294,8 @@ def _compared(settings: RecipeSettings) -> dict[str, Any]:
     """The hyper-parameters by which VisualDL compares runs."""
     lr = settings.Optimizer.arguments.get("lr")
     compared = {"Arch": settings.Arch.entry.name, "Optimizer": settings.Optimizer.entry.name}
-    compared |= {"epochs": settings.Global.epochs, "seed": seed_of(settings)}
+    length = "epochs" if settings.Global.iters is None else "iters"
+    compared |= {length: getattr(settings.Global, length), "seed": seed_of(settings)}
     if lr is not None:
         compared |= {f"lr.{k}": v for k, v in lr.arguments.items() if isinstance(v, (int, float))}
     return compared
@@ -331,20 +356,28 @@ def seed_of(settings: RecipeSettings) -> int:
 def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | None:
     """The class names of `Infer.PostProcess.class_id_map_file`, None if the key is not there.
 
-    For tables and pictures a list that is missing or of another class count is warned of; with
-    `required` it is a UserError, because a wrong name on a prediction would mislead.
+    A post-processing that says nothing of names takes those of the data set's `label_file`, whose
+    last lines may be of labels that count nowhere. For tables and pictures a list that is missing
+    or of another class count is warned of; with `required` it is a UserError, because a wrong name
+    on a prediction would mislead.
     """
     node = settings.Infer.PostProcess if settings.Infer else None
-    file = node.arguments.get("class_id_map_file") if node else None
+    if node is None:
+        return None
+    place, file = "Infer.PostProcess.class_id_map_file", node.arguments.get("class_id_map_file")
+    follows = _takes_names(node) and not {"class_id_map_file", "label_list"} & node.arguments.keys()
+    if follows:
+        place, file = _label_file_of_data(settings)
     if not file:
         return None
     try:
         names = read_label_file(file, node.arguments.get("delimiter"))
         count = class_num_of(settings)
+        names = names[:count] if follows else names
         if count is not None and len(names) != count:
             raise UserError(
-                f"Infer.PostProcess.class_id_map_file: {file} names {len(names)} classes, but "
-                f"Arch.class_num is {count}; give the list that fits the weights"
+                f"{place}: {file} names {len(names)} classes, but Arch.class_num is {count}; give "
+                "the list that fits the weights"
             )
     except UserError as error:
         if required:
@@ -352,6 +385,21 @@ def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | N
         logger.warning(f"classes are shown by number, and an export will want names: {error}")
         return None
     return names
+
+
+def _takes_names(postprocess: Node) -> bool:
+    """Whether a post-processing shows the names of classes."""
+    return any(argument.name == "class_id_map_file" for argument in postprocess.entry.arguments)
+
+
+def _label_file_of_data(settings: RecipeSettings) -> tuple[str, str | None]:
+    """Where a data set states its `label_file`, and which it is."""
+    data = settings.DataLoader
+    for section in (data.Eval, data.Train) if data is not None else ():
+        file = section.dataset.get("label_file") if section is not None else None
+        if file:
+            return f"{section.dataset.path}.label_file", file
+    return "", None
 
 
 def scale_rate(settings: RecipeSettings, schedule: Any, batch_size: int, world: World) -> None:

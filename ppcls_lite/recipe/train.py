@@ -58,14 +58,15 @@ def train(tree: Tree | Recipe) -> FitResult:
         parts.compare_names(settings, datasets["Train"])
         settings = parts.share_batch(settings, world)
         loader = parts.build_loader(settings, "Train", datasets["Train"], world)
-        plan = parts.build_plan(settings)
+        plan = parts.build_plan(settings, loader.batch_sampler)
         steps = plan.steps(len(loader))
 
         loss = parts.build_loss(settings.Loss.Train, datasets["Train"], run.epochs)
         task = build_task(settings, loss, world)
         cache = prepare_teachers(settings, task, datasets["Train"], world, labels)
         kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())
-        description = settings.Optimizer.build(epochs=run.epochs, step_each_epoch=steps)
+        length = {"epochs": plan.epochs, "step_each_epoch": steps, "iters": run.iters}
+        description = settings.Optimizer.build(**length)
         parts.scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)
         optimizer = description.build(task.trained)
         precision = parts.build_precision(settings, task.trained, optimizer)
@@ -80,7 +81,7 @@ def train(tree: Tree | Recipe) -> FitResult:
             steps=steps,
             metrics=parts.training_metrics(settings, task),
             precision=precision,
-            ema=parts.build_ema(settings, task.model, plan.epochs * steps),
+            ema=parts.build_ema(settings, task.model, run.iters or plan.epochs * steps),
             world=world,
             origin=_origin(recipe, task, loader, datasets, world),
         )

@@ -163,6 +163,24 @@ def test_all_mistakes_come_in_one_report() -> None:
         assert f"\n  {path}: " in report
 
 
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"epochs": 3, "iters": 9}, "Global.iters: 9, and Global.epochs: 3: both say"),
+        ({"epochs": None}, "Global.epochs: is null, and so is Global.iters"),
+        ({"epochs": 3, "eval_steps": 2}, "Global.eval_steps: counts updates"),
+        ({"epochs": None, "iters": 9, "eval_steps": 2}, "2 does not divide Global.iters, 9"),
+    ],
+)
+def test_the_length_of_a_run_is_said_once(keys: dict[str, int | None], says: str) -> None:
+    tree = recipe()
+    tree["Global"] |= keys
+    with pytest.raises(ConfigError, match=says):
+        check(tree)
+    tree["Global"] |= {"epochs": None, "iters": 10, "eval_steps": 2}
+    assert check(tree).Global.iters == 10
+
+
 def test_a_missing_section_and_a_missing_argument_are_named() -> None:
     tree = recipe()
     del tree["Arch"], tree["DataLoader"]["Train"]["dataset"]["image_root"]

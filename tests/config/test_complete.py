@@ -41,9 +41,15 @@ def ops(recipe: Recipe, split: str) -> list[Any]:
     return recipe.tree["DataLoader"][split]["dataset"]["transform_ops"]
 
 
+CONTRADICTORY = ("FasterNet_T1", "MobileNetV4_conv_small", "PPHGNetV2_B0", "StarNet_S1")
+
+
 @pytest.mark.parametrize("path", [*RECIPES, *OFFICIAL], ids=lambda p: p.stem)
 def test_no_recipe_predicts_unlike_it_evaluates(path: Path) -> None:
     whole = Recipe.of(load_config(path))
+    if path in OFFICIAL and path.stem in CONTRADICTORY:  # upstream's own differences are named
+        assert "leave Infer.transforms out" in whole.warnings[0]
+        return
     assert not whole.warnings
     assert whole.tree["Infer"]["transforms"] == [*ops(whole, "Eval"), {"ToCHWImage": None}]
     assert dump(Recipe.of(whole.tree).tree) == dump(whole.tree)

@@ -12,7 +12,6 @@ from PIL import Image
 from ppcls_lite.config.check import build
 from ppcls_lite.data.cache import in_memory
 from ppcls_lite.data.datasets_segmentation import (
-    CITYSCAPES_NAMES,
     ADE20KDataset,
     CityscapesDataset,
     SegDataset,
@@ -171,7 +170,7 @@ def test_cityscapes(tmp_path: Path) -> None:
     cityscapes(tmp_path / "other", "Ids")
     data = CityscapesDataset(str(tmp_path / "one"), ops())
     assert len(data) == 2 and not data.problems and data[1]["mask"].tolist() == expected
-    assert data.class_num == 19 and data.class_keys == list(CITYSCAPES_NAMES)
+    assert data.class_num == 19 and data.class_keys[::9] == ["road", "terrain", "bicycle"]
     ids = CityscapesDataset(str(tmp_path / "other"), ops(), labels="labelIds")
     assert len(ids) == 2 and ids[0]["mask"].tolist() == expected
     lacking = CityscapesDataset(str(tmp_path / "other"), ops())

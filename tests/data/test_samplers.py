@@ -45,6 +45,21 @@ def test_resume_in_the_middle_of_an_epoch():
     assert indices(sampler, 2, start_step=len(sampler)) == []
 
 
+def test_epochs_of_so_many_steps_follow_one_another_through_the_data():
+    plain = DistributedBatchSampler(3, shuffle=True, seed=5).bind(13)  # 5 steps
+    passes = [list(plain.numbered(epoch)) for epoch in range(1, 5)]
+    whole = [batch for one in passes for batch in one]
+    for steps in (3, 5, 12):
+        stretched = DistributedBatchSampler(3, shuffle=True, seed=5).bind(13)
+        stretched.stretch(steps, 17)
+        assert len(stretched) == steps
+        epochs = [list(stretched.numbered(e)) for e in range(1, -(-17 // steps) + 1)]
+        assert [batch for epoch in epochs for batch in epoch] == whole[:17]
+        assert all(len(epoch) == steps for epoch in epochs[:-1])
+        assert list(stretched.numbered(2, 2)) == epochs[1][2:]
+        assert list(stretched.numbered(len(epochs), steps)) == []
+
+
 def test_two_ranks_see_together_what_one_rank_sees():
     one = indices(DistributedBatchSampler(8, shuffle=True, seed=3).bind(32), 1)
     ranks = [

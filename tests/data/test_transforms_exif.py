@@ -1,4 +1,4 @@
-"""Masks and boxes of stored pixels turn as the decoder turns their image."""
+"""Masks of stored pixels turn as the decoder turns their image."""
 
 from __future__ import annotations
 
@@ -29,14 +29,6 @@ def test_it_is_what_the_decoder_does(kind: str, value: int, tmp_path: Path) -> N
     decoded = decode_rgb(data.getvalue(), "x")[..., 0]
     assert found.upright == decoded.shape[::-1]
     np.testing.assert_array_equal(found.turn_mask(gray), decoded)
-
-    mask = np.zeros((5, 7), np.uint8)
-    mask[1:3, 2:6] = 1
-    rows, columns = np.nonzero(found.turn_mask(mask))
-    around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    boxes = np.array([[2, 1, 6, 3]], np.float32)
-    assert found.turn_boxes(boxes).tolist() == [around]
-    assert boxes.tolist() == [[2, 1, 6, 3]]
 
 
 def test_a_file_that_cannot_be_read_has_none(tmp_path: Path) -> None:

@@ -57,11 +57,11 @@ def transforms(size: int = 64) -> list[Any]:
 
 @pytest.fixture(scope="session")
 def network_of() -> Callable[..., nn.Layer]:
-    """`network_of(name, class_num)`: a network of the zoo with `sensitive` weights."""
+    """`network_of(name, class_num, ...)`: a network of the zoo with `sensitive` weights."""
 
-    def make(name: str, class_num: int) -> nn.Layer:
+    def make(name: str, class_num: int, **args: Any) -> nn.Layer:
         paddle.seed(1)
-        return sensitive(create_model(name, class_num=class_num))
+        return sensitive(create_model(name, class_num=class_num, **args))
 
     return make
 

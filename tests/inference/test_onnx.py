@@ -12,6 +12,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppcls_lite.config import registry
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference import export
@@ -21,6 +22,7 @@ from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.spec import InferenceSpec
 
 onnx = pytest.importorskip("onnx", reason="onnx, which writes ONNX files, is not installed")
+CLASSIFIERS = [name for name, entry in ZOO.items() if entry.classifies]
 FAMILIES = {entry.family: name for name, entry in reversed(ZOO.items())}
 WHOLE_ZOO = "PPCLS_LITE_TEST_WHOLE_ZOO"  # set to export all networks: some minutes
 
@@ -147,9 +149,15 @@ def test_an_unknown_operation_is_refused_by_name(tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("name", list(ZOO) if os.environ.get(WHOLE_ZOO) else FAMILIES.values())
+def sized(name: str) -> dict[str, int]:
+    """For networks that are made for one size."""
+    takes = [argument.name for argument in registry.entries()["model", name].arguments]
+    return {"img_size": 64} if "img_size" in takes else {}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS if os.environ.get(WHOLE_ZOO) else FAMILIES.values())
 def test_networks_of_the_zoo(name: str, network_of: Any, chain: Any, tmp_path: Path) -> None:
-    network = network_of(name, 7)
+    network = network_of(name, 7, **sized(name))
     options = {"add_softmax": False, "format": "onnx"}  # logits: nothing saturates
     report = export_model(network, tmp_path / "m", (3, 64, 64), chain(64), **options)
     assert report.max_difference < 1e-3 and report.changed == 0

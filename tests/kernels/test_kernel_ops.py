@@ -20,6 +20,11 @@ from ppcls_lite.models.layers import ConvBN, NamedConvBN
 
 CHANNELS = 5  # enough where every channel is computed by itself
 TEXT_LINES = {"stride_list": [2, [2, 1], [2, 1], [2, 1], [2, 1]]}
+REPETITIVE = ("ResNet", "PPLCNetV3", "PPLCNetV4", "MobileNetV4", "PPHGNet", "StarNet", "FasterNet")
+THESE = (
+    *("ResNet50", "ResNet50_vd", "PPLCNetV3_x0_5", "PPLCNetV3_rec_x0_5", "PPLCNetV4_tiny"),
+    *("MobileNetV4_conv_small", "PPHGNetV2_B0", "StarNet_S1", "FasterNet_T0"),
+)
 SAME = Window((1, 1), (1, 1), (0, 0))
 
 
@@ -63,7 +68,7 @@ def shapes() -> Shapes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in sorted(ZOO):
-            if name.startswith("ResNet") and name not in ("ResNet50", "ResNet50_vd"):
+            if name.startswith(REPETITIVE) and name not in THESE:
                 continue  # the others repeat these layers
             found.watch(create_model(name, class_num=2), (224, 224))
     found.watch(create_model("PPLCNet_x1_0", class_num=2, **TEXT_LINES), (80, 160))
@@ -76,8 +81,8 @@ def array(*shape: int) -> np.ndarray:
 
 def test_depthwise_convolutions_of_the_zoo(shapes: Shapes, native: ctypes.CDLL) -> None:
     assert len(shapes.depthwise) > 20
-    assert {window.kernel[0] for *_, window in shapes.depthwise} == {1, 3, 5}
-    assert {window.stride for *_, window in shapes.depthwise} == {(1, 1), (2, 2), (2, 1)}
+    assert {window.kernel[0] for *_, window in shapes.depthwise} == {1, 3, 5, 7}
+    assert {window.stride for *_, window in shapes.depthwise} == {(1, 1), (2, 2), (2, 1), (1, 2)}
     for height, width, window in shapes.depthwise:
         stock = {"stride": list(window.stride), "padding": list(window.padding)}
         worst = difference(

@@ -59,3 +59,18 @@ def test_nothing_found_is_no_rows(locations: int) -> None:
     rows = multiclass_nms(boxes, scores, 0.025, 0.6)
     assert rows.shape == (0, 6)
     assert rows.dtype == np.float32
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 60, (90, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(5, 40, (90, 2))], axis=1)
+    scores = rng.uniform(0, 1, (3, 90)).astype(np.float32)
+    limits = {"nms_top_k": 70, "keep_top_k": 25}
+    for across in (False, True):
+        whole = multiclass_nms(boxes, scores, 0.1, 0.4, **limits, across_classes=across)
+        monkeypatch.setattr("ppcls_lite.ops.nms._BLOCK", 7)
+        parts = multiclass_nms(boxes, scores, 0.1, 0.4, **limits, across_classes=across)
+        monkeypatch.undo()
+        np.testing.assert_array_equal(whole, parts)
+        assert 5 < len(whole) <= 25

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import zlib
+
 import numpy as np
 import paddle
 import pytest
@@ -10,6 +13,9 @@ from paddle.regularizer import L2Decay
 
 from ppcls_lite.config import check as config
 from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.losses.segmentation import SegCELoss
+from ppcls_lite.models.create import create_model
+from ppcls_lite.models.weights.load import apply_state
 from ppcls_lite.optim import optimizers as optim
 
 RATE, COEFF = 0.5, 0.1
@@ -205,3 +211,64 @@ def test_yaml_mistakes_are_found_by_the_checker(extra, message):
     tree = {"name": "Momentum", "lr": {"learning_rate": 0.1}, **extra}
     with pytest.raises(ConfigError, match=message):
         config.build(tree, "optimizer", epochs=1, step_each_epoch=1)
+
+
+TRUNKS = {"pplcnet_x0_5": "PPLCNet_x0_5", "mobilenetv3_large_x0_5": "MobileNetV3_large_x0_5"}
+
+
+def medians(found: dict[str, float], expected: dict[str, float]) -> dict[str, float]:
+    """The median relative difference of the norms of each group of weights."""
+    groups: dict[str, list[float]] = {}
+    for name, norm in found.items():
+        part = "trunk" if name.startswith("backbone.") else "head"
+        kind = "convolutions"
+        if name.endswith(("bn.weight", "_batch_norm.weight")):
+            kind = "scales"
+        elif not name.endswith(".weight"):
+            continue
+        groups.setdefault(f"{part} {kind}", []).append(abs(norm / expected[name] - 1))
+    return {group: float(np.median(values)) for group, values in groups.items()}
+
+
+@pytest.mark.parametrize("tag", TRUNKS)
+def test_three_steps_of_a_segmentation_equal_golden(tag, segmentation, dense_weights, dense_input):
+    """PaddleSeg's: which gradients, running statistics and weights decay, three losses.
+
+    The decay of one step is seen in the median of a group's norms alone: 4e-7 if it is wrong.
+    """
+    golden = json.loads((segmentation / f"deeplabv3p_{tag}_train.json").read_text())
+    model = create_model(f"deeplabv3p_{TRUNKS[tag]}", class_num=19, aspp_ratios=[1, 3, 6, 9])
+    shapes = [(name, value.shape) for name, value in model.state_dict().items()]
+    apply_state(model, dense_weights(shapes), tag)
+    model.head.aspp.dropout.p = 0.0
+    images = paddle.to_tensor(dense_input("seg_train", (2, 3, 96, 128)))
+    random = np.random.RandomState(zlib.crc32(b"label:seg_train"))
+    mask = random.randint(0, 19, size=(2, 96, 128))
+    mask[:, :8], mask[1, :, 100:] = 255, 255
+    batch = {"image": images, "mask": paddle.to_tensor(mask.astype(np.uint8))}
+    node = {"name": "Momentum", "momentum": 0.9, "regularizer": {"name": "L2", "coeff": 4e-5}}
+    node["lr"] = {"learning_rate": 0.01}
+    optimizer = config.build(node, "optimizer", epochs=1, step_each_epoch=3).build(model)
+    model.train()
+    loss, losses = SegCELoss(), []
+    for step in range(3):
+        (term,) = loss(model(images), batch).values()
+        term.backward()
+        losses.append(float(term))
+        if step == 0:
+            gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        optimizer.step()
+        if step == 0:
+            for name, expected in golden["grad_l2_step0"].items():
+                found = float(gradients[name].norm())
+                assert found == pytest.approx(expected, rel=2e-3, abs=2e-7), name
+            norms = {
+                name: float(np.linalg.norm(value.numpy().astype(np.float64)))
+                for name, value in model.state_dict().items()
+            }
+            assert norms == pytest.approx(golden["state_l2_after_step1"], rel=2e-5)
+            found = medians(norms, golden["state_l2_after_step1"])
+            assert len(found) == 4 and max(found.values()) < 5e-8, found
+        optimizer.clear_grad()
+    for found, expected, bound in zip(losses, golden["losses"], (1e-6, 3e-5, 2e-3)):
+        assert found == pytest.approx(expected, rel=bound)

@@ -82,6 +82,52 @@ def test_by_epoch_changes_only_between_epochs(name, by_epoch):
     assert made(14) == 0.1
 
 
+ITERATIONS = {  # PaddleSeg's rates, by the number of the update
+    "poly_lr_80k": {"learning_rate": 0.01, "iters": 80_000, "power": 0.9},
+    "poly_lr_240_end1e4": {"learning_rate": 0.01, "iters": 240, "power": 0.9, "end_lr": 1e-4},
+    "warmup1000_poly": {
+        **{"learning_rate": 0.005, "iters": 80_000, "power": 0.9},
+        **{"warmup_steps": 1000, "warmup_start_lr": 1e-5},
+    },
+}
+
+
+@pytest.mark.parametrize("name", ITERATIONS)
+def test_rates_of_iterations_equal_golden(name, segmentation):
+    golden = json.loads((segmentation / "seg_metrics_lr_loss.json").read_text())[name]
+    made = schedule.Linear(epochs=20, step_each_epoch=4000, **ITERATIONS[name])
+    found = [made(int(step)) for step in golden]
+    assert found == pytest.approx(list(golden.values()), rel=1e-9, abs=1e-12)
+
+
+def test_a_cosine_longer_than_the_run_with_a_warmup_of_steps():
+    """PaddleDetection's: base 0.32, 300 epochs of 25 updates, 300 updates from a tenth on."""
+    options = {"warmup_steps": 300, "warmup_start_factor": 0.1, "decay_epochs": 300}
+    made = schedule.Cosine(200, 25, 0.32, **options)
+    for step in (0, 1, 150, 299):
+        share = step / 300
+        assert made(step) == pytest.approx(0.32 * (0.1 * (1 - share) + share), rel=1e-9)
+    for step in (300, 301, 4999):
+        angle = math.pi * (step - 300) / (7500 - 300)
+        assert made(step) == pytest.approx(0.16 * (1 + math.cos(angle)), rel=1e-9)
+    assert made(4999) > 0.05
+    short = schedule.Linear(4, 10, 0.1, decay_epochs=2)
+    assert [short(step) for step in (0, 10, 20, 39)] == pytest.approx([0.1, 0.05, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"warmup_steps": 3, "warmup_epoch": 1}, "warmup_steps and warmup_epoch are both given"),
+        ({"warmup_steps": 3, "by_epoch": True}, "warmup_steps and by_epoch are both given"),
+        ({"warmup_start_lr": 0.1, "warmup_start_factor": 0.5}, "both say where the warm-up begins"),
+    ],
+)
+def test_two_ways_of_saying_it_are_refused(options, says):
+    with pytest.raises(UserError, match=says):
+        schedule.Cosine(learning_rate=0.1, **RUN, **options)
+
+
 def test_warmup_of_part_of_an_epoch():
     made = schedule.ConstLR(learning_rate=0.2, warmup_epoch=0.5, **{**RUN, "step_each_epoch": 8})
     assert rates(made, 6) == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.2])

@@ -331,6 +331,34 @@ def test_resume_with_everything_on_and_other_workers(home: Path, tmp_path: Path)
     assert "top1_ema" in records(parts, "eval")[0]
 
 
+def test_a_run_counted_in_updates(home: Path, tmp_path: Path) -> None:
+    """The batches are those of epochs; evaluations and checkpoints come every `eval_steps`."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    length = ["Global.epochs=null", "Global.iters=10", "Global.eval_steps=5"]
+    length += ["Global.save_interval=1", "Optimizer.lr.warmup_epoch=0"]
+    assert run("train", home, *length, f"Global.output_dir={whole}") == 0
+    folder = whole / "PPLCNet_x0_25"
+    evaluated = [(r["epoch"], r["step"]) for r in records(folder, "eval")]
+    assert evaluated == [(1, 5), (2, 10)]
+    assert (folder / "epoch_1.pdparams").exists() and (folder / "epoch_2.pdparams").exists()
+    resume = f"Global.checkpoints={folder / 'epoch_1'}"
+    assert run("train", home, *length, resume, f"Global.output_dir={parts}") == 0
+    ended = [safe_pickle.load(d / "latest.pdparams") for d in (folder, parts / "PPLCNet_x0_25")]
+    assert all(np.array_equal(ended[0][name], ended[1][name]) for name in ended[0])
+    # Without eval_steps, epochs of the list: 4 updates, and here 2 of the second. They end where
+    # the same updates of whole epochs do.
+    plain = ["Optimizer.lr={learning_rate: 0.05}"]
+    short = [*plain, "Global.epochs=null", "Global.iters=6"]
+    assert run("train", home, *short, f"Global.output_dir={tmp_path}/iters") == 0
+    plain += ["Global.epochs=2", "Global.print_batch_step=2"]
+    assert run("train", home, *plain, f"Global.output_dir={tmp_path}/epochs") == 0
+    folders = [tmp_path / name / "PPLCNet_x0_25" for name in ("iters", "epochs")]
+    found = [[r for r in records(f, "step") if r["step"] in (4, 6)] for f in folders]
+    losses = [[record["loss"] for record in one] for one in found]
+    assert losses[0] == losses[1] and len(losses[0]) == 2
+    assert [r["step"] for r in records(folders[0], "eval")] == [4, 6]
+
+
 def break_list(home: Path, tmp_path: Path) -> list[str]:
     path = tmp_path / "list.txt"
     path.write_text("disc/disc 0.png 0\nno-label-here\ndisc/disc 1.png 7\ndisc/gone.png 1\n")

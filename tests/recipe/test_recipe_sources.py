@@ -55,9 +55,27 @@ def test_a_label_list_that_an_export_will_want_is_asked_for(
         labels_of(missing, required=True)
 
 
+def test_names_of_the_data_s_label_file_reach_the_answers(tmp_path: Path) -> None:
+    """Said once: of the last lines those of labels that count nowhere are left out."""
+    names = tmp_path / "labels.txt"
+    names.write_text("0 sky\n1 road\n2 unlabelled\n", encoding="utf-8")
+    data = f"{{name: SegDataset, image_root: x, transform_ops: [DecodeImage], label_file: {names}}}"
+    follows = ["Arch.class_num=2", f"DataLoader.Eval.dataset={data}", "Infer.transforms=null"]
+    plain = "Infer.PostProcess={name: Topk}"
+    assert labels_of(settings(*follows, plain), required=True) == ["sky", "road"]
+    none = "Infer.PostProcess={name: Topk, class_id_map_file: null}"
+    assert labels_of(settings(*follows, none)) is None
+    own = "Infer.PostProcess={name: Topk, label_list: [a, b]}"
+    assert labels_of(settings(*follows, own)) is None
+    assert labels_of(settings(*follows, "Infer.PostProcess={name: ScoreOutput}")) is None
+    with pytest.raises(UserError, match=r"DataLoader.Eval.dataset.label_file: .*names 3 classes"):
+        labels_of(settings(*follows, plain, "Arch.class_num=4"), required=True)
+
+
 @pytest.mark.parametrize(
     ("name", "count", "first", "last"),
     [
+        ("cityscapes_label_list.txt", 19, "road", "bicycle"),
         ("NUS-WIDE-SCENE_label_list.txt", 33, "airport", "window"),
         ("COCO2017_label_list.txt", 80, "person", "toothbrush"),
         ("pedestrian_attribute_label_list.txt", 26, "Hat", "Back"),

@@ -30,15 +30,16 @@ _SLACK = 1e-3  # by which shares may leave 0 to 1, from rounding
 _NAMES = "`names: [cat, dog]` or `names: {0: cat, 1: dog}`"
 
 
-def read_yolo(file: str, split: str) -> BoxTable:
+def read_yolo(file: str, split: str, root: str | None = None) -> BoxTable:
     """The boxes of the images that `split` (train, val, test) of a data.yaml names.
 
+    root: where its paths begin; None: `path` in it, or its own folder.
     Raises UserError where the file or the split does not exist, or has no class names; what is
     wrong with single images is in the table's `problems`.
     """
     content = _content(file)
     found = Found(file, _names(content, file))
-    found.files = list(_files(content, file, split))
+    found.files = list(_files(content, file, split, root))
     if not found.files:
         raise UserError(f"{file}: {split}: {shown(content[split])} has no images")
     labels = [label_file(image) for image in found.files]
@@ -84,20 +85,22 @@ def _names(content: dict[str, Any], file: str) -> list[str]:
     return [str(name) for name in names]
 
 
-def _files(content: dict[str, Any], file: str, split: str) -> Iterator[str]:
+def _files(content: dict[str, Any], file: str, split: str, given: str | None) -> Iterator[str]:
     """The images of a split: of folders, and of lists of paths."""
     if not content.get(split):
         known = ", ".join(key for key in ("train", "val", "test") if content.get(key))
         raise UserError(f"{file}: there is no {split!r}; it has {known or 'no split at all'}")
     beside = Path(file).absolute().parent
-    root = beside / str(content.get("path") or "")
-    if not root.is_dir():
+    root = Path(given).absolute() if given else beside / str(content.get("path") or "")
+    if not root.is_dir() and not given:
         root = beside  # the file was written for another machine
     places = content[split] if isinstance(content[split], list) else [content[split]]
     for place in map(str, places):
         path = str(root / place)
-        if not is_folder(path) and not is_file(path):
-            path = str(beside / place)
+        others = (beside / place, root / place.removeprefix("../"))  # Roboflow's, of another place
+        for other in map(str, others):
+            if not is_folder(path) and not is_file(path):
+                path = other
         if is_folder(path):
             yield from (f"{path}{os.sep}{name}" for name in walk_images(path))
         elif is_file(path):

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 
 from ppcls_lite.data.datasets_segmentation import (
-    CITYSCAPES_NAMES,
+    CITYSCAPES_LABELS,
     CITYSCAPES_TRAIN_IDS,
     CityscapesDataset,
 )
 from ppcls_lite.data.image_list import write_lines
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.mask_file import read_mask
 from ppcls_lite.data.mask_rules import MaskRules
 from ppcls_lite.errors import UserError
@@ -38,11 +39,12 @@ def prepare_cityscapes(folder: str) -> None:
         data = CityscapesDataset(folder, [], split=split)
         if data.problems:
             raise UserError("\n  ".join([f"{split}:", *data.problems]))
-        names = zip(data.paths, data.masks)
-        lines = [" ".join(Path(p).relative_to(root).as_posix() for p in both) for both in names]
+        pairs = zip(data.paths, data.masks)
+        lines = [" ".join(Path(p).relative_to(root).as_posix() for p in both) for both in pairs]
         write_lines(root / f"{split}_list.txt", lines)
         counts.append(f"{split} {len(data):,}")
-    write_lines(root / "labels.txt", [f"{i} {name}" for i, name in enumerate(CITYSCAPES_NAMES)])
+    names = enumerate(read_label_file(CITYSCAPES_LABELS))
+    write_lines(root / "labels.txt", [f"{i} {name}" for i, name in names])
     print(
         f"{', '.join(counts)} images with masks; {made:,} masks of the 19 classes were made; wrote "
         f"train_list.txt, val_list.txt and labels.txt in {folder}"

@@ -16,6 +16,7 @@ from ppcls_lite.data.prepare.digits import DIGITS_FOLDER, prepare_digits
 from ppcls_lite.data.prepare.folders import prepare_folder
 from ppcls_lite.data.prepare.imagenet import prepare_imagenet
 from ppcls_lite.data.prepare.masks import prepare_camvid, prepare_masks
+from ppcls_lite.data.prepare.objects import prepare_objects
 from ppcls_lite.data.prepare.relabel import relabel
 from ppcls_lite.data.prepare.scenes import SCENES_FOLDER, prepare_scenes
 
@@ -47,6 +48,19 @@ def run(argv: Sequence[str]) -> int:
     scenes.add_argument("--size", type=int, nargs=2, default=(160, 128), metavar="N", help=text)
     scenes.add_argument("--seed", type=int, default=0, help="of places, sizes and colours (0)")
     scenes.set_defaults(act=lambda a: prepare_scenes(a.output, a.images, a.val, a.size, a.seed))
+
+    for kind, about in {
+        "coco": "boxes in COCO's JSON files",
+        "voc": "boxes in Pascal VOC's XML files",
+        "yolo": "boxes as YOLO has them, with a data.yaml",
+        "labelme": "boxes and outlines drawn with LabelMe",
+    }.items():
+        boxes = commands.add_parser(kind, help=about)
+        boxes.add_argument("folder", metavar="DIR")
+        text = "share for validation, where there is no split (0.2)"
+        boxes.add_argument("--val", type=float, default=0.2, help=text)
+        boxes.add_argument("--seed", type=int, default=0, help="of the split (0)")
+        boxes.set_defaults(act=lambda a, kind=kind: prepare_objects(kind, a.folder, a.val, a.seed))
 
     masks = commands.add_parser("masks", help="your images, and masks of the same names")
     masks.add_argument("folder", metavar="DIR")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+
+OBJECTS = "configs/detection/photos.yaml"  # the recipe for objects on photographs of one's own
 
 
 def train_command(recipe: str, root: str | Path, lists: Path, *overrides: str) -> str:
@@ -17,6 +20,17 @@ def train_command(recipe: str, root: str | Path, lists: Path, *overrides: str) -
     return " \\\n".join([f"ppcls-lite train -c {recipe}", *lines])
 
 
-def labels_at(folder: Path) -> str:
+def objects_command(splits: Mapping[str, Mapping[str, object]], *overrides: str) -> str:
+    """The command for data sets of boxes: split -> the data set's name and arguments."""
+    places = [
+        f"DataLoader.{split}.dataset.{key}={'null' if value is None else value}"
+        for split, arguments in splits.items()
+        for key, value in arguments.items()
+    ]
+    lines = [f"  -o {shlex.quote(item)}" for item in (*places, *overrides)]
+    return " \\\n".join([f"ppcls-lite train -c {OBJECTS}", *lines])
+
+
+def labels_at(folder: Path, name: str = "labels.txt") -> str:
     """The override that names the classes of predictions."""
-    return f"Infer.PostProcess.class_id_map_file={folder / 'labels.txt'}"
+    return f"Infer.PostProcess.class_id_map_file={folder / name}"

@@ -1,7 +1,7 @@
-"""The EXIF orientation of an image file, and what lies on the pixels as the file stores them.
+"""The EXIF orientation of an image file, and masks of the pixels as the file stores them.
 
-An image is turned upright when it is decoded. A mask or boxes that were made on the stored pixels
-have to turn with it. Read before: image_file.py, geometry.py.
+An image is turned upright when it is decoded; such a mask has to turn with it.
+Read before: image_file.py, geometry.py.
 """
 
 from __future__ import annotations
@@ -51,17 +51,6 @@ class Orientation(NamedTuple):
         exchange, code = _MOVES.get(self.value, (False, None))
         mask = cv2.transpose(mask) if exchange else mask
         return mask if code is None else cv2.flip(mask, code)
-
-    def turn_boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (n, 4), x1 y1 x2 y2 in the stored pixels, as those of the upright image."""
-        exchange, code = _MOVES.get(self.value, (False, None))
-        width, height = self.upright
-        boxes = boxes[:, [1, 0, 3, 2]] if exchange else boxes.copy()
-        if code in (1, -1):
-            boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-        if code in (0, -1):
-            boxes[:, [1, 3]] = height - boxes[:, [3, 1]]
-        return boxes
 
 
 def read_orientation(path: str) -> Orientation | None:

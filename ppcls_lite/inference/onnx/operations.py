@@ -88,7 +88,7 @@ def _batch_norm(graph: GraphWriter, op: Any) -> None:
         graph.scale_weight(made, scale, shift)
         graph.rename(source, result)
         return
-    shape = (1, -1, 1, 1)
+    shape = (1, -1, *[1] * (len(source.shape) - 2))
     factor, term = (graph.weight(a.reshape(shape).astype(np.float32)) for a in (scale, shift))
     product = graph.node("Mul", [graph.name(source), factor])
     graph.node("Add", [product, term], [result])
@@ -211,6 +211,16 @@ def _hard_sigmoid(graph: GraphWriter, op: Any) -> None:
     graph.node("HardSigmoid", [graph.name(source)], op.results(), **numbers)
 
 
+def _gelu(graph: GraphWriter, op: Any) -> None:
+    """x / 2 * (1 + erf(x / sqrt 2)): ONNX has one node for it from operator set 20 on."""
+    if op.attrs()["approximate"]:
+        raise UserError("ONNX: the approximate GELU has no translation")
+    name = graph.name(op.operands_source()[0])
+    root, one, half = (graph.weight(np.float32(v).reshape(())) for v in (math.sqrt(2), 1, 0.5))
+    error = graph.node("Add", [graph.node("Erf", [graph.node("Div", [name, root])]), one])
+    graph.node("Mul", [graph.node("Mul", [name, error]), half], op.results())
+
+
 def _relu6(graph: GraphWriter, op: Any) -> None:
     ends = [graph.weight(np.float32(end).reshape(())) for end in (0, 6)]
     graph.node("Clip", [graph.name(op.operands_source()[0]), *ends], op.results())
@@ -258,6 +268,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "pd_op.channel_shuffle": _channel_shuffle,
     "pd_op.pixel_shuffle": _pixel_shuffle,
     "pd_op.dropout": _dropout,
+    "pd_op.gelu": _gelu,
     "pd_op.relu": simple("Relu"),
     "pd_op.relu6": _relu6,
     "pd_op.leaky_relu": _leaky_relu,

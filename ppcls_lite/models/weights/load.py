@@ -213,8 +213,11 @@ def apply_state(
             f"{source} has another classifier than the network: {report}. Set class_num to the "
             "file's, or start a training from it with Arch.pretrained, which replaces the head."
         )
-    floats = {key: _floats(state[key], key, source) for key in report.matched}
-    for key, value in floats.items():
+    values = {
+        key: _numbers(state[key], own[key].is_floating_point(), key, source)
+        for key in report.matched
+    }
+    for key, value in values.items():
         own[key].set_value(paddle.to_tensor(value, dtype=own[key].dtype))
     if head and model.class_num:
         logger.warning("%s: classifier not loaded, starts random: %s", source, report)
@@ -255,7 +258,9 @@ def _below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
 
 
-def _floats(value: np.ndarray, key: str, source: str) -> np.ndarray:
+def _numbers(value: np.ndarray, floating: bool, key: str, source: str) -> np.ndarray:
+    if not floating and np.issubdtype(value.dtype, np.integer):  # a table of places
+        return value
     if value.dtype == np.uint16:  # how paddle.save writes bfloat16: the upper half of a float32
         value = (value.astype(np.uint32) << 16).view(np.float32)
     if not np.issubdtype(value.dtype, np.floating):

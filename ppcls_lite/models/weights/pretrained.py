@@ -45,7 +45,7 @@ def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL
             f"the trunk ({TRUNK}.pretrained) of a network that has one"
         )
     entry = ZOO[name]
-    file = f"{name}{'_ssld' if use_ssld else ''}_pretrained.pdparams"
+    file = f"{name}{'_ssld' if use_ssld or entry.only_ssld else ''}_pretrained.pdparams"
     path = weights_folder() / file
     if path.is_file():
         return path
