@@ -18,6 +18,12 @@ from ppcls_lite.config.check import build_list
 from ppcls_lite.config.components import take_apart
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.data.transforms.geometry import Meta
+
+# The way from an encoded file to a network's input begins with its header; the service asks it.
+from ppcls_lite.data.transforms.image_header import KNOWN as KNOWN
+from ppcls_lite.data.transforms.image_header import TooLarge as TooLarge
+from ppcls_lite.data.transforms.image_header import is_known as is_known
+from ppcls_lite.data.transforms.image_header import read_header as read_header
 from ppcls_lite.data.transforms.normalize import Normalizer
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
