@@ -23,7 +23,12 @@ _LOSSES = {
     "OhemCrossEntropyLoss": "OhemCrossEntropyLoss",
     "DiceLoss": "DiceLoss",
     "LovaszSoftmaxLoss": "LovaszSoftmaxLoss",
+    "LovaszHingeLoss": "LovaszHingeLoss",
+    "MultiClassFocalLoss": "MultiClassFocalLoss",
 }
+
+
+_LABELS = {"Cityscapes": {"class_id_map_file": "cityscapes_label_list.txt"}}
 
 
 def convert(keys: Keys) -> Tree:
@@ -48,14 +53,20 @@ def convert(keys: Keys) -> Tree:
                 "sampler": {"batch_size": batch, "shuffle": True, "drop_last": True},
             },
         },
-        "Metric": {"Eval": [{"MeanIoU": {}}]},
-        "Infer": {"PostProcess": {"Segmentation": {}}},
+        "Metric": {"Eval": [{"MeanIoU": {"absent": "one"}}]},  # as PaddleSeg counts
+        "Infer": {"PostProcess": {"Segmentation": _LABELS.get(str(kind), {})}},
     }
     if evaluation.left():
         recipe["DataLoader"]["Eval"] = {
             "dataset": dataset(evaluation, "DataLoader.Eval.dataset", "val"),
             "sampler": {"batch_size": 1},
         }
+        ops = recipe["DataLoader"]["Eval"]["dataset"]["transform_ops"]
+        if any(name.startswith(("Resize", "Limit")) for op in ops for name in op):
+            keys.ledger.notes.append(
+                "the evaluation resizes: here masks are resized with their images, so that scores "
+                "are of that size; PaddleSeg's are of the files' size"
+            )
     else:
         recipe["Global"]["eval_during_train"] = False
         recipe["Infer"]["transforms"] = ["DecodeImage", {"NormalizeImage": {"order": ""}}]
@@ -168,6 +179,8 @@ def _terms(keys: Keys, weight: float, ignored: Any) -> list[Tree]:
         ("min_kept", "min_kept"),
         ("smooth", "smooth"),
         ("classes", "classes"),
+        ("alpha", "alpha"),
+        ("gamma", "gamma"),
     ):
         if keys.peek(key) is not None:
             arguments[name] = keys.take(key, f"Loss.Train.{_LOSSES[kind]}.{name}")
