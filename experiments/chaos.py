@@ -10,7 +10,8 @@ written, or while those that an epoch's end brings are (`between`), or by the lo
 worker. Of several, started by `paddle.distributed.launch`, one rank is killed, or its data worker,
 or rank 0 while it writes, or all with their launcher at once; or the launcher gets SIGTERM, or one
 rank SIGUSR1. The killed run's disk is slow:
-it pauses before each file of a checkpoint takes its place, so that kills fall between any two.
+it pauses before each file of a checkpoint is flushed and before each takes its place, so that kills
+fall between any two.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from ppcls_lite.system.processes import ROOT, environment
 WAYS = ("between", "SIGKILL", "SIGTERM", "write", "SIGUSR1", "SIGINT", "worker")
 WAYS_OF_RANKS = ("between", "rank", "SIGTERM", "write", "SIGUSR1", "SIGKILL", "worker")
 WRITING = {"write": "latest", "between": "[be]*"}  # which unfinished checkpoint a kill waits for
-RENAMES = 16  # of files, when an epoch ends
+PAUSES = 32  # two for each file, when an epoch ends
 RESUMABLE = {-9, 75, 130, 143}
 # The launcher ends with the number of SIGTERM, or as a rank did: saved, killed, or left alone.
 RESUMABLE_LAUNCH = {-9, 247, 15, 75, 1, 241}
@@ -62,16 +63,24 @@ sys.exit(main(sys.argv[1:]))
 
 
 def slow_disk(pause: float) -> None:
-    """Let `pause` seconds pass in this process before each file of a checkpoint takes its place."""
-    replace = Path.replace
+    """Let `pause` seconds pass in this process where a checkpoint is written.
 
-    def slow(path: Path, target: Path) -> Path:
+    Before each of its files is flushed, and before each takes its place.
+    """
+    replace, sync = Path.replace, os.fsync
+
+    def slow_replace(path: Path, target: Path) -> Path:
         if ".pd" in path.name or ".manifest" in path.name:
             time.sleep(pause)
         return replace(path, target)
 
+    def slow_sync(file: int) -> None:
+        time.sleep(pause)
+        sync(file)
+
     if pause:
-        Path.replace = slow  # type: ignore[method-assign]
+        Path.replace = slow_replace  # type: ignore[method-assign]
+        os.fsync = slow_sync
 
 
 @dataclass
@@ -144,7 +153,7 @@ def recipe(data: Path, epochs: int) -> dict[str, Any]:
 class Run:
     """The command that starts or resumes the run in `run_dir`, in `processes` processes.
 
-    pause: seconds before each file of a checkpoint takes its place.
+    pause: seconds before each file of a checkpoint is flushed and takes its place.
     """
 
     recipe: Path
@@ -266,7 +275,7 @@ def _disturbed(run: Run, pending: list[str], chance: random.Random, report: Repo
             unfinished = f".{WRITING[way]}.pdstate.*.tmp"
             while process.poll() is None and not any(run_dir.glob(unfinished)):
                 time.sleep(0.0002)
-            time.sleep(chance.random() * (0.02 + RENAMES * run.pause))
+            time.sleep(chance.random() * (0.02 + PAUSES * run.pause))
         else:
             time.sleep(chance.random() * 0.1)
         if killed := process.poll() is None:
@@ -340,7 +349,7 @@ def run(argv: list[str]) -> int:
     )
     options.add_argument("--seed", type=int, default=0, help="of the moments and the order")
     options.add_argument(
-        "--pause", type=not_negative, default=0.02, help="seconds before each file"
+        "--pause", type=not_negative, default=0.02, help="seconds before each flush and rename"
     )
     options.add_argument("--keep", metavar="FOLDER", help="leave the runs there")
     args = options.parse_args(argv)

@@ -210,11 +210,11 @@ def _change(rng: random.Random, holder: Any, key: Any) -> None:
     elif what == 2:
         holder[key] = [value] if rng.random() < 0.5 else {"name": value}
     elif what == 3 and isinstance(value, dict):
-        value[rng.choice(KEYS)] = rng.choice(VALUES)
+        value[rng.choice(KEYS)] = copy.deepcopy(rng.choice(VALUES))  # may be changed next
     elif what == 4 and isinstance(value, (int, float)) and not isinstance(value, bool):
         holder[key] = value * rng.choice((-1, 0, 0.5, 10**3, 10**9, 10**24))
     else:
-        holder[key] = rng.choice(VALUES)
+        holder[key] = copy.deepcopy(rng.choice(VALUES))
 
 
 def _misspelt(rng: random.Random, key: str) -> str:

@@ -304,6 +304,15 @@ def test_finished_run_resumes_to_nothing(tiny, tmp_path):
     assert records(tmp_path) == before
 
 
+def test_a_run_with_more_epochs_than_wanted_has_nothing_to_do(tiny, tmp_path, lines):
+    tiny.build(tmp_path, epochs=4).fit()
+    before = records(tmp_path)
+    again = tiny.build(tmp_path, epochs=2)
+    again.resume("auto")
+    assert "after epoch 4 of 2" in lines.text and "There is nothing to do" in lines.text
+    assert again.fit().exit_code == 0 and records(tmp_path) == before
+
+
 def test_empty_training_set(tiny, tmp_path):
     with pytest.raises(UserError, match="yields no batch"):
         tiny.build(tmp_path, loader=tiny.Loader(0))

@@ -232,6 +232,21 @@ def test_boxes_are_scored_in_the_photograph_and_clipped_to_it() -> None:
     assert scores.state()["found_kind"].tolist() == [0]
 
 
+def test_images_without_objects_are_looked_at_too() -> None:
+    rng = np.random.default_rng(0)
+    batch = batch_of(2, rng)
+    outputs = outputs_of(batch, rng)
+    whole = metric()
+    whole.update(outputs, batch)
+    nothing = {name: batch[name][1:] * 0 - 1 for name in batch if name.startswith("truth")}
+    other = part(batch, slice(1, 2)) | nothing
+    scores = metric()
+    scores.update(part(outputs, slice(1, 2)), other)
+    assert scores.result() == {}  # no object, no score
+    scores.update(part(outputs, slice(0, 1)), part(batch, slice(0, 1)))
+    assert 0 < scores.result()["precision"] < whole.result()["precision"]  # a false alarm counts
+
+
 def test_numbers_that_are_not_finite_find_nothing() -> None:
     rng = np.random.default_rng(0)
     batch = batch_of(2, rng)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_lite.config.complete import Recipe
-from ppcls_lite.config.convert import paddleseg
+from ppcls_lite.config.convert import paddledetection, paddleseg
 from ppcls_lite.config.convert.keys import Keys, Ledger
 from ppcls_lite.config.convert.reader import read_foreign
 from ppcls_lite.config.file import dump
@@ -30,7 +30,10 @@ class Dialect:
     convert: Callable[[Keys], dict[str, Any]]
 
 
-DIALECTS = (Dialect("PaddleSeg", ("model", "train_dataset"), paddleseg.convert),)
+DIALECTS = (
+    Dialect("PaddleSeg", ("model", "train_dataset"), paddleseg.convert),
+    Dialect("PaddleDetection", ("architecture",), paddledetection.convert),
+)
 
 
 @dataclass(frozen=True)

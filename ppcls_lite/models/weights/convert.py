@@ -7,9 +7,10 @@ a safetensors file with timm's names is recognised. Read next: torch_names.py, o
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,21 +23,30 @@ from ppcls_lite.models.weights.safetensors_file import write_safetensors
 from ppcls_lite.models.weights.torch_names import of_torch, to_ours, to_theirs
 
 
+class Converted(NamedTuple):
+    """How many arrays were written, and the arguments of the network that takes them."""
+
+    arrays: int
+    arguments: dict[str, Any]
+
+
 def convert(
     source: str | Path,
     target: str | Path,
     arch: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     names: Literal["own", "timm"] = "own",
-) -> int:
-    """Convert a file of weights; the suffixes name the formats. Returns the number of arrays.
+) -> Converted:
+    """Convert a file of weights; the suffixes name the formats.
 
     source: `.pdparams` (may be left out), `.safetensors` or `.onnx`; the last needs `arch`, the
-    zoo name of the network it was exported from, and the `arguments` that it was built with, such
-    as strides, if they are not the usual ones; so does a file with timm's names, and `names`
-    "timm", which writes them. target: `.pdparams` or `.safetensors`.
+    zoo name of the network it was exported from, and the `arguments` that it was built with, if
+    they are not the usual ones nor seen in the graph, as strides are. A file with timm's names
+    needs `arch`, too, and so does `names` "timm", which writes them. target: `.pdparams` or
+    `.safetensors`.
     """
     source, target = Path(source), Path(target)
+    told = dict(arguments or {})
     if source.suffix not in (".onnx", ".safetensors"):
         source = find_weights(source)
     if source.resolve() == target.resolve():
@@ -50,16 +60,18 @@ def convert(
     if state is None:
         from ppcls_lite.models.weights.onnx_import import read_onnx
 
-        state = read_onnx(source, arch, arguments)
+        state, found = read_onnx(source, arch, arguments)
+        told |= found
     elif foreign:
-        state = to_ours(_network(arch, {**_timm(arch)[1].options, **(arguments or {})}), state)
+        told = {**_timm(arch)[1].options, **told}
+        state = to_ours(_network(arch, told), state)
     if names == "timm":
-        state = _as_timm(state, arch, dict(arguments or {}))
+        state = _as_timm(state, arch, told)
     if target.suffix == ".safetensors":
         write_safetensors(target, state)
     else:
         write_state(target, state)
-    return len(state)
+    return Converted(len(state), told)
 
 
 def _network(arch: str, arguments: Mapping[str, Any]) -> Network:
@@ -118,8 +130,10 @@ def run(argv: list[str]) -> None:
     options.add_argument("--names", choices=("own", "timm"), default="own", help=text)
     args = options.parse_args(argv)
     arguments = _arguments(args.arch_args)
-    count = convert(args.source, args.target, args.arch, arguments, args.names)
-    print(f"{args.target}: {count} arrays from {args.source}")
+    arrays, told = convert(args.source, args.target, args.arch, arguments, args.names)
+    print(f"{args.target}: {arrays} arrays from {args.source}")
+    if told:
+        print(f"for {args.arch} with {', '.join(f'{k}: {json.dumps(v)}' for k, v in told.items())}")
 
 
 def _arguments(pairs: Sequence[str]) -> dict[str, Any]:

@@ -282,10 +282,9 @@ def to_theirs(model: Network, state: Mapping[str, np.ndarray]) -> dict[str, np.n
     theirs = {}
     for key, name in naming.of(own).items():
         value = state[key]
-        if naming.identity and re.search(naming.identity, key):
-            # A stage of a deeper network has this layer there, too.
-            if np.allclose(value, _neutral(key, own[key]), atol=1e-7):
-                continue
+        neutral = bool(naming.identity and re.search(naming.identity, key))
+        if neutral and np.allclose(value, _neutral(key, own[key]), atol=1e-7):
+            continue
         theirs[name] = np.ascontiguousarray(value.T if key in linear else value)
     return theirs
 
