@@ -37,6 +37,8 @@ from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.inference.preprocess import accepts
+from ppcls_lite.inference.viewed_forward import ViewedForward
+from ppcls_lite.inference.views import views_of
 from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.models.create import load_inside
@@ -59,11 +61,15 @@ def class_num_of(settings: RecipeSettings) -> int | None:
 def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
     """(C, H, W) of the network's input: `Global.image_shape`, or what `Infer.transforms` give.
 
-    Where the two contradict each other, as in PaddleClas's recipes for MobileNetV4, the images
-    that prediction gives decide, and the log says so.
+    Of a network that sees photographs through windows, that of a window. Where the two contradict
+    each other, as in PaddleClas's recipes for MobileNetV4, the images that prediction gives decide,
+    and the log says so.
     """
     stated = settings.Global.image_shape
     given = shape_of([node.build() for node in settings.Infer.transforms])
+    views = views_of(settings.Infer.tiling, settings.Infer.tta)
+    if views and views.window:
+        given = (given[0], *views.window)
     if stated and -1 not in given and not accepts(tuple(stated), given):
         logger.warning(
             "Global.image_shape is %s, but Infer.transforms give images of %s: the latter is used",
@@ -252,9 +258,11 @@ def build_forward(settings: RecipeSettings) -> Forward:
     With mixed precision the network runs itself.
     """
     mode, amp_on = settings.Global.eval_engine, settings.AMP is not None and settings.AMP.use_amp
-    if mode == "dygraph" or amp_on:
-        return dygraph
-    return GraphForward(mode, threads())
+    plain = mode == "dygraph" or amp_on
+    forward: Forward = dygraph if plain else GraphForward(mode, threads())
+    infer = settings.Infer
+    views = views_of(infer.tiling, infer.tta) if infer else None
+    return ViewedForward(views, forward) if views else forward
 
 
 def build_plan(settings: RecipeSettings, sampler: BatchSampler) -> Plan:
