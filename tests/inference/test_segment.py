@@ -148,7 +148,7 @@ def test_a_picture_and_a_layer_show_the_classes() -> None:
     assert drawn.dtype == np.uint8 and drawn.shape == (96, 400, 3)
     right = slice(200, None)  # beside the names
     assert (drawn[:, right][mask[:, right] == 0] == (1, 2, 3)).all()
-    layer = answers.layer(result)
+    layer = answers.layer(result, mask.shape)
     assert layer.shape == (96, 400, 4) and (layer[..., 3] == 255).all()
     assert (layer[mask == 1][:, :3] == 9).all()
     plain = answer(opacity=0.0)[0].draw(np.full((96, 400, 3), 128, np.uint8), result)
