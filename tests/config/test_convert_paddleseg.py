@@ -243,7 +243,10 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
             "custom_cfg": [{"name": "backbone", "lr_mult": 0.1}],
         },
         "lr_scheduler": {"warmup_iters": 100, "warmup_start_lr": 1.0e-5},
-        "test_config": {"is_slide": True, "crop_size": [320, 200], "flip_horizontal": False},
+        "test_config": {
+            **{"is_slide": True, "crop_size": [320, 200], "stride": [160, 100]},
+            **{"aug_eval": True, "scales": 1.5, "flip_horizontal": True, "flip_vertical": False},
+        },
         "wonder": 1,
     }
     below = {**CITYSCAPES, "optimizer": {}}
@@ -271,10 +274,11 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     assert resize == {
         "ResizeImage": {"size": [320, 200], "keep_ratio": True, "interpolation": "area"}
     }
+    assert recipe["Infer"]["tiling"] == {"size": [320, 200], "stride": [160, 100]}
+    assert recipe["Infer"]["tta"] == {"scales": [1.5], "flip_horizontal": True}
     assert set(found.ledger.lost) == {
         *("wonder", "optimizer.custom_cfg", "train_dataset.edge"),
         *("train_dataset.transforms.1.type", "train_dataset.transforms.1.prob"),
-        *("test_config.is_slide", "test_config.crop_size"),
     }
 
 

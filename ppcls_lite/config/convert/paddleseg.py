@@ -70,7 +70,7 @@ def convert(keys: Keys) -> Tree:
     else:
         recipe["Global"]["eval_during_train"] = False
         recipe["Infer"]["transforms"] = ["DecodeImage", {"NormalizeImage": {"order": ""}}]
-    _test_config(keys.part("test_config"))
+    recipe["Infer"] |= _test_config(keys.part("test_config"))
     for key in _WITHOUT_EFFECT:
         keys.drop(key, "has no effect here")
     keys.lose("distill_loss", "distillation is a DistillationModel here (docs/distillation.md)")
@@ -267,8 +267,28 @@ def _schedule(keys: Keys) -> Tree:
     return schedule
 
 
-def _test_config(keys: Keys) -> None:
-    for key in ("aug_eval", "flip_horizontal", "flip_vertical", "is_slide", "use_multilabel"):
+def _test_config(keys: Keys) -> Tree:
+    """`Infer.tiling` and `Infer.tta` of what an evaluation does beside the plain way."""
+    found: Tree = {}
+    if keys.peek("is_slide"):
+        keys.take("is_slide", "Infer.tiling")
+        found["tiling"] = {
+            "size": keys.take("crop_size", "Infer.tiling.size"),
+            "stride": keys.take("stride", "Infer.tiling.stride"),
+        }
+    if keys.peek("aug_eval"):
+        keys.take("aug_eval", "Infer.tta")
+        scales = keys.take("scales", "Infer.tta.scales", 1.0)
+        found["tta"] = {"scales": list(scales) if isinstance(scales, (list, tuple)) else [scales]}
+        for key in ("flip_horizontal", "flip_vertical"):
+            if keys.peek(key):
+                found["tta"][key] = keys.take(key, f"Infer.tta.{key}")
+    for key in ("is_slide", "aug_eval", "flip_horizontal", "flip_vertical"):
+        keys.drop(key, "is off")
+    for key in ("use_multilabel", "auc_roc"):
         if not keys.peek(key):
             keys.drop(key, "is off")
-    keys.close("of an evaluation, say it to the command")
+    for key in ("crop_size", "stride", "scales"):
+        keys.drop(key, "belongs to what is off")
+    keys.close()
+    return found
