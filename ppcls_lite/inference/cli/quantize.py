@@ -34,7 +34,7 @@ def run(
     """Run the command; returns 0. `evaluation_of` scores by labelled images, or by a recipe."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from ppcls_lite.inference.preprocess import Preprocessor
+    from ppcls_lite.inference.preprocess import Preprocessor, alike
     from ppcls_lite.inference.quantize import int8, report
     from ppcls_lite.inference.spec import InferenceSpec
 
@@ -53,7 +53,7 @@ def run(
             f"--calibration and the evaluation share {len(shared)} images, e.g. {min(shared)}; the "
             "score must be measured on images that calibration has not seen"
         )
-    images = [prepare(path).array for path in calibration]
+    images = alike([prepare(path).array for path in calibration])
     with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as name:
         room = Path(name)
         before = int8.float_model(args.model, spec, room)
