@@ -13,7 +13,7 @@ case "${1:-classification}" in
     data=digits name=digits network=PPLCNet_x0_25 docs=docs/data.md topk=(--topk 1)
     own="python tools/prepare_data.py folder MY_PHOTOS (one sub-folder per class)" ;;
   segmentation)  # the digits on canvases: a class for each pixel
-    data=scenes name=scenes_segmentation network=deeplabv3p_PPLCNet_x0_25
+    data=scenes name=scenes_segmentation network=deeplabv3p_PPLCNet_x0_5
     docs=docs/segmentation.md
     own="python tools/prepare_data.py masks MY_FOLDER (images/a.jpg and masks/a.png)" ;;
   *) echo "usage: bash tools/quickstart.sh [classification | segmentation]" >&2; exit 2 ;;
@@ -35,8 +35,9 @@ images=("dataset/$data"/val/*.* "dataset/$data"/images/val/*.*)
 for i in "${!images[@]}"; do [ -f "${images[i]}" ] || unset "images[i]"; done
 images=("${images[@]:0:20}")
 python deploy/predict.py --model "$model" --input "${images[@]}" "${topk[@]}" \
-  --output "output/$name/predictions.jsonl"
-echo "== summary";    python tools/summary.py "$run" "$model" "${images[0]}"
+  --output "output/$name/predictions.jsonl" --draw "output/$name/pictures"
+echo "== summary";    python tools/summary.py "$run" "$model" "${images[0]}" \
+  "output/$name/pictures"
 cat <<END
 
 Next, your own data:

@@ -144,6 +144,17 @@ def checked(node: Any, kind: str, plugins: Sequence[str | Path] = ()) -> Node:
     return found
 
 
+def read_section(value: Any, kind: type, path: str) -> Any:
+    """A section of the settings, as `kind`, from its YAML form; None where it is left out."""
+    if value is None:
+        return None
+    walker = _Walker({})
+    found = walker.dataclass(value, kind, path)
+    if walker.problems:
+        raise ConfigError(joined(walker.problems))
+    return found
+
+
 def build_list(
     nodes: Iterable[Any], kind: str, plugins: Sequence[str | Path] = (), **context: Any
 ) -> list[Any]:

@@ -31,6 +31,7 @@ from ppcls_lite.config.schema import (
     Range,
     SamplerSpec,
     Seed,
+    Size,
     TransformSpec,
 )
 
@@ -224,6 +225,23 @@ class MetricSettings:
 
 
 @dataclass(frozen=True)
+class TilingSettings:
+    """`Infer.tiling`: windows over images of any size; where they overlap, their mean counts."""
+
+    size: Size  # [width, height] of the network's input
+    stride: Size | None = None  # [width, height] from window to window; null: the size
+
+
+@dataclass(frozen=True)
+class TtaSettings:
+    """`Infer.tta`: the mean of the logits of several views of an image."""
+
+    scales: list[Annotated[float, Range(0.1, 4)]] = field(default_factory=lambda: [1.0])
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+
+
+@dataclass(frozen=True)
 class InferSettings:
     """`Infer`: one prediction run; its transforms and post-processing go into the export."""
 
@@ -233,6 +251,9 @@ class InferSettings:
     infer_list: str | None = None  # a text file with one path a line
     batch_size: PositiveInt = 1
     save_dir: str | None = None  # results as JSON lines
+    # For networks that give scores of pixels; evaluations and exported folders do the same.
+    tiling: TilingSettings | None = None
+    tta: TtaSettings | None = None
 
 
 @dataclass(frozen=True)

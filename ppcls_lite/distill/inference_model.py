@@ -24,6 +24,7 @@ from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines import Engine, make_engine
 from ppcls_lite.inference.engines.files import find_program
+from ppcls_lite.inference.postprocess.classify import Topk
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 
@@ -174,6 +175,10 @@ class InferenceModel(nn.Layer):
         return self._run(np.random.default_rng(0).standard_normal(shape, np.float32))
 
     def _gives_probabilities(self, trial: np.ndarray, output: str) -> bool:
+        if output == "logits":
+            problem = Topk().doubt({"logits": trial}, output)
+            if problem is not None:
+                raise UserError(f"{self.path}: {problem}, or the teacher's output")
         seem = bool((trial >= 0).all()) and np.allclose(trial.sum(axis=1), 1, atol=1e-2)
         if output == "probabilities" and not seem:
             raise UserError(

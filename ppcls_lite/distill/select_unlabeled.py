@@ -28,7 +28,7 @@ from ppcls_lite.distill.near_duplicates import DISTANCE, KnownImages, distances,
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.inference.pipeline import ahead, batched
-from ppcls_lite.system.files import atomic_text
+from ppcls_lite.system.files import atomic_text, same_file
 
 SCORES, DUPLICATES, BAD = "scores.jsonl", "near_duplicates.txt", "bad_files.txt"
 
@@ -85,11 +85,18 @@ def score_pool(
     """Score every image of the pool; goes on where an earlier call with this output stopped.
 
     Args:
-        output: a folder, for `scores.jsonl`; UserError if that has other scores.
+        output: a folder, for `scores.jsonl`; UserError if that has other scores, or if what is
+            written there is the pool's or the validation's list.
         validation: images whose near-duplicates are left out; one that is unreadable is an error.
         distance: bits in which the hashes of near-duplicates may differ.
         threads: that read and decode images.
     """
+    for name, given in itertools.product((SCORES, DUPLICATES, BAD), (pool, validation)):
+        if given is not None and same_file(output / name, given.source):
+            raise UserError(
+                f"{given.source}: is read, and would be overwritten ({output / name}); give "
+                "another --output"
+            )
     total = sum(1 for _ in pool)
     if not total:
         raise UserError(f"{pool.source}: there are no images in this pool")

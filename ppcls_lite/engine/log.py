@@ -18,6 +18,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from ppcls_lite.system.terminal import printable
+
 Item = TypeVar("Item")
 NAME = "ppcls_lite"
 HEARTBEAT = 30.0
@@ -25,9 +27,15 @@ LOG_BYTES = 64 * 1024 * 1024  # then train.log becomes train.log.1, and the one 
 STEP = {"is_step": True}  # `extra` of a line that a progress bar replaces
 FILE_ONLY = {"file_only": True}  # `extra` of a line that the console shows in another way
 
-_FORMAT = logging.Formatter(
-    "[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S"
-)
+
+class _Printable(logging.Formatter):
+    """Lines in which names of files and classes cannot command the terminal that shows them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), lines=True)
+
+
+_FORMAT = _Printable("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
 
 
 class _Console(logging.Handler):

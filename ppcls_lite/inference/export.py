@@ -22,6 +22,7 @@ from paddle import Tensor, nn
 
 from ppcls_lite import __version__
 from ppcls_lite.config.components import take_apart
+from ppcls_lite.config.settings import TilingSettings, TtaSettings
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.agreement import Agreement, joined, mismatch
@@ -30,9 +31,10 @@ from ppcls_lite.inference.engines.files import ONNX_NAMES
 from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
-from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts
+from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts, alike
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
+from ppcls_lite.inference.views import require_seen, views_of
 from ppcls_lite.system.files import disk_errors, whole_folder
 from ppcls_lite.system.installed import require
 
@@ -83,6 +85,8 @@ def export_model(
     format: Format = "paddle",
     plugins: Sequence[str | Path] = (),
     pdx_model_name: str | None = None,
+    tiling: TilingSettings | None = None,
+    tta: TtaSettings | None = None,
 ) -> ExportReport:
     """Export `model`, which is not changed, and check the result with every installed engine.
 
@@ -100,6 +104,7 @@ def export_model(
         format: "paddle" writes Paddle's program, "onnx" `inference.onnx`, "both" both.
         plugins: files with components of one's own; `inference.yml` names those that it needs.
         pdx_model_name: what PaddleX calls the network; default: its name for the zoo's network.
+        tiling, tta: windows and views, whose logits the predictor puts together.
 
     Raises:
         UserError: the arguments do not fit together, `out_dir` holds other files, or what was
@@ -122,15 +127,21 @@ def export_model(
         versions={"paddle": paddle.__version__, "ppcls_lite": __version__},
         plugins=tuple(map(str, plugins)),
         pdx_model_name=pdx_model_name,
+        tiling=tiling,
+        tta=tta,
     )
+    views = views_of(tiling, tta)
+    require_seen(views, shape)
     answers = build_postprocess(spec)
-    if answers.activation != "none" and (add_softmax or answers.activation != "softmax"):
+    inside = add_softmax or answers.activation != "softmax"
+    if answers.activation != "none" and inside and not views:
         shipped.activation = _ACTIVATIONS[answers.activation]
         spec.output = answers.activated_kind
         spec.outputs = answers.activated_names or spec.outputs
     else:
         spec.output = "logits"
-    prepare = Preprocessor(spec.transform_ops, plugins=spec.plugins)
+    window = views.window if views else None
+    prepare = Preprocessor(spec.transform_ops, plugins=spec.plugins, window=window)
     prepared = _prepared(prepare, shape, sample_images)
     spec.plugins = _needed(spec.plugins, [answers, *prepare.transform.ops])
     inputs = np.stack([item.array for item in prepared])  # (N, C, H, W)
@@ -143,7 +154,8 @@ def export_model(
                 "the network gives values that are not finite (NaN or infinity) in eval mode; its "
                 "weights are damaged or the training diverged. Export another checkpoint"
             )
-        answers(expected, [item.meta for item in prepared])  # outputs that do not fit show here
+        finished = expected if not views else answers.activated(expected)
+        answers(finished, [item.meta for item in prepared])  # outputs that do not fit show here
         merged = shipped.reparameterize()
         save_program(shipped, folder, shape)
         engines = _engines(folder, spec, format)
@@ -212,9 +224,8 @@ def _prepared(
                 f"Infer.transforms give images of the shape {array.shape}, but Global.image_shape "
                 f"is {list(shape)}; make the two agree"
             )
-    # They differ only where the size is free.
-    height, width = np.min([item.array.shape[1:] for item in prepared], axis=0)
-    return [Prepared(array[:, :height, :width], meta) for array, meta in prepared]
+    arrays = alike([item.array for item in prepared])
+    return [Prepared(array, item.meta) for array, item in zip(arrays, prepared)]
 
 
 def _synthetic_pictures() -> list[np.ndarray]:

@@ -32,6 +32,7 @@ from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess, Result, finite
 from ppcls_lite.inference.preprocess import Image, Meta, Preprocessor, accepts
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs
+from ppcls_lite.inference.views import views_of
 
 if TYPE_CHECKING:
     from ppcls_lite.inference.auto.cache import Choice
@@ -92,8 +93,10 @@ class Predictor:
             self._prepare(spec, build_postprocess(spec, topk))
         except UserError as error:
             raise type(error)(f"{folder / FILE_NAME}: {error}") from error
-        channels, height, width = spec.image_shape or (3, _WARMUP_EDGE, _WARMUP_EDGE)
-        edges = (edge if edge > 0 else _WARMUP_EDGE for edge in (height, width))
+        channels, *sizes = spec.image_shape or (3, -1, -1)
+        window = self._views.window if self._views else None
+        usual = window or (_WARMUP_EDGE, _WARMUP_EDGE)
+        edges = (edge if edge > 0 else other for edge, other in zip(sizes, usual))
         shape = (1, channels, *edges)
         if engine == "auto":
             from ppcls_lite.inference.auto.choose import choose
@@ -146,7 +149,12 @@ class Predictor:
         self.choice: Choice | None = None
         self.postprocess = postprocess
         self._preprocess = Preprocessor.of(spec)
-        self.pipeline = Pipeline(self._preprocess, self._run, self._answer)
+        self._views = views_of(spec.tiling, spec.tta)
+        if self._views:
+            self._whole = self._preprocess.later()
+            self.pipeline = Pipeline(self._whole, self._see, self._finished)
+        else:
+            self.pipeline = Pipeline(self._preprocess, self._run, self._answer)
         self._process: EngineProcess | None = None
 
     def predict(
@@ -210,21 +218,54 @@ class Predictor:
 
     def _run(self, arrays: list[np.ndarray]) -> Outputs:
         """The network's outputs for images (C, H, W); UserError if they differ in size."""
-        shapes = {array.shape for array in arrays}
-        if len(shapes) > 1:
-            raise UserError(
-                f"images of one batch have different shapes after pre-processing, "
-                f"{sorted(shapes)}; use batch_size=1 (--batch-size 1) or a fixed size in "
-                "transform_ops"
-            )
+        _require_alike(arrays)
         # The process copies image by image into its memory: one copy less.
         return self.spec.named(self.engine.run(arrays if self._process else np.stack(arrays)))
+
+    def _see(self, arrays: list[np.ndarray]) -> Outputs:
+        """The outputs for whole images through windows and views, after the activation.
+
+        Each band of an image is activated when it is complete: scores are never there as a whole,
+        unless they are the answer.
+        """
+        _require_alike(arrays)
+        seen = [self._seen(array) for array in arrays]
+        if len(seen) == 1:
+            return {name: output[None] for name, output in seen[0].items()}
+        return {name: np.stack([outputs[name] for outputs in seen]) for name in seen[0]}
+
+    def _seen(self, array: np.ndarray) -> Outputs:
+        """Those of one image, (H, W, C) before normalisation or (C, H, W) after it."""
+        normalizer, name = self._whole.normalizer, self.spec.outputs[0]
+        height, width = array.shape[1:] if normalizer is None else array.shape[:2]
+
+        def cut(rows: slice, columns: slice) -> np.ndarray:
+            if normalizer is None:
+                return array[:, rows, columns]
+            return normalizer.normalize_image(np.ascontiguousarray(array[rows, columns]))
+
+        whole: Outputs = {}
+        broken = False
+        bands = self._views.bands(lambda x: self.engine.run(x)[0], cut, (height, width))
+        for first, scores in bands:
+            broken = broken or not np.isfinite(scores.sum(dtype=np.float64))
+            for key, part in self.postprocess.activated({name: scores[None]}).items():
+                if key not in whole:
+                    numbers = part.dtype.kind == "i"  # of classes, which mostly fit into 8 bits
+                    kind = np.min_scalar_type(len(scores)) if numbers else part.dtype
+                    whole[key] = np.empty((*part.shape[1:-2], height, width), kind)
+                whole[key][..., first : first + part.shape[-2], :] = part[0]
+        return {key: np.full(1, np.nan) if broken else found for key, found in whole.items()}
 
     def _answer(self, outputs: Outputs, metas: Sequence[Meta]) -> list[Result]:
         """Post-process; a network exported with logits gets its activation here. Where outputs
         are no numbers, the result is an error entry."""
         if self.spec.output == "logits":
             outputs = self.postprocess.activated(outputs)
+        return self._finished(outputs, metas)
+
+    def _finished(self, outputs: Outputs, metas: Sequence[Meta]) -> list[Result]:
+        """Post-process what has been activated."""
         good = finite(outputs, len(metas))  # (N,)
         if good.all():
             return self.postprocess(outputs, metas)
@@ -232,6 +273,15 @@ class Predictor:
         rest = [meta for meta, fine in zip(metas, good, strict=True) if fine]
         results = iter(self.postprocess(kept, rest) if rest else ())
         return [next(results) if fine else {"error": _NO_NUMBER} for fine in good]
+
+
+def _require_alike(arrays: Sequence[np.ndarray]) -> None:
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1:
+        raise UserError(
+            f"images of one batch have different shapes after pre-processing, {sorted(shapes)}; "
+            "use batch_size=1 (--batch-size 1) or a fixed size in transform_ops"
+        )
 
 
 def _as_list(inputs: Image | Sequence[Image] | np.ndarray) -> list[Image]:

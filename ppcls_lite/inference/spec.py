@@ -12,15 +12,17 @@ import difflib
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 import numpy as np
 import yaml
 
+from ppcls_lite.config.check import read_section
 from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.schema import Range
+from ppcls_lite.config.settings import TilingSettings, TtaSettings
 from ppcls_lite.config.yaml_reader import in_file, read_yaml
 from ppcls_lite.data.labels import BUNDLED, read_label_file
 from ppcls_lite.errors import ConfigError, UserError, shown
@@ -53,6 +55,8 @@ class InferenceSpec:
     checksums: dict[str, str] = field(default_factory=dict)  # SHA-256 of programs and weights
     plugins: tuple[str, ...] = ()  # files that hold transforms or post-processing of these
     pdx_model_name: str | None = None  # what PaddleX calls it; None: as the zoo's network
+    tiling: TilingSettings | None = None  # as in `Infer` of a recipe
+    tta: TtaSettings | None = None
 
     @property
     def labels(self) -> list[str] | None:
@@ -88,6 +92,7 @@ class InferenceSpec:
                 "output": self.output,
                 # Left out of a classifier's file, which stays as it was before there were names.
                 **({} if self.outputs == LOGITS else {"outputs": list(self.outputs)}),
+                **{k: asdict(v) for k, v in (("tiling", self.tiling), ("tta", self.tta)) if v},
                 **({"plugins": [Path(f).name for f in self.plugins]} if self.plugins else {}),
                 "versions": self.versions,
                 "sha256": self.checksums,
@@ -161,6 +166,8 @@ class InferenceSpec:
             checksums=_section(about, "sha256", dict, path, {}),
             plugins=tuple(map(str, plugins or ())),
             pdx_model_name=str(theirs) if network and theirs else None,
+            tiling=_settings(about, "tiling", TilingSettings, path),
+            tta=_settings(about, "tta", TtaSettings, path),
         )
 
     def agree_on_shape(self, program: tuple[int, int, int] | None) -> None:
@@ -268,6 +275,13 @@ def _section(
         word = "a map" if kind is dict else "a list"
         raise UserError(f"{path}: {key}: expected {word}, found {found}; export again")
     return value
+
+
+def _settings(about: dict[str, Any], key: str, kind: type, path: Path) -> Any:
+    try:
+        return read_section(about.get(key), kind, f"Global.{key}")
+    except ConfigError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _component(tree: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ class Network(nn.Layer):
     head_layers: tuple[str, ...] = ()  # depend on the class count; a file may have others
     class_num: int = 0  # classes of these; 0 where there are none
     channels: tuple[int, ...] = ()  # of the outputs of its stages, where it can be a trunk
+    stride_layers: tuple[str, ...] = ()  # whose strides its argument `stride_list` states
     from_file: bool = False  # runs a file, which says itself how images are normalised (`expect`)
 
     def deployed(self, x: Tensor) -> list[Tensor]:
@@ -45,6 +46,13 @@ class Network(nn.Layer):
         """
         inside = [layer for layer in self.sublayers() if isinstance(layer, Network)]
         return sum(network.reparameterize() for network in inside)
+
+    def unmerged(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Weights for this network, not merged, that compute what `state` does after the merge.
+
+        Overridden with `reparameterize`; what branches cannot be told apart starts at nothing.
+        """
+        return state
 
     def clear_taps(self) -> None:
         """Forget what only a training asks of `forward` (done before an export)."""

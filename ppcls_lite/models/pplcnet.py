@@ -86,6 +86,7 @@ class PPLCNet(ExpandHeadBackbone):
     """
 
     stage_names = ("blocks2", "blocks3", "blocks4", "blocks5", "blocks6")
+    stride_layers = ("conv1.conv", *(f"blocks{stage}.0.dw_conv.conv" for stage in range(3, 7)))
 
     def __init__(
         self,

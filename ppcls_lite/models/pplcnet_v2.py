@@ -8,8 +8,10 @@ Read next: pplcnet.py (the first version).
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -176,6 +178,23 @@ class PPLCNetV2(ExpandHeadBackbone):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         return outputs_at(range(4), self.stages, self.stem(x))  # stem: (N, C, H / 2, W / 2)
+
+    def unmerged(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The largest branch computes what is merged; the others begin with a scale of 0."""
+        found = {key: value.numpy() for key, value in self.state_dict().items()} | dict(state)
+        for name, block in self.named_sublayers():
+            if not isinstance(block, Block) or not block.branched:
+                continue
+            kernel, bias = (state[f"{name}.dw_conv.{part}"] for part in ("weight", "bias"))
+            for number, branch in enumerate(block.dw_conv_list):
+                place, merged = f"{name}.dw_conv_list.{number}", number == 0
+                found[f"{place}.bn.weight"] = np.full_like(bias, merged)
+                found[f"{place}.bn.bias"] = bias * merged
+                if merged:
+                    found[f"{place}.conv.weight"] = kernel
+                    found[f"{place}.bn._mean"] = np.zeros_like(bias)
+                    found[f"{place}.bn._variance"] = np.full_like(bias, 1 - branch.bn._epsilon)
+        return found
 
     def reparameterize(self) -> int:
         blocks = [layer for layer in self.sublayers() if isinstance(layer, Block)]

@@ -44,6 +44,8 @@ def export(tree: Tree | Recipe, format: Format = "paddle") -> ExportReport:
         sample_images=_some_real_images(settings),
         format=format,
         plugins=settings.Global.plugins,
+        tiling=settings.Infer.tiling,
+        tta=settings.Infer.tta,
         pdx_model_name=settings.Global.pdx_model_name,
     )
     logger.info(str(report))

@@ -46,6 +46,8 @@ def infer(tree: Tree | Recipe) -> int:
         output="logits",
         outputs=engine.outputs,
         plugins=tuple(settings.Global.plugins),
+        tiling=wanted.tiling,
+        tta=wanted.tta,
     )
     predictor = Predictor.of(spec, engine)
     failed = 0

@@ -37,6 +37,8 @@ from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.graph_forward import GraphForward
 from ppcls_lite.inference.preprocess import accepts
+from ppcls_lite.inference.viewed_forward import ViewedForward
+from ppcls_lite.inference.views import views_of
 from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.models.create import load_inside
@@ -59,11 +61,15 @@ def class_num_of(settings: RecipeSettings) -> int | None:
 def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
     """(C, H, W) of the network's input: `Global.image_shape`, or what `Infer.transforms` give.
 
-    Where the two contradict each other, as in PaddleClas's recipes for MobileNetV4, the images
-    that prediction gives decide, and the log says so.
+    Of a network that sees photographs through windows, that of a window. Where the two contradict
+    each other, as in PaddleClas's recipes for MobileNetV4, the images that prediction gives decide,
+    and the log says so.
     """
     stated = settings.Global.image_shape
     given = shape_of([node.build() for node in settings.Infer.transforms])
+    views = views_of(settings.Infer.tiling, settings.Infer.tta)
+    if views and views.window:
+        given = (given[0], *views.window)
     if stated and -1 not in given and not accepts(tuple(stated), given):
         logger.warning(
             "Global.image_shape is %s, but Infer.transforms give images of %s: the latter is used",
@@ -155,8 +161,8 @@ def _number_classes(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
 
 def compare_names(settings: RecipeSettings, dataset: Any) -> None:
     """Warn where the names of a prediction's classes are not those of the training set's."""
-    keys = dataset.class_keys
-    if keys is None or not all(isinstance(key, str) for key in keys):
+    keys = _own_names(dataset)
+    if keys is None:
         return
     names = labels_of(settings) or keys
     other = [i for i, pair in enumerate(zip(names, keys)) if pair[0] != pair[1]]
@@ -252,9 +258,11 @@ def build_forward(settings: RecipeSettings) -> Forward:
     With mixed precision the network runs itself.
     """
     mode, amp_on = settings.Global.eval_engine, settings.AMP is not None and settings.AMP.use_amp
-    if mode == "dygraph" or amp_on:
-        return dygraph
-    return GraphForward(mode, threads())
+    plain = mode == "dygraph" or amp_on
+    forward: Forward = dygraph if plain else GraphForward(mode, threads())
+    infer = settings.Infer
+    views = views_of(infer.tiling, infer.tta) if infer else None
+    return ViewedForward(views, forward) if views else forward
 
 
 def build_plan(settings: RecipeSettings, sampler: BatchSampler) -> Plan:
@@ -284,7 +292,7 @@ def build_writer(
         run_dir,
         Recorder(run_dir, run.use_visualdl, _compared(settings)),
         CheckpointManager(run_dir, **{name: getattr(run, name) for name in kept}),
-        RunPictures(run_dir, *scale),
+        RunPictures(run_dir, *scale, draw=dataset.draw),
         labels,
         active=world.is_main,
     )
@@ -385,6 +393,16 @@ def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | N
         logger.warning(f"classes are shown by number, and an export will want names: {error}")
         return None
     return names
+
+
+def class_names(settings: RecipeSettings, dataset: Any) -> list[str] | None:
+    """For tables and pictures: `labels_of`, or what the data set itself calls its classes."""
+    return labels_of(settings) or _own_names(dataset)
+
+
+def _own_names(dataset: Any) -> list[str] | None:
+    keys = dataset.class_keys
+    return [*keys] if keys is not None and all(isinstance(key, str) for key in keys) else None
 
 
 def _takes_names(postprocess: Node) -> bool:

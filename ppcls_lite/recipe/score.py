@@ -25,6 +25,8 @@ from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.quantize.report import Labelled
 from ppcls_lite.inference.spec import InferenceSpec, Outputs
+from ppcls_lite.inference.viewed_forward import ViewedForward
+from ppcls_lite.inference.views import views_of
 from ppcls_lite.metrics.topk import TopkAcc
 from ppcls_lite.recipe.parts import build_datasets, build_loader, build_metrics
 from ppcls_lite.recipe.start import scan_data, start_alone
@@ -47,6 +49,7 @@ class EngineEvaluation:
         activation = build_postprocess(spec).activation
         self._inverse = _INVERSE["none" if spec.output == "logits" else activation]
         self._loader, self._metrics = loader, metrics
+        self._views = views_of(spec.tiling, spec.tta)
         self.paths = [Path(path) for path in loader.paths]
         self.higher_is_better = metrics[0].higher_is_better
 
@@ -56,6 +59,9 @@ class EngineEvaluation:
         @contextlib.contextmanager
         def forward(model: nn.Layer, images: Tensor, batches: int) -> Iterator[Callable]:
             yield lambda images: self._as_network(run(images.numpy()))
+
+        if self._views:
+            forward = ViewedForward(self._views, forward)
 
         task = Supervised(nn.Identity(), None)
         return Evaluator(task, self._loader, self._metrics, forward=forward).run()

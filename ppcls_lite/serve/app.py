@@ -15,6 +15,7 @@ results. The predictor's own methods are safe in threads. Read next: server.py (
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 import time
@@ -23,6 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
+import cv2
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -31,7 +33,7 @@ from starlette.routing import Route
 
 from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.inference.predictor import Predictor
-from ppcls_lite.inference.preprocess import Prepared
+from ppcls_lite.inference.preprocess import Meta, Prepared
 from ppcls_lite.serve.batcher import Answer, Batcher
 from ppcls_lite.serve.metrics import CONTENT_TYPE, Metrics
 from ppcls_lite.serve.options import ServeOptions
@@ -41,6 +43,7 @@ from ppcls_lite.serve.upload import check_header, read_image
 log = logging.getLogger("ppcls_lite")
 
 GIVE_UP = 3  # a batch that runs for so many times `timeout` ends the service
+LAYER_EDGE = 1024  # pixels of the longer edge of what a page lays over an image, at most
 _LAST_BATCH = 1.0  # seconds
 CLIENT_GONE = 499  # in the metrics only; nobody receives it
 _PAGE_POLICY = (
@@ -106,17 +109,20 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """`POST /predict`: the answer to one image."""
         start = time.perf_counter()
+        coming = request.scope.get("state", {}).get("coming")
         try:
             with self.uploads.one() as upload:
                 data = await read_image(request, self.options, upload)
                 self.uploads.arrived(upload)
+                self.queue.came(coming)
                 with self.queue:
-                    answering = self._answer(data, upload)
+                    answering = self._answer(data, upload, "layer" in request.query_params)
                     del data
                     answer = await asyncio.wait_for(answering, self.options.timeout)
         except asyncio.TimeoutError:
             response = _error(504, f"no answer within {self.options.timeout:g} seconds")
         except Refused as refused:
+            self.queue.came(coming)
             if refused.status == 429:
                 await asyncio.sleep(PAUSE)
             response = _error(refused.status, refused.message, refused.headers)
@@ -131,6 +137,8 @@ class Service:
             self.metrics.seconds.observe(time.perf_counter() - start)
             failed = "error" in answer  # the network's own answer is no number
             response = _error(500, answer["error"]) if failed else JSONResponse(answer)
+        finally:
+            self.queue.came(coming)
         self.metrics.requests.labels(response.status_code).inc()
         return response
 
@@ -150,7 +158,7 @@ class Service:
         """`GET /`: a page to drop an image on."""
         return HTMLResponse(self._page, headers={"Content-Security-Policy": _PAGE_POLICY})
 
-    async def _answer(self, data: bytes, upload: Upload) -> Answer:
+    async def _answer(self, data: bytes, upload: Upload, with_layer: bool) -> Answer:
         self._decoding += 1
         job = self._threads.submit(self._decode, data)
         del data
@@ -162,7 +170,23 @@ class Service:
                 self._keep_place(job)  # given up, but its thread goes on
         upload.release()
         assert self._batcher is not None
-        return await self._batcher.submit(prepared)
+        answer, size = await self._batcher.submit(prepared), prepared.meta
+        del prepared
+        if not with_layer or "error" in answer:
+            return answer
+        return await asyncio.wrap_future(self._threads.submit(self._with_layer, answer, size))
+
+    def _with_layer(self, answer: Answer, meta: Meta) -> Answer:
+        """The answer with `layer`: what the page lays over the photograph, a PNG as base64."""
+        layer = self.predictor.postprocess.layer(answer, (meta.height, meta.width))
+        if layer is None:
+            return answer
+        shrink = LAYER_EDGE / max(layer.shape[:2])
+        if shrink < 1:
+            size = [max(1, round(edge * shrink)) for edge in layer.shape[1::-1]]
+            layer = cv2.resize(layer, size, interpolation=cv2.INTER_NEAREST)
+        _, data = cv2.imencode(".png", layer[..., [2, 1, 0, 3]])
+        return {**answer, "layer": base64.b64encode(data.tobytes()).decode("ascii")}
 
     def _keep_place(self, job: Future[Prepared]) -> None:
         """Count a request as at work until its thread has ended."""

@@ -8,19 +8,18 @@ an image of gigabytes. Read next: app.py.
 from __future__ import annotations
 
 import asyncio
-import io
 import sys
 from collections.abc import AsyncGenerator, Mapping
 
-from PIL import Image, UnidentifiedImageError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from ppcls_lite.errors import ImageError
+from ppcls_lite.inference.preprocess import KNOWN, TooLarge, is_known, read_header
 from ppcls_lite.serve.options import ServeOptions
 from ppcls_lite.serve.refusal import Refused, Upload
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _ENVELOPE = 16_384  # bytes that a multipart form may have around the file
 _FIELDS = 16  # of a form beside the file
 # Per pixel while a file is decoded: a progressive JPEG keeps all its coefficients (2 bytes each)
@@ -70,21 +69,19 @@ def check_header(data: bytes, max_pixels: int) -> int:
     Raises:
         Refused: 413 more than `max_pixels`, 415 not an image, 422 the header is damaged.
     """
+    if not is_known(data):
+        raise Refused(415, f"not an image of a known format; expected {KNOWN}")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            each = _JPEG_BYTES if image.format == "JPEG" else _OTHER_BYTES
-    except UnidentifiedImageError:
-        raise Refused(
-            415, f"not an image of a known format; expected {', '.join(FORMATS)}"
-        ) from None
-    except Image.DecompressionBombError:
+        header = read_header(data)
+    except TooLarge:
         raise Refused(413, f"too many pixels; {_accepted(max_pixels)}") from None
-    except (OSError, ValueError, SyntaxError, OverflowError) as error:
+    except ImageError as error:
         raise Refused(422, f"damaged image file: {error}") from None
-    if width * height > max_pixels:
-        raise Refused(413, f"{width} x {height} pixels; {_accepted(max_pixels)}")
-    return width * height * each
+    pixels = header.width * header.height
+    if pixels > max_pixels:
+        refusal = f"{header.width} x {header.height} pixels; {_accepted(max_pixels)}"
+        raise Refused(413, refusal)
+    return pixels * (_JPEG_BYTES if header.jpeg else _OTHER_BYTES)
 
 
 async def _read(request: Request, limit: int, options: ServeOptions, upload: Upload) -> bytearray:

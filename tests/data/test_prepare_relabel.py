@@ -89,10 +89,25 @@ def test_other_mistakes(zoo: Path) -> None:
         relabel(zoo, CLASSES, lists=("wrong",))
     with pytest.raises(UserError, match="is taken"):
         relabel(zoo, CLASSES, lists=("train", "train"))
-    with pytest.raises(UserError, match="is taken"):
+    with pytest.raises(UserError, match="would be overwritten"):
         relabel(zoo, CLASSES, "--output", str(zoo))
     with pytest.raises(UserError, match="cannot be read"):
         run(["relabel", str(zoo / "train.txt"), "--map", "gone.yaml", "--output", str(zoo)])
+
+
+@pytest.mark.parametrize(
+    ("target", "source"),
+    [("labels.txt", "labels.txt"), ("train.txt", "train.txt"), ("test.txt", "map.yaml")],
+)
+def test_no_input_is_overwritten(zoo: Path, target: str, source: str) -> None:
+    """Neither lists nor names nor the map, by whatever path."""
+    (zoo / "map.yaml").write_text(CLASSES, encoding="utf-8")
+    (zoo / "new").mkdir()
+    (zoo / "new" / target).hardlink_to(zoo / source)
+    before = {path: path.read_bytes() for path in zoo.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="is read, and would be overwritten"):
+        relabel(zoo, CLASSES)
+    assert {path: path.read_bytes() for path in zoo.rglob("*") if path.is_file()} == before
 
 
 def archive(path: Path, records: np.ndarray) -> str:

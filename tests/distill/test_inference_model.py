@@ -166,6 +166,18 @@ def test_what_cannot_teach_is_refused(network, folder, tmp_path):
     assert InferenceModel(rewritten(whole[:1]), **HALF).normalizer.mean.tolist() == HALF["mean"]
 
 
+def test_two_softmaxes_or_none_are_noticed(network, folder, tmp_path):
+    with pytest.raises(UserError, match="gives probabilities already"):
+        InferenceModel(str(folder), output="logits")
+    other = exported(network, tmp_path / "other", add_softmax=False)
+    path = other / "inference.yml"
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del spec["Global"]["output"]
+    path.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    with pytest.raises(UserError, match="should give the probabilities of a softmax"):
+        InferenceModel(str(other))
+
+
 def test_the_checksum_follows_the_weights(network, folder, tmp_path):
     again = InferenceModel(str(folder)).checksum()
     assert again == InferenceModel(str(folder)).checksum()

@@ -182,6 +182,18 @@ def test_nothing_is_overwritten_nor_mixed(home):
         scored(home)
 
 
+@pytest.mark.parametrize("name", ["scores.jsonl", "near_duplicates.txt", "bad_files.txt"])
+def test_no_list_is_overwritten(home, name):
+    (home / "out").mkdir()
+    (home / "out" / name).write_text("val/a.png\n", encoding="utf-8")
+    given = pool_at(home / "out" / name, home)
+    with pytest.raises(UserError, match="is read, and would be overwritten"):
+        score_pool(given, Colour(), home / "out")
+    with pytest.raises(UserError, match="is read, and would be overwritten"):
+        scored(home, validation=given)
+    assert (home / "out" / name).read_text(encoding="utf-8") == "val/a.png\n"
+
+
 def test_pools(home):
     (home / "list.txt").write_text("reds/0.png 1\n\nblues/2.png\n", encoding="utf-8")
     assert list(pool_at(home / "list.txt", home / "pool")) == ["reds/0.png", "blues/2.png"]

@@ -56,6 +56,18 @@ def test_a_folder_is_searched_recursively(
     assert "inference " in shown and "pre-processing " in shown
 
 
+def test_csv_holds_names_as_they_are(predict: Any, pictures: Path, tmp_path: Path) -> None:
+    """A spreadsheet may compute them: docs/deployment.md says how to import them."""
+    odd = pictures / "=1+1,@x.png"
+    (pictures / "a.png").rename(odd)
+    assert predict("--input", odd, "--output", tmp_path / "r.csv", "--topk", "1") == 0
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["file"] == str(odd)
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    assert "a spreadsheet may compute a cell that begins with" in " ".join(text.split())
+
+
 def test_csv_has_one_row_per_class(predict: Any, pictures: Path, tmp_path: Path) -> None:
     lines, table = tmp_path / "r.jsonl", tmp_path / "r.csv"
     for out in (lines, table):

@@ -234,7 +234,10 @@ def drop(key: str) -> Any:
         (lambda t: t["PostProcess"].update(Other={}), "PostProcess: expected one component"),
         (lambda t: t.update(PostProcess={"Topkk": {}}), "did you mean 'Topk'?"),
         (lambda t: t["PostProcess"]["Topk"].update(label_list="cat"), "expected a list of"),
-        (lambda t: t["Global"].update(output="wishes"), "expected probabilities or logits"),
+        (
+            lambda t: t["Global"].update(output="wishes"),
+            "expected probabilities, logits or classes",
+        ),
         (lambda t: t["Global"].update(image_shape=[3, 64]), "expected .channels, height, width."),
     ],
 )

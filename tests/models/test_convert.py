@@ -130,7 +130,7 @@ class GraphWriter:
 @pytest.mark.parametrize("folded", [True, False])
 def test_from_onnx(tmp_path: Path, model: paddle.nn.Layer, folded: bool) -> None:
     GraphWriter(folded).write(model, tmp_path / "deployed.onnx")
-    count = convert(tmp_path / "deployed.onnx", tmp_path / "again.pdparams", NAME)
+    count, _ = convert(tmp_path / "deployed.onnx", tmp_path / "again.pdparams", NAME)
     again = create_model(NAME, class_num=5)
     assert len(load_weights(again, tmp_path / "again").matched) == count
     again.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,57 @@ def test_every_family_is_a_trunk(name: str) -> None:
     loss.backward()
     trained = [(n, p) for n, p in model.named_parameters() if not p.stop_gradient]
     assert not [n for n, p in trained if p.grad is None]
+
+
+PARAMETERS = {  # of the trunk, of all; counted from the layers of PaddleSeg's network
+    "PPLCNet_x0_5": (270_896, 1_098_003),
+    "PPLCNet_x0_75": (584_488, 1_580_811),
+    "PPLCNet_x1_0": (1_016_160, 2_181_699),
+    "PPLCNet_x1_5": (2_235_792, 3_739_763),
+    "PPLCNet_x2_0": (3_929_792, 5_772_195),
+    "PPLCNet_x2_5": (6_098_160, 8_278_995),
+    "MobileNetV3_large_x0_35": (373_760, 936_515),
+    "MobileNetV3_large_x0_5": (738_662, 1_333_385),
+    "MobileNetV3_large_x0_75": (1_621_808, 2_269_555),
+    "MobileNetV3_large_x1_0": (2_814_886, 3_515_273),
+}
+MULTIPLY_ADDS = {  # 10^9 at 1024 x 512: trunk, pyramid, decoder
+    "PPLCNet_x0_5": (0.450, 0.306, 5.072),
+    "PPLCNet_x0_75": (0.971, 0.375, 5.098),
+    "PPLCNet_x1_0": (1.605, 0.443, 5.123),
+    "MobileNetV3_large_x0_5": (0.654, 0.211, 5.047),
+    "MobileNetV3_large_x0_75": (1.427, 0.232, 5.060),
+    "MobileNetV3_large_x1_0": (2.178, 0.254, 5.060),
+}
+
+
+@pytest.fixture
+def nothing_drawn() -> Iterator[None]:
+    """Building costs no time: all initial weights are zero."""
+    paddle.nn.initializer.set_global_initializer(paddle.nn.initializer.Constant(0.0))
+    yield
+    paddle.nn.initializer.set_global_initializer(None)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_and_multiply_adds(name: str, nothing_drawn: None) -> None:
+    model = create_model(f"deeplabv3p_{name}", class_num=19)
+    # A quarter of the edges: what depends on the size has a sixteenth of the operations.
+    shape, pixels = (3, 128, 256), 16
+    trunk, whole = cost(model.backbone, shape), cost(model, shape)
+    assert (trunk.params, whole.params) == PARAMETERS[name]
+    if name in MULTIPLY_ADDS:
+        pooled = sum(  # see one pixel at any size
+            layer.weight.size
+            for path, layer in model.named_sublayers()
+            if isinstance(layer, paddle.nn.Conv2D) and (".se." in path or "_se." in path)
+        )
+        last = model.backbone.channels[-1] * 256
+        counts = [(trunk.flops - pooled) * pixels + pooled]
+        counts.append((whole.flops - trunk.flops - last) * pixels + last)
+        expected = MULTIPLY_ADDS[name]
+        assert counts[0] / 1e9 == pytest.approx(expected[0], abs=0.0006)
+        assert counts[1] / 1e9 == pytest.approx(sum(expected[1:]), abs=0.0011)
 
 
 def test_the_usual_ratios_follow_the_output_stride() -> None:

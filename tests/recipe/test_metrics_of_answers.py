@@ -38,9 +38,7 @@ def test_the_thresholds_are_those_of_a_prediction() -> None:
 
 
 def test_without_a_prediction_there_is_nothing_to_score() -> None:
-    with pytest.raises(
-        ConfigError, match=r"Infer\.PostProcess: is missing; Metric\.Eval\.0"
-    ):
+    with pytest.raises(ConfigError, match=r"Infer\.PostProcess: is missing; Metric\.Eval\.0"):
         build_metrics(check(recipe("VocAP", Infer=None)), "Eval")
 
 

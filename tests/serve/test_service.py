@@ -78,7 +78,13 @@ def test_an_image_as_body_or_in_a_form(client: TestClient, picture: Any) -> None
         (bomb(20_000, 20_000), 413, "at most 1 million"),
         (bomb(1_001, 1_000), 413, "1001 x 1000 pixels; at most 1 million"),
         (bomb(100, 100)[:60], 422, "PNG"),
-        (b"\xff\xd8\xff\xe0", 415, "not an image"),
+        (b"\xff\xd8\xff\xe0", 422, "damaged image file: truncated JPEG"),
+        (
+            b"BM"
+            + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 40_000, 40_000, 1, 24, *[0] * 6),
+            413,
+            "too many",
+        ),
     ],
 )
 def test_what_is_refused(client: TestClient, body: bytes, status: int, says: str) -> None:

@@ -23,7 +23,12 @@ _LOSSES = {
     "OhemCrossEntropyLoss": "OhemCrossEntropyLoss",
     "DiceLoss": "DiceLoss",
     "LovaszSoftmaxLoss": "LovaszSoftmaxLoss",
+    "LovaszHingeLoss": "LovaszHingeLoss",
+    "MultiClassFocalLoss": "MultiClassFocalLoss",
 }
+
+
+_LABELS = {"Cityscapes": {"class_id_map_file": "cityscapes_label_list.txt"}}
 
 
 def convert(keys: Keys) -> Tree:
@@ -48,18 +53,24 @@ def convert(keys: Keys) -> Tree:
                 "sampler": {"batch_size": batch, "shuffle": True, "drop_last": True},
             },
         },
-        "Metric": {"Eval": [{"MeanIoU": {}}]},
-        "Infer": {"PostProcess": {"Segmentation": {}}},
+        "Metric": {"Eval": [{"MeanIoU": {"absent": "one"}}]},  # as PaddleSeg counts
+        "Infer": {"PostProcess": {"Segmentation": _LABELS.get(str(kind), {})}},
     }
     if evaluation.left():
         recipe["DataLoader"]["Eval"] = {
             "dataset": dataset(evaluation, "DataLoader.Eval.dataset", "val"),
             "sampler": {"batch_size": 1},
         }
+        ops = recipe["DataLoader"]["Eval"]["dataset"]["transform_ops"]
+        if any(name.startswith(("Resize", "Limit")) for op in ops for name in op):
+            keys.ledger.notes.append(
+                "the evaluation resizes: here masks are resized with their images, so that scores "
+                "are of that size; PaddleSeg's are of the files' size"
+            )
     else:
         recipe["Global"]["eval_during_train"] = False
         recipe["Infer"]["transforms"] = ["DecodeImage", {"NormalizeImage": {"order": ""}}]
-    _test_config(keys.part("test_config"))
+    recipe["Infer"] |= _test_config(keys.part("test_config"))
     for key in _WITHOUT_EFFECT:
         keys.drop(key, "has no effect here")
     keys.lose("distill_loss", "distillation is a DistillationModel here (docs/distillation.md)")
@@ -168,6 +179,8 @@ def _terms(keys: Keys, weight: float, ignored: Any) -> list[Tree]:
         ("min_kept", "min_kept"),
         ("smooth", "smooth"),
         ("classes", "classes"),
+        ("alpha", "alpha"),
+        ("gamma", "gamma"),
     ):
         if keys.peek(key) is not None:
             arguments[name] = keys.take(key, f"Loss.Train.{_LOSSES[kind]}.{name}")
@@ -254,8 +267,28 @@ def _schedule(keys: Keys) -> Tree:
     return schedule
 
 
-def _test_config(keys: Keys) -> None:
-    for key in ("aug_eval", "flip_horizontal", "flip_vertical", "is_slide", "use_multilabel"):
+def _test_config(keys: Keys) -> Tree:
+    """`Infer.tiling` and `Infer.tta` of what an evaluation does beside the plain way."""
+    found: Tree = {}
+    if keys.peek("is_slide"):
+        keys.take("is_slide", "Infer.tiling")
+        found["tiling"] = {
+            "size": keys.take("crop_size", "Infer.tiling.size"),
+            "stride": keys.take("stride", "Infer.tiling.stride"),
+        }
+    if keys.peek("aug_eval"):
+        keys.take("aug_eval", "Infer.tta")
+        scales = keys.take("scales", "Infer.tta.scales", 1.0)
+        found["tta"] = {"scales": list(scales) if isinstance(scales, (list, tuple)) else [scales]}
+        for key in ("flip_horizontal", "flip_vertical"):
+            if keys.peek(key):
+                found["tta"][key] = keys.take(key, f"Infer.tta.{key}")
+    for key in ("is_slide", "aug_eval", "flip_horizontal", "flip_vertical"):
+        keys.drop(key, "is off")
+    for key in ("use_multilabel", "auc_roc"):
         if not keys.peek(key):
             keys.drop(key, "is off")
-    keys.close("of an evaluation, say it to the command")
+    for key in ("crop_size", "stride", "scales"):
+        keys.drop(key, "belongs to what is off")
+    keys.close()
+    return found

@@ -64,17 +64,21 @@ def _optic_disc(keys: Keys, place: str, split: str, root: str) -> Tree:
     return {"name": "SegDataset", "image_root": root, "list_path": f"{root}/{split}_list.txt"}
 
 
+def _split(keys: Keys, place: str, split: str) -> Any:
+    return keys.take("mode", f"{place}.split", split)
+
+
 def _cityscapes(keys: Keys, place: str, split: str, root: str) -> Tree:
-    return {"name": "CityscapesDataset", "image_root": root, "split": keys.peek("mode", split)}
+    return {"name": "CityscapesDataset", "image_root": root, "split": _split(keys, place, split)}
 
 
 def _voc(keys: Keys, place: str, split: str, root: str) -> Tree:
-    mode = keys.peek("mode", split)
-    return {"name": "VOCSegDataset", "image_root": f"{root}/VOC2012", "split": mode}
+    part = _split(keys, place, split)
+    return {"name": "VOCSegDataset", "image_root": f"{root}/VOC2012", "split": part}
 
 
 def _ade20k(keys: Keys, place: str, split: str, root: str) -> Tree:
-    return {"name": "ADE20KDataset", "image_root": root, "split": keys.peek("mode", split)}
+    return {"name": "ADE20KDataset", "image_root": root, "split": _split(keys, place, split)}
 
 
 def _transform(keys: Keys, data: Tree) -> list[Tree]:
@@ -86,6 +90,10 @@ def _transform(keys: Keys, data: Tree) -> list[Tree]:
         keys.close()
         return []
     found = make(keys)
+    if keys.peek("ignore_index") in (255, data.get("ignore_index", 255)):
+        keys.drop("ignore_index", "the data set maps it to 255")
+    if keys.peek("loop_times") == 10:
+        keys.drop("loop_times", "is always so here")
     keys.close()
     name = next(iter(found))
     carried = keys.ledger.carried

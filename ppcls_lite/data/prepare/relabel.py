@@ -8,6 +8,7 @@ Read before: image_list.py. Read next: datasets.py (MultiLabelDataset).
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ppcls_lite.config.yaml_reader import in_file, read_yaml
 from ppcls_lite.data.image_list import read_image_list
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import UserError, shown
+from ppcls_lite.system.files import same_file
 
 Answers = dict[str, list[str] | None]  # class name -> its class, its attributes, or left out
 
@@ -41,12 +43,17 @@ def relabel(lists: Sequence[str], map_file: str, output: str, labels: str | None
     written: dict[Path, str] = {}
     for file in lists:
         target = place / Path(file).name
-        if target in written or target.resolve() == Path(file).resolve():
+        if target in written:
             raise UserError(f"{file}: {target} is taken; give another --output or rename the list")
         written[target], counts = _relabelled(file, old, answers, new, has_attributes)
         numbers = ", ".join(f"{name} {count:,}" for name, count in zip(new, counts))
         print(f"{target}: {written[target].count(chr(10)):,} images: {numbers}")
     written[place / "labels.txt"] = "".join(f"{i} {name}\n" for i, name in enumerate(new))
+    for target, read in itertools.product(written, (*lists, source, map_file)):
+        if same_file(target, Path(read)):
+            raise UserError(
+                f"{read}: is read, and would be overwritten ({target}); give another --output"
+            )
     place.mkdir(parents=True, exist_ok=True)
     for target, text in written.items():
         target.write_text(text, encoding="utf-8", newline="\n")

@@ -3,9 +3,9 @@
 Real scans of which everything is known, for the quick starts of segmentation and detection and
 for tests. The rules:
 
-- A scene is a canvas of two random colours that blend into one another, with noise, and 1 to 6
-  digits, each of a random scan, size (24 to 56 pixels), place inside the canvas and colour, which
-  differs from the canvas's colours by at least 90 grey levels.
+- A scene is a canvas of two random dark colours that blend into one another, with noise, and 1 to
+  6 digits, each of a random scan, size (28 to 56 pixels), place inside the canvas and colour, which
+  is brighter than the canvas by at least 90 grey levels.
 - A pixel belongs to a digit where its ink covers at least half of it. The mask has the class
   digit + 1 there, and 0 elsewhere. A box is tight around the digit's visible pixels.
 - A later digit covers earlier ones. A place where it would hide more than 15 % of any digit's
@@ -28,7 +28,7 @@ from ppcls_lite.data.prepare.scene_files import write_scenes
 from ppcls_lite.errors import UserError
 
 SCENES_FOLDER = "dataset/scenes"  # where the quick starts' recipes look
-MOST, EDGES = 6, (24, 56)  # digits of a scene; pixels of a digit's edge
+MOST, EDGES = 6, (28, 56)  # digits of a scene; pixels of a digit's edge
 HIDDEN = 0.15  # share of a digit's pixels that others may hide
 TRIES = 30
 CONTRAST = 90  # grey levels
@@ -106,26 +106,23 @@ def make_scene(
     )
 
 
-def _background(
-    width: int, height: int, rng: np.random.Generator
-) -> tuple[np.ndarray, tuple[float, float]]:
-    """A canvas (H, W, 3) float32, and its darkest and brightest grey level."""
-    colours = rng.uniform(0, 255, 3) + rng.uniform(-30, 30, (2, 3))  # two that are not far apart
-    colours = colours.clip(0, 255)
+def _background(width: int, height: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """A canvas (H, W, 3) float32, and its brightest grey level."""
+    colours = rng.uniform(0, 160, 3) + rng.uniform(-30, 30, (2, 3))  # two that are not far apart
+    colours = colours.clip(0, 160)
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:height, :width].astype(np.float32)
     along = np.cos(angle) * x / width + np.sin(angle) * y / height
     share = (along - along.min()) / max(np.ptp(along), 1e-6)
     image = colours[0] + share[..., None] * (colours[1] - colours[0])
-    greys = _grey(colours)
-    return image.astype(np.float32), (float(greys.min()), float(greys.max()))
+    return image.astype(np.float32), float(_grey(colours).max())
 
 
 def _paste(
     canvas: _Canvas,
     scan: np.ndarray,
     digit: int,
-    grey: tuple[float, float],
+    grey: float,
     rng: np.random.Generator,
 ) -> None:
     """Draw a digit where it hides little, or not at all if there is no such place."""
@@ -150,11 +147,11 @@ def _paste(
             return
 
 
-def _ink(grey: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
-    """A colour (3,) that stands out from a canvas of these grey levels."""
+def _ink(grey: float, rng: np.random.Generator) -> np.ndarray:
+    """A colour (3,) that stands out from a canvas up to this grey level."""
     while True:
         colour = rng.uniform(0, 255, 3).astype(np.float32)
-        if min(abs(_grey(colour) - level) for level in grey) >= CONTRAST:
+        if _grey(colour) >= grey + CONTRAST:
             return colour
 
 

@@ -20,6 +20,7 @@ JPEG, PNG, RIFF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"
 _TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}  # mark -> byte order
 _KINDS = {JPEG: "JPEG", PNG: "PNG", RIFF: "WebP", b"GIF8": "GIF", b"BM": "BMP"}
 _KINDS |= dict.fromkeys(_TIFF, "TIFF")
+KNOWN = ", ".join(dict.fromkeys(_KINDS.values()))  # in words
 ADVICE = "copy the file again or remove it from the list"
 _CONVERT = "save it with 8 bits per channel"
 UNCLEAR = f"which do not say what is black and what is white; {_CONVERT}"
@@ -35,6 +36,10 @@ _MAX_SCANS = 100  # of a progressive JPEG, each a pass over all pixels; encoders
 _SMALL_PNG = 2**15  # bytes
 
 
+class TooLarge(ImageError):
+    """More pixels than Pillow looks at."""
+
+
 class Header(NamedTuple):
     """What a file says of itself.
 
@@ -42,12 +47,19 @@ class Header(NamedTuple):
         width, height: in pixels, as stored; of a tiled TIFF at least a tile's.
         decoder: whose pixels are right; None: OpenCV's and Pillow's alike.
         depth: bits per sample of a PNG, else 0.
+        jpeg: whether it is one.
     """
 
     width: int
     height: int
     decoder: Literal["cv2", "pil"] | None = None
     depth: int = 0
+    jpeg: bool = False
+
+
+def is_known(data: bytes) -> bool:
+    """Whether a file begins like one of a known format."""
+    return data.startswith(tuple(_KINDS))
 
 
 def read_header(data: bytes) -> Header:
@@ -82,8 +94,7 @@ def undecodable(data: bytes) -> ImageError:
         if data.startswith(mark):
             return ImageError(f"corrupt or truncated {kind}; {ADVICE}")
     return ImageError(
-        f"not an image of a known format (it begins with {data[:8]!r}); "
-        "expected JPEG, PNG, WebP, BMP, GIF or TIFF"
+        f"not an image of a known format (it begins with {data[:8]!r}); expected {KNOWN}"
     )
 
 
@@ -121,7 +132,7 @@ def _jpeg(data: bytes) -> Header:
         raise ImageError(f"a JPEG of {precision}-bit samples; {_CONVERT}")
     if progressive and data.count(b"\xff\xda", scan) > _MAX_SCANS:
         raise ImageError(f"a progressive JPEG of more than {_MAX_SCANS} scans; save it again")
-    return Header(width, height)
+    return Header(width, height, jpeg=True)
 
 
 def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
@@ -230,7 +241,11 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
 
 
 def _other(data: bytes) -> Header:
-    with Image.open(io.BytesIO(data)) as image:
+    try:
+        opened = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise TooLarge(f"{error}") from error
+    with opened as image:
         if image.mode == "F":
             raise ImageError(f"{image.format} of floating-point samples, {UNCLEAR}")
         # OpenCV drops transparency, and GIF is new to it

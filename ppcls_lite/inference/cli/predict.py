@@ -22,6 +22,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
 from ppcls_lite.inference.cli.origin import Origin, origin_of, require_origin, run_by
 from ppcls_lite.inference.cli.output import ResultFile, csv_columns, table_head, table_lines
+from ppcls_lite.inference.cli.pictures import Pictures
 from ppcls_lite.inference.cli.resume import Kept, keep
 from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.inference.spec import InferenceSpec
@@ -65,6 +66,8 @@ def run(argv: Sequence[str]) -> int:
             append = args.resume and bool(kept.files)
             results = ResultFile(args.output, predictor.postprocess, append, origin)
             file = stack.enter_context(results)
+        drawn, own = (Path(d) if d else None for d in (args.draw, args.save_png))
+        pictures = Pictures(predictor.postprocess, drawn, own, images)
         done = len(images) - len(left)
         bar = tqdm(total=len(images), initial=done, unit="image", **_BAR[bool(file)])
         stack.enter_context(bar)
@@ -74,6 +77,7 @@ def run(argv: Sequence[str]) -> int:
         for count, result in enumerate(stream, start=1):
             if "error" in result:
                 bad.append((result["file"], result["error"]))
+            pictures.write(result)
             if file:
                 file.write(result)
             if not file or count <= TABLE_LIMIT:
@@ -92,6 +96,8 @@ def run(argv: Sequence[str]) -> int:
         print(f"... and {len(bad) - BAD_LIMIT} more, with `error` in the results")
     if file:
         print(f"results: {file.path}")
+    for folder in filter(None, (args.draw, args.save_png)):
+        print(f"pictures: {folder}")
     return 1 if bad else 0
 
 
@@ -178,13 +184,15 @@ def _conditions(predictor: Predictor, args: argparse.Namespace) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="ppcls-lite predict", description="Classify images with an exported network."
+        prog="ppcls-lite predict", description="Predict images with an exported network."
     )
     add_engine_options(parser)
     add = parser.add_argument
     text = "images, folders (searched recursively), or text files with one path per line"
     add("--input", required=True, nargs="+", metavar="PATH", help=text)
     add("--output", metavar="FILE", help="write all results to this .jsonl or .csv file")
+    add("--draw", metavar="DIR", help="write each image with its answer drawn on it into DIR")
+    add("--save-png", metavar="DIR", help="write answers that are pictures into DIR, as PNG files")
     add("--resume", action="store_true", help="keep what --output holds and do only the rest")
     add("--batch-size", type=positive, default=1, metavar="N", help="images at once (1)")
     text = f"decode ahead of inference; 0: in turn (half of the cores from {MANY} images on)"

@@ -48,11 +48,13 @@ class Postprocess(ABC):
     Networks with other outputs finish them in their `deployed`, and say "none".
     activated_names: what the outputs are called after it; None: as the network calls them.
     columns: of the rows of an image, without its name.
+    makes_png: whether an answer is a picture, which `png` gives.
     """
 
     activation: Literal["softmax", "sigmoid", "argmax", "none"] = "none"
     activated_names: tuple[str, ...] | None = None
     columns: tuple[Column, ...]
+    makes_png: bool = False
 
     @abstractmethod
     def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:
@@ -114,13 +116,13 @@ class Postprocess(ABC):
                 cv2.putText(picture, text, place, cv2.FONT_HERSHEY_PLAIN, 1, colour, thickness)
         return picture
 
-    def layer(self, result: Result) -> np.ndarray | None:
-        """What lies over the photograph, (H, W, 4) uint8 RGBA of its size; None: nothing."""
+    def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray | None:
+        """What lies over a photograph of `size` (H, W), as (H, W, 4) uint8 RGBA; None: nothing."""
         return None
 
-    def png(self, result: Result) -> bytes | None:
-        """The answer as a PNG file of its own; None: it is no picture."""
-        return None
+    def png(self, result: Result) -> bytes:
+        """The answer as a PNG file of its own, where `makes_png` says that there is one."""
+        raise NotImplementedError(f"{type(self).__name__} makes no picture of its own")
 
     @property
     def activated_kind(self) -> OutputKind:

@@ -20,10 +20,10 @@ MAX_RUNS = 100_000  # a larger number takes a PNG
 def encode_map(classes: np.ndarray) -> dict[str, Any]:
     """(H, W) uint8 -> `size` [H, W] and `runs` or `png`."""
     flat, size = classes.reshape(-1), list(classes.shape)
-    starts = np.flatnonzero(np.diff(flat)) + 1
-    starts = np.concatenate([[0], starts]) if len(flat) else starts
-    if len(starts) > MAX_RUNS:
+    changes = flat[1:] != flat[:-1]
+    if np.count_nonzero(changes) >= MAX_RUNS:
         return {"size": size, "png": base64.b64encode(_png(classes)).decode("ascii")}
+    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
     lengths = np.diff(np.append(starts, len(flat)))
     return {"size": size, "runs": np.stack([flat[starts], lengths], axis=1).reshape(-1).tolist()}
 

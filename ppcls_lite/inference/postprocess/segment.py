@@ -1,7 +1,7 @@
 """A class for each pixel to answers: a map in the photograph's own pixels, and what it covers.
 
 The exported program gives the classes themselves, (N, H, W) int32, or on request their
-probabilities. Read before: base.py. Read next: placing.py, run_lengths.py, palettes.py.
+probabilities. Read before: base.py. Read next: placing.py, run_lengths.py, ../../ops/palettes.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ppcls_lite.data.transforms.geometry import MASK_FILL, Meta
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import Agreement, relative_difference
 from ppcls_lite.inference.postprocess.base import Column, Postprocess, Result
-from ppcls_lite.inference.postprocess.palettes import colours_of
 from ppcls_lite.inference.postprocess.placing import classes_in_photograph, scores_in_photograph
 from ppcls_lite.inference.postprocess.run_lengths import decode_map, encode_map, palette_png
 from ppcls_lite.inference.spec import OutputKind, Outputs
+from ppcls_lite.ops.palettes import colours_of
 
 _ROUNDING = 1e-4  # share of an image's pixels that may get another class by rounding, at a tie
 _MOST = 255  # classes: a mask's pixels have 8 bits, and MASK_FILL is none
@@ -54,6 +54,7 @@ class Segmentation(Postprocess):
     class_id_map_file: str | None = None
     delimiter: str | None = None
     label_list: list[str] | None = None
+    makes_png = True
     columns = (
         Column("class_id", "class", width=6),
         Column("pixels", "pixels", width=10),
@@ -83,7 +84,7 @@ class Segmentation(Postprocess):
         return [self._result(classes, scores) for classes, scores in placed]
 
     def _result(self, classes: np.ndarray, scores: np.ndarray | None = None) -> Result:
-        counts = np.bincount(classes.reshape(-1), minlength=_MOST + 1)[:_MOST]
+        counts = _counts(classes)[:_MOST]
         order = np.argsort(-counts, kind="stable")
         ids = order[counts[order] > 0]
         names = self.label_list
@@ -99,7 +100,7 @@ class Segmentation(Postprocess):
             "shares": (counts[ids] / max(counts.sum(), 1)).round(6).tolist(),
         }
         if scores is not None:  # the mean probability of each class's pixels
-            sums = np.bincount(classes.reshape(-1), scores.reshape(-1).clip(0), _MOST + 1)
+            sums = _counts(classes, scores)
             result["scores"] = (sums[ids] / counts[ids]).round(5).tolist()
         return {**result, "mask": encode_map(classes)}
 
@@ -130,7 +131,7 @@ class Segmentation(Postprocess):
 
     def draw(self, image: np.ndarray, result: Result) -> np.ndarray:
         """The photograph with the classes' colours over it, and their names."""
-        layer = self.layer(result)
+        layer = self._coloured(result)
         colours, strength = layer[..., :3], layer[..., 3:] * np.float32(self.opacity / 255)
         picture = (image * (1 - strength) + colours * strength).round().astype(np.uint8)
         for number, row in enumerate(self.rows(result), start=1):
@@ -144,7 +145,11 @@ class Segmentation(Postprocess):
                 cv2.putText(picture, text, place, cv2.FONT_HERSHEY_PLAIN, 1, colour, thickness)
         return picture
 
-    def layer(self, result: Result) -> np.ndarray:
+    def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray:
+        return self._coloured(result)
+
+    def _coloured(self, result: Result) -> np.ndarray:
+        """The classes in their colours, (H, W, 4); what was not seen is transparent."""
         classes = decode_map(result["mask"])  # (H, W)
         opaque = np.full((_MOST + 1, 1), 255, np.uint8)
         opaque[MASK_FILL] = 0
@@ -169,6 +174,17 @@ def _one(outputs: Outputs) -> np.ndarray:
             f"(N, C, H, W) of at most {_MOST} classes: is this network a segmenter?"
         )
     return found
+
+
+def _counts(classes: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """(256,): how many pixels each class has, or the sum of their weights; row by row, since
+    `bincount` makes 64 bits of each pixel.
+    """
+    total = np.zeros(_MOST + 1, np.int64 if weights is None else np.float64)
+    for number, row in enumerate(classes):
+        weight = None if weights is None else weights[number].clip(0)
+        total += np.bincount(row, weight, _MOST + 1).astype(total.dtype)
+    return total
 
 
 def _differ(before: np.ndarray, after: np.ndarray, scores: bool) -> np.ndarray:

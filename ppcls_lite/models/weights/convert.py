@@ -7,9 +7,10 @@ unpickler at all and can be read by other frameworks. Read next: onnx_import.py,
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,19 +44,28 @@ def write_safetensors(path: str | Path, state: dict[str, np.ndarray]) -> None:
     write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in state.items()}))
 
 
+class Converted(NamedTuple):
+    """How many arrays were written, and the arguments of the network that takes them."""
+
+    arrays: int
+    arguments: dict[str, Any]
+
+
 def convert(
     source: str | Path,
     target: str | Path,
     arch: str | None = None,
     arguments: Mapping[str, Any] | None = None,
-) -> int:
-    """Convert a file of weights; the suffixes name the formats. Returns the number of arrays.
+) -> Converted:
+    """Convert a file of weights; the suffixes name the formats.
 
     source: `.pdparams` (may be left out), `.safetensors` or `.onnx`; the last needs `arch`, the
-    zoo name of the network it was exported from, and the `arguments` that it was built with, such
-    as strides, if they are not the usual ones. target: `.pdparams` or `.safetensors`.
+    zoo name of the network it was exported from, and the `arguments` that it was built with, if
+    they are not the usual ones nor seen in the graph, as strides are. target: `.pdparams` or
+    `.safetensors`.
     """
     source, target = Path(source), Path(target)
+    told = dict(arguments or {})
     if source.suffix not in (".onnx", ".safetensors"):
         source = find_weights(source)
     if source.resolve() == target.resolve():
@@ -67,7 +77,8 @@ def convert(
 
         if arch is None:
             raise UserError(f"{source}: --arch is needed, for example --arch PPLCNet_x1_0")
-        state = read_onnx(source, arch, arguments)
+        state, found = read_onnx(source, arch, arguments)
+        told |= found
     elif source.suffix == ".safetensors":
         state = read_safetensors(source)
     else:
@@ -76,7 +87,7 @@ def convert(
         write_safetensors(target, state)
     else:
         write_state(target, state)
-    return len(state)
+    return Converted(len(state), told)
 
 
 def run(argv: list[str]) -> None:
@@ -90,8 +101,10 @@ def run(argv: list[str]) -> None:
     text = "and its arguments, as in a recipe's Arch: stride_list=[2,[2,1],[2,1],[2,1],[2,1]]"
     options.add_argument("--arch-args", nargs="+", default=[], metavar="KEY=VALUE", help=text)
     args = options.parse_args(argv)
-    count = convert(args.source, args.target, args.arch, _arguments(args.arch_args))
-    print(f"{args.target}: {count} arrays from {args.source}")
+    arrays, told = convert(args.source, args.target, args.arch, _arguments(args.arch_args))
+    print(f"{args.target}: {arrays} arrays from {args.source}")
+    if told:
+        print(f"for {args.arch} with {', '.join(f'{k}: {json.dumps(v)}' for k, v in told.items())}")
 
 
 def _arguments(pairs: Sequence[str]) -> dict[str, Any]:
