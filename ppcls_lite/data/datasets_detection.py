@@ -27,7 +27,7 @@ from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import ImageError
 
 SMALL, MANY = 8, 0.25  # pixels of an object's edge, and the share of small ones worth a warning
-_NAMES = "leave out label_list"
+_NAMES = "leave out label_file"
 
 
 class BoxDataset(ImageDataset):
@@ -237,7 +237,7 @@ class VOCDataset(BoxDataset):
 
     Args: as COCODataset, and
         annotation: the list.
-        label_list: class names in their order, one a line; null: VOC's own twenty.
+        label_file: class names in their order, one a line; null: VOC's own twenty.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class VOCDataset(BoxDataset):
         image_root: str,
         annotation: str,
         transform_ops: list[TransformSpec],
-        label_list: str | None = None,
+        label_file: str | None = None,
         allow_empty: bool = True,
         empty_ratio: Probability = 1.0,
         sample_num: PositiveInt | None = None,
@@ -253,7 +253,7 @@ class VOCDataset(BoxDataset):
         class_num: ClassCount | None = None,
         seed: Seed = 0,
     ) -> None:
-        names = read_label_file(label_list, remedy=_NAMES) if label_list else VOC_CLASSES
+        names = read_label_file(label_file, remedy=_NAMES) if label_file else VOC_CLASSES
         require_folder(image_root)
         table = read_voc(annotation, image_root, names)
         limits = (allow_empty, empty_ratio, sample_num, rows)
@@ -296,7 +296,7 @@ class LabelMeDataset(BoxDataset):
     Args: as COCODataset, and
         image_root: the folder of the JSON files, which say where their images are.
         annotation: a list of JSON files below it, one a line; null: all.
-        label_list: class names in their order, one a line; null: those that occur, sorted.
+        label_file: class names in their order, one a line; null: those that occur, sorted.
     """
 
     def __init__(
@@ -304,7 +304,7 @@ class LabelMeDataset(BoxDataset):
         image_root: str,
         transform_ops: list[TransformSpec],
         annotation: str | None = None,
-        label_list: str | None = None,
+        label_file: str | None = None,
         allow_empty: bool = True,
         empty_ratio: Probability = 1.0,
         sample_num: PositiveInt | None = None,
@@ -312,7 +312,7 @@ class LabelMeDataset(BoxDataset):
         class_num: ClassCount | None = None,
         seed: Seed = 0,
     ) -> None:
-        names = read_label_file(label_list, remedy=_NAMES) if label_list else None
+        names = read_label_file(label_file, remedy=_NAMES) if label_file else None
         table = read_labelme(image_root, annotation, names)
         limits = (allow_empty, empty_ratio, sample_num, rows)
         source = annotation or image_root

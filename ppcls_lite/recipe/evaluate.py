@@ -11,7 +11,7 @@ from ppcls_lite.engine.main_score import NOT_FINITE
 from ppcls_lite.errors import UserError
 from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import task_to_score
-from ppcls_lite.recipe.parts import build_datasets, build_evaluator, labels_of, run_dir_of
+from ppcls_lite.recipe.parts import build_datasets, build_evaluator, class_names, run_dir_of
 from ppcls_lite.recipe.start import (
     Tree,
     finish_loaders,
@@ -43,7 +43,8 @@ def evaluate(tree: Tree | Recipe) -> dict[str, float]:
             scores = evaluator.run(on_batch=bar.update)
         logger.info(f"[Eval][Avg]{log.numbers(scores)}")
         if world.is_main:
-            files = evaluator.report(run_dir, labels_of(settings), evaluator.kept())
+            names = class_names(settings, datasets["Eval"])
+            files = evaluator.report(run_dir, names, evaluator.kept())
             if files:
                 logger.info(f"written: {', '.join(map(str, files))}")
         finish_loaders({"Eval": evaluator.loader}, run_dir / "eval_bad_files", world)

@@ -161,8 +161,8 @@ def _number_classes(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
 
 def compare_names(settings: RecipeSettings, dataset: Any) -> None:
     """Warn where the names of a prediction's classes are not those of the training set's."""
-    keys = dataset.class_keys
-    if keys is None or not all(isinstance(key, str) for key in keys):
+    keys = _own_names(dataset)
+    if keys is None:
         return
     names = labels_of(settings) or keys
     other = [i for i, pair in enumerate(zip(names, keys)) if pair[0] != pair[1]]
@@ -393,6 +393,16 @@ def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | N
         logger.warning(f"classes are shown by number, and an export will want names: {error}")
         return None
     return names
+
+
+def class_names(settings: RecipeSettings, dataset: Any) -> list[str] | None:
+    """For tables and pictures: `labels_of`, or what the data set itself calls its classes."""
+    return labels_of(settings) or _own_names(dataset)
+
+
+def _own_names(dataset: Any) -> list[str] | None:
+    keys = dataset.class_keys
+    return [*keys] if keys is not None and all(isinstance(key, str) for key in keys) else None
 
 
 def _takes_names(postprocess: Node) -> bool:

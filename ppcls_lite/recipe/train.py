@@ -53,7 +53,7 @@ def train(tree: Tree | Recipe) -> FitResult:
         for note in recipe.notes:
             logger.info(note)
         warn(recipe)
-        labels = parts.labels_of(settings)
+        labels = parts.class_names(settings, datasets["Train"])
         scan_data(datasets, world)
         parts.compare_names(settings, datasets["Train"])
         settings = parts.share_batch(settings, world)

@@ -269,7 +269,7 @@ EvalDataset: {name: VOCDataSet, dataset_dir: d, anno_path: test.txt, label_list:
     assert found.problems is None
     assert found.recipe["Metric"]["Eval"] == [{"VocAP": {"map_type": "integral"}}]
     dataset = found.recipe["DataLoader"]["Train"]["dataset"]
-    assert dataset["annotation"] == "d/trainval.txt" and dataset["label_list"] == "d/l.txt"
+    assert dataset["annotation"] == "d/trainval.txt" and dataset["label_file"] == "d/l.txt"
     assert found.recipe["Arch"]["backbone"] == {
         "name": "MobileNetV3",
         "size": "large",

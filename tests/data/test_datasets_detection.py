@@ -262,7 +262,7 @@ def test_wrong_names_and_files_of_voc(tmp_path: Path) -> None:
     Path(file).write_text(Path(file).read_text() + "\nd.png d.xml\nword\n")
     text = "\n".join(VOCDataset(str(tmp_path), file, [], str(tmp_path / "labels.txt")).problems)
     for expected in (
-        "1 objects have names that are not in label_list (" + str(tmp_path / "a.xml") + ": 'dog')",
+        "1 objects have names that are not in label_file (" + str(tmp_path / "a.xml") + ": 'dog')",
         "1 annotation files are no XML",
         "1 annotation files do not exist",
         "1 objects have no box",
@@ -320,9 +320,9 @@ def test_labels_of_labelme_that_are_not_listed(tmp_path: Path) -> None:
     write_labelme(tmp_path)
     (tmp_path / "labels.txt").write_text("dog\n")
     (tmp_path / "other.json").write_text("{}")
-    data = LabelMeDataset(str(tmp_path), [], label_list=str(tmp_path / "labels.txt"))
+    data = LabelMeDataset(str(tmp_path), [], label_file=str(tmp_path / "labels.txt"))
     text = "\n".join(data.problems)
-    assert "1 shapes have labels that are not in label_list" in text and "'cat'" in text
+    assert "1 shapes have labels that are not in label_file" in text and "'cat'" in text
     assert "1 files are none of LabelMe" in text
     assert "3 shapes are points or lines" in "\n".join(data.warnings)
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
-from ppcls_lite.config.check import build
+from ppcls_lite.config.check import check
+from ppcls_lite.config.file import load_config
 from ppcls_lite.data.datasets_segmentation import CityscapesDataset, SegDataset
 from ppcls_lite.data.image_list import read_lines
+from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.prepare.cli import run
 from ppcls_lite.data.prepare.masks import CAMVID_NAMES
 from ppcls_lite.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +44,17 @@ def values(*numbers: int) -> np.ndarray:
     return np.array([numbers] * 4, np.uint8)
 
 
-def named(out: str) -> Any:
-    """The data set that the output names, as a recipe has it."""
-    text = re.search(r"^dataset: (.*)$", out, re.M)[1]
-    node = yaml.safe_load(text)
-    count = int(re.search(r"Arch.class_num (\d+)", out)[1])
-    return build({**node, "transform_ops": ["DecodeImage"]}, "dataset", class_num=count)
+def named(out: str) -> SegDataset:
+    """The training set of the command that the output ends with."""
+    words = shlex.split(out[out.index("ppcls-lite train") :].replace("\\\n", " "))
+    assert words[:3] == ["ppcls-lite", "train", "-c"] and words[4::2] == ["-o"] * len(words[5::2])
+    settings = check(load_config(ROOT / words[3], words[5::2]))
+    assert settings.DataLoader.Eval.dataset.get("list_path").endswith("val_list.txt")
+    data = settings.DataLoader.Train.dataset.build(class_num=settings.Arch.get("class_num"))
+    assert not data.problems
+    data.class_keys = read_label_file(settings.Infer.PostProcess.get("class_id_map_file"))
+    assert len(data.class_keys) == settings.Arch.get("class_num")
+    return data
 
 
 def test_a_folder_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +83,7 @@ def test_masks_of_0_and_255(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     run(["masks", str(tmp_path), "--output", str(tmp_path / "lists")])
     data = named(capsys.readouterr().out)
     assert data.class_keys == ["background", "foreground"]
-    assert set(np.unique(data[0]["mask"])) == {0, 1} and not data.inspect().errors
+    assert set(np.unique(data.annotate(0)["mask"])) == {0, 1} and not data.inspect().errors
 
 
 def test_masks_with_gaps_and_a_value_to_ignore(
@@ -84,7 +92,7 @@ def test_masks_with_gaps_and_a_value_to_ignore(
     folders(tmp_path, [values(3, 9, 77)] * 3)
     run(["masks", str(tmp_path), "--ignore", "77"])
     data = named(capsys.readouterr().out)
-    assert data[0]["mask"][0].tolist() == [0, 1, 255]
+    assert data.annotate(0)["mask"][0].tolist() == [0, 1, 255]
     assert data.class_keys == ["value_3", "value_9"] and not data.inspect().errors
 
 
@@ -97,7 +105,7 @@ def test_masks_of_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     palette.write_text("9 9 9 ground\n200 0 7 fire\n", encoding="utf-8")
     run(["masks", str(tmp_path), "--palette", str(palette)])
     data = named(capsys.readouterr().out)
-    assert data.class_keys == ["ground", "fire"] and data[0]["mask"][0].tolist() == [0, 1]
+    assert data.class_keys == ["ground", "fire"] and data.annotate(0)["mask"][0].tolist() == [0, 1]
 
 
 def test_what_cannot_be_prepared(tmp_path: Path) -> None:

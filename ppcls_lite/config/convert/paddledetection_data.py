@@ -102,9 +102,9 @@ def _dataset(keys: Keys, place: str) -> Tree:
         found = {"name": "COCODataset", **found}
     elif kind == "VOCDataSet":
         found = {"name": "VOCDataset", **found}
-        labels = keys.take("label_list", f"{place}.label_list")
+        labels = keys.take("label_list", f"{place}.label_file")
         if labels:
-            found["label_list"] = _joined(root, labels)
+            found["label_file"] = _joined(root, labels)
     else:
         raise ConfigError(
             f"{keys.at('name')}: {shown(kind)}: expected COCODataSet or VOCDataSet; convert the "

@@ -102,7 +102,7 @@ def _shapes(
         if kind in _NO_BOX:
             found.strange("shapes are points or lines, which have no box: left out", path)
         elif number is None:
-            found.wrong("shapes have labels that are not in label_list", f"{path}: {label!r}")
+            found.wrong("shapes have labels that are not in label_file", f"{path}: {label!r}")
         else:
             found.add(place, _corners(kind, points), number)
 

@@ -85,7 +85,7 @@ def _image(path: str, place: int, found: Found, number_of: Callable[[str], int |
             found.wrong("objects have no box xmin, ymin, xmax, ymax", f"{path}: {name!r}")
             continue
         if kind is None:
-            found.wrong("objects have names that are not in label_list", f"{path}: {name!r}")
+            found.wrong("objects have names that are not in label_file", f"{path}: {name!r}")
         else:
             difficult = _number(item, "difficult") > 0
             found.add(place, box, kind, DIFFICULT if difficult else 0)

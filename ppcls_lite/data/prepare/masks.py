@@ -18,6 +18,7 @@ from ppcls_lite.data.mask_file import read_palette
 from ppcls_lite.data.mask_pairs import Pairs, pair
 from ppcls_lite.data.mask_rules import MAX_CLASSES, MaskRules
 from ppcls_lite.data.mask_shares import Masks
+from ppcls_lite.data.prepare.next_step import data_command
 from ppcls_lite.errors import UserError
 
 CAMVID_NAMES = (
@@ -25,6 +26,8 @@ CAMVID_NAMES = (
     *("pedestrian", "bicyclist"),
 )
 CAMVID_VOID = 11
+_RECIPE = "configs/segmentation/masks.yaml"
+_NAMES = "Infer.PostProcess.Segmentation.class_id_map_file"  # in it
 _LAYOUTS = (("images/{}", "labels/{}"), ("{}", "{}annot"))  # images and masks of a split
 
 
@@ -73,20 +76,22 @@ def prepare_masks(
     for text in (*found.errors, *found.warnings):
         print(f"warning: {text}")
     print("\n".join(found.facts))
-    keys = [
-        f"image_root: {folder}",
-        f"list_path: {place / 'train_list.txt'}",
-        f"label_file: {file}",
-    ]
-    keys += [f"ignore_index: {ignore}"] if ignore is not None else []
-    keys += [f"palette: {palette}"] if palette else []
+    means: dict[str, object] = {}
+    if ignore is not None:
+        means["ignore_index"] = ignore
+    if palette:
+        means["palette"] = palette
     if label_map:
-        keys.append(f"label_map: {{{', '.join(f'{n}: {k}' for n, k in label_map.items())}}}")
+        means["label_map"] = f"{{{', '.join(f'{n}: {k}' for n, k in label_map.items())}}}"
+    splits = {
+        split: {"image_root": folder, "list_path": place / f"{name}_list.txt", **means}
+        for split, name in (("Train", "train"), ("Eval", "val"))
+    }
+    more = f"Arch.class_num={len(names)}", f"{_NAMES}={file}"
     print(
         f"{len(pairs.paths):,} images with masks: {np.sum(~in_val):,} for training, "
         f"{np.sum(in_val):,} for validation; wrote train_list.txt, val_list.txt and labels.txt in "
-        f"{place}\n\nin a recipe (docs/segmentation.md), with Arch.class_num {len(names)}:\n"
-        f"dataset: {{name: SegDataset, {', '.join(keys)}}}"
+        f"{place}\n\nnext, for example:\n{data_command(_RECIPE, splits, *more)}"
     )
 
 

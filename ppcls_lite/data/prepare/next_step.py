@@ -22,13 +22,18 @@ def train_command(recipe: str, root: str | Path, lists: Path, *overrides: str) -
 
 def objects_command(splits: Mapping[str, Mapping[str, object]], *overrides: str) -> str:
     """The command for data sets of boxes: split -> the data set's name and arguments."""
+    return data_command(OBJECTS, splits, *overrides)
+
+
+def data_command(recipe: str, splits: Mapping[str, Mapping[str, object]], *overrides: str) -> str:
+    """The command for data sets of any kind: split -> arguments."""
     places = [
         f"DataLoader.{split}.dataset.{key}={'null' if value is None else value}"
         for split, arguments in splits.items()
         for key, value in arguments.items()
     ]
     lines = [f"  -o {shlex.quote(item)}" for item in (*places, *overrides)]
-    return " \\\n".join([f"ppcls-lite train -c {OBJECTS}", *lines])
+    return " \\\n".join([f"ppcls-lite train -c {recipe}", *lines])
 
 
 def labels_at(folder: Path, name: str = "labels.txt") -> str:

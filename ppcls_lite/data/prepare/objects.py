@@ -183,7 +183,7 @@ def _voc(root: Path, val: float, rng: np.random.Generator) -> Prepared:
     sources: Sources = {}
     for split, stem in (("Train", "train"), ("Eval", "val")):
         file = root / f"{stem}_list.txt"
-        arguments = {"image_root": root, "annotation": file, "label_list": labels}
+        arguments = {"image_root": root, "annotation": file, "label_file": labels}
         read = lambda file=file: read_voc(str(file), str(root), names)  # noqa: E731
         sources[split] = read, arguments
     return sources, "VOCDataset", ()
@@ -227,7 +227,7 @@ def _labelme(root: Path, val: float, rng: np.random.Generator) -> Prepared:
     for split, stem in (("Train", "train"), ("Eval", "val")):
         file = root / f"{stem}_list.txt"
         write_lines(file, [f for i, f in enumerate(files) if (i in chosen) == (stem == "val")])
-        arguments = {"image_root": root, "annotation": file, "label_list": root / LABELS}
+        arguments = {"image_root": root, "annotation": file, "label_file": root / LABELS}
         read = lambda file=file: read_labelme(str(root), str(file), names)  # noqa: E731
         sources[split] = read, arguments
     return sources, "LabelMeDataset", ()
