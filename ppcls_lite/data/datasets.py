@@ -197,6 +197,13 @@ class ImageDataset:
             self._cache.put(index, image)
         return image
 
+    def draw(self, image: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        """An image of a batch, (H, W, 3) uint8, with what is `known` about it; here the image.
+
+        known: the batch's arrays by name, of this image alone.
+        """
+        return image
+
     def split_tail(self) -> tuple[ImageDataset, Normalizer | None]:
         """A copy that leaves out the final normalisation, and that normalisation for a batch.
 

@@ -295,7 +295,7 @@ def build_writer(
         run_dir,
         Recorder(run_dir, run.use_visualdl, _compared(settings)),
         CheckpointManager(run_dir, **{name: getattr(run, name) for name in kept}),
-        RunPictures(run_dir, *scale),
+        RunPictures(run_dir, *scale, draw=dataset.draw),
         labels,
         active=world.is_main,
     )
