@@ -172,6 +172,7 @@ class ArchExtras(NetworkExtras):
     infer_add_softmax: bool = True
     infer_model_name: Ignored = None
     infer_output_key: Ignored = None
+    adopt_preprocessing: bool = False  # prepare images as the weights of `pretrained` expect
 
 
 @dataclass(frozen=True)

@@ -278,3 +278,18 @@ def test_extra_keys_are_left_out_on_request(
     write_state(path, state | {"ema.decay": np.ones(1)})
     with pytest.raises(UserError, match="Give the weights of the same architecture"):
         load_weights(model, path, taken=Taken(ignore_extra=True))
+
+
+@pytest.mark.parametrize("name", ["PPLCNetV3_det_x0_5", "PPLCNetV4_det_tiny"])
+def test_the_trunk_of_an_ocr_file(name: str, tmp_path: Path) -> None:
+    """Neck and head, merged convolutions and projections that the trunk lacks are left out."""
+    source = create_model(name)
+    state = {key: value.numpy() for key, value in source.state_dict().items()}
+    merged = {key.replace(".conv_kxk.0.conv.", ".reparam_conv."): v for key, v in state.items()}
+    file = {f"backbone.{key}": value for key, value in {**merged, **state}.items()}
+    write_state(tmp_path / "ocr", {**file, "neck.in_conv.weight": np.ones(3, np.float32)})
+    for trunk in (name, name.replace("det_", "")):
+        model = create_model(trunk, class_num=0)
+        load_weights(model, tmp_path / "ocr")
+        for key, value in model.state_dict().items():
+            np.testing.assert_array_equal(value.numpy(), state[key])

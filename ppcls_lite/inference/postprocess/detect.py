@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
@@ -22,6 +23,11 @@ from ppcls_lite.inference.spec import Outputs
 from ppcls_lite.ops.nms import multiclass_nms
 
 _ALL = -1
+_LINE = 10  # pixels of a line of text
+_COLOURS = (
+    *((255, 80, 80), (80, 255, 80), (110, 160, 255), (255, 220, 60), (255, 100, 255)),
+    *((60, 230, 230), (255, 160, 40), (180, 140, 255), (190, 255, 60), (255, 160, 190)),
+)
 
 
 @register("postprocess")
@@ -36,6 +42,7 @@ class DetectionNMS(Postprocess):
         keep_top_k: so many objects stay, the surest; null: all.
         across_classes: boxes of different classes suppress each other, too.
         class_id_map_file, label_list: the names of the classes.
+        draw_threshold: the score from which an object is in a picture.
     """
 
     score_threshold: Probability = 0.025
@@ -46,6 +53,7 @@ class DetectionNMS(Postprocess):
     class_id_map_file: str | None = None
     delimiter: str | None = None
     label_list: list[str] | None = None
+    draw_threshold: Probability = 0.5
 
     columns = (
         Column("class_id", "class", width=6),
@@ -63,6 +71,13 @@ class DetectionNMS(Postprocess):
         if {*outputs} != {"boxes", "scores"}:
             raise UserError(
                 f"DetectionNMS: the network gives {', '.join(outputs)}; expected boxes and scores"
+            )
+        count = outputs["scores"].shape[1]
+        if self.label_list is not None and len(self.label_list) != count:
+            raise UserError(
+                f"{self.class_id_map_file or 'label_list'} names {len(self.label_list)} classes, "
+                f"the network has {count}: set Infer.PostProcess.class_id_map_file to the label "
+                "file it was trained with, or to null for answers without names"
             )
         results = []
         for number, (boxes, scores) in enumerate(zip(outputs["boxes"], outputs["scores"])):
@@ -97,6 +112,22 @@ class DetectionNMS(Postprocess):
         items = zip(result["class_ids"], result["scores"], result["boxes"], names, strict=True)
         found = sorted(((kind, score, *box, name) for kind, score, box, name in items), key=_surest)
         return found or [("", "", "", "", "", "", "(nothing)")]
+
+    def draw(self, image: np.ndarray, result: Result) -> np.ndarray:
+        """The boxes from `draw_threshold` on, with class and score, the surest on top."""
+        picture = np.ascontiguousarray(image).copy()
+        thick = max(1, round(min(picture.shape[:2]) / 300))
+        for kind, score, *box, name in reversed(self.rows(result)):
+            if score == "" or score < self.draw_threshold:
+                continue
+            x1, y1, x2, y2 = (round(edge) for edge in box)
+            colour = _COLOURS[kind % len(_COLOURS)]
+            cv2.rectangle(picture, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), colour, thick)
+            text, font = f"{name or kind} {score:.2f}", cv2.FONT_HERSHEY_PLAIN
+            place = (x1, y1 - 2 if y1 > _LINE else y1 + _LINE)
+            for shade, width in (((0, 0, 0), 2 * thick + 1), (colour, thick)):  # readable anywhere
+                cv2.putText(picture, text, place, font, 0.8 * thick, shade, width)
+        return picture
 
 
 def _surest(row: tuple[Any, ...]) -> float:

@@ -20,6 +20,7 @@ from paddle import Tensor
 from ppcls_lite.config.file import is_file, is_folder
 from ppcls_lite.errors import UserError, cut, shown
 from ppcls_lite.models.network import Network
+from ppcls_lite.models.weights.safetensors_file import SUFFIX, read_safetensors
 from ppcls_lite.system import manifest, safe_pickle
 
 logger = logging.getLogger("ppcls_lite")
@@ -56,6 +57,8 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     `UserError` when there is no such file, or it is no file of weights (see safe_pickle.py).
     """
     path = find_weights(path)
+    if path.suffix == SUFFIX:
+        return read_safetensors(path)
     _require_whole(path)
     state = safe_pickle.load(path)
     if not isinstance(state, dict):
