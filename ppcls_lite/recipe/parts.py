@@ -249,7 +249,10 @@ def build_evaluator(
     nodes = settings.Loss.Eval if settings.Loss else None
     loss = build_loss(nodes, dataset) if nodes else None
     loader = build_loader(settings, "Eval", dataset, world)
-    return Evaluator(task, loader, metrics, loss, world, build_forward(settings))
+    # a loss may look at what is not exported
+    apart = loss is not None and len(getattr(task.model, "outputs", ())) > 1
+    forward = dygraph if apart else build_forward(settings)
+    return Evaluator(task, loader, metrics, loss, world, forward)
 
 
 def build_forward(settings: RecipeSettings) -> Forward:

@@ -51,9 +51,9 @@ def prepare_objects(kind: str, folder: str, val: float, seed: int) -> None:
     if problems:
         head = f"{folder}: mistakes in the annotations, to be corrected first:"
         raise UserError(joined([head, *problems], "\n  "))
-    for table in tables.values():
+    for split, table in tables.items():
         for text in table.warnings:
-            print(f"warning: {text}")
+            print(f"warning: {split}: {text}")
     names = tables["Train"].names
     write_lines(root / LABELS, names)
     for split, table in tables.items():

@@ -23,7 +23,6 @@ from ppcls_lite.inference.spec import Outputs
 from ppcls_lite.ops.nms import multiclass_nms
 
 _ALL = -1
-_LINE = 10  # pixels of a line of text
 _COLOURS = (
     *((255, 80, 80), (80, 255, 80), (110, 160, 255), (255, 220, 60), (255, 100, 255)),
     *((60, 230, 230), (255, 160, 40), (180, 140, 255), (190, 255, 60), (255, 160, 190)),
@@ -123,11 +122,21 @@ class DetectionNMS(Postprocess):
             x1, y1, x2, y2 = (round(edge) for edge in box)
             colour = _COLOURS[kind % len(_COLOURS)]
             cv2.rectangle(picture, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), colour, thick)
-            text, font = f"{name or kind} {score:.2f}", cv2.FONT_HERSHEY_PLAIN
-            place = (x1, y1 - 2 if y1 > _LINE else y1 + _LINE)
-            for shade, width in (((0, 0, 0), 2 * thick + 1), (colour, thick)):  # readable anywhere
-                cv2.putText(picture, text, place, font, 0.8 * thick, shade, width)
+            _label(picture, f"{name or kind} {score:.2f}", x1, y1, colour, thick)
         return picture
+
+
+def _label(
+    picture: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int, int], thick: int
+) -> None:
+    """Black on the box's colour, above its corner or, at the upper edge, below it."""
+    font, size = cv2.FONT_HERSHEY_PLAIN, 0.7 * thick
+    (width, height), below = cv2.getTextSize(text, font, size, thick)
+    left = max(0, min(x, picture.shape[1] - width))
+    top = y - height - below if y >= height + below else y
+    corners = (left, top), (left + width, top + height + below)
+    cv2.rectangle(picture, *corners, colour, cv2.FILLED)
+    cv2.putText(picture, text, (left, top + height), font, size, (0, 0, 0), thick)
 
 
 def _surest(row: tuple[Any, ...]) -> float:
