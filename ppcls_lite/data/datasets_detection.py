@@ -8,6 +8,7 @@ Read before: datasets.py, annotations/table.py. Read next: transforms/geometry.p
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import Any, Literal
 
@@ -63,7 +64,6 @@ class BoxDataset(ImageDataset):
         problems, warnings = list(table.problems), list(table.warnings)
         table = table.images(np.arange(min(sample_num or len(table), len(table))))
         table, note = _without_empty(table, empty_ratio if allow_empty else 0.0, seed)
-        self.table = table
         names = table.names
         if class_num is not None and len(names) > class_num:
             problems.append(
@@ -75,6 +75,7 @@ class BoxDataset(ImageDataset):
         count = class_num or max(1, len(names))
         paths = PathList(table.files, root)
         super().__init__(source, paths, transform_ops, count, seed, problems)
+        self.table = dataclasses.replace(table, files=[])  # workers share no list of texts
         self.warnings = [*warnings, *note]
         self.class_keys, self.numbers_classes = names, True
         most = int(table.counts().max(initial=0))
