@@ -397,6 +397,17 @@ def test_batches_of_several_sizes_have_their_boxes_in_their_pixels(tmp_path: Pat
     assert sizes == {(64, 64), (96, 32)}
 
 
+def test_the_first_batch_shows_its_boxes(tmp_path: Path) -> None:
+    data = of_kind("coco", tmp_path)
+    sample = data[2]
+    known = {name: np.asarray(sample[name]) for name in ("boxes", "classes", "count")}
+    picture = data.draw(np.zeros((HEIGHT, WIDTH, 3), np.uint8), known)
+    assert picture[22, 12].any() and picture[29, 30].any()  # the lower edges of cat and dog
+    assert (picture[22, 12] != picture[29, 30]).any()  # in two colours
+    empty = known | {"count": np.array(0)}
+    assert not data.draw(np.zeros((HEIGHT, WIDTH, 3), np.uint8), empty).any()
+
+
 def test_random_flips_move_the_boxes_of_a_batch(tmp_path: Path) -> None:
     data = of_kind("coco", tmp_path, [DecodeImage(), RandFlipImage(), ResizeImage(32)])
     sampler = DistributedBatchSampler(3, shuffle=True).bind(len(data))
