@@ -60,6 +60,7 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/prepare_data.py voc": "tests/data/test_prepare_objects.py makes such files",
     "python tools/prepare_data.py yolo": "tests/data/test_prepare_objects.py makes such files",
     "python tools/prepare_data.py labelme": "tests/data/test_prepare_objects.py makes such files",
+    "OMP_NUM_THREADS=1 python tools/benchmark.py segmentation": "test_speed_segmentation.py does",
     **dict.fromkeys(
         [f"python tools/{tool}.py -c configs/segmentation/" for tool in ("train", "eval")],
         "tests/recipe/test_segmentation_recipes.py runs the recipes on small images",
@@ -89,7 +90,8 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "train": [f"-o{item}" for item in ("Global.epochs=1", *NO_WORKERS)],
     "eval": [f"-o{item}" for item in NO_WORKERS],
     "ablate": ["--epochs", "1"],
-    "prepare_data scenes": ["--images", "6", "--val", "4"],
+    "quantize": ["--images", "4", "--threads", "1"],
+    "prepare_data scenes": ["--images", "16", "--val", "4"],
     "benchmark data": ["--images", "4", "--batch-size", "2", "--rounds", "1", "--workers"],
     "benchmark predict": ["--images", "4", "--batch-size", "2", "--rounds", "1"],
     "benchmark distill": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size=32"],

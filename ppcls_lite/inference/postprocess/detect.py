@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, Probability
+from ppcls_lite.data.box_pictures import draw_boxes
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
@@ -23,11 +23,6 @@ from ppcls_lite.inference.spec import Outputs
 from ppcls_lite.ops.nms import multiclass_nms
 
 _ALL = -1
-_LINE = 10  # pixels of a line of text
-_COLOURS = (
-    *((255, 80, 80), (80, 255, 80), (110, 160, 255), (255, 220, 60), (255, 100, 255)),
-    *((60, 230, 230), (255, 160, 40), (180, 140, 255), (190, 255, 60), (255, 160, 190)),
-)
 
 
 @register("postprocess")
@@ -115,19 +110,10 @@ class DetectionNMS(Postprocess):
 
     def draw(self, image: np.ndarray, result: Result) -> np.ndarray:
         """The boxes from `draw_threshold` on, with class and score, the surest on top."""
-        picture = np.ascontiguousarray(image).copy()
-        thick = max(1, round(min(picture.shape[:2]) / 300))
-        for kind, score, *box, name in reversed(self.rows(result)):
-            if score == "" or score < self.draw_threshold:
-                continue
-            x1, y1, x2, y2 = (round(edge) for edge in box)
-            colour = _COLOURS[kind % len(_COLOURS)]
-            cv2.rectangle(picture, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), colour, thick)
-            text, font = f"{name or kind} {score:.2f}", cv2.FONT_HERSHEY_PLAIN
-            place = (x1, y1 - 2 if y1 > _LINE else y1 + _LINE)
-            for shade, width in (((0, 0, 0), 2 * thick + 1), (colour, thick)):  # readable anywhere
-                cv2.putText(picture, text, place, font, 0.8 * thick, shade, width)
-        return picture
+        shown = [row for row in self.rows(result) if row[1] != "" and row[1] >= self.draw_threshold]
+        shown.reverse()
+        texts = [f"{name or kind} {score:.2f}" for kind, score, *_, name in shown]
+        return draw_boxes(image, [row[2:6] for row in shown], [row[0] for row in shown], texts)
 
 
 def _surest(row: tuple[Any, ...]) -> float:
