@@ -85,6 +85,8 @@ def build_loss(nodes: Sequence[Node], dataset: Any, epochs: int | None = None) -
     epochs: of a training.
     """
     losses = [node.build(load_inside, epochs=epochs) for node in nodes]
+    for loss in losses:
+        loss.see(dataset)
     if dataset.none_labelled and all(loss.divides_by != "images" for loss in losses):
         raise ConfigError(
             f"{nodes[0].path}: {', '.join(node.entry.name for node in nodes)} learns from labels, "
@@ -225,6 +227,7 @@ def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: Worl
     section: SplitSettings = getattr(settings.DataLoader, split)
     training = split == "Train"
     sampler = section.sampler.build(seed=seed_of(settings))
+    sampler.see(dataset)
     sampler.bind(len(dataset), world.size, world.rank, evaluation=not training)
     mixers = section.dataset.extras.batch_transform_ops or ()
     return Loader(

@@ -49,6 +49,7 @@ def make(kind: str, root: Path) -> None:
                 for name in names:
                     image(root / split / name)
                 coco_file(root / "annotations" / f"instances_{split}.json", names)
+                coco_file(root / "annotations" / f"person_keypoints_{split}.json", names[:1])
             (root / "annotations" / "results_val.json").write_text("[]")
         case "coco_alone":
             for name in names:

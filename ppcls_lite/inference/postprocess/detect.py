@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, Probability
+from ppcls_lite.data.box_pictures import draw_boxes
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
@@ -23,10 +23,6 @@ from ppcls_lite.inference.spec import Outputs
 from ppcls_lite.ops.nms import multiclass_nms
 
 _ALL = -1
-_COLOURS = (
-    *((255, 80, 80), (80, 255, 80), (110, 160, 255), (255, 220, 60), (255, 100, 255)),
-    *((60, 230, 230), (255, 160, 40), (180, 140, 255), (190, 255, 60), (255, 160, 190)),
-)
 
 
 @register("postprocess")
@@ -114,29 +110,10 @@ class DetectionNMS(Postprocess):
 
     def draw(self, image: np.ndarray, result: Result) -> np.ndarray:
         """The boxes from `draw_threshold` on, with class and score, the surest on top."""
-        picture = np.ascontiguousarray(image).copy()
-        thick = max(1, round(min(picture.shape[:2]) / 300))
-        for kind, score, *box, name in reversed(self.rows(result)):
-            if score == "" or score < self.draw_threshold:
-                continue
-            x1, y1, x2, y2 = (round(edge) for edge in box)
-            colour = _COLOURS[kind % len(_COLOURS)]
-            cv2.rectangle(picture, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), colour, thick)
-            _label(picture, f"{name or kind} {score:.2f}", x1, y1, colour, thick)
-        return picture
-
-
-def _label(
-    picture: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int, int], thick: int
-) -> None:
-    """Black on the box's colour, above its corner or, at the upper edge, below it."""
-    font, size = cv2.FONT_HERSHEY_PLAIN, 0.7 * thick
-    (width, height), below = cv2.getTextSize(text, font, size, thick)
-    left = max(0, min(x, picture.shape[1] - width))
-    top = y - height - below if y >= height + below else y
-    corners = (left, top), (left + width, top + height + below)
-    cv2.rectangle(picture, *corners, colour, cv2.FILLED)
-    cv2.putText(picture, text, (left, top + height), font, size, (0, 0, 0), thick)
+        shown = [row for row in self.rows(result) if row[1] != "" and row[1] >= self.draw_threshold]
+        shown.reverse()
+        texts = [f"{name or kind} {score:.2f}" for kind, score, *_, name in shown]
+        return draw_boxes(image, [row[2:6] for row in shown], [row[0] for row in shown], texts)
 
 
 def _surest(row: tuple[Any, ...]) -> float:
