@@ -21,7 +21,15 @@ _NAMES = {"MobileNetV1": "MobileNetV1_x1_0", "MobileNetV2": "MobileNetV2_x1_0"}
 _STEPS = ("ResizeImage", "CropImage", "NormalizeImage", "ToCHWImage")  # in its order
 _ALWAYS = {"ResizeImage", "NormalizeImage"}
 _MUST_BE = {  # what it does whatever the list says, or refuses to do otherwise
-    "DecodeImage": {"to_rgb": True, "channel_first": False, "backend": "cv2", "reduced": False},
+    "DecodeImage": {
+        "to_rgb": True,
+        "channel_first": False,
+        "backend": "cv2",
+        "reduced": False,
+        "channels": 3,
+    },
+    "ResizeImage": {"keep_ratio": False, "size_divisor": None, "long_edge": "round"},
+    "CropImage": {"offset": "cut"},
     "NormalizeImage": {"order": "", "channel_num": 3, "output_fp16": False},
 }
 _INTERPOLATIONS = {
