@@ -37,6 +37,7 @@ setup(
     extras_require={
         "digits": ["scikit-learn>=1.3"],
         "detection": ["faster-coco-eval>=1.6"],
+        "hub": ["huggingface_hub>=0.20", "safetensors>=0.4"],
         "convert": ["safetensors>=0.4", "onnx>=1.15"],
         "onnx": ["onnx>=1.15"],
         "openvino": ["openvino>=2024.4"],

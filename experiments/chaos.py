@@ -189,7 +189,10 @@ class Run:
         elif way == "SIGKILL":
             wanted = [process.pid, *ranks.values()]  # as if the machine were gone
         elif way == "worker":
-            wanted = _children(ranks[rank])[-1:] if rank in ranks else []
+            wanted = []
+            while rank in ranks and not wanted and process.poll() is None:
+                wanted = _children(ranks[rank])[-1:]  # there are none before the first batch
+                time.sleep(0.002)
         else:
             wanted = [ranks[rank]] if rank in ranks else []
         for pid in wanted:

@@ -60,6 +60,7 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/prepare_data.py voc": "tests/data/test_prepare_objects.py makes such files",
     "python tools/prepare_data.py yolo": "tests/data/test_prepare_objects.py makes such files",
     "python tools/prepare_data.py labelme": "tests/data/test_prepare_objects.py makes such files",
+    "OMP_NUM_THREADS=1 python tools/benchmark.py segmentation": "test_speed_segmentation.py does",
     **dict.fromkeys(
         [f"python tools/{tool}.py -c configs/segmentation/" for tool in ("train", "eval")],
         "tests/recipe/test_segmentation_recipes.py runs the recipes on small images",

@@ -23,7 +23,7 @@ DOORS = {
     "losses": "config errors ops system",
     "optim": "config errors system",
     "metrics": "config errors losses ops",
-    "kernels": "errors models system",
+    "kernels": "errors models ops system",
     "engine": "errors system",
     "inference": "config data errors ops system",
     "report": "data errors inference system",

@@ -68,7 +68,8 @@ def test_a_picture_of_the_first_batch_needs_no_matplotlib(tmp_path: Path) -> Non
         "from ppcls_lite.engine.record import Recorder; "
         "from ppcls_lite.report.pictures import RunPictures; "
         f"folder = Path({str(tmp_path)!r}); r = Recorder(folder); r.open(); "
-        "r.first_batch(RunPictures(folder).first_batch(np.random.rand(4, 3, 8, 8))); "
+        "grid = RunPictures(folder).first_batch({'image': np.random.rand(4, 3, 8, 8)}); "
+        "r.show('train/first_batch', grid); "
         "r.write('step', 1, 1, {'loss': 1.0})"
     )
     found, output = imported(code)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # From nothing to an exported model in a few minutes: environment, real data that need no download,
 # training, evaluation, export, prediction with Paddle Inference + oneDNN, summary.
-# Usage: bash tools/quickstart.sh [classification | segmentation]
+# Usage: bash tools/quickstart.sh [classification | segmentation | detection]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # A task is its data, its recipe, and what to read next; everything below is the same for all.
 # The names of recipe and folders follow from each other: output/NAME, inference/NAME.
-topk=()
+topk=() options=() packages=()
 case "${1:-classification}" in
   classification)  # 1,797 handwritten digits
     data=digits name=digits network=PPLCNet_x0_25 docs=docs/data.md topk=(--topk 1)
@@ -16,16 +16,20 @@ case "${1:-classification}" in
     data=scenes name=scenes_segmentation network=deeplabv3p_PPLCNet_x0_5
     docs=docs/segmentation.md
     own="python tools/prepare_data.py masks MY_FOLDER (images/a.jpg and masks/a.png)" ;;
-  *) echo "usage: bash tools/quickstart.sh [classification | segmentation]" >&2; exit 2 ;;
+  detection)  # the digits on canvases: where each of them is
+    data=scenes name=scenes_detection network=PicoDet docs=docs/detection.md
+    options=(--images 1000) packages=("faster-coco-eval>=1.6")
+    own="python tools/prepare_data.py coco|voc|yolo|labelme MY_FOLDER" ;;
+  *) echo "usage: bash tools/quickstart.sh [classification | segmentation | detection]" >&2; exit 2 ;;
 esac
-source tools/setup_env.sh "scikit-learn>=1.3"
+source tools/setup_env.sh "scikit-learn>=1.3" "${packages[@]}"
 
 config=configs/quickstart/$name.yaml
 run=output/$name/$network
 model=inference/$name
 weights="Global.pretrained_model=$run/best_model"
 
-echo "== data";       python tools/prepare_data.py "$data" --output "dataset/$data"
+echo "== data";       python tools/prepare_data.py "$data" --output "dataset/$data" "${options[@]}"
 echo "== training";   python tools/train.py -c "$config"
 echo "== evaluation"; python tools/eval.py -c "$config" -o "$weights"
 echo "== export";     python deploy/export.py -c "$config" -o "$weights" \

@@ -16,8 +16,9 @@ from typing import Any
 
 from ppcls_lite.config.check import Node, check, is_ignored
 from ppcls_lite.config.dataset_dir import fill_in
-from ppcls_lite.config.image_size import component_at, resize
+from ppcls_lite.config.image_size import changed, component_at, nodes_of, resize
 from ppcls_lite.config.settings import RecipeSettings
+from ppcls_lite.config.timm import options_for
 from ppcls_lite.errors import ConfigError, shown
 
 Tree = dict[str, Any]
@@ -56,8 +57,26 @@ class Recipe:
         notes: list[str] = []
         tree = fill_in(plain_copy(tree))
         tree, settings = resize(tree, check(tree, notes))
+        tree, settings = _with_options(tree, settings)
         tree, settings, warnings = _follow_evaluation(tree, settings)
         return cls(tree, settings, tuple(notes), warnings)
+
+
+def _with_options(tree: Tree, settings: RecipeSettings) -> tuple[Tree, RecipeSettings]:
+    """With the options that networks need for the weights of other toolkits, stated in the tree."""
+    changes = {}
+    for node in nodes_of(settings):
+        given = getattr(node.extras, "pretrained", None)
+        try:
+            options = options_for(node.entry.name, given)
+        except ConfigError as error:
+            raise ConfigError(f"{node.path}.pretrained: {error}") from None
+        missing = {key: value for key, value in options.items() if key not in node.arguments}
+        if missing:
+            changes[node.path] = missing
+    for path, arguments in changes.items():
+        component_at(tree, path).update(arguments)
+    return tree, changed(settings, changes)
 
 
 def plain_copy(value: Any) -> Any:

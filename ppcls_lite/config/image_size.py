@@ -41,7 +41,7 @@ def resize(tree: Tree, settings: RecipeSettings) -> tuple[Tree, RecipeSettings]:
         raise ConfigError("\n  ".join([head, *problems]))
     for path, arguments in changes.items():
         component_at(tree, path).update(arguments)
-    settings = _changed(settings, changes)
+    settings = changed(settings, changes)
     if shape is not None:
         tree["Global"]["image_shape"] = shape = [shape[0], size, size]
         run = dataclasses.replace(settings.Global, image_shape=shape)
@@ -111,16 +111,30 @@ def _scaled(value: Any, factor: float) -> Any:
     return max(1, round(value * factor))
 
 
-def _changed(value: Any, changes: Mapping[str, Mapping[str, Any]]) -> Any:
+def nodes_of(value: Any) -> Iterator[Node]:
+    """All checked components inside settings."""
+    if isinstance(value, Node):
+        yield value
+        value = value.arguments
+    if dataclasses.is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    inside = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    )
+    for item in inside:
+        yield from nodes_of(item)
+
+
+def changed(value: Any, changes: Mapping[str, Mapping[str, Any]]) -> Any:
     """A copy of settings with the new arguments."""
     if isinstance(value, Node):
-        inside = {key: _changed(item, changes) for key, item in value.arguments.items()}
+        inside = {key: changed(item, changes) for key, item in value.arguments.items()}
         return value.given(**inside | changes.get(value.path, {}))
     if isinstance(value, list):
-        return [_changed(item, changes) for item in value]
+        return [changed(item, changes) for item in value]
     if dataclasses.is_dataclass(value):
         inside = {
-            f.name: _changed(getattr(value, f.name), changes) for f in dataclasses.fields(value)
+            f.name: changed(getattr(value, f.name), changes) for f in dataclasses.fields(value)
         }
         return dataclasses.replace(value, **inside)
     return value

@@ -172,6 +172,9 @@ class ArchExtras(NetworkExtras):
     infer_add_softmax: bool = True
     infer_model_name: Ignored = None
     infer_output_key: Ignored = None
+    keep_classes: bool = False  # the classes of a file with fewer are the network's first ones
+    freeze: list[str] | None = None  # shell patterns of layers that do not learn
+    adopt_preprocessing: bool = False  # prepare images as the weights of `pretrained` expect
 
 
 @dataclass(frozen=True)

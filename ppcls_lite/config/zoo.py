@@ -28,10 +28,11 @@ class ZooEntry:
     params_m, flops_m: millions, as published. latency_ms: batch 1 with MKLDNN on a Xeon Gold 6148,
     10 threads, unless `note` says otherwise. ssld_top1, ssld_top5: after SSLD distillation.
     unmet: published costs ("parameters", "FLOPs") that the official architecture cannot reproduce;
-    `note` says why. folder: where the official weights lie on their server. ssld: whether official
-    SSLD weights are published, only_ssld: and no others. flops_size: edge of the image that
-    `flops_m` are for. plain: the published numbers are weights and multiply-adds alone (see `Cost`
-    in models/create.py). flops_unit: to how many millions the published FLOPs are rounded.
+    `note` says why. folder: where the official weights lie on their server, None if there are none.
+    ssld: whether official SSLD weights are published, only_ssld: and no others. flops_size: edge of
+    the image that `flops_m` are for. plain: the published numbers are weights and multiply-adds
+    alone (see `Cost` in models/create.py). flops_unit: to how many millions the published FLOPs are
+    rounded.
     """
 
     family: str
@@ -46,7 +47,7 @@ class ZooEntry:
     source: str = ""
     note: str = ""
     unmet: tuple[str, ...] = ()
-    folder: str = "legendary_models/"
+    folder: str | None = "legendary_models/"
     ssld: bool = False
     only_ssld: bool = False
     flops_size: int = 224
@@ -111,12 +112,12 @@ _PLAIN = {"plain": True, "flops_unit": 10}  # how the tables of the newer famili
 
 def _pplcnet_v3(scale: float, form: str = "cls") -> ZooEntry:
     args = {"scale": scale} if form == "cls" else {"scale": scale, "form": form, "class_num": 0}
-    return ZooEntry("PPLCNetV3", args, folder="")
+    return ZooEntry("PPLCNetV3", args, folder=None)
 
 
 def _pplcnet_v4(size: str, form: str = "cls") -> ZooEntry:
     args = {"size": size} if form == "cls" else {"size": size, "form": form, "class_num": 0}
-    return ZooEntry("PPLCNetV4", args, folder="")
+    return ZooEntry("PPLCNetV4", args, folder=None)
 
 
 def _mobilenet_v4(size: str, flops_size: int, *numbers: float, note: str = "") -> ZooEntry:

@@ -48,6 +48,7 @@ class ImageDataset:
         fixed_rows: name -> rows in a batch, of arrays with as many rows as an image happens to
             have: they are filled up with -1, and `count` says how many are real.
         default_metrics: what an evaluation computes beside the recipe's metrics.
+        labels: class ids or attributes of the images; None where they are something else.
         all_labelled: whether every image is known to have a label, none of them -1.
         none_labelled: whether no image at all has a label.
         has_unlabeled: whether some labels stand for images without one.
@@ -61,6 +62,7 @@ class ImageDataset:
     batch_keys: tuple[str, ...] = ("image",)
     fixed_rows: Mapping[str, int] = MappingProxyType({})
     default_metrics: tuple[str, ...] = ()
+    labels: np.ndarray | None = None
     all_labelled: bool = False
     none_labelled: bool = False
     has_unlabeled: bool = False
@@ -195,6 +197,13 @@ class ImageDataset:
         if image is None:
             image = self.decoder().read(path)
             self._cache.put(index, image)
+        return image
+
+    def draw(self, image: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        """An image of a batch, (H, W, 3) uint8, with what is `known` about it; here the image.
+
+        known: the batch's arrays by name, of this image alone.
+        """
         return image
 
     def split_tail(self) -> tuple[ImageDataset, Normalizer | None]:

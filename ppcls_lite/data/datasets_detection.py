@@ -8,7 +8,9 @@ Read before: datasets.py, annotations/table.py. Read next: transforms/geometry.p
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +22,7 @@ from ppcls_lite.data.annotations.labelme import read_labelme
 from ppcls_lite.data.annotations.table import CROWD, DIFFICULT, BoxTable
 from ppcls_lite.data.annotations.voc import VOC_CLASSES, read_voc
 from ppcls_lite.data.annotations.yolo import read_yolo
+from ppcls_lite.data.box_pictures import draw_boxes
 from ppcls_lite.data.datasets import ImageDataset, filled_up
 from ppcls_lite.data.image_list import PathList, require_folder, some
 from ppcls_lite.data.labels import read_label_file
@@ -63,7 +66,6 @@ class BoxDataset(ImageDataset):
         problems, warnings = list(table.problems), list(table.warnings)
         table = table.images(np.arange(min(sample_num or len(table), len(table))))
         table, note = _without_empty(table, empty_ratio if allow_empty else 0.0, seed)
-        self.table = table
         names = table.names
         if class_num is not None and len(names) > class_num:
             problems.append(
@@ -75,6 +77,7 @@ class BoxDataset(ImageDataset):
         count = class_num or max(1, len(names))
         paths = PathList(table.files, root)
         super().__init__(source, paths, transform_ops, count, seed, problems)
+        self.table = dataclasses.replace(table, files=[])  # workers share no list of texts
         self.warnings = [*warnings, *note]
         self.class_keys, self.numbers_classes = names, True
         most = int(table.counts().max(initial=0))
@@ -127,6 +130,12 @@ class BoxDataset(ImageDataset):
         seen = (sample["boxes"][:, 2:] > sample["boxes"][:, :2]).all(axis=1)
         sample["boxes"], sample["classes"] = sample["boxes"][seen], sample["classes"][seen]
         return super().finish(sample)
+
+    def draw(self, image: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        kinds = known["classes"][: int(known["count"])].tolist()
+        names = self.table.names
+        texts = [names[kind] if kind < len(names) else str(kind) for kind in kinds]
+        return draw_boxes(image, known["boxes"][: len(kinds)].tolist(), kinds, texts)
 
     def number_as(self, train: ImageDataset) -> None:
         theirs = train.class_keys

@@ -8,9 +8,11 @@ Read before: datasets.py, mask_file.py, mask_rules.py, mask_pairs.py.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, Level, Seed, TransformSpec
@@ -21,11 +23,12 @@ from ppcls_lite.data.image_list import PathList, read_image_list
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.mask_census import AT_START, take_census
 from ppcls_lite.data.mask_doctor import diagnose
-from ppcls_lite.data.mask_file import Palette, read_mask, read_palette, voc_colours
+from ppcls_lite.data.mask_file import Palette, read_mask, read_palette
 from ppcls_lite.data.mask_pairs import Pairs, ends_with, pair, read_keys
 from ppcls_lite.data.mask_rules import MaskRules
 from ppcls_lite.data.mask_shares import Masks
 from ppcls_lite.errors import UserError
+from ppcls_lite.ops.palettes import colours_of, over, voc_colours
 
 # labelId -> trainId of Cityscapes' 19 classes (its scripts' table of labels); the others count
 # nowhere.
@@ -44,6 +47,7 @@ class MaskDataset(ImageDataset):
     """
 
     batch_keys = ("image", "mask")
+    default_metrics = ("MaskPictures",)
 
     def __init__(
         self,
@@ -70,6 +74,10 @@ class MaskDataset(ImageDataset):
 
     def files(self) -> list[str]:
         return [*self.paths, *self.masks]
+
+    def draw(self, image: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        colours = colours_of("auto", self.class_keys)
+        return over(image, known["mask"].astype(np.uint8), colours, 0.5)
 
     def digests(self) -> dict[str, str]:
         meaning = hashlib.sha256(self.rules.table.tobytes()).hexdigest()

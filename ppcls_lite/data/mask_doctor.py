@@ -10,11 +10,12 @@ import numpy as np
 from ppcls_lite.data.findings import Findings
 from ppcls_lite.data.image_list import some
 from ppcls_lite.data.mask_census import IN_COLOURS, NUMBERS, UNREADABLE, Census
-from ppcls_lite.data.mask_file import colour_codes, colour_text, voc_colours
+from ppcls_lite.data.mask_file import colour_codes, colour_text
 from ppcls_lite.data.mask_rules import WRONG, MaskRules
 from ppcls_lite.data.mask_shares import Masks, facts, pixels_of_classes, strange_shares
 from ppcls_lite.data.transforms.geometry import MASK_FILL
 from ppcls_lite.errors import joined
+from ppcls_lite.ops.palettes import voc_colours
 
 _PALETTE_LINES = 12
 

@@ -149,19 +149,6 @@ def colour_text(code: int) -> str:
     return str([code >> 16, code >> 8 & 255, code & 255])
 
 
-def voc_colours(count: int) -> np.ndarray:
-    """The first `count` colours (count, 3) uint8 of PASCAL VOC's label files; 0 is black.
-
-    A class's bits are dealt out to red, green and blue in turn, from the highest bit down.
-    """
-    numbers = np.arange(count)
-    colours = np.zeros((count, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (numbers >> (3 * bit + channel) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
-
-
 def read_palette(path: str) -> Palette:
     """The colours of a text file, one a line: `r g b` or `r g b name`, in the order of the classes.
 

@@ -12,12 +12,12 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Edge, PositiveInt, ScaledSizes, Seed
+from ppcls_lite.config.schema import Edge, PositiveInt, Probability, ScaledSizes, Seed
 from ppcls_lite.errors import UserError
 
 
@@ -37,6 +37,9 @@ class BatchSampler:
     drop_last: bool
     batch_size: int  # images a step on one rank; the first scale's, where they differ
     changes_size: bool = False  # whether the keys have a `size` that differs from step to step
+
+    def see(self, dataset: Any) -> None:
+        """Look at the data set that is drawn from, before `bind`."""
 
     def bind(
         self, length: int, num_replicas: int = 1, rank: int = 0, evaluation: bool = False
@@ -104,12 +107,17 @@ class BatchSampler:
             done += len(self._steps) - place
 
     def _pass(self, epoch: int, start_step: int) -> Iterator[list[SampleKey]]:
-        order = np.arange(self.length)
-        if self.shuffle:  # the last numbers keep this stream apart from those of the samples
-            order = np.random.default_rng((self.seed, epoch, 0, 0, 1)).permutation(self.length)
+        order = self._order(epoch)
         for start, batch_size, size in self._steps[start_step:]:
             share = self._share(order, start, batch_size)
             yield [SampleKey(index, epoch, size) for index in share.tolist()]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The samples of an epoch (length,), one after another."""
+        if not self.shuffle:
+            return np.arange(self.length)
+        # The last numbers keep this stream apart from those of the samples.
+        return np.random.default_rng((self.seed, epoch, 0, 0, 1)).permutation(self.length)
 
     def _share(self, order: np.ndarray, start: int, batch_size: int) -> np.ndarray:
         """This rank's part of a step."""
@@ -136,6 +144,48 @@ class DistributedBatchSampler(BatchSampler):
         steps = images / self.batch_size
         for _ in range(math.floor(steps) if self.drop_last else math.ceil(steps)):
             yield self.batch_size, None
+
+
+@register("sampler")
+@dataclass(eq=False)
+class ClassBalancedSampler(BatchSampler):
+    """Batches in which rare classes come more often than in the data; for training.
+
+    A class with n images is drawn in proportion to n to the power of 1 - `balance`: 1 draws all
+    classes equally often, 0 as the data has them (Mahajan et al. 2018, arXiv 1805.00932, section
+    2.2, has 0.5). An epoch has as many images as the data set; of a class, each comes once before
+    one comes again.
+    """
+
+    batch_size: PositiveInt
+    balance: Probability = 1.0
+    shuffle: bool = True
+    drop_last: bool = False
+    seed: Seed = 0
+
+    def see(self, dataset: Any) -> None:
+        labels = dataset.labels
+        if labels is None or labels.ndim != 1:
+            raise UserError("ClassBalancedSampler needs a data set with one class for each image")
+        self._members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+
+    def changes_score(self) -> str | None:
+        return "ClassBalancedSampler leaves images out"
+
+    def _draw(self, images: float) -> Iterator[tuple[int, None]]:
+        yield from DistributedBatchSampler._draw(self, images)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng((self.seed, epoch, 0, 0, 1))
+        share = np.array([len(members) for members in self._members]) ** (1.0 - self.balance)
+        classes = rng.choice(len(self._members), self.length, p=share / share.sum())
+        order = np.empty(self.length, np.int64)
+        for number, members in enumerate(self._members):
+            places = np.flatnonzero(classes == number)
+            rounds = -(-len(places) // len(members))
+            drawn = [rng.permutation(members) for _ in range(rounds)]
+            order[places] = np.concatenate([*drawn, members[:0]])[: len(places)]
+        return order
 
 
 @register("sampler")

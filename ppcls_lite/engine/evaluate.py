@@ -44,6 +44,7 @@ class Metric(Protocol):
     def load_state(self, state: State) -> None: ...
     def merge(self, states: Iterable[State]) -> None: ...
     def report(self, folder: Path, names: Sequence[str] | None) -> list[Path]: ...
+    def pictures(self) -> Mapping[str, np.ndarray]: ...
 
 
 class Loader(Protocol):
@@ -198,6 +199,10 @@ class Evaluator:
         if best is None:
             return True
         return value >= best if self.higher_is_better else value <= best
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What the metrics show of the last run, (H, W, 3) uint8 by name."""
+        return {name: p for metric in self.metrics for name, p in metric.pictures().items()}
 
     def kept(self) -> dict[str, State]:
         """What `report` needs of the last run: the states of the metrics that report something."""

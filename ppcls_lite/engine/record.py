@@ -74,10 +74,10 @@ class Recorder:
         if self._visual:
             self._visual.add(record)
 
-    def first_batch(self, picture: np.ndarray) -> None:
-        """Show `picture` (H, W, 3) uint8, the first augmented batch, in VisualDL."""
+    def show(self, tag: str, picture: np.ndarray, step: int = 0) -> None:
+        """Show `picture` (H, W, 3) uint8 in VisualDL, as of `step` updates."""
         if self._visual:
-            self._visual.image("train/first_batch", picture)
+            self._visual.image(tag, picture, step)
 
     def close(self) -> None:
         if self._visual:

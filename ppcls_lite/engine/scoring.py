@@ -66,6 +66,7 @@ def score(
     shown = "none yet" if best is None else f"{best:.5f}"
     logger.info(f"[Eval][Epoch {state.epoch}][best metric: {shown}]")
     writer.record("eval", state, scores)
+    writer.show(evaluator.pictures(), state.updates)
     if state.schedule.follows_score:
         state.schedule.observe(scores[main])
     return scores

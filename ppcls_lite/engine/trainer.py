@@ -179,7 +179,7 @@ class Trainer:
             return
         for batch in self.watch.waits(self.loader.epoch(state.epoch, start)):
             if state.updates == 0 and not group:
-                self.writer.first_batch(batch["image"])
+                self.writer.first_batch(batch)
             group.append(batch)
             if len(group) == self.plan.update_freq:
                 yield group

@@ -58,11 +58,11 @@ class VisualLog:
                     x = record["step"] if by_step else record["epoch"]
                     self._writer.add_scalar(f"{group}/{name}", record[name], x)
 
-    def image(self, tag: str, picture: np.ndarray) -> None:
-        """Show `picture` (H, W, 3) uint8."""
+    def image(self, tag: str, picture: np.ndarray, step: int = 0) -> None:
+        """Show `picture` (H, W, 3) uint8, as of `step`."""
         with self._guard("write"):
             if self._writer:
-                self._writer.add_image(tag, picture, step=0)
+                self._writer.add_image(tag, picture, step=step)
 
     def close(self) -> None:
         self._compare()

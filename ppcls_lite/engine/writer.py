@@ -24,8 +24,9 @@ SHOWN_IMAGES = 64  # of the first batch, at most
 class Pictures(Protocol):
     """Draws into a run's folder; report/pictures.py has one."""
 
-    def first_batch(self, images: np.ndarray) -> np.ndarray:
-        """Draw `images` (N, C, H, W) as they enter the network; returns RGB uint8 (H, W, 3)."""
+    def first_batch(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Draw `batch["image"]` (N, C, H, W) as it enters the network, with what is known about
+        it; returns RGB uint8 (H, W, 3)."""
 
     def drawn_batch(self) -> np.ndarray | None:
         """What `first_batch` has drawn before a resume, if it is there."""
@@ -85,10 +86,17 @@ class Writer:
         if lines < self.lines:
             self._open_records(lines)
 
-    def first_batch(self, images: paddle.Tensor) -> None:
-        """Show `images` (N, C, H, W), the first ones that the network is trained on."""
+    def first_batch(self, batch: Mapping[str, paddle.Tensor]) -> None:
+        """Show `batch`, the first one that the network is trained on."""
         if self.pictures:
-            self.recorder.first_batch(self.pictures.first_batch(images[:SHOWN_IMAGES].numpy()))
+            arrays = {name: tensor[:SHOWN_IMAGES].numpy() for name, tensor in batch.items()}
+            self.recorder.show("train/first_batch", self.pictures.first_batch(arrays))
+
+    def show(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
+        """Show pictures (H, W, 3) uint8 of the evaluation after `step` updates, by name."""
+        if self.active:
+            for name, picture in pictures.items():
+                self.recorder.show(f"eval/{name}", picture, step)
 
     def is_due(self, updates: int) -> bool:
         """Whether a checkpoint is due after `updates` updates of the run."""
@@ -124,4 +132,4 @@ class Writer:
         self.recorder.open(lines)
         drawn = self.pictures.drawn_batch() if self.pictures and self.lines else None
         if drawn is not None:
-            self.recorder.first_batch(drawn)
+            self.recorder.show("train/first_batch", drawn)

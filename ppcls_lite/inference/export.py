@@ -31,7 +31,7 @@ from ppcls_lite.inference.engines.files import ONNX_NAMES
 from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
-from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts
+from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts, alike
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.inference.views import require_seen, views_of
@@ -224,9 +224,8 @@ def _prepared(
                 f"Infer.transforms give images of the shape {array.shape}, but Global.image_shape "
                 f"is {list(shape)}; make the two agree"
             )
-    # They differ only where the size is free.
-    height, width = np.min([item.array.shape[1:] for item in prepared], axis=0)
-    return [Prepared(array[:, :height, :width], meta) for array, meta in prepared]
+    arrays = alike([item.array for item in prepared])
+    return [Prepared(array, item.meta) for array, item in zip(arrays, prepared)]
 
 
 def _synthetic_pictures() -> list[np.ndarray]:

@@ -6,6 +6,7 @@ now, because a predictor folds them into its convolutions. What this costs and f
 pays: docs/performance.md, "Evaluation". A training must not notice it: nothing draws random
 numbers, and what the engine sets in the process is put back. Where the graph cannot be made, or
 gives other results on the first images, the network itself goes on, and the log says why.
+Of a network with several outputs there are those that ship.
 Read before: export.py, agreement.py, ../engine/evaluate.py.
 """
 
@@ -17,7 +18,7 @@ import ctypes
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,12 +125,13 @@ class _Graph:
             full[:count] = array
             array = full  # (N, C, H, W)
         try:
-            outputs = self.engine.run(array)[0][:count]  # (N, classes)
+            outputs = [paddle.to_tensor(output[:count]) for output in self.engine.run(array)]
         except UserError as error:
             self.engine = None
             self.give_up(error)
             return self.model(images)
-        return paddle.to_tensor(outputs)
+        names = getattr(self.model, "outputs", LOGITS)
+        return outputs[0] if names == LOGITS else dict(zip(names, outputs))
 
 
 def _weights(model: nn.Layer) -> dict[str, Tensor]:
@@ -178,9 +180,15 @@ def _write_weights(path: Path, by_name: dict[str, Tensor]) -> None:
 
 
 def _require_equal(found: Any, expected: Any) -> None:
-    if not isinstance(expected, Tensor):
-        raise UserError(f"the network gives {type(expected).__name__}, not one tensor")
-    reference, outputs = ({LOGITS[0]: tensor.numpy()} for tensor in (expected, found))
+    if not isinstance(found, Mapping):
+        if not isinstance(expected, Tensor):
+            raise UserError(f"the network gives {type(expected).__name__}, not one tensor")
+        found, expected = {LOGITS[0]: found}, {LOGITS[0]: expected}
+    elif not isinstance(expected, Mapping) or not found.keys() <= expected.keys():
+        raise UserError(f"the network does not give {', '.join(found)} as it ships them")
+    reference, outputs = (
+        {name: part[name].numpy() for name in found} for part in (expected, found)
+    )
     problem = mismatch(reference, outputs)
     if problem is not None:
         raise UserError(f"the graph gives {problem}")

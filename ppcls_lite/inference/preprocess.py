@@ -118,6 +118,12 @@ def _middle(array: np.ndarray, window: tuple[int, int]) -> np.ndarray:
     return np.pad(part, [(0, 0), *missing])
 
 
+def alike(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Images (C, H, W) as one batch takes them: where sizes are free, cut to the smallest."""
+    height, width = np.min([array.shape[1:] for array in arrays], axis=0)
+    return [array[:, :height, :width] for array in arrays]
+
+
 def accepts(image_shape: tuple[int, int, int] | None, shape: Sequence[int]) -> bool:
     """Whether a network of `image_shape` (-1: any; `None`: any at all) takes `shape` (C, H, W)."""
     wanted = image_shape or (-1, -1, -1)

@@ -14,6 +14,7 @@ import ctypes
 from operator import attrgetter
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.kernels.ops import (
@@ -22,10 +23,12 @@ from ppcls_lite.kernels.ops import (
     are_plain,
     dense_conv,
     depthwise_conv,
+    enlarged,
     linear,
     norm_act,
 )
 from ppcls_lite.models.layers import ConvBN, NamedConvBN
+from ppcls_lite.models.upsample import Bilinear
 
 IMAGE_CHANNELS = 4  # a layer with no more inputs reads images, whose gradient nobody wants
 _NAMES = {nn.Identity: None, nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hardswish"}
@@ -82,9 +85,12 @@ class NativeDepthwise(_Native, nn.Conv2D):
     @paddle.jit.not_to_static
     def forward(self, x: Tensor) -> Tensor:
         if _takes_kernel(self, x):
-            y = depthwise_conv(x, self.weight, self._kernels.window, self._kernels.library)
+            y = self.product(x)
             return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
         return nn.Conv2D.forward(self, x)
+
+    def product(self, x: Tensor) -> Tensor:
+        return depthwise_conv(x, self.weight, self._kernels.window, self._kernels.library)
 
 
 class NativeDense(_Native, nn.Conv2D):
@@ -93,9 +99,12 @@ class NativeDense(_Native, nn.Conv2D):
     @paddle.jit.not_to_static
     def forward(self, x: Tensor) -> Tensor:
         if _takes_kernel(self, x):
-            y = dense_conv(x, self.weight, self._kernels.window, self._kernels.library)
+            y = self.product(x)
             return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
         return nn.Conv2D.forward(self, x)
+
+    def product(self, x: Tensor) -> Tensor:
+        return dense_conv(x, self.weight, self._kernels.window, self._kernels.library)
 
 
 class NativeLinear(_Native, nn.Linear):
@@ -113,14 +122,24 @@ class NativeConvBN(ConvBN, _Native):
     """Batch normalisation and activation in one pass."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _norm_act(self, self.conv(x), self.bn, self.act)
+        return _conv_norm_act(self, x, self.conv, self.bn, self.act)
 
 
 class NativeNamedConvBN(NamedConvBN, _Native):
     """The same under the older names."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _norm_act(self, self._conv(x), self._batch_norm, self._act)
+        return _conv_norm_act(self, x, self._conv, self._batch_norm, self._act)
+
+
+class NativeBilinear(_Native, Bilinear):
+    """Enlarging by two products with constant matrices, whose gradients are products as well."""
+
+    @paddle.jit.not_to_static
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        if self.training and not x.stop_gradient and x.ndim == 4 and are_plain(x):
+            return enlarged(x, like.shape[2:], self.align_corners)
+        return Bilinear.forward(self, x, like)
 
 
 def convert(model: nn.Layer, library: ctypes.CDLL) -> int:
@@ -157,8 +176,9 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
         if layer._groups == 1 and _is_dense(layer, window):
             return NativeDense, window
         return None, None
-    if type(layer) is nn.Linear:
-        return NativeLinear, None
+    for stock, native in ((nn.Linear, NativeLinear), (Bilinear, NativeBilinear)):
+        if type(layer) is stock:
+            return native, None
     for stock, native in ((ConvBN, NativeConvBN), (NamedConvBN, NativeNamedConvBN)):
         if type(layer) is stock:
             return native, None
@@ -190,13 +210,36 @@ def _takes_kernel(conv: _Native, x: Tensor) -> bool:
 
 
 @paddle.jit.not_to_static
-def _norm_act(layer: _Native, x: Tensor, norm: nn.BatchNorm2D, act: nn.Layer) -> Tensor:
-    if not (norm.training and are_plain(x) and _is_known(norm)):
-        return act(norm(x))
+def _conv_norm_act(
+    layer: _Native, x: Tensor, conv: nn.Conv2D, norm: nn.BatchNorm2D, act: nn.Layer
+) -> Tensor:
+    """Their outputs one after another; a bias that normalisation takes away again is not added."""
+    native = norm.training and are_plain(x) and _is_known(norm)
+    if native and conv.bias is not None and _is_itself(conv):
+        y = _product(conv, x)
+        if y is not None:
+            return _norm_act(layer, y, norm, act, conv.bias)
+    y = conv(x)
+    return _norm_act(layer, y, norm, act) if native and are_plain(y) else act(norm(y))
+
+
+def _product(conv: nn.Conv2D, x: Tensor) -> Tensor | None:
+    """A convolution without its bias; None for one of another kind."""
+    if isinstance(conv, NativeDepthwise | NativeDense) and _takes_kernel(conv, x):
+        return conv.product(x)
+    if type(conv) is not nn.Conv2D or conv._padding_mode != "zeros":
+        return None
+    where = conv._stride, conv._updated_padding, conv._dilation, conv._groups, conv._data_format
+    return F.conv2d(x, conv.weight, None, *where)
+
+
+def _norm_act(
+    layer: _Native, x: Tensor, norm: nn.BatchNorm2D, act: nn.Layer, bias: Tensor | None = None
+) -> Tensor:
     fused = _NAMES.get(type(act)) if _is_itself(act) else None
     options = norm._epsilon, norm._momentum, fused
     running = norm._mean, norm._variance
-    y = norm_act(x, norm.weight, norm.bias, running, options, layer._kernels.library)
+    y = norm_act(x, norm.weight, norm.bias, running, options, layer._kernels.library, bias)
     return act(y) if fused is None else y
 
 

@@ -43,6 +43,9 @@ class Loss(nn.Layer):
     def begin_epoch(self, epoch: int) -> None:
         """Hear that a training is in an epoch, counted from 1; an evaluation is in none."""
 
+    def see(self, dataset: Any) -> None:
+        """Look at the data set whose batches follow, for what depends on its labels."""
+
     def denominator(self, batch: Batch) -> Tensor:
         """What the terms are divided by, a float32 scalar; 0 where nothing counts.
 

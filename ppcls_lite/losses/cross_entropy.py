@@ -7,8 +7,9 @@ Jia et al. 2021 (arXiv 2107.03576), as in PaddleClas's recipes. Read before: bas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
@@ -37,18 +38,23 @@ class CELoss(Loss):
     `weight` is a factor of this term in the sum of all terms. `epsilon` (below 1) smooths every
     target, also a soft one: (1 - epsilon) t + epsilon / C. Images without label (class id -1) do
     not count; the value is 0 where all are such. Soft labels are used as given; PaddleClas 2.6
-    passes them through a softmax when `epsilon` is not set.
+    passes them through a softmax when `epsilon` is not set. `class_weight: auto` weighs a class by
+    images / (classes that occur * its images), so that all count alike.
     """
 
     def __init__(
         self,
         weight: NonNegativeFloat = 1.0,
         epsilon: Probability | None = None,
-        class_weight: list[NonNegativeFloat] | None = None,
+        class_weight: list[NonNegativeFloat] | Literal["auto"] | None = None,
         class_num: ClassCount | None = None,
     ) -> None:
         super().__init__()
         self.weight, self.epsilon = weight, _smoothing(epsilon)
+        self._class_num = class_num
+        self._balanced = class_weight == "auto"
+        if self._balanced:
+            class_weight = None
         buffer = None
         if class_weight is not None:
             if class_num is not None and len(class_weight) != class_num:
@@ -61,6 +67,15 @@ class CELoss(Loss):
             buffer = paddle.to_tensor(class_weight, dtype=paddle.float32)  # (C,)
         self.register_buffer("class_weight", buffer, persistable=False)
         self.divides_by = "labels" if buffer is None else "weights"
+
+    def see(self, dataset: Any) -> None:
+        if not self._balanced:
+            return
+        counts = class_counts(dataset, self._class_num)
+        weights = counts.sum() / (np.count_nonzero(counts) * counts.clip(min=1))
+        weights[counts == 0] = 0
+        self.class_weight = paddle.to_tensor(weights, dtype=paddle.float32)
+        self.divides_by = "weights"
 
     def forward(self, outputs: Tensor | Mapping[str, Any], batch: Batch) -> dict[str, Tensor]:
         """`{"CELoss": scalar}` for logits (N, C) and `batch["label"]` (N,), (N, 1) or (N, C)."""
@@ -86,6 +101,38 @@ class CELoss(Loss):
             known = (target.sum(axis=1, keepdim=True) > 0).astype(target.dtype)
             target = (1 - self.epsilon) * target + known * self.epsilon / class_num
         return target if self.class_weight is None else target * self.class_weight
+
+
+@register("loss")
+class FocalLoss(CELoss):
+    """Cross entropy in which classes that are told well already count little.
+
+        loss = - sum_ic w_c t_ic (1 - p_ic)^gamma log p_ic / sum_ic w_c t_ic
+
+    Lin et al. 2017 (arXiv 1708.02002, section 3), with the softmax instead of a sigmoid for each
+    class; their alpha is `class_weight`. The arguments are CELoss's, and gamma; 0 is CELoss.
+    """
+
+    def __init__(
+        self,
+        weight: NonNegativeFloat = 1.0,
+        gamma: NonNegativeFloat = 2.0,
+        epsilon: Probability | None = None,
+        class_weight: list[NonNegativeFloat] | Literal["auto"] | None = None,
+        class_num: ClassCount | None = None,
+    ) -> None:
+        super().__init__(weight, epsilon, class_weight, class_num)
+        self.gamma = gamma
+
+    def forward(self, outputs: Tensor | Mapping[str, Any], batch: Batch) -> dict[str, Tensor]:
+        """`{"FocalLoss": scalar}` for logits and labels as CELoss takes them."""
+        logits = logits_of(outputs)
+        target = self._target(batch["label"], logits.shape[-1])
+        logs = F.log_softmax(logits, axis=1)  # (N, C)
+        # Not below 0 by rounding: its power has a gradient there.
+        missing = (1 - logs.exp()).clip(min=1e-7) ** self.gamma
+        count = self.denominator(batch).clip(min=1e-12)
+        return {"FocalLoss": -self.weight * (target * missing * logs).sum() / count}
 
 
 @register("loss")
@@ -126,6 +173,15 @@ class MultiLabelLoss(Loss):
         cost = factor * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         value = cost.sum(axis=1).mean() if self.size_sum else cost.mean()
         return {"MultiLabelLoss": self.weight * value}
+
+
+def class_counts(dataset: Any, class_num: int | None) -> np.ndarray:
+    """Images of each class (C,) of a data set with one class id each; raises UserError else."""
+    labels = dataset.labels
+    if labels is None or labels.ndim != 1:
+        raise UserError("class_weight: auto needs a data set with one class for each image")
+    known = labels[labels >= 0]
+    return np.bincount(known, minlength=class_num or 0).astype(np.float64)
 
 
 def _smoothing(epsilon: float | None) -> float:

@@ -63,6 +63,10 @@ class Metric(ABC):
         """Write tables and pictures into `folder`, with the classes' names; returns the files."""
         return []
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What a training shows of each evaluation, (H, W, 3) uint8 by name."""
+        return {}
+
     def of_network(self, network: str) -> Metric | None:
         """This metric of another network of a distillation; None if that is not to be shown."""
         return None

@@ -125,7 +125,10 @@ def draw(
             share = f"{100 * shares[row, column]:.0f}"
             axes.text(column, row, share if unit == "pixels" else str(matrix[row, column]), **text)
     right = np.trace(matrix) / max(matrix.sum(), 1)
-    axes.set_title(f"{int(matrix.sum()):,} {unit}, {right:.2%} right")
+    title = f"{int(matrix.sum()):,} {unit}, {right:.2%} right"
+    if unit == "objects":  # the last row has what is none
+        title = f"{int(matrix[:-1].sum()):,} objects, {int(matrix[-1].sum()):,} false alarms"
+    axes.set_title(title)
     figure.savefig(path, dpi=100)
 
 

@@ -97,7 +97,7 @@ class MeanIoU(CountingMetric):
         self.class_num, self.absent = class_num, absent
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
-        found = _classes(outputs)  # (N, H, W), -1 without an answer
+        found = classes_of(outputs)  # (N, H, W), -1 without an answer
         truth = batch["mask"].numpy().astype(np.int64)
         if truth.shape != found.shape:
             raise UserError(f"the masks are {truth.shape}, the network's answers {found.shape}")
@@ -166,7 +166,7 @@ class MeanIoU(CountingMetric):
         return "\n".join(lines)
 
 
-def _classes(outputs: Outputs) -> np.ndarray:
+def classes_of(outputs: Outputs) -> np.ndarray:
     """The class of each pixel (N, H, W) int64; -1 where a logit is not finite."""
     if isinstance(outputs, Mapping):
         outputs = outputs["classes"] if "classes" in outputs else outputs["logits"]

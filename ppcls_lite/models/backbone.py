@@ -8,13 +8,15 @@ Trunk and classifier live in one Layer, so that the state dict keeps the officia
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, Literal
 
 from paddle import Tensor, nn
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.layers import activation
 from ppcls_lite.models.network import Network
+from ppcls_lite.models.weights import torch_names
 
 
 class Backbone(Network):
@@ -52,6 +54,9 @@ class Backbone(Network):
             return output
         tapped, self._tapped = self._tapped, {}
         return {"logits": output, **tapped}
+
+    def own_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        return torch_names.to_ours(self, state) if torch_names.of_torch(state) else state
 
     def deployed(self, x: Tensor) -> list[Tensor]:
         output = self(x)
@@ -122,17 +127,23 @@ class ExpandHeadBackbone(Backbone):
         act: str,
         dropout_prob: float | None,
         use_last_conv: bool = True,
+        last_conv_bias: bool = False,
+        dropout_mode: Literal["downscale_in_infer", "upscale_in_train"] = "downscale_in_infer",
     ) -> None:
+        """last_conv_bias, dropout_mode: other toolkits' weights come with a bias, and were trained
+        with the 1 / (1 - p) of the usual dropout."""
         if not self.class_num:
             return
         self.use_last_conv = use_last_conv
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         if use_last_conv:
-            self.last_conv = nn.Conv2D(in_channels, class_expand, 1, bias_attr=False)
+            self.last_conv = nn.Conv2D(
+                in_channels, class_expand, 1, bias_attr=None if last_conv_bias else False
+            )
             self.act = activation(act)
             # The official weights were trained without the 1 / (1 - p) upscale in training, so
             # inference multiplies by (1 - p).
-            self.dropout = nn.Dropout(dropout_prob or 0.0, mode="downscale_in_infer")
+            self.dropout = nn.Dropout(dropout_prob or 0.0, mode=dropout_mode)
         self.fc = nn.Linear(class_expand if use_last_conv else in_channels, self.class_num)
 
     def forward_head(self, feature: Tensor) -> Tensor:

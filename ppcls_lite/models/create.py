@@ -20,11 +20,12 @@ from ppcls_lite.config import registry
 from ppcls_lite.config.check import Node, checked
 from ppcls_lite.config.registry import Entry
 from ppcls_lite.config.schema import DISTILLATION_MODEL
+from ppcls_lite.config.timm import options_for
 from ppcls_lite.config.zoo import OVER_TRUNKS, TRUNK, ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.network import Network
 from ppcls_lite.models.weights.load import load_weights
-from ppcls_lite.models.weights.pretrained import resolve_pretrained, weights_file
+from ppcls_lite.models.weights.pretrained import weights_file
 
 
 class Cost(NamedTuple):
@@ -62,9 +63,10 @@ def create_model(
     plugins: files with networks of one's own.
     class_num: classes; 0 builds the trunk alone (`forward` returns the last feature), which names
     like `PPLCNetV3_det_x0_75` are in any case.
-    pretrained: a path with or without `.pdparams`, or `True` for the official ImageNet weights
-    (`use_ssld`: the distilled ones), see `resolve_pretrained`. A classifier of another class count
-    stays random, and the log says so.
+    pretrained: a path with or without `.pdparams`, `True` for the official ImageNet weights
+    (`use_ssld`: the distilled ones), or what else `weights_file` understands; timm's choose the
+    options that make the network timm's. A classifier of another class count stays random, and the
+    log says so.
     Of a network over a trunk, as `deeplabv3p_PPLCNet_x0_5`, arguments that it does not have itself
     are the trunk's (`output_stride`), and so are the weights of `pretrained=True`.
 
@@ -80,6 +82,7 @@ def create_model(
         return _over_trunk(entry, class_num, pretrained, use_ssld, plugins, args)
     if name == DISTILLATION_MODEL:
         raise UserError(f"{name} stands for the several networks of a recipe; name one of them")
+    args = options_for(name, pretrained) | args
     if "class_num" in (argument.name for argument in entry.arguments):
         args["class_num"] = class_num
     for argument in entry.arguments:
@@ -96,8 +99,7 @@ def create_model(
             raise UserError(f"{name} has no argument {key!r}; {hint}")
     model = entry.load()(**entry.fixed, **args)
     if pretrained:
-        path = resolve_pretrained(name, use_ssld) if pretrained is True else pretrained
-        load_weights(model, path, replace_head=True)
+        load_weights(model, weights_file(name, pretrained, use_ssld), replace_head=True)
     return model
 
 

@@ -8,7 +8,6 @@ Names, shapes and order of the weights are PaddleSeg's, so that its files load; 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import paddle
@@ -19,7 +18,7 @@ from ppcls_lite.config.schema import ClassCount, Edge, NonNegativeInt, TrunkSpec
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.layers import NamedConvBN
 from ppcls_lite.models.network import Network
-from ppcls_lite.models.upsample import bilinear
+from ppcls_lite.models.upsample import Bilinear
 
 WIDTH = 256  # of the pyramid's output and of the decoder
 _LOW = 48  # of the first feature in the decoder
@@ -147,7 +146,7 @@ class DeepLabV3P(Network):
         self.head = DeepLabV3PHead(channels[0], channels[-1], class_num, ratios)
         self.auxiliary = tuple(auxiliary)
         self.aux_heads = nn.LayerList(AuxiliaryHead(channels[i], class_num) for i in auxiliary)
-        self.resize: Resize = functools.partial(bilinear, align_corners=align_corners)
+        self.resize = Bilinear(align_corners)
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """Images (N, 3, H, W) -> logits (N, class_num, H, W).

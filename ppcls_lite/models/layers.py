@@ -204,13 +204,19 @@ class SqueezeExcitation(nn.Layer):
     """
 
     def __init__(
-        self, channels: int, gate: Callable[[Tensor], Tensor] = F.hardsigmoid, lr_mult: float = 1.0
+        self,
+        channels: int,
+        gate: Callable[[Tensor], Tensor] = F.hardsigmoid,
+        lr_mult: float = 1.0,
+        squeeze: int | None = None,
     ) -> None:
+        """squeeze: the width inside, a quarter if left out."""
         super().__init__()
         attr = ParamAttr(learning_rate=lr_mult)
+        squeeze = squeeze or channels // 4
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
-        self.conv1 = nn.Conv2D(channels, channels // 4, 1, weight_attr=attr, bias_attr=attr)
-        self.conv2 = nn.Conv2D(channels // 4, channels, 1, weight_attr=attr, bias_attr=attr)
+        self.conv1 = nn.Conv2D(channels, squeeze, 1, weight_attr=attr, bias_attr=attr)
+        self.conv2 = nn.Conv2D(squeeze, channels, 1, weight_attr=attr, bias_attr=attr)
         self._gate = gate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import KaimingNormal
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import ClassCount, NonNegativeInt, WidthScale
+from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, WidthScale
 from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, Strides
 
@@ -27,12 +27,14 @@ _STAGES = (
 class DepthwiseSeparable(nn.Layer):
     """3x3 depthwise, then 1x1 pointwise convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, dilation: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, act: str, stride: int, dilation: int = 1
+    ) -> None:
         super().__init__()
         size = (in_channels, in_channels, 3, stride)
-        options = {"groups": in_channels, "kaiming": True, "dilation": dilation}
+        options = {"groups": in_channels, "act": act, "kaiming": True, "dilation": dilation}
         self.depthwise_conv = ConvBN(*size, **options)
-        self.pointwise_conv = ConvBN(in_channels, out_channels, 1, kaiming=True)
+        self.pointwise_conv = ConvBN(in_channels, out_channels, 1, act=act, kaiming=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pointwise_conv(self.depthwise_conv(x))  # (N, out, H / stride, W / stride)
@@ -44,6 +46,7 @@ class MobileNetV1(Backbone):
 
     scale: multiplies all channel counts (rounded down). class_num: classes; 0 builds the trunk
     alone. return_patterns, return_stages: see `Backbone.tap`. output_stride: see `Strides`.
+    act: the activation; in_channels: channels of an image.
     """
 
     stage_names = ("blocks[0]", "blocks[2]", "blocks[4]", "blocks[10]", "blocks[12]")
@@ -55,17 +58,19 @@ class MobileNetV1(Backbone):
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
         output_stride: Literal[8, 16, 32] | None = None,
+        act: Literal["relu", "relu6"] = "relu",
+        in_channels: Channels = 3,
     ) -> None:
         super().__init__(class_num)
         channels = int(32 * scale)
         steps = Strides(output_stride)
-        self.conv = ConvBN(3, channels, 3, stride=steps.next(2)[0], kaiming=True)
+        self.conv = ConvBN(in_channels, channels, 3, steps.next(2)[0], act=act, kaiming=True)
         blocks: list[nn.Layer] = []
         self._stage_ends = []
         for stage in _STAGES:
             for width, stride in stage:
                 in_channels, channels = channels, int(width * scale)
-                blocks.append(DepthwiseSeparable(in_channels, channels, *steps.next(stride)))
+                blocks.append(DepthwiseSeparable(in_channels, channels, act, *steps.next(stride)))
             self._stage_ends.append(len(blocks) - 1)
         self.blocks = nn.Sequential(*blocks)
         self.strides = steps.cap(self.strides)

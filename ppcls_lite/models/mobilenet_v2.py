@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import ClassCount, Ignored, NonNegativeInt, WidthScale
+from ppcls_lite.config.schema import Channels, ClassCount, Ignored, NonNegativeInt, WidthScale
 from ppcls_lite.models.backbone import Backbone, outputs_at
 from ppcls_lite.models.layers import NamedConvBN, Strides
 
@@ -88,7 +88,8 @@ class MobileNetV2(Backbone):
 
     scale: multiplies all channel counts (rounded down; the last convolution never below 1280).
     class_num: classes; 0 builds the trunk alone. return_patterns, return_stages: see
-    `Backbone.tap`. output_stride: see `Strides`.
+    `Backbone.tap`. output_stride: see `Strides`. in_channels:
+    channels of an image.
     """
 
     stage_names = _STAGE_ENDS
@@ -103,11 +104,12 @@ class MobileNetV2(Backbone):
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
         output_stride: Literal[8, 16, 32] | None = None,
+        in_channels: Channels = 3,
     ) -> None:
         super().__init__(class_num)
         channels = int(32 * scale)
         steps = Strides(output_stride)
-        self.conv1 = NamedConvBN(3, channels, 3, stride=steps.next(2)[0], act="relu6")
+        self.conv1 = NamedConvBN(in_channels, channels, 3, stride=steps.next(2)[0], act="relu6")
         for name, group in _GROUPS.items():
             in_channels, channels = channels, int(group.channels * scale)
             self.add_sublayer(name, _Repeated(name, in_channels, channels, group, steps))

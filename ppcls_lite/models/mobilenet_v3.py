@@ -11,7 +11,14 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, Probability, WidthScale
+from ppcls_lite.config.schema import (
+    Channels,
+    ClassCount,
+    NonNegativeInt,
+    PositiveInt,
+    Probability,
+    WidthScale,
+)
 from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, make_divisible
 
@@ -64,28 +71,53 @@ _STAGE_ENDS = {"large": (2, 5, 11, 14), "small": (0, 2, 7, 10)}
 _SQUEEZE = {"large": 960, "small": 576}
 
 
-def _gate(x: Tensor) -> Tensor:
-    """The steeper hard sigmoid (slope 0.2, not 1/6) that the official weights were trained with."""
+def _steep(x: Tensor) -> Tensor:
+    """The hard sigmoid of slope 0.2, not 1/6, that the official weights were trained with."""
     return F.hardsigmoid(x, slope=0.2, offset=0.5)
+
+
+class _Options(NamedTuple):
+    """How blocks of other toolkits differ: see `MobileNetV3`."""
+
+    expand_first: bool
+    se_divisor: int | None
+    gate_slope: str
+
+    def squeeze(self, channels: int) -> int | None:
+        """Width inside the attention over so many channels."""
+        return self.se_divisor and make_divisible(channels / 4, self.se_divisor)
 
 
 class InvertedResidual(nn.Layer):
     """1x1 expansion, depthwise, attention, linear 1x1 projection, shortcut where shapes agree."""
 
     def __init__(
-        self, in_channels: int, hidden: int, out_channels: int, row: _Row, steps: Strides
+        self,
+        in_channels: int,
+        hidden: int,
+        out_channels: int,
+        row: _Row,
+        steps: Strides,
+        options: _Options,
     ) -> None:
         super().__init__()
-        self.expand_conv = ConvBN(in_channels, hidden, 1, act=row.act, bn_decay=False)
+        self.expand_conv = None
+        if options.expand_first or hidden != in_channels:
+            self.expand_conv = ConvBN(in_channels, hidden, 1, act=row.act, bn_decay=False)
         stride, dilation = steps.next(row.stride)
         size = (hidden, hidden, row.kernel_size, stride, hidden, row.act)
         self.bottleneck_conv = ConvBN(*size, bn_decay=False, dilation=dilation)
-        self.mid_se = SqueezeExcitation(hidden, gate=_gate) if row.use_se else None
+        self.mid_se = None
+        if row.use_se:
+            gate = _steep if options.gate_slope == "1/5" else F.hardsigmoid
+            self.mid_se = SqueezeExcitation(hidden, gate, squeeze=options.squeeze(hidden))
         self.linear_conv = ConvBN(hidden, out_channels, 1, act=None, bn_decay=False)
         self._shortcut = row.stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bottleneck_conv(self.expand_conv(x))  # (N, hidden, H / stride, W / stride)
+        y = self.bottleneck_conv(
+            x if self.expand_conv is None else self.expand_conv(x)
+        )  # (N, hidden, H / stride, W / stride)
         if self.mid_se is not None:
             y = self.mid_se(y)
         y = self.linear_conv(y)  # (N, out_channels, H / stride, W / stride)
@@ -100,7 +132,10 @@ class MobileNetV3(ExpandHeadBackbone):
     multiples of 8). class_num: classes; 0 builds the trunk alone. inplanes: stem channels at
     scale 1. class_squeeze: channels before pooling at scale 1 (default 960 large, 576 small).
     class_expand, dropout_prob: the head. return_patterns, return_stages: see `Backbone.tap`.
-    output_stride: see `Strides`.
+    output_stride: see `Strides`. For weights of other toolkits: first_block_expand: whether a block
+    that keeps its width has an expansion; se_divisor: round a quarter of the channels to multiples
+    of it inside the attention (default: cut); gate_slope: of its hard sigmoid; last_conv_bias,
+    dropout_mode: see `ExpandHeadBackbone`. in_channels: channels of an image.
     """
 
     head_layers = ("last_second_conv", "last_conv", "fc")
@@ -117,16 +152,25 @@ class MobileNetV3(ExpandHeadBackbone):
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
         output_stride: Literal[8, 16, 32] | None = None,
+        last_conv_bias: bool = False,
+        dropout_mode: Literal["downscale_in_infer", "upscale_in_train"] = "downscale_in_infer",
+        first_block_expand: bool = True,
+        se_divisor: PositiveInt | None = None,
+        gate_slope: Literal["1/5", "1/6"] = "1/5",
+        in_channels: Channels = 3,
     ) -> None:
         super().__init__(class_num)
         channels = make_divisible(inplanes * scale)
         steps = Strides(output_stride)
-        self.conv = ConvBN(3, channels, 3, stride=steps.next(2)[0], act="hardswish", bn_decay=False)
+        self.conv = ConvBN(
+            in_channels, channels, 3, steps.next(2)[0], act="hardswish", bn_decay=False
+        )
+        options = _Options(first_block_expand, se_divisor, gate_slope)
         blocks = []
         for row in _ROWS[size]:
             in_channels, channels = channels, make_divisible(row.channels * scale)
             hidden = make_divisible(row.hidden * scale)
-            blocks.append(InvertedResidual(in_channels, hidden, channels, row, steps))
+            blocks.append(InvertedResidual(in_channels, hidden, channels, row, steps, options))
         self.blocks = nn.Sequential(*blocks)
         self._stage_ends = _STAGE_ENDS[size]
         self.strides = steps.cap(self.strides)
@@ -138,7 +182,10 @@ class MobileNetV3(ExpandHeadBackbone):
         if class_num:
             squeeze = make_divisible((class_squeeze or _SQUEEZE[size]) * scale)
             self.last_second_conv = ConvBN(channels, squeeze, 1, act="hardswish", bn_decay=False)
-            self._build_head(squeeze, class_expand, "hardswish", dropout_prob)
+            self._build_head(
+                *(squeeze, class_expand, "hardswish", dropout_prob, True),
+                *(last_conv_bias, dropout_mode),
+            )
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:

@@ -54,8 +54,6 @@ class PicoDet(Network):
         levels = len(self.neck.channels)
         self.head = head.build(self.neck.channels[0], levels, class_num)
         self.strides = [_STRIDES[0] * 2**level for level in range(levels)]
-        bins = paddle.arange(self.head.bins, dtype="float32").reshape([1, -1, 1, 1])
-        self.register_buffer("bins", bins, persistable=False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W), both a multiple of 32 -> what is seen at L places.
@@ -88,8 +86,10 @@ class PicoDet(Network):
         The mean is a convolution: Paddle's oneDNN takes a wrong matrix product behind one.
         """
         chances = F.softmax(sides.transpose([0, 2, 1, 3]), axis=1)  # (N, bins, 4, L)
-        means = F.conv2d(chances, self.bins.astype(chances.dtype)).squeeze(1)  # (N, 4, L)
-        return boxes_around(places[:, :2], means.transpose([0, 2, 1]) * places[:, 2:])
+        bins = np.arange(self.head.bins, dtype=np.float32).reshape(1, -1, 1, 1)
+        means = F.conv2d(chances, paddle.to_tensor(bins).astype(chances.dtype))  # (N, 1, 4, L)
+        away = means.squeeze(1).transpose([0, 2, 1]) * places[:, 2:]  # (N, L, 4)
+        return boxes_around(places[:, :2], away)
 
     def _places(self, features: list[Tensor]) -> Tensor:
         """Centres and strides of all cells (L, 3)."""

@@ -83,6 +83,7 @@ class PPLCNet(ExpandHeadBackbone):
     attention (default: all of blocks6, 0000000000011) and where its kernel is 5x5 instead of 3x3
     (default: all after the first of blocks5, 0000001111111).
     return_patterns, return_stages: see `Backbone.tap`. output_stride: see `Strides`.
+    last_conv_bias, dropout_mode: see `ExpandHeadBackbone`. in_channels: channels of an image.
     """
 
     stage_names = ("blocks2", "blocks3", "blocks4", "blocks5", "blocks6")
@@ -105,6 +106,9 @@ class PPLCNet(ExpandHeadBackbone):
         depths: list[Repeats] = (1, 2, 2, 6, 2),
         widths: list[Channels] = (32, 64, 128, 256, 512),
         output_stride: Literal[8, 16, 32] | None = None,
+        last_conv_bias: bool = False,
+        dropout_mode: Literal["downscale_in_infer", "upscale_in_train"] = "downscale_in_infer",
+        in_channels: Channels = 3,
     ) -> None:
         super().__init__(class_num)
         for key, values in (("depths", depths), ("widths", widths)):
@@ -133,7 +137,7 @@ class PPLCNet(ExpandHeadBackbone):
         channels = make_divisible(_STEM_CHANNELS * scale)
         stride, _ = steps.next(stride_list[0])
         self.conv1 = ConvBN(
-            3, channels, 3, stride, 1, act, lr_mult_list[0], kaiming=True, bn_decay=False
+            in_channels, channels, 3, stride, 1, act, lr_mult_list[0], kaiming=True, bn_decay=False
         )
         strides = [1, *stride_list[1:]]  # blocks2 keeps the size
         for name, depth, width, stride, lr_mult in zip(
@@ -150,7 +154,10 @@ class PPLCNet(ExpandHeadBackbone):
             reached.append(steps.total)
         self.channels = tuple(make_divisible(width * scale) for width in widths[1:])
         self.strides = tuple(reached[1:])
-        self._build_head(channels, class_expand, act, dropout_prob, use_last_conv)
+        self._build_head(
+            *(channels, class_expand, act, dropout_prob, use_last_conv),
+            *(last_conv_bias, dropout_mode),
+        )
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:

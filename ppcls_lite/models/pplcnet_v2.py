@@ -137,6 +137,7 @@ class PPLCNetV2(ExpandHeadBackbone):
     stages. class_num: classes; 0 builds the trunk alone. dropout_prob, class_expand,
     use_last_conv: the head, as in PPLCNet. return_patterns, return_stages: see `Backbone.tap`.
     output_stride: see `Strides`.
+    dropout_mode: see `ExpandHeadBackbone`. in_channels: channels of an image.
     """
 
     stage_names = ("stages[0]", "stages[1]", "stages[2]", "stages[3]")
@@ -152,6 +153,8 @@ class PPLCNetV2(ExpandHeadBackbone):
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
         output_stride: Literal[8, 16, 32] | None = None,
+        dropout_mode: Literal["downscale_in_infer", "upscale_in_train"] = "downscale_in_infer",
+        in_channels: Channels = 3,
     ) -> None:
         super().__init__(class_num)
         if len(depths) != len(_STAGES):
@@ -160,7 +163,7 @@ class PPLCNetV2(ExpandHeadBackbone):
         channels = make_divisible(64 * scale)
         steps = Strides(output_stride)
         self.stem = nn.Sequential(
-            _conv_bn(3, stem, 3, stride=steps.next(2)[0]),
+            _conv_bn(in_channels, stem, 3, stride=steps.next(2)[0]),
             Block(stem, channels, 1, _Stage(channels), steps),
         )
         self.stages = nn.LayerList()
@@ -173,7 +176,10 @@ class PPLCNetV2(ExpandHeadBackbone):
             self.stages.append(nn.Sequential(*blocks))
         self.strides = steps.cap(self.strides)
         self.channels = tuple(make_divisible(stage.channels * scale) for stage in _STAGES)
-        self._build_head(channels, class_expand, "relu", dropout_prob, use_last_conv)
+        self._build_head(
+            *(channels, class_expand, "relu", dropout_prob, use_last_conv),
+            dropout_mode=dropout_mode,
+        )
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:

@@ -9,7 +9,8 @@ Read next: pplcnet.py (the first version), reparameterize.py (the folding).
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import paddle
 import paddle.nn.functional as F
@@ -256,6 +257,9 @@ class PPLCNetV3(ExpandHeadBackbone):
             features[-1] = pool_line(features[-1], self.training)
         return features
 
+    def own_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        return of_ocr(super().own_state(state), self.state_dict())
+
     def reparameterize(self) -> int:
         layers = [layer for layer in self.sublayers() if isinstance(layer, BranchedConv)]
         with paddle.no_grad():
@@ -270,3 +274,22 @@ def pool_line(feature: Tensor, training: bool) -> Tensor:
     if training:
         return F.adaptive_avg_pool2d(feature, [1, 40])
     return F.avg_pool2d(feature, [3, 2])
+
+
+def of_ocr(state: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The trunk's entries of a file of PP-OCR; other files as they are.
+
+    Those have `backbone.` before the trunk's keys, neck and head beside it, and, in older ones,
+    merged convolutions beside their branches. The projections of a detector are left out where the
+    trunk has none.
+    """
+    prefix = "backbone."
+    if any(key.startswith(prefix) for key in state) and not any(key in state for key in own):
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    branched = any(".conv_kxk." in key or ".rep_dw.conv." in key for key in state)
+    return {
+        key: value
+        for key, value in state.items()
+        if key in own
+        or not (key.startswith("layer_list.") or (branched and ".reparam_conv." in key))
+    }

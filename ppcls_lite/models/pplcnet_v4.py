@@ -8,7 +8,8 @@ reparameterize.py.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import paddle
 from paddle import Tensor, nn
@@ -19,7 +20,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
 from ppcls_lite.models.branch_stem import BranchStem
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, batch_norm, conv2d
-from ppcls_lite.models.pplcnet_v3 import pool_line
+from ppcls_lite.models.pplcnet_v3 import of_ocr, pool_line
 from ppcls_lite.models.reparameterize import fold, like, merged, padded
 
 _EXPANSION = 2  # of the channel mixer
@@ -243,6 +244,9 @@ class PPLCNetV4(ExpandHeadBackbone):
         if self._form == "rec":
             features[-1] = pool_line(features[-1], self.training)
         return features
+
+    def own_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        return of_ocr(super().own_state(state), self.state_dict())
 
     def reparameterize(self) -> int:
         with paddle.no_grad():

@@ -101,10 +101,10 @@ class ResNet(Backbone):
 
     depth: layers. version: `vd`, or `vb` for the original. class_num: classes; 0 builds the trunk
     alone. lr_mult_list: learning-rate factors of stem and the four stages. stride_list: strides
-    of stem, pooling and stages 2 to 4, each a number or [height, width]. input_image_channel:
-    channels of the input. stem_act: activation of the stem. return_patterns, return_stages: see
-    `Backbone.tap`. output_stride: see `Strides`; a pooled shortcut that would halve nothing is a
-    plain one.
+    of stem, pooling and stages 2 to 4, each a number or [height, width]. in_channels:
+    channels of the input, also called input_image_channel. stem_act: activation of the stem.
+    return_patterns, return_stages: see `Backbone.tap`. output_stride: see `Strides`; a pooled
+    shortcut that would halve nothing is a plain one.
     """
 
     def __init__(
@@ -115,11 +115,12 @@ class ResNet(Backbone):
         lr_mult_list: list[NonNegativeFloat] = (1.0, 1.0, 1.0, 1.0, 1.0),
         stride_list: list[Stride | list[Stride]] = (2, 2, 2, 2, 2),
         data_format: Ignored = "NCHW",
-        input_image_channel: Channels = 3,
+        input_image_channel: Channels | None = None,
         stem_act: Literal["relu"] | None = "relu",
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
         output_stride: Literal[8, 16, 32] | None = None,
+        in_channels: Channels = 3,
     ) -> None:
         super().__init__(class_num)
         for name, values in (("lr_mult_list", lr_mult_list), ("stride_list", stride_list)):
@@ -133,7 +134,11 @@ class ResNet(Backbone):
         bottleneck = depth >= 50
         stem = ((32, 3), (32, 3), (64, 3)) if version == "vd" else ((64, 7),)
         steps = Strides(output_stride)
-        convs, channels, stride = [], input_image_channel, steps.next(stride_list[0])[0]
+        convs, channels, stride = (
+            [],
+            input_image_channel or in_channels,
+            steps.next(stride_list[0])[0],
+        )
         for width, kernel_size in stem:
             size = (channels, width, kernel_size, stride)
             convs.append(ConvBN(*size, act=stem_act, lr_mult=lr_mult_list[0]))

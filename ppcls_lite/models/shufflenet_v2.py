@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import ClassCount, NonNegativeInt, WidthScale
+from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, WidthScale
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import NamedConvBN, Strides
@@ -75,7 +75,7 @@ class ShuffleNetV2(Backbone):
 
     scale: 0.25, 0.33, 0.5, 1.0, 1.5 or 2.0. class_num: classes; 0 builds the trunk alone. act:
     the activation. return_patterns, return_stages: see `Backbone.tap`. output_stride: see
-    `Strides`.
+    `Strides`. in_channels: channels of an image.
     """
 
     stage_names = ("2_4", "3_8", "4_4")
@@ -89,6 +89,7 @@ class ShuffleNetV2(Backbone):
         return_patterns: list[str] | None = None,
         return_stages: bool | list[NonNegativeInt] | None = None,
         output_stride: Literal[8, 16, 32] | None = None,
+        in_channels: Channels = 3,
     ) -> None:
         super().__init__(class_num)
         if scale not in _WIDTHS:
@@ -97,7 +98,9 @@ class ShuffleNetV2(Backbone):
         *widths, last = _WIDTHS[scale]
         channels = _STEM_CHANNELS
         steps = Strides(output_stride)
-        self._conv1 = NamedConvBN(3, channels, 3, stride=steps.next(2)[0], act=act, kaiming=True)
+        self._conv1 = NamedConvBN(
+            in_channels, channels, 3, stride=steps.next(2)[0], act=act, kaiming=True
+        )
         self._max_pool = nn.MaxPool2D(3, stride=steps.next(2)[0], padding=1)
         self._stages = [
             [f"{stage}_{i}" for i in range(1, repeats + 1)]

@@ -10,9 +10,20 @@ from __future__ import annotations
 
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor
+from paddle import Tensor, nn
 
 from ppcls_lite.ops.interpolation import linear_kernel, linear_neighbours
+
+
+class Bilinear(nn.Layer):
+    """`bilinear` as a layer, which the CPU kernels can replace."""
+
+    def __init__(self, align_corners: bool = False) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        return bilinear(x, like, self.align_corners)
 
 
 @paddle.jit.not_to_static  # `shape` stays a list of numbers, -1 where a program is free

@@ -14,7 +14,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ppcls_lite.ops.boxes import centres, distances, giou, iou
+from ppcls_lite.ops.boxes import centres, depth, giou, iou
 
 _FAR = 1e5  # more than any cost
 _INSIDE = 1e-9
@@ -61,9 +61,10 @@ def simota(
     """
     real = (classes >= 0).unsqueeze(-1)  # (N, G, 1)
     points, strides = places[:, :2], places[:, 2]
-    inside = distances(points, truth.unsqueeze(2)).min(axis=-1) > 0  # (N, G, L)
-    apart = (points - centres(truth).unsqueeze(2)).abs().max(axis=-1)
-    central = apart < center_radius * strides
+    inside = depth(points, truth.unsqueeze(2)) > 0  # (N, G, L)
+    reach = (center_radius * strides).unsqueeze(-1)  # (L, 1)
+    around = paddle.concat([points - reach, points + reach], axis=-1)  # (L, 4)
+    central = depth(centres(truth).unsqueeze(2), around) > 0
     candidate = ((inside | central) & real).any(axis=1, keepdim=True)  # (N, 1, L)
     overlap = iou(boxes.unsqueeze(1), truth.unsqueeze(2))
     cost = cls_weight * _class_cost(scores, classes, overlap)
@@ -87,11 +88,12 @@ def simota(
 def _class_cost(scores: Tensor, classes: Tensor, overlap: Tensor) -> Tensor:
     """Varifocal loss of all classes where a box's own should have its overlap, (N, G, L)."""
     clipped = scores.clip(1e-12, 1 - 1e-7)
-    others = 0.75 * clipped**2 * -(1 - clipped).log()  # (N, C, L): what should be 0
+    others = clipped.square() * (1 - clipped).log() * -0.75  # (N, C, L): what should be 0
     own = _of_class(scores, classes).clip(1e-12, 1 - 1e-7)
     entropy = -(overlap * own.log() + (1 - overlap) * (1 - own).log())
-    wanted = paddle.where(overlap > 0, entropy * overlap, _of_class(others, classes))
-    return others.sum(axis=1, keepdim=True) - _of_class(others, classes) + wanted
+    unwanted = _of_class(others, classes)
+    wanted = paddle.where(overlap > 0, entropy * overlap, unwanted)
+    return others.sum(axis=1, keepdim=True) - unwanted + wanted
 
 
 def atss(
@@ -114,7 +116,8 @@ def atss(
     points, half = places[:, :2], places[:, 2:] * (anchor_scale / 2)
     anchors = paddle.concat([points - half, points + half], axis=-1)  # (L, 4)
     overlap = iou(anchors, truth.unsqueeze(2))  # (N, G, L)
-    away = (points - centres(truth).unsqueeze(2)).square().sum(axis=-1)
+    x, y = centres(truth).unsqueeze(2).unstack(axis=-1)
+    away = (points[:, 0] - x).square() + (points[:, 1] - y).square()
     nearest, begin = [], 0
     for length in _lengths(places):
         level = away[:, :, begin : begin + length]
@@ -164,7 +167,7 @@ def task_aligned(
 
 def _inside(points: Tensor, truth: Tensor) -> Tensor:
     """Whether points (L, 2) lie within boxes (N, G, 4): (N, G, L)."""
-    return distances(points, truth.unsqueeze(2)).min(axis=-1) > _INSIDE
+    return depth(points, truth.unsqueeze(2)) > _INSIDE
 
 
 def _of_class(scores: Tensor, classes: Tensor) -> Tensor:

@@ -18,17 +18,16 @@ EPSILON = 1e-9  # square pixels, in the place of a union of nothing
 
 def area(boxes: Array) -> Array:
     """(..., 4) -> (...); a box that ends before it begins has none."""
-    sides = (boxes[..., 2:] - boxes[..., :2]).clip(0, None)
-    return sides[..., 0] * sides[..., 1]
+    x1, y1, x2, y2 = _edges(boxes)
+    return (x2 - x1).clip(0, None) * (y2 - y1).clip(0, None)
 
 
 def intersection(a: Array, b: Array) -> Array:
     """Shared area of boxes (..., 4) -> (...)."""
-    number = _library(a)
-    low = number.maximum(a[..., :2], b[..., :2])
-    high = number.minimum(a[..., 2:], b[..., 2:])
-    sides = (high - low).clip(0, None)
-    return sides[..., 0] * sides[..., 1]
+    library = _library(a)
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = _edges(a), _edges(b)
+    width = (library.minimum(ax2, bx2) - library.maximum(ax1, bx1)).clip(0, None)
+    return width * (library.minimum(ay2, by2) - library.maximum(ay1, by1)).clip(0, None)
 
 
 def iou(a: Array, b: Array) -> Array:
@@ -42,12 +41,12 @@ def giou(a: Array, b: Array, epsilon: float = 1e-10) -> Array:
 
     IoU less the share of the smallest box around both that neither of them covers.
     """
-    number = _library(a)
+    library = _library(a)
     shared = intersection(a, b)
     joint = area(a) + area(b) - shared + epsilon
-    low = number.minimum(a[..., :2], b[..., :2])
-    high = number.maximum(a[..., 2:], b[..., 2:])
-    around = (high - low)[..., 0] * (high - low)[..., 1] + epsilon
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = _edges(a), _edges(b)
+    width = library.maximum(ax2, bx2) - library.minimum(ax1, bx1)
+    around = width * (library.maximum(ay2, by2) - library.minimum(ay1, by1)) + epsilon
     return shared / joint - (around - joint) / around
 
 
@@ -63,6 +62,14 @@ def distances(points: Array, boxes: Array) -> Array:
     """
     near, far = points - boxes[..., :2], boxes[..., 2:] - points
     return _library(near).concatenate([near, far], -1)
+
+
+def depth(points: Array, boxes: Array) -> Array:
+    """How far inside boxes (..., 4) points (..., 2) are: the least of their `distances`, (...)."""
+    lower = _library(points).minimum
+    x, y = points[..., 0], points[..., 1]
+    x1, y1, x2, y2 = _edges(boxes)
+    return lower(lower(x - x1, x2 - x), lower(y - y1, y2 - y))
 
 
 def boxes_around(points: Array, sides: Array) -> Array:
@@ -81,6 +88,11 @@ def around(boxes: np.ndarray, move: np.ndarray) -> np.ndarray:
 def clipped(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
     """Boxes (n, 4) as far as they are in an image."""
     return boxes.clip(0, np.array([width, height, width, height], np.float32))
+
+
+def _edges(boxes: Array) -> list[Array]:
+    """x1, y1, x2, y2 apart: faster than to compute with rows of two."""
+    return [boxes[..., edge] for edge in range(4)]
 
 
 def _library(array: Array) -> ModuleType:

@@ -63,9 +63,14 @@ class Optimizer:
 
     Paddle's class is that of the same name; it is given the fields that are not keyword-only as
     they are. below_one: those that must be less than 1.
+
+    lr_mult: factors of the rate of parameters by parts of their names, of which the first that fits
+    counts; 0 freezes.
     """
 
     lr: ScheduleSpec
+    _: KW_ONLY
+    lr_mult: dict[str, NonNegativeFloat] | None = None
 
     below_one: ClassVar[tuple[str, ...]] = ()
 
@@ -77,7 +82,7 @@ class Optimizer:
     def build(self, *layers: nn.Layer) -> paddle.optimizer.Optimizer:
         """Paddle's optimizer of all trainable parameters of `layers`, at the rate of step 0.
 
-        Raises UserError when there are none, or when an excluded name fits no parameter.
+        Raises UserError when there are none, or when a name fits no parameter.
         """
         import paddle
 
@@ -85,9 +90,20 @@ class Optimizer:
         named = [(name, parameter) for name, parameter in named if not parameter.stop_gradient]
         if not named:
             raise UserError("there is nothing to train: all parameters are frozen")
+        self._multiply(named)
         make = getattr(paddle.optimizer, type(self).__name__)
         parameters = [parameter for _, parameter in named]
         return make(learning_rate=self.lr(0), parameters=parameters, **self.options(named))
+
+    def _multiply(self, named: Named) -> None:
+        """Give parameters the factors of `lr_mult`, times what their network gave them."""
+        factors = self.lr_mult or {}
+        for part in factors:
+            require_name("lr_mult", part, named)
+        for name, parameter in named:
+            part = next((part for part in factors if part in name), None)
+            if part is not None:
+                parameter.optimize_attr["learning_rate"] *= factors[part]
 
     def options(self, named: Named) -> dict[str, Any]:
         """Further arguments of Paddle's class; `named` are the parameters with their names."""
@@ -97,6 +113,14 @@ class Optimizer:
     def exempt(self, named: Named) -> list[paddle.Tensor]:
         """The parameters that weight decay leaves out."""
         return []
+
+
+def require_name(key: str, part: str, named: Named) -> None:
+    """Raise UserError unless some parameter's name contains `part`."""
+    if not any(part in name for name, _ in named):
+        raise UserError(
+            f"{key}: no parameter's name contains {part!r}; names look like {named[0][0]!r}"
+        )
 
 
 @dataclass
@@ -166,11 +190,7 @@ class Bounded(Optimizer):
     def exempt(self, named: Named) -> list[paddle.Tensor]:
         parts = (self.no_weight_decay_name or "").split()
         for part in parts:
-            if not any(part in name for name, _ in named):
-                raise UserError(
-                    f"no_weight_decay_name: no parameter's name contains {part!r}; "
-                    f"names look like {named[0][0]!r}"
-                )
+            require_name("no_weight_decay_name", part, named)
         return [
             parameter
             for name, parameter in named

@@ -7,7 +7,9 @@ distill/distillation_model.py.
 
 from __future__ import annotations
 
+import fnmatch
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import paddle
@@ -57,11 +59,38 @@ def build_model(settings: RecipeSettings, training: bool = False) -> Network:
     if not training:
         model.clear_taps()  # its features are for training
     if own:
-        replace = training and settings.Global.replace_head
-        load_weights(model, own, replace, member.name, taken_of(settings))
+        keep = training and settings.Arch.extras.keep_classes
+        replace = training and (settings.Global.replace_head or keep)
+        load_weights(model, own, replace, member.name, taken_of(settings), keep)
     else:
         _load_pretrained(settings, model, member, replace_head=training)
+    if training:
+        freeze(model, settings.Arch.extras.freeze or ())
     return model
+
+
+def freeze(model: nn.Layer, patterns: Sequence[str]) -> None:
+    """Let the parameters whose names fit shell patterns not learn.
+
+    A pattern without a wildcard is a layer, with all that is inside. Raises UserError for one that
+    fits nothing.
+    """
+    named = dict(model.named_parameters())
+    frozen = set()
+    for pattern in patterns:
+        inside = [n for n in named if n == pattern or n.startswith(f"{pattern}.")]
+        found = inside or [n for n in named if fnmatch.fnmatchcase(n, pattern)]
+        if not found:
+            raise UserError(
+                f"Arch.freeze: no layer is called {pattern!r}; there are "
+                f"{', '.join(name for name, _ in model.named_children())}"
+            )
+        frozen.update(found)
+    for name in frozen:
+        named[name].stop_gradient = True
+    if frozen:
+        count = sum(named[name].size for name in frozen)
+        logger.info(f"frozen: {len(frozen)} of {len(named)} arrays, {count:,} numbers")
 
 
 def build_task(settings: RecipeSettings, loss: CombinedLoss, world: World) -> Supervised:
@@ -119,7 +148,8 @@ def _load_pretrained(
     settings: RecipeSettings, model: nn.Layer, member: Member, replace_head: bool
 ) -> None:
     if member.pretrained and not _resumed(settings):
-        load_weights(model, weights_of(member), replace_head=replace_head, member=member.name)
+        keep = replace_head and settings.Arch.extras.keep_classes
+        load_weights(model, weights_of(member), replace_head, member.name, keep_classes=keep)
 
 
 def _resumed(settings: RecipeSettings) -> bool:

@@ -85,6 +85,8 @@ def build_loss(nodes: Sequence[Node], dataset: Any, epochs: int | None = None) -
     epochs: of a training.
     """
     losses = [node.build(load_inside, epochs=epochs) for node in nodes]
+    for loss in losses:
+        loss.see(dataset)
     if dataset.none_labelled and all(loss.divides_by != "images" for loss in losses):
         raise ConfigError(
             f"{nodes[0].path}: {', '.join(node.entry.name for node in nodes)} learns from labels, "
@@ -225,6 +227,7 @@ def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: Worl
     section: SplitSettings = getattr(settings.DataLoader, split)
     training = split == "Train"
     sampler = section.sampler.build(seed=seed_of(settings))
+    sampler.see(dataset)
     sampler.bind(len(dataset), world.size, world.rank, evaluation=not training)
     mixers = section.dataset.extras.batch_transform_ops or ()
     return Loader(
@@ -249,7 +252,10 @@ def build_evaluator(
     nodes = settings.Loss.Eval if settings.Loss else None
     loss = build_loss(nodes, dataset) if nodes else None
     loader = build_loader(settings, "Eval", dataset, world)
-    return Evaluator(task, loader, metrics, loss, world, build_forward(settings))
+    # a loss may look at what is not exported
+    apart = loss is not None and len(getattr(task.model, "outputs", ())) > 1
+    forward = dygraph if apart else build_forward(settings)
+    return Evaluator(task, loader, metrics, loss, world, forward)
 
 
 def build_forward(settings: RecipeSettings) -> Forward:
@@ -292,7 +298,7 @@ def build_writer(
         run_dir,
         Recorder(run_dir, run.use_visualdl, _compared(settings)),
         CheckpointManager(run_dir, **{name: getattr(run, name) for name in kept}),
-        RunPictures(run_dir, *scale),
+        RunPictures(run_dir, *scale, draw=dataset.draw),
         labels,
         active=world.is_main,
     )

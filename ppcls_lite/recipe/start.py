@@ -28,6 +28,7 @@ from ppcls_lite.recipe.parts import (
     run_dir_of,
     seed_of,
 )
+from ppcls_lite.recipe.preprocessing import follow_weights
 from ppcls_lite.system import launchers
 from ppcls_lite.system.machine import installed_versions
 
@@ -41,7 +42,7 @@ def start(tree: Tree | Recipe, sections: Sequence[str]) -> tuple[Recipe, World]:
 
     The settings that come back have the seed that is used, and `Global.class_num` in `Arch`.
     """
-    recipe = Recipe.of(tree)
+    recipe = follow_weights(Recipe.of(tree))
     settings = recipe.settings
     missing = [name for name in sections if getattr(settings, name) is None]
     if missing:

@@ -7,7 +7,7 @@ epoch, so that no start of a run waits for it. Read before: engine/writer.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Draw = Callable[[np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
 COLOURS = {"train": "tab:blue", "eval": "tab:orange"}
 GRID_IMAGES = 64
 
@@ -24,7 +25,8 @@ GRID_IMAGES = 64
 class RunPictures:
     """The pictures in a run's folder: first_batch.png, curves.png.
 
-    `mean` and `std` (per channel, for values in 0..1) undo the normalisation of the batch.
+    `mean` and `std` (per channel, for values in 0..1) undo the normalisation of the batch. `draw`
+    puts on an image (H, W, 3) uint8 what the batch knows about it, from its arrays by name.
     """
 
     def __init__(
@@ -32,15 +34,24 @@ class RunPictures:
         run_dir: Path,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        draw: Draw = lambda image, known: image,
     ) -> None:
         self.run_dir = run_dir
         self.mean, self.std = mean, std
+        self.draw = draw
 
-    def first_batch(self, images: np.ndarray) -> np.ndarray:
-        """Draw `images` (N, C, H, W) as they enter the network; returns the grid (H, W, 3)."""
-        grid = image_grid(images, self.mean, self.std)
+    def first_batch(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Draw `batch["image"]` (N, C, H, W) as it enters the network, with what is known about
+        it; returns the grid (H, W, 3)."""
+        grid = image_grid(batch["image"], self.mean, self.std, draw=self._known(batch))
         write_image(grid, self.run_dir / "first_batch.png")
         return grid
+
+    def _known(self, batch: Mapping[str, np.ndarray]) -> Callable[[np.ndarray, int], np.ndarray]:
+        def draw(image: np.ndarray, number: int) -> np.ndarray:
+            return self.draw(image, {name: array[number] for name, array in batch.items()})
+
+        return draw
 
     def drawn_batch(self) -> np.ndarray | None:
         """The grid (H, W, 3) that `first_batch` has drawn into this folder, if it is there."""
@@ -58,12 +69,13 @@ def image_grid(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     limit: int | None = None,
+    draw: Callable[[np.ndarray, int], np.ndarray] = lambda image, number: image,
 ) -> np.ndarray:
     """The first `limit` of `images` (N, C, H, W) side by side, as RGB uint8 (rows, columns, 3).
 
     By default as many as fit on about 1000 x 1000 pixels, at least 4 and at most GRID_IMAGES.
     With `mean` and `std` (per channel, for values in 0..1) the normalisation is undone exactly;
-    otherwise the batch is stretched to its own range.
+    otherwise the batch is stretched to its own range. `draw` is given each image and its number.
     """
     if limit is None:
         limit = int(np.clip((1000 // max(images.shape[2:])) ** 2, 4, GRID_IMAGES))
@@ -77,6 +89,7 @@ def image_grid(
     count, height, width, channels = pixels.shape
     if channels != 3:  # one channel, or an unusual number: the first as grey
         pixels = np.repeat(pixels[..., :1], 3, axis=-1)  # (N, H, W, 3)
+    pixels = np.stack([draw(image, number) for number, image in enumerate(pixels)])
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     grid = np.full((rows, columns, height + 2, width + 2, 3), 255, np.uint8)  # a white frame

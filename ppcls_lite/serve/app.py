@@ -109,10 +109,12 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """`POST /predict`: the answer to one image."""
         start = time.perf_counter()
+        coming = request.scope.get("state", {}).get("coming")
         try:
             with self.uploads.one() as upload:
                 data = await read_image(request, self.options, upload)
                 self.uploads.arrived(upload)
+                self.queue.came(coming)
                 with self.queue:
                     answering = self._answer(data, upload, "layer" in request.query_params)
                     del data
@@ -120,6 +122,7 @@ class Service:
         except asyncio.TimeoutError:
             response = _error(504, f"no answer within {self.options.timeout:g} seconds")
         except Refused as refused:
+            self.queue.came(coming)
             if refused.status == 429:
                 await asyncio.sleep(PAUSE)
             response = _error(refused.status, refused.message, refused.headers)
@@ -134,6 +137,8 @@ class Service:
             self.metrics.seconds.observe(time.perf_counter() - start)
             failed = "error" in answer  # the network's own answer is no number
             response = _error(500, answer["error"]) if failed else JSONResponse(answer)
+        finally:
+            self.queue.came(coming)
         self.metrics.requests.labels(response.status_code).inc()
         return response
 

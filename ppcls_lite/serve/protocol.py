@@ -23,7 +23,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from ppcls_lite.serve.refusal import PAUSE, Refused, as_json
+from ppcls_lite.serve.refusal import PAUSE, Coming, Refused, as_json
 
 HEAD_BYTES = 65_536
 _WARNED = "closed: it did not send a complete request in time"
@@ -37,6 +37,7 @@ class Gate:
         head_seconds: for a complete head, and for the rest of a body that nobody waits for.
         request_seconds: from a head to the end of its answer.
         refusal: why a prediction is refused now, before its body is read; `None`: it is not.
+        expect: told of each that is not when it is complete; its handler has it in its `state`.
         count: told the status of each refusal of a prediction.
 
     Attributes:
@@ -49,10 +50,12 @@ class Gate:
         head_seconds: float,
         request_seconds: float,
         refusal: Callable[[], Refused | None],
+        expect: Callable[[Coming], None],
         count: Callable[[int], None],
     ) -> None:
         self.limit = limit
         self.refusal = refusal
+        self.expect = expect
         self.count = count
         self.closing = False
         self._seconds = (head_seconds, request_seconds)
@@ -144,6 +147,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unread = 0  # bytes since the parser last came to a request's end, or found body
         self._receiving = False  # a body
         self._shed: _Shed | None = None
+        self._coming: Coming | None = None  # a prediction that has been let in
 
     @property
     def _answering(self) -> bool:
@@ -179,6 +183,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if refused is not None:
                 self._shed_request(refused)
                 return
+            self._coming = self.scope["state"]["coming"] = Coming()
         super().on_headers_complete()
         self._gate.receiving(self)
 
@@ -192,6 +197,9 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         if self._answering:
             self._gate.busy(self)
+        if self._coming is not None:
+            self._gate.expect(self._coming)
+            self._coming = None
         if self._shed is not None:
             self._shed.received = True
             self._shed_if_done()

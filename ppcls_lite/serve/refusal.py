@@ -34,25 +34,48 @@ def as_json(message: str) -> bytes:
     return json.dumps({"error": message}, ensure_ascii=False).encode("utf-8", "replace")
 
 
+class Coming:
+    """A request that has been let in by its head; see `Places`."""
+
+    came = False
+
+
 class Places:
     """At most `limit` may be inside the `with` block; one more is refused at once, with 429.
 
+    Whose body is complete is `expect`ed until its handler says `came`: many requests that arrive
+    together would otherwise all see the one free place. A body on its way keeps none.
     Used by the event loop's thread only, so it needs no lock.
     """
 
     def __init__(self, limit: int, what: str) -> None:
         self._limit = limit
         self._what = what
+        self._coming: set[Coming] = set()
         self.taken = 0
 
     def refusal(self) -> Refused | None:
-        """Why one more would be refused; `None`: there is room."""
-        if self.taken < self._limit:
+        """Why one more would be refused by its head; `None`: there is room."""
+        return self._refusal(self.taken + len(self._coming))
+
+    def _refusal(self, taken: int) -> Refused | None:
+        if taken < self._limit:
             return None
         return Refused(429, f"busy: {self._limit} {self._what}; try again in a second")
 
+    def expect(self, coming: Coming) -> None:
+        """It is complete, and its handler is about to ask for a place."""
+        if not coming.came:
+            self._coming.add(coming)
+
+    def came(self, coming: Coming | None) -> None:
+        """It asks now, or never will."""
+        if coming is not None:
+            coming.came = True
+            self._coming.discard(coming)
+
     def __enter__(self) -> Places:
-        refused = self.refusal()
+        refused = self._refusal(self.taken)
         if refused is not None:
             raise refused
         self.taken += 1

@@ -54,6 +54,7 @@ class Server(uvicorn.Server):
             options.read_timeout,
             answer_seconds + _SLACK,
             service.refusal,
+            service.queue.expect,
             lambda status: service.metrics.requests.labels(status).inc(),
         )
         config = uvicorn.Config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ def test_two_hundred_cases() -> None:
     assert ends["recipe"] > 5 and ends["message"] > 100
 
 
+def endless(*arguments: object) -> None:
+    while True:
+        pass
+
+
 def test_a_failure_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*arguments: object) -> None:
         raise KeyError("a bug")
@@ -33,6 +39,10 @@ def test_a_failure_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         lambda *_: (_ for _ in ()).throw(UserError("x" * config_fuzz.MAX_MESSAGE)),
     )
     assert run_case(Case("Global: {}"), tmp_path)[0] == "long message"
+    shorter = config_fuzz.TIMERS | {signal.SIGPROF: (signal.ITIMER_PROF, 0.01)}
+    monkeypatch.setattr(config_fuzz, "TIMERS", shorter)
+    monkeypatch.setattr(config_fuzz, "load_config", endless)
+    assert run_case(Case("Global: {}"), tmp_path)[0] == "no answer"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ppcls_lite.data.datasets_detection import (
     YOLODataset,
 )
 from ppcls_lite.data.loader import Loader
-from ppcls_lite.data.samplers import DistributedBatchSampler
+from ppcls_lite.data.samplers import DistributedBatchSampler, MultiSizeBatchSampler
 from ppcls_lite.data.scan import scan
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage
@@ -380,6 +380,32 @@ def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert COCODataset(str(tmp_path), file, []).digests() == first.digests()
     write_coco(tmp_path, annotations=[])
     assert COCODataset(str(tmp_path), file, []).digests() != first.digests()
+
+
+def test_batches_of_several_sizes_have_their_boxes_in_their_pixels(tmp_path: Path) -> None:
+    boxes = {f"{i}.png": [(10, 6, 30, 24, "cat")] for i in range(12)}
+    file = write_coco(tmp_path, boxes)
+    ops = [DecodeImage(), ResizeImage(64), NormalizeImage(order="")]
+    data = COCODataset(str(tmp_path), file, ops)
+    sampler = MultiSizeBatchSampler([64, [96, 32]], 2, seed=1).bind(len(data))
+    sizes = set()
+    for batch in Loader(data, sampler).epoch(0):
+        height, width = batch["image"].shape[2:]
+        sizes.add((width, height))
+        wanted = np.array([0.25 * width, 0.2 * height, 0.75 * width, 0.8 * height])
+        np.testing.assert_allclose(batch["boxes"].numpy()[:, 0], [wanted] * 2, rtol=1e-5)
+    assert sizes == {(64, 64), (96, 32)}
+
+
+def test_the_first_batch_shows_its_boxes(tmp_path: Path) -> None:
+    data = of_kind("coco", tmp_path)
+    sample = data[2]
+    known = {name: np.asarray(sample[name]) for name in ("boxes", "classes", "count")}
+    picture = data.draw(np.zeros((HEIGHT, WIDTH, 3), np.uint8), known)
+    assert picture[22, 12].any() and picture[29, 30].any()  # the lower edges of cat and dog
+    assert (picture[22, 12] != picture[29, 30]).any()  # in two colours
+    empty = known | {"count": np.array(0)}
+    assert not data.draw(np.zeros((HEIGHT, WIDTH, 3), np.uint8), empty).any()
 
 
 def test_random_flips_move_the_boxes_of_a_batch(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from ppcls_lite.data.datasets_segmentation import (
     SegDataset,
     VOCSegDataset,
 )
-from ppcls_lite.data.mask_file import voc_colours
 from ppcls_lite.data.scan import scan
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.data.transforms.normalize import NormalizeImage
 from ppcls_lite.errors import ImageError, UserError
+from ppcls_lite.ops.palettes import voc_colours
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "segmentation"
 PLAIN = [{"DecodeImage": {}}]

@@ -13,10 +13,10 @@ from ppcls_lite.data import kept_files, mask_census
 from ppcls_lite.data.datasets_segmentation import SegDataset
 from ppcls_lite.data.findings import Findings
 from ppcls_lite.data.mask_census import pixels_of
-from ppcls_lite.data.mask_file import voc_colours
 from ppcls_lite.data.mask_shares import class_weights
 from ppcls_lite.data.scan import scan
 from ppcls_lite.data.transforms.decode import DecodeImage
+from ppcls_lite.ops.palettes import voc_colours
 
 WIDTH, HEIGHT = 12, 8
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls_lite.data.mask_file import MaskFile, Palette, decode_mask, read_palette, voc_colours
+from ppcls_lite.data.mask_file import MaskFile, Palette, decode_mask, read_palette
 from ppcls_lite.errors import ImageError, UserError
+from ppcls_lite.ops.palettes import voc_colours
 
 NUMBERS = np.array([[0, 1, 2], [3, 0, 1]], np.uint8)
 

@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from ppcls_lite.data.mask_file import MaskFile, Palette, voc_colours
+from ppcls_lite.data.mask_file import MaskFile, Palette
 from ppcls_lite.data.mask_rules import MaskRules
 from ppcls_lite.errors import UserError
+from ppcls_lite.ops.palettes import voc_colours
 
 
 def classes(*numbers: int, **rules: object) -> list[int]:

@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
-from ppcls_lite.config.check import build
-from ppcls_lite.config.file import parse_value
+from ppcls_lite.config.check import build, check
+from ppcls_lite.config.file import load_config, parse_value
 from ppcls_lite.data.datasets_detection import BoxDataset
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.prepare.cli import run
 from ppcls_lite.data.scan import scan
 from ppcls_lite.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]
 COUNT = 10
 
 
@@ -48,6 +49,7 @@ def make(kind: str, root: Path) -> None:
                 for name in names:
                     image(root / split / name)
                 coco_file(root / "annotations" / f"instances_{split}.json", names)
+                coco_file(root / "annotations" / f"person_keypoints_{split}.json", names[:1])
             (root / "annotations" / "results_val.json").write_text("[]")
         case "coco_alone":
             for name in names:
@@ -84,6 +86,13 @@ def voc_file(path: Path, kind: str) -> None:
     )
 
 
+def command_of(printed: str) -> tuple[str, list[str]]:
+    """The recipe and the overrides of a printed command."""
+    command = printed.partition("next, for example:\n")[2].replace("\\\n", " ")
+    words = shlex.split(command)
+    return words[words.index("-c") + 1], [word for word in words if "=" in word]
+
+
 def datasets(command: str) -> dict[str, BoxDataset]:
     """The data sets that a printed command trains on."""
     words = [word for word in shlex.split(command.replace("\\\n", " ")) if "=" in word]
@@ -109,6 +118,8 @@ def test_the_printed_command_trains_on_what_was_written(
     assert "class_num=2" in printed and str(tmp_path / "label_list.txt") in printed
     data = datasets(printed.partition("next, for example:\n")[2])
     assert scan(data).errors == []
+    recipe, overrides = command_of(printed)
+    check(load_config(ROOT / recipe, overrides))
     sizes = {split: len(dataset) for split, dataset in data.items()}
     own = kind in ("coco", "yolo")
     assert sizes == ({"Train": COUNT, "Eval": COUNT} if own else {"Train": 7, "Eval": 3})

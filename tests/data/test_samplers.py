@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from ppcls_lite.data.samplers import (
+    ClassBalancedSampler,
     DistributedBatchSampler,
     MultiScaleSampler,
     MultiSizeBatchSampler,
@@ -172,3 +176,35 @@ def test_multi_size_batches_keep_their_number_of_images():
 def test_sizes_that_do_not_fit_the_stride(sizes):
     with pytest.raises(UserError, match="multiples of divided_factor = 32"):
         MultiSizeBatchSampler(sizes, 2)
+
+
+def balanced(labels: np.ndarray, balance: float = 1.0, **more: int) -> ClassBalancedSampler:
+    sampler = ClassBalancedSampler(batch_size=5, balance=balance, **more)
+    sampler.see(SimpleNamespace(labels=labels))
+    return sampler.bind(len(labels))
+
+
+def drawn(sampler: ClassBalancedSampler, epoch: int = 1) -> np.ndarray:
+    return np.array([key.index for batch in sampler.batches(epoch) for key in batch])
+
+
+def test_rare_classes_come_as_often_as_others() -> None:
+    labels = np.array([0] * 900 + [1] * 90 + [2] * 10)
+    counts = np.bincount(labels[drawn(balanced(labels))])
+    assert counts.sum() == 1000 and all(abs(counts - 333) < 60)
+    order = drawn(balanced(labels, 0.0))
+    assert abs(np.bincount(labels[order]) - [900, 90, 10]).max() < 40
+    times = np.bincount(drawn(balanced(labels))[:900], minlength=1000)
+    assert times[:900].max() == 1  # none of the frequent class twice
+    rare = np.bincount(drawn(balanced(labels)), minlength=1000)[990:]
+    assert rare.max() - rare.min() <= 1
+
+
+def test_a_balanced_epoch_is_a_function_of_seed_and_epoch() -> None:
+    labels = np.array([0] * 20 + [1] * 5)
+    first = drawn(balanced(labels), 3)
+    assert np.array_equal(first, drawn(balanced(labels), 3))
+    assert not np.array_equal(first, drawn(balanced(labels), 4))
+    assert not np.array_equal(first, drawn(balanced(labels, seed=1), 3))
+    with pytest.raises(UserError, match="one class for each image"):
+        balanced(np.zeros((4, 2), np.float32))

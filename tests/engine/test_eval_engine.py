@@ -226,6 +226,19 @@ def threads():
     return ctypes.CDLL(str(library)).omp_get_max_threads()
 
 
+def test_a_detector_gives_what_it_ships():
+    model = create_model("picodet_PPLCNet_x0_25", class_num=2, neck={"out_channels": 16})
+    model.eval()
+    images = paddle.rand([2, 3, 64, 64])
+    forward = GraphForward("inference", threads=1)
+    with paddle.no_grad(), forward(model, images, 1) as run:
+        found, expected = run(images), model(images)
+    assert forward.used == 1
+    assert [*found] == ["boxes", "scores"]
+    for name, tensor in found.items():
+        np.testing.assert_allclose(tensor.numpy(), expected[name].numpy(), atol=1e-3)
+
+
 def test_small_evaluations_stay_with_the_network():
     model, forward = spread(create_model("PPLCNet_x0_25", class_num=10)), GraphForward()
     scored(model, forward)

@@ -68,7 +68,9 @@ def test_visualdl_really_holds_the_records(tmp_path):
     parameters = {"batch_size": 8, "lr": 0.1, "optimizer": "Momentum", "nesterov": True}
     recorder = Recorder(tmp_path, use_visualdl=True, hyper_parameters=parameters)
     recorder.open()
-    recorder.first_batch(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
+    recorder.show(
+        "train/first_batch", np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    )
     recorder.write("step", 1, 10, {"lr": 0.5, "loss": 2.0})
     recorder.write("step", 1, 20, {"lr": 0.25, "loss": 1.0})
     recorder.write("train", 1, 25, {"loss": 1.5})
@@ -100,7 +102,7 @@ def test_visualdl_after_resume_has_no_doubles(tmp_path):
         return writer, recorder
 
     first, recorder = begun(0)
-    first.first_batch(paddle.ones([1, 3, 4, 4]))
+    first.first_batch({"image": paddle.ones([1, 3, 4, 4])})
     for step in (1, 2, 3):
         recorder.write("step", 1, step, {"loss": float(step)})
     first.close()
@@ -137,7 +139,7 @@ def test_missing_visualdl_is_one_warning(tmp_path, monkeypatch, caplog):
     recorder = Recorder(tmp_path, use_visualdl=True)
     recorder.open()
     recorder.write("step", 1, 1, {"loss": 1.0})
-    recorder.first_batch(np.ones((4, 4, 3), np.uint8))
+    recorder.show("train/first_batch", np.ones((4, 4, 3), np.uint8))
     recorder.close()
     assert len(lines(tmp_path)) == 1
     (warning,) = caplog.records

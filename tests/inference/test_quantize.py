@@ -227,6 +227,23 @@ def test_wrong_evaluation_lists(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_ids_that_count_from_one_are_noticed_without_the_last_class(
+    place: Path, exported_both: Any, tmp_path: Path, capsys: Any
+) -> None:
+    folder = shutil.copytree(exported_both.folder, tmp_path / "m")
+    pairs = [line.split() for line in (place / "list.txt").read_text().splitlines()]
+    lines = [f"{path} {int(label) + 1}" for path, label in pairs if label != "4"]
+    wrong = place / "from_one.txt"
+    wrong.write_text("\n".join(lines))
+    arguments = command(place, folder, "--keep-float", "none")
+    arguments[arguments.index("--evaluate") + 1] = str(wrong)
+    assert cli.main(arguments) == 1
+    assert "are the ids less 1: these seem to count from 1" in capsys.readouterr().err
+    # A list that happens to have no image of class 0 is none of these.
+    wrong.write_text("\n".join(f"{path} {label}" for path, label in pairs if label != "0"))
+    assert cli.main(arguments) == 0
+
+
 @pytest.mark.parametrize("option", [["--threads", "-1"], ["--threads", "10000"], ["--images", "0"]])
 def test_numbers_that_make_no_sense_are_refused_first(option: list[str], capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:

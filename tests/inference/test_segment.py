@@ -13,17 +13,17 @@ import paddle
 import pytest
 from PIL import Image
 
-from ppcls_lite.data.mask_file import read_mask, voc_colours
+from ppcls_lite.data.mask_file import read_mask
 from ppcls_lite.data.transforms.geometry import MASK_FILL, Meta
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.export import export_model
-from ppcls_lite.inference.postprocess.palettes import CITYSCAPES, colours_of
 from ppcls_lite.inference.postprocess.placing import classes_in_photograph, scores_in_photograph
 from ppcls_lite.inference.postprocess.run_lengths import MAX_RUNS, decode_map, encode_map
 from ppcls_lite.inference.postprocess.segment import Segmentation
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.models.create import create_model
+from ppcls_lite.ops.palettes import CITYSCAPES, colours_of, voc_colours
 
 NORMAL = {"NormalizeImage": {"scale": "1/255", "mean": [0.5] * 3, "std": [0.5] * 3, "order": ""}}
 

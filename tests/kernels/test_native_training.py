@@ -77,6 +77,54 @@ def test_gradients_of_a_network_are_as_exact_as_those_of_stock_paddle(
     assert error <= 5 * stock_error + 1e-5
 
 
+def segmenter() -> paddle.nn.Layer:
+    """DeepLabV3+ whose convolutions have biases that are not 0."""
+    paddle.seed(4)
+    model = create_model("deeplabv3p_PPLCNet_x0_25", class_num=5, auxiliary=[2])
+    for layer in model.sublayers():
+        if isinstance(layer, paddle.nn.Dropout):
+            layer.p = 0.0
+        if isinstance(layer, paddle.nn.Conv2D) and layer.bias is not None:
+            layer.bias.set_value(paddle.randn(layer.bias.shape))
+    model.train()
+    return model
+
+
+def segmented(model: paddle.nn.Layer, images: np.ndarray) -> paddle.Tensor:
+    kind = str(model.parameters()[0].dtype).split(".")[-1]
+    outputs = model(paddle.to_tensor(images.astype(kind)))
+    mask = paddle.to_tensor(np.random.default_rng(6).integers(0, 5, (2, 1, 61, 96)))
+    return sum(F.cross_entropy(logits, mask, axis=1) for logits in outputs.values())
+
+
+def test_a_segmentation_has_the_gradients_and_statistics_of_stock_paddle(
+    native: ctypes.CDLL,
+) -> None:
+    """Biases before a normalisation are seen by its running mean alone, and decay."""
+    stock = segmenter()
+    own, exact = copy.deepcopy(stock), copy.deepcopy(stock).to(dtype="float64")
+    assert convert(own, native) > 80
+    images = np.random.default_rng(2).standard_normal((2, 3, 61, 96))
+    errors, found = {}, {}
+    for name, model in (("exact", exact), ("stock", stock), ("own", own)):
+        loss = segmented(model, images)
+        loss.backward()
+        learnt = [p for p in model.parameters() if not p.stop_gradient]
+        parts = [p.grad.numpy().astype(np.float64).ravel() for p in learnt]
+        found[name] = float(loss), np.concatenate(parts)
+        errors[name] = np.linalg.norm(found[name][1] - found["exact"][1])
+        rate = paddle.optimizer.Momentum(0.1, 0.9, model.parameters(), weight_decay=0.1)
+        rate.step()
+    assert found["own"][0] == pytest.approx(found["exact"][0], rel=1e-6)
+    assert errors["own"] <= 5 * errors["stock"] + 1e-5 * np.linalg.norm(found["exact"][1])
+    compared = [k for k in own.state_dict() if k.endswith(("_mean", "_variance", "_conv.bias"))]
+    assert len(compared) > 60
+    for key in compared:  # weights move by gradients, which are compared above
+        value = exact.state_dict()[key].numpy()
+        bound = 1e-5 * max(1.0, np.abs(value).max())
+        np.testing.assert_allclose(own.state_dict()[key], value, rtol=0, atol=bound, err_msg=key)
+
+
 def test_evaluation_and_copies_are_stock_and_revert_undoes_everything(native: ctypes.CDLL) -> None:
     stock, own = pair("PPLCNet_x0_25", native)
     images = paddle.randn([2, 3, 64, 64])

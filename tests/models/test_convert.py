@@ -13,8 +13,9 @@ import pytest
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation
-from ppcls_lite.models.weights.convert import convert, read_safetensors, run
+from ppcls_lite.models.weights.convert import convert, run
 from ppcls_lite.models.weights.load import load_weights, read_state, write_state
+from ppcls_lite.models.weights.safetensors_file import read_safetensors
 
 NAME = "PPLCNet_x0_25"
 
@@ -46,7 +47,7 @@ def test_unknown_formats_and_broken_files(tmp_path: Path, model: paddle.nn.Layer
     (tmp_path / "x.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="could not be read as safetensors"):
         convert(tmp_path / "x.safetensors", tmp_path / "y.pdparams")
-    with pytest.raises(UserError, match=r"gone\.safetensors: no such file"):
+    with pytest.raises(UserError, match=r"no weights at .*gone\.safetensors"):
         convert(tmp_path / "gone.safetensors", tmp_path / "y.pdparams")
     with pytest.raises(UserError, match="--arch is needed"):
         convert(tmp_path / "x.onnx", tmp_path / "y.pdparams")

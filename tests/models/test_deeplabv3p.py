@@ -104,7 +104,7 @@ def test_the_bound_catches_a_wrong_network(
         gates = [layer for layer in model.sublayers() if isinstance(layer, SqueezeExcitation)]
         for layer in gates:
             monkeypatch.setattr(layer, "_gate", lambda x: F.hardsigmoid(x, slope=slope))
-    right = model.resize
+    right = model.resize.forward
 
     def corners(x: paddle.Tensor, like: paddle.Tensor) -> paddle.Tensor:
         at_end = like.shape[2:] == image.shape[2:]
@@ -113,7 +113,7 @@ def test_the_bound_catches_a_wrong_network(
         return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=True)
 
     if wrong.startswith("corners"):
-        monkeypatch.setattr(model, "resize", corners)
+        monkeypatch.setattr(model.resize, "forward", corners)
     expected = np.load(segmentation / f"deeplabv3p_{tag}.npz")["a_r13_6_9_logit_full_sub"]
     with paddle.no_grad():
         found = model(image).numpy()[:, :, ::15, ::15]

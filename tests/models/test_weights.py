@@ -278,3 +278,58 @@ def test_extra_keys_are_left_out_on_request(
     write_state(path, state | {"ema.decay": np.ones(1)})
     with pytest.raises(UserError, match="Give the weights of the same architecture"):
         load_weights(model, path, taken=Taken(ignore_extra=True))
+
+
+@pytest.mark.parametrize("name", ["PPLCNetV3_det_x0_5", "PPLCNetV4_det_tiny"])
+def test_the_trunk_of_an_ocr_file(name: str, tmp_path: Path) -> None:
+    """Neck and head, merged convolutions and projections that the trunk lacks are left out."""
+    source = create_model(name)
+    state = {key: value.numpy() for key, value in source.state_dict().items()}
+    merged = {key.replace(".conv_kxk.0.conv.", ".reparam_conv."): v for key, v in state.items()}
+    file = {f"backbone.{key}": value for key, value in {**merged, **state}.items()}
+    write_state(tmp_path / "ocr", {**file, "neck.in_conv.weight": np.ones(3, np.float32)})
+    for trunk in (name, name.replace("det_", "")):
+        model = create_model(trunk, class_num=0)
+        load_weights(model, tmp_path / "ocr")
+        for key, value in model.state_dict().items():
+            np.testing.assert_array_equal(value.numpy(), state[key])
+
+
+def test_weights_for_other_channels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A grey image gives what it gives as three equal colours."""
+    colour = create_model("PPLCNet_x0_25", class_num=3)
+    write_state(tmp_path / "rgb", colour.state_dict())
+    colour.eval()
+    grey = paddle.rand([1, 1, 32, 32])
+    for channels in (1, 4):
+        model = create_model(
+            "PPLCNet_x0_25", class_num=3, in_channels=channels, pretrained=tmp_path / "rgb"
+        )
+        model.eval()
+        assert f"at {channels}: each gets the mean kernel" in caplog.text
+        expected = colour(grey.expand([1, 3, 32, 32])).numpy()
+        found = model(grey.expand([1, channels, 32, 32])).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="1 of another shape"):  # a continuation changes nothing
+        load_weights(create_model("PPLCNet_x0_25", class_num=3, in_channels=1), tmp_path / "rgb")
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2_x0_25", "ShuffleNetV2_x0_25", "ResNet18_vd"])
+def test_other_channels_in_other_families(name: str, tmp_path: Path) -> None:
+    write_state(tmp_path / "rgb", create_model(name, class_num=2).state_dict())
+    model = create_model(name, class_num=2, in_channels=6, pretrained=tmp_path / "rgb")
+    assert model(paddle.zeros([2, 6, 32, 32])).shape == [2, 2]
+
+
+def test_classes_are_added_behind_those_of_the_file(tmp_path: Path) -> None:
+    before = create_model("PPLCNet_x0_25", class_num=3)
+    write_state(tmp_path / "three", before.state_dict())
+    after = create_model("PPLCNet_x0_25", class_num=5)
+    drawn = after.fc.weight.numpy()
+    load_weights(after, tmp_path / "three", replace_head=True, keep_classes=True)
+    np.testing.assert_array_equal(after.fc.weight.numpy()[:, :3], before.fc.weight.numpy())
+    np.testing.assert_array_equal(after.fc.bias.numpy()[:3], before.fc.bias.numpy())
+    np.testing.assert_array_equal(after.fc.weight.numpy()[:, 3:], drawn[:, 3:])
+    fewer = create_model("PPLCNet_x0_25", class_num=2)
+    with pytest.raises(UserError, match="needs the same classifier with more classes"):
+        load_weights(fewer, tmp_path / "three", replace_head=True, keep_classes=True)

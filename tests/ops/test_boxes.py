@@ -32,6 +32,7 @@ def test_distances_and_the_way_back() -> None:
     assert points[0].tolist() == [5, 5]
     sides = ops.distances(points + 1, A)
     assert sides[0].tolist() == [6, 6, 4, 4]
+    np.testing.assert_array_equal(ops.depth(points + 1, A), sides.min(axis=-1))
     np.testing.assert_array_equal(ops.boxes_around(points + 1, sides), A)
 
 

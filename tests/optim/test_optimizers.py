@@ -80,6 +80,19 @@ def test_decay_exclusions(kind):
     assert found == {"0.weight", "3.weight"}
 
 
+@pytest.mark.parametrize("kind", [optim.SGD, optim.AdamW])
+def test_rates_of_parts(kind):
+    factors = {"0.": 0.5, "1.": 0.0, "bias": 0.1}  # the first that fits counts
+    before, after = update(kind(constant, lr_mult=factors, weight_decay=0.0), network(), 1.0)
+    whole, moved = update(kind(constant, weight_decay=0.0), network(), 1.0)
+    expected = {"0.weight": 0.5, "1.weight": 0.0, "1.bias": 0.0, "3.weight": 1.0, "3.bias": 0.1}
+    for name, factor in expected.items():
+        step = factor * (moved[name] - whole[name])
+        np.testing.assert_allclose(after[name] - before[name], step, rtol=1e-4, atol=1e-6)
+    with pytest.raises(UserError, match="lr_mult: no parameter's name contains 'trunk'"):
+        optim.SGD(constant, lr_mult={"trunk": 0.1}).build(network())
+
+
 def test_adamw_decays_directly_and_keeps_exemptions():
     before, after = update(optim.AdamW(constant, weight_decay=COEFF), network())
     assert changed(before, after) == {"0.weight", "3.weight", "3.bias"}

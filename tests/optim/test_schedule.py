@@ -350,3 +350,14 @@ def test_schedules_are_registered_and_need_no_paddle():
         *("0.1", "False", "ConstLR", "Constant", "Cosine", "Cyclic", "Linear", "MultiStepDecay"),
         *("OneCycleLR", "Piecewise", "ReduceOnPlateau", "Step"),
     ]
+
+
+def test_the_rates_of_picodet_are_paddle_detections():
+    """Warm-up in updates from a share of the rate, and a cosine over 300 epochs."""
+    file = Path(__file__).parents[1] / "fixtures/detection/parts.json"
+    known = json.loads(file.read_text(encoding="utf-8"))["lr"]
+    steps = {"warmup_steps": 300, "warmup_start_factor": 0.1, "decay_epochs": 300}
+    made = schedule.Cosine(300, 25, learning_rate=0.32, **steps)
+    assert {step: made(int(step)) for step in known} == pytest.approx(known, rel=1e-6, abs=1e-12)
+    shorter = schedule.Cosine(200, 25, learning_rate=0.32, **steps)
+    assert shorter(4999) == made(4999) > 0.05

@@ -49,8 +49,12 @@ def test_the_name_of_the_folder_is_enough(flowers: Path, tmp_path: Path) -> None
     given = ["-c", str(recipe), "-o", f"Global.dataset_dir={flowers}"]
     assert main(["train", *given]) == 0
     weights = f"Global.pretrained_model={tmp_path}/out/PPLCNet_x0_25/latest"
-    for command in ("eval", "export"):
-        assert main([command, *given, "-o", weights]) == 0
+    assert main(["eval", *given, "-o", weights]) == 0
+    name = "Global.pdx_model_name=PP-LCNet_x0_25_textline_ori"
+    assert main(["export", *given, "-o", weights, "-o", name]) == 0
+    about = yaml.safe_load((tmp_path / "inference/inference.yml").read_text(encoding="utf-8"))
+    assert about["Global"]["model_name"] == "PP-LCNet_x0_25_textline_ori"
+    assert about["PostProcess"]["Topk"]["label_list"] == NAMES
     run = yaml.safe_load((tmp_path / "out/PPLCNet_x0_25/config.yaml").read_text(encoding="utf-8"))
     assert run["Arch"]["class_num"] == 3
     found = tmp_path / "found.jsonl"

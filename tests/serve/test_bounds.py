@@ -27,7 +27,7 @@ from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.serve import cli
 from ppcls_lite.serve.app import Service, make_app
 from ppcls_lite.serve.options import ServeOptions
-from ppcls_lite.serve.refusal import Memory, Uploads
+from ppcls_lite.serve.refusal import Coming, Memory, Places, Uploads
 from ppcls_lite.serve.upload import check_header
 
 
@@ -84,6 +84,21 @@ def test_decoding_that_was_given_up_keeps_its_place(predictor: Predictor, pictur
         while service.queue.taken:
             threading.Event().wait(0.01)
         assert client.post("/predict", content=picture(0)).status_code == 200
+
+
+def test_requests_that_come_together_do_not_all_see_the_free_place() -> None:
+    places, first, second = Places(2, "requests"), Coming(), Coming()
+    with places:
+        assert places.refusal() is None
+        places.expect(first)
+        assert places.refusal().status == 429  # one at work, one on its way
+        places.came(first)
+        with places:  # which is let in, whoever else is coming
+            assert places.refusal().status == 429
+        places.came(second)  # refused while its body was still arriving
+        places.expect(second)
+        assert places.refusal() is None
+    assert places.taken == 0 and places.refusal() is None
 
 
 def test_the_upload_that_has_been_arriving_longest_gives_way() -> None:

@@ -18,7 +18,7 @@ FACTS = {
     r"cpu\.max|cfs_quota|cfs_\{": "system/machine.py",
     r"cpuinfo": "system/machine.py",
     r"metadata\.version\(": "system/machine.py",
-    r"fsync|mkdtemp\(prefix=f\"\.": "system/files.py",
+    r"fsync\(|mkdtemp\(prefix=f\"\.": "system/files.py",
     r"flock|lockf": "system/files.py",
     r"os\.(replace|rename)\(|\.(replace|rename)\([^,()]*(\([^()]*\))?\)": "system/files.py",
     r"prctl|PDEATHSIG": "system/processes.py",

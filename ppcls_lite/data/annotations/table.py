@@ -50,7 +50,7 @@ class BoxTable:
     warnings: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.image_ids)
 
     def counts(self, which: np.ndarray | None = None) -> np.ndarray:
         """(n,) int64: the boxes of each image; with `which` (m,) bool, those of them alone."""

@@ -25,6 +25,7 @@ from ppcls_lite.data.scan import missing_files
 from ppcls_lite.errors import UserError, joined
 
 LABELS = "label_list.txt"  # of the names alone, as VOCDataset and LabelMeDataset take them
+_INSTANCES = "instances_"
 _RESULTS = "results"  # COCO's detections, which are no annotations
 
 
@@ -51,9 +52,9 @@ def prepare_objects(kind: str, folder: str, val: float, seed: int) -> None:
     if problems:
         head = f"{folder}: mistakes in the annotations, to be corrected first:"
         raise UserError(joined([head, *problems], "\n  "))
-    for table in tables.values():
+    for split, table in tables.items():
         for text in table.warnings:
-            print(f"warning: {text}")
+            print(f"warning: {split}: {text}")
     names = tables["Train"].names
     write_lines(root / LABELS, names)
     for split, table in tables.items():
@@ -86,6 +87,8 @@ def _counts(tables: dict[str, BoxTable]) -> str:
 
 def _coco(root: Path, val: float, rng: np.random.Generator) -> Prepared:
     files = [root / f for f in walk_files(root) if f.lower().endswith(".json")]
+    # COCO's own folder has key points and captions as well
+    files = [file for file in files if file.name.startswith(_INSTANCES)] or files
     files = [file for file in files if _RESULTS not in file.name and _is_coco(file)]
     train = [file for file in files if "train" in file.stem]
     evaluation = [file for file in files if "val" in file.stem and file not in train]
@@ -122,7 +125,7 @@ def _is_coco(file: Path) -> bool:
 def _images_of(file: Path, root: Path) -> Path:
     """The folder that an annotation file's images are in."""
     table = read_coco(str(file))
-    stem = file.stem.removeprefix("instances_")
+    stem = file.stem.removeprefix(_INSTANCES)
     usual = (root, root / stem, root / "images" / stem, root / "images", file.parent)
     usual += (root / "train", root / "val", root / "JPEGImages")
     for folder in usual:

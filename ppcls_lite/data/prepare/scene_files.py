@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from ppcls_lite.data.image_list import write_lines
-from ppcls_lite.data.mask_file import voc_colours
 from ppcls_lite.data.prepare.digits import DIGITS
+from ppcls_lite.ops.palettes import voc_colours
 
 
 class Annotated(Protocol):

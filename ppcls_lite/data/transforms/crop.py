@@ -49,17 +49,20 @@ class CropImage:
     """Cut `size` (a number or [width, height]) out of the image's centre.
 
     A multi-scale sample's own `size` (height, width) replaces it. ImageError for a smaller image.
+    `offset` says what becomes of half a pixel; torchvision and timm round it (to the even number).
     """
 
     follows_size = True
 
-    def __init__(self, size: ImageSize) -> None:
+    def __init__(self, size: ImageSize, offset: Literal["cut", "round"] = "cut") -> None:
         self.size = width_height(size, "CropImage")
+        self.offset = offset
 
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         size = sample["size"][::-1] if "size" in sample else self.size
-        room_x, room_y = _require_room(sample, size, "CropImage")
-        return geometry.crop(sample, room_x // 2, room_y // 2, *size)
+        rooms = _require_room(sample, size, "CropImage")
+        half = (round(room / 2) if self.offset == "round" else room // 2 for room in rooms)
+        return geometry.crop(sample, *half, *size)
 
 
 @register("transform")

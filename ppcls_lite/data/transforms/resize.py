@@ -90,7 +90,8 @@ def width_height(size: int | Sequence[int], where: str) -> tuple[int, int]:
 class ResizeImage:
     """Resize to `size` (a number or [width, height]), or the short edge to `resize_short`.
 
-    `resize_short` wins if both are given and keeps the aspect ratio, rounding the long edge. A
+    `resize_short` wins if both are given and keeps the aspect ratio, rounding the long edge, or
+    cutting its fraction off, as torchvision and timm do (`long_edge`). A
     multi-scale sample's own `size` (height, width) replaces `size`. `keep_ratio` resizes by one
     factor, so that the long edge is at most the larger number of `size` and the short edge at most
     the smaller; `size_divisor` then rounds both edges up to its multiples (PaddleSeg's Resize).
@@ -110,6 +111,7 @@ class ResizeImage:
     return_numpy: Ignored = True
     keep_ratio: bool = False
     size_divisor: Edge | None = None
+    long_edge: Literal["round", "cut"] = "round"
 
     def __post_init__(self) -> None:
         if self.size is None and self.resize_short is None:
@@ -123,6 +125,9 @@ class ResizeImage:
             height, width = geometry.size_of(sample)
             factor = self.resize_short / min(width, height)
             size = round(width * factor), round(height * factor)
+            if self.long_edge == "cut":
+                short = min(width, height)
+                size = tuple(self.resize_short * edge // short for edge in (width, height))
         elif "size" in sample:
             size = sample["size"][::-1]
         else:

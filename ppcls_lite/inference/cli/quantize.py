@@ -10,7 +10,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,11 @@ from ppcls_lite.inference.cli.options import add_plugins, positive, thread_count
 from ppcls_lite.inference.inputs import find_images, read_labelled
 from ppcls_lite.system.machine import default_threads
 
+Item = TypeVar("Item")
+_TRIED = 64  # images that show what the ids of a list count from
+
 if TYPE_CHECKING:
+    from ppcls_lite.inference.preprocess import Prepared
     from ppcls_lite.inference.quantize.report import Evaluation, Labelled
     from ppcls_lite.inference.spec import InferenceSpec
 
@@ -30,7 +34,7 @@ def run(
     """Run the command; returns 0. `evaluation_of` scores by labelled images, or by a recipe."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from ppcls_lite.inference.preprocess import Preprocessor
+    from ppcls_lite.inference.preprocess import Preprocessor, alike
     from ppcls_lite.inference.quantize import int8, report
     from ppcls_lite.inference.spec import InferenceSpec
 
@@ -49,12 +53,13 @@ def run(
             f"--calibration and the evaluation share {len(shared)} images, e.g. {min(shared)}; the "
             "score must be measured on images that calibration has not seen"
         )
-    images = [prepare(path).array for path in calibration]
+    images = alike([prepare(path).array for path in calibration])
     with tempfile.TemporaryDirectory(prefix="ppcls_lite-int8-") as name:
         room = Path(name)
         before = int8.float_model(args.model, spec, room)
         if not args.config:
             _require_ids(source, args.evaluate, _class_num(before, spec, images[0]))
+            _require_from_zero(before, spec, prepare, source, args.evaluate)
         after, tried = int8.quantize(before, spec, images, room, args.keep_float)
         found = report.measure(
             *(before, after, spec, evaluation, images[0][None]),
@@ -94,7 +99,32 @@ def _require_ids(labelled: Labelled, source: Path, class_num: int) -> None:
         )
 
 
-def _spread(paths: list[Path], count: int) -> list[Path]:
+def _require_from_zero(
+    model: Path,
+    spec: InferenceSpec,
+    prepare: Callable[[Path], Prepared],
+    labelled: Labelled,
+    source: Path,
+) -> None:
+    """UserError if the ids of a list without 0 fit the network better when they count from 1."""
+    from ppcls_lite.inference.quantize.int8 import outputs_of
+
+    if min(label for _, label in labelled) == 0:
+        return
+    some = _spread(list(labelled), _TRIED)
+    images = [prepare(path).array for path, _ in some]
+    found = next(iter(outputs_of(model, spec, images).values())).argmax(axis=-1)  # (N,)
+    ids = np.array([label for _, label in some])
+    right, less = int((found == ids).sum()), int((found == ids - 1).sum())
+    if less > right:
+        raise UserError(
+            f"--evaluate {source}: no image has the class id 0, and of {len(some)} answers of the "
+            f"network {right} are the ids but {less} are the ids less 1: these seem to count from "
+            "1; subtract 1 from each"
+        )
+
+
+def _spread(paths: list[Item], count: int) -> list[Item]:
     """`count` of the paths, evenly spread, so that lists sorted by class give all classes."""
     if len(paths) <= count:
         return paths

@@ -14,6 +14,7 @@ import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import NonNegativeInt, Probability
+from ppcls_lite.data.box_pictures import draw_boxes
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
@@ -36,6 +37,7 @@ class DetectionNMS(Postprocess):
         keep_top_k: so many objects stay, the surest; null: all.
         across_classes: boxes of different classes suppress each other, too.
         class_id_map_file, label_list: the names of the classes.
+        draw_threshold: the score from which an object is in a picture.
     """
 
     score_threshold: Probability = 0.025
@@ -46,6 +48,7 @@ class DetectionNMS(Postprocess):
     class_id_map_file: str | None = None
     delimiter: str | None = None
     label_list: list[str] | None = None
+    draw_threshold: Probability = 0.5
 
     columns = (
         Column("class_id", "class", width=6),
@@ -63,6 +66,13 @@ class DetectionNMS(Postprocess):
         if {*outputs} != {"boxes", "scores"}:
             raise UserError(
                 f"DetectionNMS: the network gives {', '.join(outputs)}; expected boxes and scores"
+            )
+        count = outputs["scores"].shape[1]
+        if self.label_list is not None and len(self.label_list) != count:
+            raise UserError(
+                f"{self.class_id_map_file or 'label_list'} names {len(self.label_list)} classes, "
+                f"the network has {count}: set Infer.PostProcess.class_id_map_file to the label "
+                "file it was trained with, or to null for answers without names"
             )
         results = []
         for number, (boxes, scores) in enumerate(zip(outputs["boxes"], outputs["scores"])):
@@ -97,6 +107,13 @@ class DetectionNMS(Postprocess):
         items = zip(result["class_ids"], result["scores"], result["boxes"], names, strict=True)
         found = sorted(((kind, score, *box, name) for kind, score, box, name in items), key=_surest)
         return found or [("", "", "", "", "", "", "(nothing)")]
+
+    def draw(self, image: np.ndarray, result: Result) -> np.ndarray:
+        """The boxes from `draw_threshold` on, with class and score, the surest on top."""
+        shown = [row for row in self.rows(result) if row[1] != "" and row[1] >= self.draw_threshold]
+        shown.reverse()
+        texts = [f"{name or kind} {score:.2f}" for kind, score, *_, name in shown]
+        return draw_boxes(image, [row[2:6] for row in shown], [row[0] for row in shown], texts)
 
 
 def _surest(row: tuple[Any, ...]) -> float:

@@ -1,7 +1,7 @@
 """A class for each pixel to answers: a map in the photograph's own pixels, and what it covers.
 
 The exported program gives the classes themselves, (N, H, W) int32, or on request their
-probabilities. Read before: base.py. Read next: placing.py, run_lengths.py, palettes.py.
+probabilities. Read before: base.py. Read next: placing.py, run_lengths.py, ../../ops/palettes.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ppcls_lite.data.transforms.geometry import MASK_FILL, Meta
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import Agreement, relative_difference
 from ppcls_lite.inference.postprocess.base import Column, Postprocess, Result
-from ppcls_lite.inference.postprocess.palettes import colours_of
 from ppcls_lite.inference.postprocess.placing import classes_in_photograph, scores_in_photograph
 from ppcls_lite.inference.postprocess.run_lengths import decode_map, encode_map, palette_png
 from ppcls_lite.inference.spec import OutputKind, Outputs
+from ppcls_lite.ops.palettes import colours_of
 
 _ROUNDING = 1e-4  # share of an image's pixels that may get another class by rounding, at a tie
 _MOST = 255  # classes: a mask's pixels have 8 bits, and MASK_FILL is none

@@ -20,6 +20,7 @@ from paddle import Tensor
 from ppcls_lite.config.file import is_file, is_folder
 from ppcls_lite.errors import UserError, cut, shown
 from ppcls_lite.models.network import Network
+from ppcls_lite.models.weights.safetensors_file import SUFFIX, read_safetensors
 from ppcls_lite.system import manifest, safe_pickle
 
 logger = logging.getLogger("ppcls_lite")
@@ -56,6 +57,8 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     `UserError` when there is no such file, or it is no file of weights (see safe_pickle.py).
     """
     path = find_weights(path)
+    if path.suffix == SUFFIX:
+        return read_safetensors(path)
     _require_whole(path)
     state = safe_pickle.load(path)
     if not isinstance(state, dict):
@@ -161,13 +164,15 @@ def load_weights(
     replace_head: bool = False,
     member: str = "Student",
     taken: Taken = Taken(),
+    keep_classes: bool = False,
 ) -> LoadReport:
     """Fill `model` from a file of weights; every key has to fit.
 
     replace_head: keep the random classifier where that of the file differs, and log it. A trunk
     (`class_num=0`) never needs the classifier of the file. member: which network of a file with
     several (PaddleClas writes those of a distillation together, each under its name). taken: of
-    files with other keys, which are never left out or renamed unasked.
+    files with other keys, which are never left out or renamed unasked. keep_classes: of a file with
+    fewer classes, its rows of the classifier are those of the first ones.
     Raises `UserError` for any other difference; the network is then unchanged.
     """
     path = find_weights(path)
@@ -175,7 +180,7 @@ def load_weights(
     own = _below(state, f"{member}.")
     if own and not any(key in state for key in model.state_dict()):
         state, source = own, f"{path} ({member})"
-    return apply_state(model, state, source, replace_head, taken.ignore_extra)
+    return apply_state(model, state, source, replace_head, taken.ignore_extra, keep_classes)
 
 
 def apply_state(
@@ -184,9 +189,12 @@ def apply_state(
     source: str,
     replace_head: bool = False,
     ignore_extra: bool = False,
+    keep_classes: bool = False,
 ) -> LoadReport:
     """`load_weights` for arrays already read; `source` names them in messages."""
     state, own = model.own_state(state), model.state_dict()
+    if replace_head or not model.class_num:  # a start, not a continuation
+        state = _with_channels(state, own, source)
     layers = tuple(f"{layer}." for layer in model.head_layers)
     if ignore_extra and (extra := [k for k in state if k not in own and not k.startswith(layers)]):
         logger.warning(f"{source}: {len(extra)} keys are left out ({_few(extra)})")
@@ -219,11 +227,59 @@ def apply_state(
     }
     for key, value in values.items():
         own[key].set_value(paddle.to_tensor(value, dtype=own[key].dtype))
-    if head and model.class_num:
+    if keep_classes and model.class_num and report.mismatched:
+        _keep_rows(state, own, report, source)
+    elif head and model.class_num:
         logger.warning("%s: classifier not loaded, starts random: %s", source, report)
     else:
         logger.info("%s: %s", source, report)
     return report
+
+
+def _with_channels(
+    state: Mapping[str, np.ndarray], own: Mapping[str, Tensor], source: str
+) -> Mapping[str, np.ndarray]:
+    """With the first layer, which looks at three colours, made for images of other channels.
+
+    Each gets the mean kernel times 3 / channels: a grey image gives what it gives as three equal
+    colours, and others what their mean does.
+    """
+
+    def is_first(key: str) -> bool:
+        here, there = own[key].shape, list(state[key].shape) if key in state else []
+        alike = len(here) == len(there) == 4 and [here[0], *here[2:]] == [there[0], *there[2:]]
+        return alike and there[1] == 3 != here[1]
+
+    found = [key for key in own if is_first(key)]
+    if len(found) != 1:
+        return state
+    (key,), kernel = found, np.asarray(state[found[0]])
+    channels = own[key].shape[1]
+    made = kernel.mean(axis=1, keepdims=True).repeat(channels, axis=1) * (3 / channels)
+    logger.warning(
+        "%s: the first layer %s looks at 3 channels, the network at %d: each gets the mean kernel "
+        "times 3 / %d",
+        *(source, key, channels, channels),
+    )
+    return {**state, key: made.astype(kernel.dtype)}
+
+
+def _keep_rows(
+    state: Mapping[str, np.ndarray], own: Mapping[str, Tensor], report: LoadReport, source: str
+) -> None:
+    """Put the rows of a smaller classifier at the beginning of the network's."""
+    kept = 0
+    for key, (there, here) in report.mismatched.items():
+        if there[:-1] != here[:-1] or there[-1] > here[-1]:
+            raise UserError(
+                f"{source}: keep_classes: {key} is {there} there and {here} here; the network "
+                "needs the same classifier with more classes"
+            )
+        kept = there[-1]
+        whole = own[key].numpy()
+        whole[..., :kept] = state[key]
+        own[key].set_value(paddle.to_tensor(whole, dtype=own[key].dtype))
+    logger.warning("%s: the first %d classes are its own, those behind start random", source, kept)
 
 
 def _remedy(

@@ -6,26 +6,21 @@ machine without network is served by copying them there. Read next: load.py.
 
 from __future__ import annotations
 
+import fnmatch
 import logging
-import sys
-import urllib.request
-from collections.abc import Iterator
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
-from tqdm import tqdm
-
+from ppcls_lite.config.timm import PREFIX, TIMM
 from ppcls_lite.config.zoo import TRUNK, ZOO
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.files import atomic_file
+from ppcls_lite.models.weights.download import Failed, download, sha256_of
+from ppcls_lite.models.weights.hub import hub_file, is_hub, parse
+from ppcls_lite.models.weights.safetensors_file import SUFFIX
 from ppcls_lite.system.home import VARIABLE, home_folder
 
 logger = logging.getLogger("ppcls_lite")
 
 OFFICIAL = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/"
-_TIMEOUT_S = 20
-_BLOCK = 1 << 16
-_PICKLE = b"\x80"  # how every pickle of protocol 2 and later begins
 
 
 def weights_folder() -> Path:
@@ -52,40 +47,61 @@ def resolve_pretrained(name: str, use_ssld: bool = False, server: str = OFFICIAL
     if use_ssld and not entry.ssld:
         some = ", ".join(n for n, e in ZOO.items() if e.ssld)
         raise UserError(f"no SSLD weights are published for {name}, only for {some}")
+    if entry.folder is None:
+        raise UserError(f"no official weights are published for {name}; give the path of a file")
     address = f"{server}{entry.folder}{file}"
     try:
-        _download(address, path)
-    except _Failed as reason:
+        download(address, path)
+    except Failed as reason:
         raise UserError(
             f"the official weights {file} are not in {path.parent} and could not be downloaded "
             f"({reason}). Download {address} elsewhere and put it there, or set {VARIABLE} to the "
-            "folder that has weights/"
+            f"folder that has weights/, or give the path of another file{_others(name)}"
         ) from None
     return path
+
+
+def _others(name: str) -> str:
+    """Where else there are weights for a network."""
+    found = [text for text in list_pretrained(name) if text.startswith(PREFIX)]
+    return f"; timm's are {', '.join(found[:3])}" if found else ""
 
 
 def weights_file(name: str, pretrained: bool | str | Path, use_ssld: bool = False) -> str | Path:
     """The file that `pretrained` names for the network `name`.
 
-    True: the official one; an address: fetched; else a path, as it is.
+    True: the official one; a name of the zoo: that one's; an address, or a file of the Hugging Face
+    hub (`hf://owner/name`, `timm://architecture.tag`): fetched; else a path, as it is.
     """
     if pretrained is True:
         return resolve_pretrained(name, use_ssld)
     given = str(pretrained)
-    return fetch_weights(given) if given.startswith(("http://", "https://")) else given
+    if given.startswith(("http://", "https://")):
+        return fetch_weights(given)
+    if is_hub(given):
+        return hub_file(parse(given))
+    if given in ZOO and not Path(given).exists() and not Path(f"{given}.pdparams").exists():
+        return resolve_pretrained(given, use_ssld)
+    return given
 
 
 def fetch_weights(address: str) -> Path:
-    """The weights at an http(s) address, kept in `weights_folder()`; raises `UserError`."""
+    """The weights at an http(s) address, kept in `weights_folder()`; raises `UserError`.
+
+    The address may end in `#sha256=CHECKSUM`, which the file then has to have.
+    """
+    address, _, checksum = address.partition("#sha256=")
     path = weights_folder() / address.rsplit("/", 1)[1]
-    if path.suffix != ".pdparams":
-        raise UserError(f"{address}: expected the address of a .pdparams file")
+    if path.suffix not in (".pdparams", SUFFIX):
+        raise UserError(f"{address}: expected the address of a .pdparams or {SUFFIX} file")
     if path.is_file():
+        if checksum and (found := sha256_of(path)) != checksum.lower():
+            raise UserError(f"{path}: its SHA-256 is {found}, not {checksum}; remove the file")
         logger.info("%s: already in %s", address, path.parent)
         return path
     try:
-        _download(address, path)
-    except _Failed as reason:
+        download(address, path, sha256=checksum or None)
+    except Failed as reason:
         raise UserError(
             f"{address} could not be downloaded ({reason}). Download it elsewhere and give the "
             f"file's path, or put it into {path.parent}"
@@ -93,36 +109,23 @@ def fetch_weights(address: str) -> Path:
     return path
 
 
-class _Failed(Exception):
-    """Why there is no download."""
+def list_pretrained(pattern: str = "*") -> list[str]:
+    """What `pretrained` may say of the networks whose names fit a shell pattern.
 
-
-def _download(address: str, path: Path) -> None:
-    """Stream `address` into `path`, which appears only when all announced bytes have come."""
-    logger.info("downloading %s to %s", address, path)
-    try:
-        response = urllib.request.urlopen(address, timeout=_TIMEOUT_S)
-    except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
-        raise _Failed(getattr(error, "reason", None) or error) from None
-    hidden = not sys.stderr.isatty()
-    with response, atomic_file(path) as file:
-        size = int(response.headers.get("Content-Length") or 0)
-        with tqdm(total=size or None, unit="B", unit_scale=True, disable=hidden) as bar:
-            for block in _blocks(response, size):
-                file.write(block)
-                bar.update(len(block))
-
-
-def _blocks(response: HTTPResponse, size: int) -> Iterator[bytes]:
-    """The body in pieces; network errors get a name of their own, apart from those of the disk."""
-    received = 0
-    try:
-        while block := response.read(_BLOCK):
-            if not received and not block.startswith(_PICKLE):
-                raise _Failed("what came is no file of weights; is a proxy in between?")
-            received += len(block)
-            yield block
-    except (OSError, HTTPException) as error:
-        raise _Failed(f"it broke off after {received} bytes: {error}") from error
-    if size and received != size:
-        raise _Failed(f"it broke off after {received} of {size} bytes")
+    The official weights under the names of the zoo, with `_ssld` the distilled ones, and those of
+    timm as `timm://architecture.tag`. Whether a server can be reached is not asked.
+    """
+    found = []
+    for name, entry in ZOO.items():
+        if not fnmatch.fnmatchcase(name, pattern) or not entry.classifies:
+            continue
+        if entry.folder is not None and not entry.only_ssld:
+            found.append(name)
+        if entry.ssld:
+            found.append(f"{name}_ssld")
+    return found + [
+        f"{PREFIX}{architecture}.{tag}"
+        for architecture, network in TIMM.items()
+        if fnmatch.fnmatchcase(network.ours, pattern)
+        for tag in network.tags
+    ]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ppcls_lite.data.mask_file import voc_colours
+from ppcls_lite.ops.masks import MASK_FILL
 
 COLOURS = 256
 CITYSCAPES = {
@@ -60,6 +60,29 @@ def colours_of(
     colours = _plain()
     colours[: len(own)] = np.array(own, np.uint8).reshape(-1, 3)
     return colours
+
+
+def voc_colours(count: int) -> np.ndarray:
+    """The first `count` colours (count, 3) uint8 of PASCAL VOC's label files; 0 is black.
+
+    A class's bits are dealt out to red, green and blue in turn, from the highest bit down.
+    """
+    numbers = np.arange(count)
+    colours = np.zeros((count, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (numbers >> (3 * bit + channel) & 1) << (7 - bit)
+    return colours.astype(np.uint8)
+
+
+def over(image: np.ndarray, classes: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:
+    """An image (H, W, 3) uint8 with classes (H, W) in their colours over it, but for MASK_FILL."""
+    strength = np.where(classes == MASK_FILL, 0, np.float32(opacity))[..., None]
+    return (
+        (image * (1 - strength) + colours[classes.clip(max=len(colours) - 1)] * strength)
+        .round()
+        .astype(np.uint8)
+    )
 
 
 def _plain() -> np.ndarray:

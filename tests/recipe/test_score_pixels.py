@@ -1,0 +1,73 @@
+"""int8 and engine auto on a network of pixels: mIoU before and after, by the recipe's metric."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+import yaml
+from paddle import nn
+
+from ppcls_lite.cli import main
+from ppcls_lite.inference.export import export_model
+from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
+from ppcls_lite.inference.predictor import Predictor
+
+pytest.importorskip("onnx", reason="onnx, which writes ONNX files, is not installed")
+pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+OPS = [{"DecodeImage": {}}, {"NormalizeImage": {"order": ""}}]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `m` whose network finds the brightest colour, and images whose masks say it."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 3)):
+        for number in range(count):
+            colours = rng.integers(0, 256, (4, 6, 3), np.uint8)
+            image = colours.repeat(8, axis=0).repeat(8 + number, axis=1)  # of several sizes
+            for kind, picture in (("images", image[..., ::-1]), ("masks", image.argmax(axis=2))):
+                path = tmp_path / part / kind / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), picture.astype(np.uint8))
+    dataset = {"name": "SegDataset", "image_root": str(tmp_path / "val"), "transform_ops": OPS}
+    recipe = {
+        "Global": {"device": "cpu"},
+        "Arch": {"name": "deeplabv3p_PPLCNet_x0_25", "class_num": 3},
+        "Metric": {"Eval": ["MeanIoU"]},
+        "DataLoader": {"Eval": {"dataset": dataset, "sampler": {"batch_size": 1}}},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    network = nn.Conv2D(3, 3, 1, bias_attr=False)
+    std = paddle.to_tensor(np.diag([0.229, 0.224, 0.225]).astype(np.float32))
+    network.weight.set_value(std.reshape([3, 3, 1, 1]))
+    shift = paddle.to_tensor(np.array([0.485, 0.456, 0.406], np.float32))
+    network.bias = network.create_parameter([3])
+    network.bias.set_value(shift)
+    export_model(network, tmp_path / "m", (3, -1, -1), OPS[1:], {"Segmentation": {}}, format="both")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PPCLS_LITE_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def test_int8_is_scored_by_the_recipes_metric(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibration = ["--calibration", "train/images", "--images", "4", "--threads", "1"]
+    assert main(["quantize", "--model", "m", *calibration, "-c", "recipe.yaml"]) == 0
+    assert "miou fp32" in capsys.readouterr().out
+    kept = json.loads(read_metadata(home / "m" / "inference_int8.onnx")[QUANTIZATION_KEY])
+    for engine in kept["engines"]:
+        assert engine["score_before"] == pytest.approx(1.0)
+        assert 0.9 < engine["score_after"] <= 1.0
+        assert 0.95 < engine["agreement"] <= 1.0
+    image = sorted(Path("val/images").iterdir())[0]
+    with Predictor("m", engine="onnxruntime", precision="int8", threads=1) as predictor:
+        (int8,) = predictor.predict(str(image))
+    with Predictor("m", engine="auto", threads=1) as predictor:
+        (auto,) = predictor.predict(str(image))
+    assert int8["mask"]["size"] == auto["mask"]["size"] and predictor.choice is not None
