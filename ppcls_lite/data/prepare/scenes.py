@@ -8,7 +8,7 @@ for tests. The rules:
   is brighter than the canvas by at least 90 grey levels.
 - A pixel belongs to a digit where its ink covers at least half of it. The mask has the class
   digit + 1 there, and 0 elsewhere. A box is tight around the digit's visible pixels.
-- With cards, each digit is dark ink on a bright square card, and all of the card belongs to it.
+- With cards, each digit is bright ink on a nearly black square card, all of which belongs to it.
 - A later digit covers earlier ones. A place where it would hide more than 15 % of any digit's
   pixels, of all that hide it together, is drawn again; after 30 tries the digit is left out.
 - Scans of the validation's fifth are in no training scene. Everything follows from the seed.
@@ -33,7 +33,7 @@ MOST, EDGES = 6, (28, 56)  # digits of a scene; pixels of a digit's edge
 HIDDEN = 0.15  # share of a digit's pixels that others may hide
 TRIES = 30
 CONTRAST = 90  # grey levels between canvas and ink, or canvas and card
-DARK = 0.35  # of the card's colour: the most that its ink has
+DARK = 0.2  # of the ink's colour: the most that its card has
 _LARGEST = 4096  # pixels of a canvas's edge
 
 
@@ -136,8 +136,8 @@ def _paste(
 ) -> None:
     """Draw a digit where it hides little, or not at all if there is no such place."""
     height, width = canvas.owner.shape
-    card = _bright(grey, rng) if cards else None
-    ink_colour = _bright(grey, rng) if card is None else card * _dark(rng)
+    colour = _bright(grey, rng)
+    card = colour * rng.uniform(0, DARK, 3).astype(np.float32) if cards else None
     for _ in range(TRIES):
         edge = int(rng.integers(EDGES[0], EDGES[1] + 1))
         ink = cv2.resize(scan, (edge, edge), interpolation=cv2.INTER_CUBIC) / np.float32(255)
@@ -153,7 +153,7 @@ def _paste(
             canvas.owner, canvas.pixels = owner, pixels
             canvas.digits.append(digit)
             under = canvas.image[window] if card is None else card
-            canvas.image[window] = under + ink[..., None] * (ink_colour - under)
+            canvas.image[window] = under + ink[..., None] * (colour - under)
             return
 
 
@@ -163,11 +163,6 @@ def _bright(grey: float, rng: np.random.Generator) -> np.ndarray:
         colour = rng.uniform(0, 255, 3).astype(np.float32)
         if _grey(colour) >= grey + CONTRAST:
             return colour
-
-
-def _dark(rng: np.random.Generator) -> np.ndarray:
-    """Which share (3,) of a card's colour its ink has."""
-    return rng.uniform(0, DARK, 3).astype(np.float32)
 
 
 def _grey(colours: np.ndarray) -> np.ndarray:
