@@ -51,6 +51,7 @@ TIMEOUT, READ_TIMEOUT = 2, 2  # the service's, in seconds
 END_SECONDS = 60  # from a signal to the end; it is less unless the machine is very busy
 FILES = 160  # of a service with few
 MOST_GROWTH = 60_000_000  # bytes of a life's second half over its first; caches fill meanwhile
+MOST_OUTPUT = 10_000  # letters that a life may print: requests of strangers fill no log
 ENDS: dict[str, int] = {  # how a life ends -> the exit status
     "SIGTERM": 0,
     "SIGINT": 0,
@@ -178,6 +179,13 @@ class Service:
         if " on http://" not in first:
             raise RuntimeError(first + self.process.stdout.read())
         self.port = int(first.rpartition(":")[2])
+        self._output: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()  # a pipe that nobody reads would stop the service
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self._output.extend(self.process.stdout)
 
     def engine(self) -> int:
         """The number of the engine's process."""
@@ -203,8 +211,9 @@ class Service:
             os.killpg(self.process.pid, getattr(signal, way.removeprefix("group ")))
         elif way:
             self.process.send_signal(getattr(signal, way))
-        output = self.process.communicate(timeout=END_SECONDS)[0]
-        return self.process.returncode, output.strip()
+        self.process.wait(END_SECONDS)
+        self._reader.join(END_SECONDS)
+        return self.process.returncode, "".join(self._output).strip()
 
 
 def _few() -> None:
@@ -376,8 +385,8 @@ def live(
     report.lives.append(f"  {seconds:.0f} s, {what}: status {status} after {took:.1f} s")
     if status != ENDS[way]:
         report.failures.append(f"{what}: status {status} instead of {ENDS[way]}: {output[-2000:]}")
-    if "Traceback" in output:
-        report.failures.append(f"{what}: {output[-2000:]}")
+    if "Traceback" in output or len(output) > MOST_OUTPUT:
+        report.failures.append(f"{what}: {len(output)} letters of output: {output[-2000:]}")
     quarters = [int(np.median(part)) for part in np.array_split(memory, 4)]
     report.memory.append("  MiB by quarters: " + ", ".join(f"{q / 2**20:.0f}" for q in quarters))
     if seconds >= 60 and quarters[3] - quarters[1] > MOST_GROWTH:

@@ -1,8 +1,9 @@
 """The published tables beside what is measured here, and whether their ordering holds.
 
 Tables 2 and 3 of the PP-LCNet paper (arXiv:2109.15099; Xeon Gold 6148, batch 1, MKLDNN, 10 threads)
-and the table of PaddleClas's PP-LCNetV2 document (Xeon Gold 6271C, OpenVINO). The published numbers
-themselves are data of the zoo. Read next: figure.py, ppcls_lite/config/zoo.py.
+and the table of PaddleClas's PP-LCNetV2 document (Xeon Gold 6271C, OpenVINO), whose numbers are
+data of the zoo; and the paper's table 5, DeepLabV3+ on the same machine.
+Read next: figure.py, ppcls_lite/config/zoo.py.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 
 from experiments.latency import figure
 from ppcls_lite.benchmark import cli
+from ppcls_lite.benchmark.models import Job
 from ppcls_lite.benchmark.report import Rows, Section
 from ppcls_lite.benchmark.result import Ratio, Result, ratio
-from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.config.zoo import ZOO, ZooEntry
 
+_UNLISTED = ZooEntry("")  # of a network that is put together of a trunk and a head
 TIE = 0.02  # a difference below this share is neither faster nor slower
 
 
@@ -29,12 +32,15 @@ class PublishedTable:
         groups: in each, the last one is the PP-LCNet that is to be the fastest.
         latency_ms: latencies of this table for networks that the zoo lists with another's.
         distilled: whether rows with SSLD scores are part of it.
+        score: what `scores`, or else the zoo's, are called.
     """
 
     title: str
     groups: tuple[tuple[str, ...], ...]
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     distilled: bool = False
+    score: str = "Top-1 (%)"
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -42,7 +48,11 @@ class PublishedTable:
 
     def published(self, name: str) -> float | None:
         """ms as this table has it."""
-        return self.latency_ms.get(name, ZOO[name].latency_ms)
+        return self.latency_ms.get(name, ZOO.get(name, _UNLISTED).latency_ms)
+
+    def published_score(self, name: str) -> float | None:
+        """In percent, as this table has it."""
+        return self.scores.get(name, ZOO.get(name, _UNLISTED).top1)
 
 
 _SCALES = ("0_25", "0_35", "0_5", "0_75", "1_0", "1_5", "2_0", "2_5")
@@ -76,11 +86,49 @@ TABLES = (
     ),
 )
 COMPARED = TABLES[1:]  # those that claim who is the fastest of a group
+SEGMENTATION = PublishedTable(
+    "Table 5: DeepLabV3+ on Cityscapes, output stride 32",
+    (
+        ("deeplabv3p_MobileNetV3_large_x0_5", "deeplabv3p_PPLCNet_x0_5"),
+        ("deeplabv3p_MobileNetV3_large_x0_75", "deeplabv3p_PPLCNet_x1_0"),
+    ),
+    {
+        "deeplabv3p_MobileNetV3_large_x0_5": 135,
+        "deeplabv3p_PPLCNet_x0_5": 82,
+        "deeplabv3p_MobileNetV3_large_x0_75": 151,
+        "deeplabv3p_PPLCNet_x1_0": 96,
+    },
+    score="mIoU (%)",
+    scores={
+        "deeplabv3p_MobileNetV3_large_x0_5": 55.42,
+        "deeplabv3p_PPLCNet_x0_5": 58.36,
+        "deeplabv3p_MobileNetV3_large_x0_75": 64.53,
+        "deeplabv3p_PPLCNet_x1_0": 66.03,
+    },
+)
 
 
-def names() -> list[str]:
+@dataclass(frozen=True)
+class Kind:
+    """Tables of one problem, those of `compared` claim an ordering; `job`: as Comparison.job."""
+
+    tables: tuple[PublishedTable, ...]
+    compared: tuple[PublishedTable, ...]
+    job: Job | None = None
+
+
+KINDS = {
+    "classification": Kind(TABLES, COMPARED),
+    # The paper does not say at which size; its training takes crops of 1024 x 512 (width, height).
+    "segmentation": Kind(
+        (SEGMENTATION,), (SEGMENTATION,), Job((512, 1024), 19, {"Segmentation": {}})
+    ),
+}
+
+
+def names(tables: Sequence[PublishedTable] = TABLES) -> list[str]:
     """Every network of the tables, once."""
-    return list(dict.fromkeys(name for table in TABLES for name in table.names))
+    return list(dict.fromkeys(name for table in tables for name in table.names))
 
 
 @dataclass(frozen=True)
@@ -116,12 +164,14 @@ class Pair:
         }
 
 
-def ordering(results: Sequence[Result]) -> list[Pair]:
+def ordering(
+    results: Sequence[Result], compared: Sequence[PublishedTable] = COMPARED
+) -> list[Pair]:
     """Each pair of the tables of which both networks were measured with the same setting."""
     found = []
     for setting, batch_size in dict.fromkeys((r.setting, r.batch_size) for r in results):
         mine = {r.model: r for r in results if (r.setting, r.batch_size) == (setting, batch_size)}
-        for table in COMPARED:
+        for table in compared:
             for *others, fast in table.groups:
                 for other in others:
                     if fast in mine and other in mine:
@@ -139,15 +189,16 @@ def table_rows(table: PublishedTable, results: Sequence[Result]) -> list[list[st
     found = {(r.model, r.setting, r.batch_size): r.median for r in results}
     many = len({size for _, size in contenders}) > 1
     heads = [f"{setting}{f', batch {size}' if many else ''}" for setting, size in contenders]
-    rows = [["Model", "Params (M)", "FLOPs (M)", "Top-1 (%)", "published (ms)", *heads]]
+    rows = [["Model", "Params (M)", "FLOPs (M)", table.score, "published (ms)", *heads]]
     for name in table.names:
-        entry = ZOO[name]
+        entry = ZOO.get(name, _UNLISTED)
         measured = [_number(found.get((name, *contender))) for contender in contenders]
         if set(measured) == {"-"}:
             continue
         costs = [_plain(entry.params_m), _plain(entry.flops_m)]
         latency = _number(table.published(name))
-        rows.append([name, *costs, _number(entry.top1), latency, *measured])
+        score = _number(table.published_score(name))
+        rows.append([name, *costs, score, latency, *measured])
         if table.distilled and entry.ssld_top1 is not None:
             rows.append([f"{name} (SSLD)", *costs, _number(entry.ssld_top1), latency, *measured])
     return rows
@@ -184,22 +235,33 @@ def _plain(value: float | None) -> str:
 class Published:
     """What the report says with `--paper`: tables, ordering and figure 1."""
 
-    option = "the published tables and figure 1"
-    names = staticmethod(names)
+    option = "the published tables of a problem, and figure 1 (classification)"
+    kinds = tuple(KINDS)
+
+    def __init__(self, kind: str = "classification") -> None:
+        self.kind, self.job = KINDS[kind], KINDS[kind].job
+
+    def of(self, kind: str) -> Published:
+        return Published(kind)
+
+    def names(self) -> list[str]:
+        return names(self.kind.tables)
 
     def sections(self, results: Sequence[Result]) -> list[Section]:
-        tables = [Section(table.title, table_rows(table, results)) for table in TABLES]
-        pairs = ordering(results)
+        tables = [Section(table.title, table_rows(table, results)) for table in self.kind.tables]
+        pairs = ordering(results, self.kind.compared)
         question = "Does the paper's ordering hold here?"
         found = [table for table in tables if len(table.rows) > 1]
         return [*found, Section(question, _pair_rows(pairs), _verdict(pairs))]
 
     def as_dict(self, results: Sequence[Result]) -> dict[str, Any]:
-        return {"ordering": [pair.as_dict() for pair in ordering(results)]}
+        return {"ordering": [p.as_dict() for p in ordering(results, self.kind.compared)]}
 
-    def write(self, results: Sequence[Result], folder: Path) -> Path:
+    def write(self, results: Sequence[Result], folder: Path) -> list[Path]:
+        if self.kind.tables != TABLES:  # the figure is of classifiers
+            return []
         figure.draw(results, folder / "figure1.png")
-        return folder / "figure1.png"
+        return [folder / "figure1.png"]
 
 
 def run(argv: Sequence[str]) -> int:

@@ -55,7 +55,7 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(options.output) if options.output else Path(temporary)
         engines, notes = _engines(options.engines, options.model)
-        published = comparison if options.paper else None
+        published = comparison.of(options.paper) if comparison and options.paper else None
         models, shape = _models(options, kept / "models", engines, budget, published)
         settings, more = _settings(engines, options.precisions, threads, options.profile)
         for note in (notes := notes + more):
@@ -193,16 +193,19 @@ def _models(
             "what is to be measured? Give --model FOLDER, --arch NAME, --zoo [PATTERN], or "
             "--latency-budget 2ms"
         )
-    if unknown := [name for name in names if name not in ZOO]:
+    if unknown := sorted({*names} - {*list_models()}):
         raise UserError(f"--arch: {unknown[0]!r} is not in the zoo; ppcls-lite zoo lists it")
     formats = ["paddle"]
     of_onnx = {"openvino", "onnxruntime"}
     installed = {name for name, reason in available_engines().items() if reason is None}
     if of_onnx & set(engines) or ("auto" in engines and of_onnx & installed):
         formats.append("onnx")
+    if "int8" in options.precisions and "onnx" in formats:
+        formats.append("int8")
     names = list(dict.fromkeys(names))
-    models = networks.prepare(names, folder, options.image_size, formats)
-    return models, (3, options.image_size, options.image_size)
+    job = published.job if published and published.job else None
+    job = job or networks.Job((options.image_size, options.image_size))
+    return networks.prepare(names, folder, job, formats), (3, *job.size)
 
 
 def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
@@ -215,8 +218,9 @@ def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
     part = {"nargs": "?", "const": "*", "metavar": "PATTERN", "help": "the zoo, or a part of it"}
     what.add_argument("--zoo", **part)
     if comparison:
-        what.add_argument("--paper", action="store_true", help=comparison.option)
-    parser.set_defaults(paper=False)
+        kinds = {"nargs": "?", "const": comparison.kinds[0], "choices": comparison.kinds}
+        what.add_argument("--paper", **kinds, help=comparison.option)
+    parser.set_defaults(paper=None)
     text = "list the zoo's networks that are fast enough"
     what.add_argument("--latency-budget", metavar="2ms", help=text)
     how = parser.add_argument_group("how")

@@ -9,31 +9,59 @@ the shapes alone. Read next: cli.py.
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines.files import ONNX_NAMES
 from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 from ppcls_lite.models.create import create_model
 
 _NOISE = 8  # images that the statistics are taken from
+_NOISE_EDGE = 224  # of larger networks' images for that, at most
 CLASSES = 1000
 
 
-def steady(network: nn.Layer, size: int) -> nn.Layer:
-    """Give batch normalisation the statistics of noise (8, 3, size, size); in eval mode after."""
+@dataclass(frozen=True)
+class Job:
+    """What networks of random weights are exported for; `size` (height, width)."""
+
+    size: tuple[int, int]
+    class_num: int = CLASSES
+    postprocess: Mapping[str, Any] = field(default_factory=lambda: {"Topk": {"topk": 5}})
+
+    @property
+    def words(self) -> str:
+        """The size as a part of a folder's name."""
+        height, width = self.size
+        return str(height) if height == width else f"{height}x{width}"
+
+
+@dataclass(frozen=True)
+class _Unscored:
+    """Stands where a quantised network's scores would: random weights have none."""
+
+    note: str = "random weights, quantised for its speed alone"
+
+
+def steady(network: nn.Layer, size: tuple[int, int]) -> nn.Layer:
+    """Give batch normalisation the statistics of noise (8, 3, *size); in eval mode after."""
     norms = [layer for layer in network.sublayers() if isinstance(layer, nn.BatchNorm2D)]
     before = [norm._momentum for norm in norms]
     for norm in norms:
         norm._momentum = 0.0  # the new statistics replace the old ones
     network.train()
     with paddle.no_grad():
-        network(paddle.randn([_NOISE, 3, size, size]))
+        network(paddle.randn([_NOISE, 3, *size]))
     for norm, momentum in zip(norms, before):
         norm._momentum = momentum
     network.eval()
@@ -43,34 +71,53 @@ def steady(network: nn.Layer, size: int) -> nn.Layer:
 def prepare(
     names: Sequence[str],
     folder: Path,
-    size: int,
+    job: Job,
     formats: Sequence[str],
     say: Callable[[str], None] = print,
 ) -> dict[str, Path]:
-    """Export each named network to `folder/<name>_<size>`, unless it lies there already."""
+    """Export each named network to `folder/<name>_<size>`, unless it lies there already.
+
+    formats: paddle, onnx and int8, which is onnx quantised on noise.
+    """
     found = {}
-    wanted = [name for name in names if not _lies(folder / f"{name}_{size}", formats)]
+    wanted = [name for name in names if not _lies(folder / f"{name}_{job.words}", formats)]
     if wanted:
         say(f"exporting {len(wanted)} networks with random weights, 1 to 10 s each")
     start = time.perf_counter()
     for name in names:
-        path = found[name] = folder / f"{name}_{size}"
+        path = found[name] = folder / f"{name}_{job.words}"
         if name not in wanted:
             continue
         paddle.seed(0)
-        network = steady(create_model(name, class_num=CLASSES), size)
-        steps = [{"ResizeImage": {"size": size}}, {"NormalizeImage": {"order": ""}}]
-        form = "both" if "onnx" in formats else "paddle"
-        export_model(network, path, (3, size, size), steps, model_name=name, format=form)
+        edges = [min(edge, _NOISE_EDGE) if job.class_num != CLASSES else edge for edge in job.size]
+        network = steady(create_model(name, class_num=job.class_num), (edges[0], edges[1]))
+        height, width = job.size
+        steps = [{"ResizeImage": {"size": [width, height]}}, {"NormalizeImage": {"order": ""}}]
+        form = "both" if {"onnx", "int8"} & {*formats} else "paddle"
+        answers = dict(job.postprocess)
+        export_model(network, path, (3, *job.size), steps, answers, model_name=name, format=form)
+        if "int8" in formats:
+            _quantise(path, job.size)
     if wanted:
         say(f"exported to {folder} in {time.perf_counter() - start:.0f} s")
     return found
 
 
+def _quantise(folder: Path, size: tuple[int, int]) -> None:
+    """Add `inference_int8.onnx`, all layers in int8, with the ranges of noise."""
+    from ppcls_lite.inference.quantize import int8
+
+    spec, rng = InferenceSpec.read(folder), np.random.default_rng(0)
+    images = [rng.standard_normal((3, *size), np.float32) for _ in range(2)]
+    with tempfile.TemporaryDirectory() as room:
+        source = int8.float_model(folder, spec, Path(room))
+        made, _ = int8.quantize(source, spec, images, Path(room), "none")
+        int8.keep(folder, spec, made, _Unscored())
+
+
 def _lies(path: Path, formats: Sequence[str]) -> bool:
-    return (path / FILE_NAME).is_file() and (
-        "onnx" not in formats or (path / "inference.onnx").is_file()
-    )
+    needed = {"onnx": ONNX_NAMES["fp32"], "int8": ONNX_NAMES["int8"], "paddle": FILE_NAME}
+    return all((path / needed[form]).is_file() for form in {*formats, "paddle"})
 
 
 def image_shape(folder: Path, size: int) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ppcls_lite.benchmark.machine import Machine
+from ppcls_lite.benchmark.models import Job
 from ppcls_lite.benchmark.profile import Profile
 from ppcls_lite.benchmark.result import PRIMITIVES, UNSTEADY, Result, aims, quantile
 from ppcls_lite.config.zoo import ZOO
@@ -38,6 +39,13 @@ class Comparison(Protocol):
     """Published latencies beside those measured here (experiments/latency/paper.py)."""
 
     option: str  # the help of `--paper`
+    kinds: Sequence[str]  # the values of `--paper`, the default first
+    job: (
+        Job | None
+    )  # what the networks are exported for; None: images of --image-size, 1000 classes
+
+    def of(self, kind: str) -> Comparison:
+        """That of one kind."""
 
     def names(self) -> list[str]:
         """The networks of the zoo that it is about."""
@@ -48,8 +56,8 @@ class Comparison(Protocol):
     def as_dict(self, results: Sequence[Result]) -> dict[str, Any]:
         """The same for the JSON file."""
 
-    def write(self, results: Sequence[Result], folder: Path) -> Path:
-        """Write a file of its own, the figure."""
+    def write(self, results: Sequence[Result], folder: Path) -> list[Path]:
+        """Write files of its own, as a figure."""
 
 
 @dataclass
@@ -100,7 +108,7 @@ class Report:
         }
         for path, content in contents.items():
             path.write_text(content + "\n", encoding="utf-8")
-        more = [self.comparison.write(self.timed, folder)] if self.comparison else []
+        more = self.comparison.write(self.timed, folder) if self.comparison else []
         return [*contents, *more]
 
     def as_dict(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ppcls_lite import __version__
 from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.settings import TilingSettings, TtaSettings
 from ppcls_lite.data.labels import read_label_file
+from ppcls_lite.data.transforms.compose import channels_of
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.agreement import Agreement, joined, mismatch
 from ppcls_lite.inference.engines import Engine, available_engines, make_engine
@@ -216,7 +217,8 @@ def _prepared(
     sample_images: Sequence[Image] | np.ndarray | None,
 ) -> list[Prepared]:
     """The images to compare on, pre-processed and of one size."""
-    images = _synthetic_pictures() if sample_images is None else sample_images
+    channels = channels_of(prepare.transform.ops)
+    images = _synthetic_pictures(channels) if sample_images is None else sample_images
     prepared = [prepare(image) for image in images]
     for array, _ in prepared:
         if not accepts(shape, array.shape):
@@ -228,11 +230,11 @@ def _prepared(
     return [Prepared(array, item.meta) for array, item in zip(arrays, prepared)]
 
 
-def _synthetic_pictures() -> list[np.ndarray]:
-    """Four (H, W, 3) uint8 pictures of coloured tiles, the same on every machine."""
+def _synthetic_pictures(channels: int) -> list[np.ndarray]:
+    """Four (H, W, channels) uint8 pictures of coloured tiles, the same on every machine."""
     rng = np.random.default_rng(0)
-    tiles = [rng.integers(0, 256, (12, 16, 3), np.uint8) for _ in range(4)]
-    return [tile.repeat(25, axis=0).repeat(25, axis=1) for tile in tiles]  # (300, 400, 3)
+    tiles = [rng.integers(0, 256, (12, 16, channels), np.uint8) for _ in range(4)]
+    return [tile.repeat(25, axis=0).repeat(25, axis=1) for tile in tiles]  # (300, 400, channels)
 
 
 def _engines(folder: Path, spec: InferenceSpec, format: Format) -> dict[str, Engine]:

@@ -18,10 +18,24 @@ from ppcls_lite.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD, SC
 from ppcls_lite.errors import ConfigError
 
 _NAMES = {"MobileNetV1": "MobileNetV1_x1_0", "MobileNetV2": "MobileNetV2_x1_0"}
+_SPELLED = {  # beginnings of ours -> theirs
+    "PPLCNet": "PP-LCNet",
+    "PPHGNetV2_": "PP-HGNetV2-",
+    "StarNet_": "StarNet-",
+    "FasterNet_": "FasterNet-",
+}
 _STEPS = ("ResizeImage", "CropImage", "NormalizeImage", "ToCHWImage")  # in its order
 _ALWAYS = {"ResizeImage", "NormalizeImage"}
 _MUST_BE = {  # what it does whatever the list says, or refuses to do otherwise
-    "DecodeImage": {"to_rgb": True, "channel_first": False, "backend": "cv2", "reduced": False},
+    "DecodeImage": {
+        "to_rgb": True,
+        "channel_first": False,
+        "backend": "cv2",
+        "reduced": False,
+        "channels": 3,
+    },
+    "ResizeImage": {"keep_ratio": False, "size_divisor": None, "long_edge": "round"},
+    "CropImage": {"offset": "cut"},
     "NormalizeImage": {"order": "", "channel_num": 3, "output_fp16": False},
 }
 _INTERPOLATIONS = {
@@ -38,7 +52,10 @@ _POSTPROCESS = {  # ours -> theirs, and the number that it asks for
 
 def model_name(name: str) -> str:
     """What PaddleX calls a network of the zoo; other names stay."""
-    return _NAMES.get(name, name.replace("PPLCNet", "PP-LCNet"))
+    for ours, theirs in _SPELLED.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return _NAMES.get(name, name)
 
 
 def written(

@@ -136,6 +136,44 @@ class FocalLoss(CELoss):
 
 
 @register("loss")
+class BinaryCELoss(Loss):
+    """Each class told from all others: sigmoid cross entropy of hard, soft or mixed labels.
+
+    The mean over images and classes, as in Wightman et al. 2021 (arXiv 2110.00476, section 3.2).
+    `weight` and `epsilon` as in CELoss; `target_threshold` makes what is above it a whole class,
+    the rest none, so that both halves of a mixed image are in it. Images without label do not
+    count.
+    """
+
+    divides_by = "labels"
+
+    def __init__(
+        self,
+        weight: NonNegativeFloat = 1.0,
+        epsilon: Probability | None = None,
+        target_threshold: Probability | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight, self.epsilon = weight, _smoothing(epsilon)
+        self.threshold = target_threshold
+
+    def forward(self, outputs: Tensor | Mapping[str, Any], batch: Batch) -> dict[str, Tensor]:
+        """`{"BinaryCELoss": scalar}` for logits and labels as CELoss takes them."""
+        logits = logits_of(outputs)
+        target = class_distribution(batch["label"], logits.shape[1])
+        known = (target.sum(axis=1) > 0).astype(target.dtype)  # (N,)
+        target = (1 - self.epsilon) * target + self.epsilon / logits.shape[1]
+        if self.threshold is not None:
+            target = (target > self.threshold).astype(logits.dtype)
+        cost = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(axis=1)
+        count = self.denominator(batch).clip(min=1e-12)
+        return {"BinaryCELoss": self.weight * (known * cost).sum() / count}
+
+    def denominator(self, batch: Batch) -> Tensor:
+        return count_labels(batch["label"])
+
+
+@register("loss")
 class MultiLabelLoss(Loss):
     """Sigmoid cross entropy of each attribute; unknown attributes (-1) do not count.
 

@@ -163,4 +163,5 @@ class CocoAP(ObjectMetric):
         aps = {"AP": [ap for ap, _ in rows], "AP50": [ap50 for _, ap50 in rows]}
         curves = tables.precision[0, :, :, 0, 2]  # (101, C)
         settings = detection_report.Settings(self.class_num, self.score_threshold, names)
-        return detection_report.write(folder, found, truth, settings, aps, curves, self.paths)
+        draw = self.postprocess.draw
+        return detection_report.write(folder, found, truth, settings, aps, curves, self.paths, draw)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ppcls_lite.metrics.confusion import NAMED_CLASSES, draw
+from ppcls_lite.metrics.detection_pictures import Draw, draw_worst
 from ppcls_lite.metrics.matching import matched, operating, pairs_of
 from ppcls_lite.metrics.objects import Found, Truth
 
@@ -41,11 +42,12 @@ def write(
     aps: Mapping[str, Sequence[float]],
     curves: np.ndarray,
     paths: Sequence[str],
+    draw_result: Draw,
 ) -> list[Path]:
     """Write all of it; returns the files.
 
     aps: name -> (C,) scores of the classes. curves: (101, C) precision at the recalls 0 to 1, -1
-    for classes without objects. paths: of the images.
+    for classes without objects. paths: of the images. draw_result: of the post-processing.
     """
     match = matched(found, truth, pairs_of(found, truth))
     table = folder / "detection_per_class.txt"
@@ -62,8 +64,14 @@ def write(
     pr_curves = folder / "detection_curves.png"
     _draw_curves(curves, settings, pr_curves)
     worst = folder / "worst_images.txt"
-    worst.write_text(worst_images(found, truth, match, settings, paths) + "\n", encoding="utf-8")
-    return [table, confusions, picture, pr_curves, worst]
+    mistakes = worst_images(found, truth, match, settings)
+    worst.write_text(_mistakes(mistakes, settings, paths) + "\n", encoding="utf-8")
+    images = [image for image, *_ in mistakes]
+    shown = Found(*(part[found.score >= settings.threshold] for part in found))
+    drawn = draw_worst(
+        *(folder / "worst_images.png", images, paths, shown, truth, settings.titles, draw_result)
+    )
+    return [table, confusions, picture, pr_curves, worst, *drawn]
 
 
 def per_class(
@@ -120,9 +128,9 @@ def confusion(found: Found, truth: Truth, settings: Settings) -> np.ndarray:
 
 
 def worst_images(
-    found: Found, truth: Truth, match: np.ndarray, settings: Settings, paths: Sequence[str]
-) -> str:
-    """The images with the most mistakes: objects that were missed, answers that are wrong."""
+    found: Found, truth: Truth, match: np.ndarray, settings: Settings
+) -> list[tuple[int, int, int]]:
+    """The images with the most mistakes: their numbers, missed objects and wrong answers."""
     shown = found.score >= settings.threshold
     missed = ~truth.ignored
     missed[match[(match >= 0) & shown]] = False
@@ -130,10 +138,17 @@ def worst_images(
     misses = np.bincount(truth.image[missed], minlength=size)
     wrong = np.bincount(found.image[shown & (match == -1)], minlength=size)
     order = np.argsort(-(misses + wrong), kind="stable")[:WORST]
+    order = order[(misses + wrong)[order] > 0]
+    return list(zip(order.tolist(), misses[order].tolist(), wrong[order].tolist()))
+
+
+def _mistakes(
+    images: Sequence[tuple[int, int, int]], settings: Settings, paths: Sequence[str]
+) -> str:
     lines = [f"missed  wrong  image (IoU 0.5, scores from {settings.threshold:g})"]
-    for image in order[(misses + wrong)[order] > 0].tolist():
+    for image, missed, wrong in images:
         name = paths[image] if image < len(paths) else f"number {image}"
-        lines.append(f"{misses[image]:6d}  {wrong[image]:5d}  {name}")
+        lines.append(f"{missed:6d}  {wrong:5d}  {name}")
     return "\n".join(lines)
 
 

@@ -257,6 +257,34 @@ class AdamW(_Moments):
 
 @register("optimizer")
 @dataclass
+class Lamb(Bounded, MasterWeights):
+    """AdamW whose step is as long as each array's weights, for large batches.
+
+    You et al. 2019, arXiv 1904.00962, algorithm 2. What is exempt from weight decay, as in AdamW,
+    takes Adam's step.
+    """
+
+    beta1: Probability = 0.9
+    beta2: Probability = 0.999
+    epsilon: PositiveFloat = 1e-6
+    _: KW_ONLY
+    weight_decay: NonNegativeFloat = 0.01
+
+    below_one = ("beta1", "beta2")
+
+    def options(self, named: Named) -> dict[str, Any]:
+        exempt = {parameter.name for parameter in self.exempt(named)}
+        exempt |= {p.name for _, p in named if p.regularizer is not None}
+        decay = {"lamb_weight_decay": self.weight_decay}
+        return (
+            super().options(named)
+            | decay
+            | {"exclude_from_weight_decay_fn": lambda parameter: parameter.name in exempt}
+        )
+
+
+@register("optimizer")
+@dataclass
 class RMSProp(Bounded, Penalized):
     """Divides by a running mean of the gradient's size (Tieleman and Hinton 2012)."""
 

@@ -64,6 +64,7 @@ class Service:
         self.metrics = Metrics(lambda: self.queue.taken)
         self._memory = Memory(options.decode_memory)
         self._decoding = 0
+        self._told: set[type[Exception]] = set()
         self._batcher: Batcher | None = None
         self._abandoned = False
         self._page = files("ppcls_lite.serve").joinpath("page.html").read_text(encoding="utf-8")
@@ -211,7 +212,9 @@ class Service:
             except UserError:
                 raise
             except Exception as error:  # hostile files find what decoders do not expect
-                log.warning("an image cannot be prepared: %r", error)
+                if type(error) not in self._told:  # strangers do not fill the log
+                    self._told.add(type(error))
+                    log.warning("an image cannot be prepared, said once of its kind: %r", error)
                 raise ImageError(f"the image cannot be prepared: {type(error).__name__}") from error
 
     def _running_for(self) -> float:

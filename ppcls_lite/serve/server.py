@@ -60,7 +60,9 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             _ClosesWhenDraining(make_app(service), service),
             log_config=None,
-            log_level="warning",
+            # A line for each request that is none would let strangers fill the log, and stop the
+            # service where nobody reads the pipe that it writes to.
+            log_level="error",
             access_log=False,
             server_header=False,
             http=partial(LimitedProtocol, self._gate),  # type: ignore[arg-type]

@@ -212,7 +212,7 @@ def test_a_mistake_is_told(
 @pytest.mark.parametrize("name", ["PPLCNet_x0_25", "MobileNetV3_small_x0_35", "ShuffleNetV2_x0_33"])
 def test_random_weights_keep_activations_of_order_one(name: str) -> None:
     paddle.seed(0)
-    network = latency_models.steady(create_model(name, class_num=10), 128)
+    network = latency_models.steady(create_model(name, class_num=10), (128, 128))
     features: list[float] = []
     for layer in network.sublayers():
         if isinstance(layer, paddle.nn.BatchNorm2D):

@@ -240,7 +240,11 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
         "optimizer": {
             **{"type": "AdamW", "weight_decay": 0.05, "beta1": 0.8},
             "grad_clip_cfg": {"name": "ClipGradByGlobalNorm", "clip_norm": 3.0},
-            "custom_cfg": [{"name": "backbone", "lr_mult": 0.1}],
+            "custom_cfg": [
+                {"name": "backbone", "lr_mult": 0.1},
+                {"name": "norm", "weight_decay_mult": 0.0},
+                {"name": "decoder", "weight_decay_mult": 2.0},
+            ],
         },
         "lr_scheduler": {"warmup_iters": 100, "warmup_start_lr": 1.0e-5},
         "test_config": {
@@ -263,6 +267,8 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     assert recipe["Optimizer"]["name"] == "AdamW" and recipe["Optimizer"]["beta1"] == 0.8
     assert recipe["Optimizer"]["weight_decay"] == 0.05
     assert recipe["Optimizer"]["clip_global_norm"] == 3.0
+    assert recipe["Optimizer"]["lr_mult"] == {"backbone": 0.1}
+    assert recipe["Optimizer"]["no_weight_decay_name"] == "norm"
     rate = recipe["Optimizer"]["lr"]
     assert rate["warmup_steps"] == 100 and rate["warmup_start_lr"] == 1e-5
     data = recipe["DataLoader"]["Train"]["dataset"]
@@ -277,7 +283,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     assert recipe["Infer"]["tiling"] == {"size": [320, 200], "stride": [160, 100]}
     assert recipe["Infer"]["tta"] == {"scales": [1.5], "flip_horizontal": True}
     assert set(found.ledger.lost) == {
-        *("wonder", "optimizer.custom_cfg", "train_dataset.edge"),
+        *("wonder", "optimizer.custom_cfg.2.weight_decay_mult", "train_dataset.edge"),
         *("train_dataset.transforms.1.type", "train_dataset.transforms.1.prob"),
     }
 

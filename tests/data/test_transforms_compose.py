@@ -27,6 +27,7 @@ from ppcls_lite.data.transforms.crop import (
     RandomCropImage,
     RandomPadCrop,
 )
+from ppcls_lite.data.transforms.normalize import ToGray
 from ppcls_lite.data.transforms.orientation import RandFlipImage, RandomRot90, RandomRotation
 from ppcls_lite.data.transforms.photometric import (
     BlurImage,
@@ -80,10 +81,11 @@ EVERY_OP: dict[str, Callable[[], Any]] = {
     "Cutout": lambda: Cutout(2, 16, "none"),
     "NormalizeImage": lambda: NormalizeImage(order=""),
     "ToCHWImage": ToCHWImage,
+    "ToGray": ToGray,
 }
 DETERMINISTIC = {"DecodeImage", "Resize", "ResizeByLong", "ResizeByShort", "LimitLong",
                  "CropImage", "CenterCrop", "CropImageAtRatio", "Pad",
-                 "Padv2", "NormalizeImage", "ToCHWImage"}  # fmt: skip
+                 "Padv2", "NormalizeImage", "ToCHWImage", "ToGray"}  # fmt: skip
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -182,7 +184,7 @@ def test_normalize_options() -> None:
     for text in ("1/0", "__import__('os')", "1/2/3", ""):
         with pytest.raises(UserError, match=r"NormalizeImage\.scale: expected .*number"):
             build({"NormalizeImage": {"scale": text}}, "transform")
-    with pytest.raises(UserError, match="three numbers"):
+    with pytest.raises(UserError, match="one number for each channel"):
         NormalizeImage(mean=[0.5])
 
 

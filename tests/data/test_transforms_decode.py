@@ -12,6 +12,7 @@ from PIL import Image
 
 from ppcls_lite.data.transforms import DecodeImage
 from ppcls_lite.data.transforms.image_file import array_to_rgb, decode_rgb
+from ppcls_lite.data.transforms.normalize import ToGray
 from ppcls_lite.errors import ImageError, UserError
 
 BACKENDS = ("cv2", "pil")
@@ -275,3 +276,31 @@ def test_arrays_are_brought_to_rgb() -> None:
 def test_other_arrays_are_refused(array: np.ndarray) -> None:
     with pytest.raises(UserError, match="array"):
         array_to_rgb(array)
+
+
+def test_other_numbers_of_channels(tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", rgba)[1].tobytes())
+    found = DecodeImage(channels=4)({"image": str(tmp_path / "a.png")})["image"]
+    np.testing.assert_array_equal(found, rgba[..., [2, 1, 0, 3]])
+    (tmp_path / "b.png").write_bytes(cv2.imencode(".png", rgba[..., :3])[1].tobytes())
+    found = DecodeImage(channels=4)({"image": str(tmp_path / "b.png")})["image"]
+    np.testing.assert_array_equal(found[..., :3], rgba[..., 2::-1])
+    assert (found[..., 3] == 255).all()
+    deep = np.random.default_rng(1).integers(0, 65536, (5, 7, 6), np.uint16)
+    np.save(tmp_path / "c.npy", deep)
+    found = DecodeImage(channels=6)({"image": str(tmp_path / "c.npy")})["image"]
+    np.testing.assert_array_equal(found, deep >> 8)
+    with pytest.raises(ImageError, match=r"got \(5, 7, 6\) of type uint8; expected \(H, W, 5\)"):
+        DecodeImage(channels=5)({"image": str(tmp_path / "c.npy")})
+    with pytest.raises(UserError, match="channels other than 3 need to_rgb: True"):
+        DecodeImage(channels=4, to_rgb=False)
+
+
+def test_gray() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
+    found = ToGray()({"image": image})["image"]
+    assert found.shape == (3, 4, 1) and found.dtype == np.uint8
+    assert abs(found[..., 0] - image @ [0.299, 0.587, 0.114]).max() <= 0.5 + 1e-6
+    with pytest.raises(UserError, match=r"expected an RGB image \(H, W, 3\), got \(3, 4, 1\)"):
+        ToGray()({"image": found})

@@ -9,6 +9,7 @@ import pytest
 from experiments.latency import figure, paper
 from ppcls_lite.benchmark.result import Result, Setting
 from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.models.create import list_models
 
 PADDLE = Setting("paddle", "fp32", 1)
 
@@ -64,6 +65,22 @@ def test_an_unsteady_pair_is_judged_by_its_quiet_runs() -> None:
     (pair,) = paper.ordering([fast, result("MobileNetV1", [2.0] * 10, [2.0] * 10)])
     assert pair.measured.middle < 1 < pair.measured.quiet
     assert pair.verdict == "holds"
+
+
+def test_segmenters_have_a_table_of_their_own() -> None:
+    published = paper.Published().of("segmentation")
+    assert [*published.kinds] == ["classification", "segmentation"]
+    assert published.job.size == (512, 1024) and published.job.words == "512x1024"
+    assert {*published.names()} <= {*list_models("deeplabv3p_*")}
+    fast, slow = "deeplabv3p_PPLCNet_x0_5", "deeplabv3p_MobileNetV3_large_x0_5"
+    results = [result(fast, [50.0]), result(slow, [60.0])]
+    table, question = published.sections(results)
+    assert [row[3:] for row in table.rows] == [
+        ["mIoU (%)", "published (ms)", "paddle fp32, 1 thread"],
+        *(["55.42", "135.00", "60.00"], ["58.36", "82.00", "50.00"]),
+    ]
+    assert question.rows[1][:2] == [fast, slow] and "holds in 1 of 1" in question.text
+    assert published.as_dict(results)["ordering"][0]["published_ratio"] == pytest.approx(135 / 82)
 
 
 def test_the_figure_has_a_point_for_each_accuracy(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnx", reason="onnx is not installed; it writes the network")
     pytest.importorskip("openvino", reason="openvino is not installed")
     folder = tmp_path_factory.mktemp("models")
-    models = latency_models.prepare(["PPLCNet_x0_25"], folder, SIZE, ["onnx"], lambda _: None)
+    models = latency_models.prepare(
+        ["PPLCNet_x0_25"], folder, latency_models.Job((SIZE, SIZE)), ["onnx"], lambda _: None
+    )
     return models["PPLCNet_x0_25"] / "inference.onnx"
 
 

@@ -42,27 +42,15 @@ def seen_through(ops: list[Any], mask: np.ndarray) -> tuple[np.ndarray, Meta]:
     return array[0], meta
 
 
-@pytest.mark.parametrize(
-    "ops",
-    [
-        [],
-        [{"PadImage": {"size": [96, 64], "place": "corner"}}],
-        [{"RandFlipImage": {"flip_code": 1, "prob": 1.0}}],
-    ],
-    ids=["as it is", "padded", "mirrored"],
-)
-def test_a_map_comes_back_exactly(ops: list[Any]) -> None:
+@pytest.mark.parametrize("way", ["as it is", "padded", "mirrored"])
+def test_a_map_comes_back_exactly(way: str) -> None:
     mask = blocks(40, 72)
-    if "RandFlipImage" in str(ops):
-        meta = Meta(40, 72, np.array([[-1.0, 0, 72], [0, 1, 0]]))
-        seen = mask[:, ::-1]
-    elif ops:
-        meta = Meta(40, 72)
-        seen = np.pad(mask, [(0, 24), (0, 24)], constant_values=9)
-    else:
-        seen, meta = seen_through(ops, mask)
+    seen, meta = seen_through([{"Padv2": {"size_divisor": 32}}] if way == "padded" else [], mask)
+    assert seen.shape == ((64, 96) if way == "padded" else mask.shape)
+    if way == "mirrored":
+        seen, meta = mask[:, ::-1], Meta(40, 72, np.array([[-1.0, 0, 72], [0, 1, 0]]))
     assert (classes_in_photograph(seen, meta) == mask).all()
-    hot = (seen[None] == np.arange(10)[:, None, None]).astype(np.float32)
+    hot = (seen[None] == np.arange(5)[:, None, None]).astype(np.float32)
     found, scores = scores_in_photograph(hot, meta)
     assert (found == mask).all() and (scores == 1).all()
 

@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.losses.cross_entropy import CELoss, FocalLoss
+from ppcls_lite.losses.cross_entropy import BinaryCELoss, CELoss, FocalLoss
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 1.0], [5, 5, 5]], np.float32)
 LABELS = np.array([0, 2, 1, -1], np.int64)
@@ -50,3 +50,23 @@ def test_weights_by_frequency() -> None:
     for other in (None, np.zeros((4, 3), np.float32)):
         with pytest.raises(UserError, match="auto needs a data set with one class for each image"):
             loss.see(SimpleNamespace(labels=other))
+
+
+def test_binary_cross_entropy_of_mixed_labels() -> None:
+    logits = paddle.to_tensor(LOGITS)
+    soft = np.array([[0.7, 0.3, 0], [0, 0, 1], [0, 1, 0]], np.float32)
+    batch = {"label": paddle.to_tensor(soft), "image": BATCH["image"][:3]}
+
+    def by_hand(target: np.ndarray) -> float:
+        p = 1 / (1 + np.exp(-LOGITS[:3].astype("float64")))
+        return float(-(target * np.log(p) + (1 - target) * np.log(1 - p)).mean())
+
+    for arguments, target in (
+        ({}, soft[:3]),
+        ({"epsilon": 0.3}, 0.7 * soft[:3] + 0.1),
+        ({"target_threshold": 0.2}, (soft[:3] > 0.2).astype("f4")),
+    ):
+        value = BinaryCELoss(weight=2.0, **arguments)(logits[:3], batch)["BinaryCELoss"]
+        assert float(value) == pytest.approx(2 * by_hand(target), rel=1e-5)
+    hard = BinaryCELoss()(logits, BATCH)["BinaryCELoss"]
+    assert float(hard) == pytest.approx(by_hand(np.eye(3)[LABELS[:3]]), rel=1e-5)

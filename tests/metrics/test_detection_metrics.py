@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import paddle
 import pytest
@@ -274,6 +275,15 @@ def test_a_report_names_classes_and_images(tmp_path: Path, fixtures: Path) -> No
     assert worst[1].split() == ["11", "122", "photo_3.jpg"] and "number 5" in worst[2]
     for name in ("detection_confusion.png", "detection_curves.png"):
         assert files[name].read_bytes().startswith(b"\x89PNG")
+    assert "worst_images.png" not in files  # there are no such files
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(cv2.imencode(".png", np.zeros((480, 640, 3), np.uint8))[1].tobytes())
+    scores.paths = [str(photo)] * 400
+    drawn = next(f for f in scores.report(tmp_path) if f.name == "worst_images.png")
+    picture = cv2.imread(str(drawn))
+    assert picture.shape == (6 * (320 + 4), 2 * 427 + 4, 3)
+    truth_side, answers = picture[:320, :427], picture[:320, -427:]
+    assert truth_side.any() and answers.any() and (truth_side != answers).any()
     (voc,) = _loaded(VocAP, scores).report(tmp_path, None)
     assert voc.read_text().startswith("class  VOC_AP_11point  VOC_AP_integral\n0 ")
 

@@ -285,3 +285,26 @@ def test_three_steps_of_a_segmentation_equal_golden(tag, segmentation, dense_wei
         optimizer.clear_grad()
     for found, expected, bound in zip(losses, golden["losses"], (1e-6, 3e-5, 2e-3)):
         assert found == pytest.approx(expected, rel=bound)
+
+
+def test_lamb_by_hand() -> None:
+    """One step: as long as the weights times the rate; that of exempt arrays is Adam's."""
+    schedule = {"name": "ConstLR", "learning_rate": 0.01}
+    found = config.build(
+        {"Lamb": {"lr": schedule, "weight_decay": 0.1, "one_dim_param_no_weight_decay": True}},
+        "optimizer",
+        epochs=1,
+        step_each_epoch=1,
+    )
+    model = paddle.nn.Linear(3, 2)
+    model.bias.set_value(paddle.to_tensor([0.5, -0.5]))
+    before = {p.name: p.numpy().astype("float64") for p in model.parameters()}
+    optimizer = found.build(model)
+    (model(paddle.ones([4, 3])) ** 2).mean().backward()
+    gradients = {p.name: p.grad.numpy().astype("float64") for p in model.parameters()}
+    optimizer.step()
+    for parameter, decay in ((model.weight, 0.1), (model.bias, 0.0)):
+        old, gradient = before[parameter.name], gradients[parameter.name]
+        step = gradient / (np.abs(gradient) + 1e-6) + decay * old  # both moments are corrected
+        length = np.linalg.norm(old) / np.linalg.norm(step) if decay else 1.0
+        np.testing.assert_allclose(parameter.numpy(), old - 0.01 * length * step, atol=1e-5)

@@ -71,6 +71,8 @@ def test_what_is_no_request_is_refused_in_json(start: Any, picture: Any) -> None
     body = picture(90)
     assert error_of(talk(service, upgrade % len(body) + body)).startswith("no upgrade here")
     assert ask(service, picture(90))[0] == 200
+    service.process.send_signal(signal.SIGTERM)
+    assert service.end() == (0, "ended\n")  # strangers write nothing into the log
 
 
 def test_pipelined_requests_are_answered_in_order(start: Any, picture: Any) -> None:

@@ -211,9 +211,26 @@ def _optimizer(keys: Keys, rate: Keys) -> Tree:
     elif decay is not None:
         optimizer["regularizer"] = {"name": "L2", "coeff": decay}
     optimizer |= _clipping(keys.part("grad_clip_cfg"))
-    keys.lose("custom_cfg", "rates and decays of parts of a network cannot be set here")
+    optimizer |= _rates_of_parts(keys.parts("custom_cfg"))
     keys.close()
     return {"name": name, "lr": _schedule(rate), **optimizer}
+
+
+def _rates_of_parts(parts: list[Keys]) -> Tree:
+    """Factors of rate and decay by parts of parameters' names."""
+    rates: dict[str, float] = {}
+    without: list[str] = []
+    for part in parts:
+        name = str(part.take("name", "Optimizer.lr_mult"))
+        factor = part.number("lr_mult", "Optimizer.lr_mult")
+        if factor is not None:
+            rates.setdefault(name, factor)  # the first one counts
+        if part.peek("weight_decay_mult") == 0:
+            part.take("weight_decay_mult", "Optimizer.no_weight_decay_name")
+            without.append(name)
+        part.close("the decay of a part is that of all here, or none")
+    found: Tree = {"lr_mult": rates} if rates else {}
+    return found | ({"no_weight_decay_name": " ".join(without)} if without else {})
 
 
 def _clipping(keys: Keys) -> Tree:

@@ -111,12 +111,18 @@ def _of_image(error: Exception, op: Any, name: str) -> ImageError:
     return ImageError(f"{name}: {reason}")
 
 
+def channels_of(ops: Sequence[Any]) -> int:
+    """How many channels the arrays have that a chain may begin with."""
+    return getattr(ops[0], "channels", 3) if ops else 3
+
+
 def shape_of(ops: Sequence[Any]) -> tuple[int, int, int]:
     """(C, H, W) of the images that `ops` give, found by running them; -1: the image decides.
 
     UserError for transforms that do not fit together, or that cannot be run without chance.
     """
     chain = Compose(ops)
-    samples = ({"image": np.zeros((*size, 3), np.uint8)} for size in _PICTURES)
+    channels = channels_of(ops)
+    samples = ({"image": np.zeros((*size, channels), np.uint8)} for size in _PICTURES)
     first, second = (chain(sample)["image"].shape for sample in samples)
     return tuple(a if a == b else -1 for a, b in zip(first, second))

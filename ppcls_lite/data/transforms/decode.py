@@ -13,11 +13,12 @@ from typing import Literal
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Ignored, Megapixels
+from ppcls_lite.config.schema import Channels, Ignored, Megapixels
 from ppcls_lite.data.transforms.crop import RandCropImage
 from ppcls_lite.data.transforms.geometry import Meta, Rng, Sample
 from ppcls_lite.data.transforms.image_file import (
-    array_to_rgb,
+    array_to,
+    decode_channels,
     decode_rgb,
     read_file,
 )
@@ -42,6 +43,10 @@ class DecodeImage:
     same as without it, their pixels are averages instead of samples (docs/performance.md). Raises
     ImageError for a file that is missing, empty, truncated, corrupt or no image, or whose header
     says that it has more than `max_megapixels` million pixels.
+
+    `channels` 4 gives RGBA, opaque where a file has no transparency; any other number takes files
+    with as many samples a pixel (TIFF, or an (H, W, C) array of type uint8 or uint16 as .npy) as
+    they are, of 16 bits the high byte. For grey images see ToGray.
     """
 
     to_np: Ignored = True
@@ -50,8 +55,11 @@ class DecodeImage:
     backend: Literal["cv2", "pil"] = "cv2"
     reduced: bool = False
     max_megapixels: Megapixels = 100
+    channels: Channels = 3
 
     def __post_init__(self) -> None:
+        if self.channels != 3 and (self.reduced or not self.to_rgb):
+            raise UserError("DecodeImage: channels other than 3 need to_rgb: True, reduced: False")
         if self.reduced and (self.backend != "cv2" or self.channel_first):
             raise UserError("DecodeImage: reduced needs backend: cv2 and channel_first: False")
         self.crop: RandCropImage | None = None
@@ -74,7 +82,7 @@ class DecodeImage:
     def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
         image, name = sample["image"], str(sample.get("path", "image"))
         if isinstance(image, np.ndarray):
-            image = array_to_rgb(image, name)
+            image = array_to(image, self.channels, name)
         elif isinstance(image, (str, os.PathLike)):
             image = self._decode(read_file(image), str(image), sample, rng)
         elif isinstance(image, (bytes, bytearray, memoryview)):
@@ -99,7 +107,10 @@ class DecodeImage:
         return sample
 
     def _rgb(self, data: bytes, name: str, reduced: int = 1) -> np.ndarray:
-        return decode_rgb(data, name, self.backend, reduced, round(self.max_megapixels * 1e6))
+        most = round(self.max_megapixels * 1e6)
+        if self.channels != 3:
+            return decode_channels(data, name, self.channels, most)
+        return decode_rgb(data, name, self.backend, reduced, most)
 
     def _decode(self, data: bytes, name: str, sample: Sample, rng: Rng) -> np.ndarray:
         """The image, possibly reduced; then the part to cut out is in `sample["part"]`."""

@@ -27,6 +27,7 @@ from ppcls_lite.data.transforms.image_header import (
 from ppcls_lite.errors import ImageError, UserError
 
 MAX_PIXELS = 100_000_000  # of an image, unless said otherwise: as RGB 0.3 GB
+_ARRAY = b"\x93NUMPY"  # how a .npy file begins
 _STRIP = 2**20  # pixels that are converted at once
 _READ = {  # divisor of the size -> how OpenCV reads; with RGB, "grayscale" only gives the size
     1: cv2.IMREAD_COLOR_RGB,
@@ -84,6 +85,63 @@ def decode_rgb(
         raise ImageError(f"{name}: there is not enough memory to decode it") from error
     except Exception as error:  # for damaged bytes Pillow's readers raise nearly anything
         raise ImageError(f"{name}: cannot be decoded: {error}; {ADVICE}") from error
+
+
+def decode_channels(data: bytes, name: str, channels: int, max_pixels: int) -> np.ndarray:
+    """Decode an image file's bytes, or those of a .npy, into an (H, W, channels) uint8 array.
+
+    4 is RGBA, opaque where the file has no transparency; of another number the file has to have as
+    many samples a pixel. ImageError else, or for what `decode_rgb` refuses.
+    """
+    try:
+        if channels == 4 and not data.startswith(_ARRAY):
+            return _rgba(data, name, max_pixels)
+        if data.startswith(_ARRAY):
+            image = np.load(io.BytesIO(data), allow_pickle=False)
+        else:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is None:
+            raise undecodable(data)
+        if image.size > max_pixels * channels:
+            raise ImageError(f"{image.size} samples; expected at most {max_pixels * channels}")
+        return array_to(image, channels, name)
+    except UserError as error:
+        raise ImageError(str(error)) from error
+    except ImageError as error:
+        raise ImageError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
+    except Exception as error:  # for damaged bytes the readers raise nearly anything
+        raise ImageError(f"{name}: cannot be decoded: {error}; {ADVICE}") from error
+
+
+def _rgba(data: bytes, name: str, max_pixels: int) -> np.ndarray:
+    opaque = decode_rgb(data, name, "pil", max_pixels=max_pixels)  # refuses what is damaged
+    with Image.open(io.BytesIO(data)) as image:
+        if not image.has_transparency_data:
+            return array_to(opaque, 4, name)
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.asarray(image.convert("RGBA"))  # (H, W, 4)
+
+
+def array_to(image: np.ndarray, channels: int, name: str = "image") -> np.ndarray:
+    """An array as (H, W, channels) uint8: `array_to_rgb` for 3, RGB made opaque for 4.
+
+    Others are taken as they are, of uint16 the high byte. UserError for another shape or type.
+    """
+    if channels == 3:
+        return array_to_rgb(image, name)
+    if channels == 4 and (image.ndim == 2 or image.shape[-1] in (1, 3)):
+        image = array_to_rgb(image, name)
+        return np.concatenate([image, np.full_like(image[..., :1], 255)], axis=2)
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or not image.size:
+        raise UserError(
+            f"{name}: got {image.shape} of type {image.dtype}; expected (H, W, {channels}) of type "
+            f"uint8 or uint16, as DecodeImage.channels says"
+        )
+    return image
 
 
 def array_to_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:

@@ -67,8 +67,9 @@ class Normalizer:
 class NormalizeImage:
     """(image * scale - mean) / std in float32; the defaults are ImageNet's, scale 1/255.
 
-    `order` names the layout of the image that comes in: "chw", or "hwc" or "" for (H, W, C).
-    `channel_num` 4 appends a channel of zeros; `output_fp16` gives float16.
+    `order` names the layout of the image that comes in: "chw", or "hwc" or "" for (H, W, C). mean
+    and std have a number for each channel. `channel_num` 4 appends a channel of zeros;
+    `output_fp16` gives float16.
     """
 
     scale: PositiveFloat | None = None
@@ -81,8 +82,11 @@ class NormalizeImage:
     def __post_init__(self) -> None:
         scale = SCALE if self.scale is None else self.scale
         mean, std = self.mean or IMAGENET_MEAN, self.std or IMAGENET_STD
-        if len(mean) != 3 or len(std) != 3:
-            raise UserError(f"NormalizeImage: mean {mean} and std {std} must have three numbers")
+        if len(mean) != len(std):
+            raise UserError(
+                f"NormalizeImage: mean {list(mean)} and std {list(std)}: expected one number for "
+                "each channel in both"
+            )
         self.normalizer = Normalizer(scale, np.array(mean), np.array(std))
 
     @property
@@ -99,6 +103,24 @@ class NormalizeImage:
         if self.output_fp16:
             planes = planes.astype(np.float16)
         sample["image"] = planes if self.order == "chw" else planes.transpose(1, 2, 0)  # (H, W, C)
+        return sample
+
+
+@register("transform")
+class ToGray:
+    """The luminance of an RGB image, (H, W, 1), for networks with `in_channels: 1`.
+
+    It stands right before NormalizeImage, which then has one number for mean and std; what comes
+    before it sees three equal colours of a grey file. 0.299 R + 0.587 G + 0.114 B, rounded.
+    """
+
+    def __call__(self, sample: Sample, rng: Rng = None) -> Sample:
+        image = sample["image"]
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"ToGray: expected an RGB image (H, W, 3), got {image.shape}")
+        if image.dtype != np.uint8:
+            image = image.astype(np.float32)
+        sample["image"] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
         return sample
 
 

@@ -23,7 +23,6 @@ Item = TypeVar("Item")
 _TRIED = 64  # images that show what the ids of a list count from
 
 if TYPE_CHECKING:
-    from ppcls_lite.inference.preprocess import Prepared
     from ppcls_lite.inference.quantize.report import Evaluation, Labelled
     from ppcls_lite.inference.spec import InferenceSpec
 
@@ -59,7 +58,12 @@ def run(
         before = int8.float_model(args.model, spec, room)
         if not args.config:
             _require_ids(source, args.evaluate, _class_num(before, spec, images[0]))
-            _require_from_zero(before, spec, prepare, source, args.evaluate)
+            run = int8.runner_of(before, spec)
+
+            def score(labelled: Labelled) -> float:
+                return next(iter(evaluation_of(spec, labelled).scores(run).values()))
+
+            _require_from_zero(score, source, args.evaluate)
         after, tried = int8.quantize(before, spec, images, room, args.keep_float)
         found = report.measure(
             *(before, after, spec, evaluation, images[0][None]),
@@ -100,27 +104,18 @@ def _require_ids(labelled: Labelled, source: Path, class_num: int) -> None:
 
 
 def _require_from_zero(
-    model: Path,
-    spec: InferenceSpec,
-    prepare: Callable[[Path], Prepared],
-    labelled: Labelled,
-    source: Path,
+    score: Callable[[Labelled], float], labelled: Labelled, source: Path
 ) -> None:
     """UserError if the ids of a list without 0 fit the network better when they count from 1."""
-    from ppcls_lite.inference.quantize.int8 import outputs_of
-
     if min(label for _, label in labelled) == 0:
         return
     some = _spread(list(labelled), _TRIED)
-    images = [prepare(path).array for path, _ in some]
-    found = next(iter(outputs_of(model, spec, images).values())).argmax(axis=-1)  # (N,)
-    ids = np.array([label for _, label in some])
-    right, less = int((found == ids).sum()), int((found == ids - 1).sum())
+    right, less = score(some), score([(path, label - 1) for path, label in some])
     if less > right:
         raise UserError(
-            f"--evaluate {source}: no image has the class id 0, and of {len(some)} answers of the "
-            f"network {right} are the ids but {less} are the ids less 1: these seem to count from "
-            "1; subtract 1 from each"
+            f"--evaluate {source}: no image has the class id 0, and {less:.0%} of the network's "
+            f"answers are the ids less 1 but {right:.0%} are the ids: these seem to count from 1; "
+            "subtract 1 from each"
         )
 
 

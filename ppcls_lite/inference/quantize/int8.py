@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,9 +112,15 @@ def float_model(model_dir: Path, spec: InferenceSpec, room: Path) -> Path:
 
 def outputs_of(path: Path, spec: InferenceSpec, images: Sequence[np.ndarray]) -> Outputs:
     """What the network of an ONNX file gives images (C, H, W)."""
+    run = runner_of(path, spec)
+    return joined([run(image[None]) for image in images])
+
+
+def runner_of(path: Path, spec: InferenceSpec) -> Callable[[np.ndarray], Outputs]:
+    """The network of an ONNX file: images (N, C, H, W) float32 to its outputs."""
     name: EngineName = "openvino" if missing("openvino") is None else "onnxruntime"
     engine = make_engine(path, name, precision=None)
-    return joined([spec.named(engine.run(image[None])) for image in images])
+    return lambda images: spec.named(engine.run(images))
 
 
 def _choices(source: Path, keep_float: str) -> Iterator[tuple[str, list[str]]]:

@@ -1,0 +1,80 @@
+"""The worst images of a detector: what is there beside what it answered, a row for each.
+
+Read before: detection_report.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ppcls_lite.metrics.objects import Found, Truth
+
+SHOWN, HEIGHT = 6, 320  # images, and pixels of a row
+Draw = Callable[[np.ndarray, dict[str, Any]], np.ndarray]  # image (H, W, 3) RGB, result
+
+
+def draw_worst(
+    path: Path,
+    images: Sequence[int],
+    paths: Sequence[str],
+    found: Found,
+    truth: Truth,
+    names: Sequence[str],
+    draw: Draw,
+) -> list[Path]:
+    """Write the first of `images`, numbers of `paths`; none where no file can be read.
+
+    draw: of the post-processing, which puts a result on an image.
+    """
+    rows = list(_rows(images, paths, found, truth, names, draw))
+    if not rows:
+        return []
+    width = max(row.shape[1] for row in rows)
+    filled = [
+        np.pad(r, ((0, 4), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows
+    ]
+    coded = cv2.imencode(".png", np.concatenate(filled)[..., ::-1])[1]
+    path.write_bytes(coded.tobytes())
+    return [path]
+
+
+def _rows(
+    images: Sequence[int],
+    paths: Sequence[str],
+    found: Found,
+    truth: Truth,
+    names: Sequence[str],
+    draw: Draw,
+) -> Iterator[np.ndarray]:
+    for number in [image for image in images if image < len(paths)][:SHOWN]:
+        data = np.fromfile(paths[number], np.uint8) if Path(paths[number]).is_file() else b""
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        if decoded is None:
+            continue
+        image = np.ascontiguousarray(decoded[..., ::-1])  # (H, W, 3) RGB
+        there, shown = truth.image == number, found.image == number
+        sure = np.ones(int(there.sum()))
+        sides = (
+            draw(image, _result(truth.box[there], truth.kind[there], sure, names)),
+            draw(image, _result(found.box[shown], found.kind[shown], found.score[shown], names)),
+        )
+        size = max(1, round(image.shape[1] * HEIGHT / image.shape[0])), HEIGHT
+        small = [cv2.resize(side, size, interpolation=cv2.INTER_AREA) for side in sides]
+        gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
+        yield np.concatenate([small[0], gap, small[1]], axis=1)
+
+
+def _result(
+    boxes: np.ndarray, kinds: np.ndarray, scores: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "boxes": boxes.tolist(),
+        "class_ids": kinds.tolist(),
+        "scores": scores.tolist(),
+        "label_names": [names[kind] for kind in kinds.tolist()],
+    }
