@@ -17,6 +17,12 @@ from ppcls_lite.config.check import build
 from ppcls_lite.config.registry import entries
 from ppcls_lite.data.transforms import Compose, DecodeImage, NormalizeImage, Normalizer, ToCHWImage
 from ppcls_lite.data.transforms.autoaugment import AutoAugment, RandAugment, TimmAutoAugment
+from ppcls_lite.data.transforms.boxes import (
+    PARALLEL,
+    LetterboxImage,
+    RandomCropBoxes,
+    RandomExpand,
+)
 from ppcls_lite.data.transforms.crop import (
     CenterCrop,
     CropImage,
@@ -63,6 +69,9 @@ EVERY_OP: dict[str, Callable[[], Any]] = {
     "RandomScaleImage": RandomScaleImage,
     "ResizeByLong": lambda: ResizeByLong(30),
     "ResizeByShort": lambda: ResizeByShort(30),
+    "LetterboxImage": lambda: LetterboxImage([64, 64]),
+    "RandomCropBoxes": RandomCropBoxes,
+    "RandomExpand": RandomExpand,
     "ResizeRangeScaling": lambda: ResizeRangeScaling(20, 40),
     "LimitLong": lambda: LimitLong(30),
     "RandomDistort": RandomDistort,
@@ -85,7 +94,7 @@ EVERY_OP: dict[str, Callable[[], Any]] = {
 }
 DETERMINISTIC = {"DecodeImage", "Resize", "ResizeByLong", "ResizeByShort", "LimitLong",
                  "CropImage", "CenterCrop", "CropImageAtRatio", "Pad",
-                 "Padv2", "NormalizeImage", "ToCHWImage", "ToGray"}  # fmt: skip
+                 "LetterboxImage", "Padv2", "NormalizeImage", "ToCHWImage", "ToGray"}  # fmt: skip
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -94,6 +103,12 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 def noise(height: int = 50, width: int = 64) -> np.ndarray:
     return generator(5).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def with_box(image: np.ndarray) -> dict[str, np.ndarray]:
+    """A sample with one object."""
+    rows = dict.fromkeys(PARALLEL, np.zeros(1, np.int64))
+    return {"image": image, **rows, "boxes": np.array([[10, 10, 30, 40]], np.float32)}
 
 
 def png(image: np.ndarray) -> bytes:
@@ -277,9 +292,9 @@ def test_every_op_repeats_with_its_seed_and_pickles(name: str) -> None:
     results = set()
     for seed in range(12):
         image = noise()
-        first = op({"image": image}, generator(seed))["image"]
+        first = op(with_box(image), generator(seed))["image"]
         np.testing.assert_array_equal(image, noise())  # what came in is not written to
-        second = copy({"image": image}, generator(seed))["image"]
+        second = copy(with_box(image), generator(seed))["image"]
         np.testing.assert_array_equal(first, second)
         results.add((first.shape, first.tobytes()))
     assert (len(results) == 1) == (name in DETERMINISTIC)
@@ -289,7 +304,7 @@ def test_no_op_touches_the_global_random_state() -> None:
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
     for make in EVERY_OP.values():
-        make()({"image": noise()}, generator())
+        make()(with_box(noise()), generator())
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +49,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.asked.append((self.path, self.headers.get("Authorization")))
         name = self.path.rpartition("/")[2]
-        if "/resolve/main/" in self.path and name.endswith(".safetensors"):
+        if "/timm/" in self.path and name.endswith(".safetensors"):
             self.send_response(302)
             self.send_header("Location", f"{self.storage}/blobs/{name}")
             self.end_headers()
@@ -57,6 +60,15 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.wfile.write(self.files[name])
         else:
             self.send_error(404)
+
+    def do_HEAD(self) -> None:
+        """Two headers that huggingface_hub wants to see before it fetches anything."""
+        name = self.path.rpartition("/")[2]
+        self.send_response(200 if name in self.files else 404)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", '"0123abcd"')
+        self.send_header("Content-Length", str(len(self.files.get(name, b""))))
+        self.end_headers()
 
     def log_message(self, *args: object) -> None:
         pass
@@ -120,6 +132,34 @@ def test_every_way_is_named_when_nothing_is_reachable(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids to ask for it"):
         weights_file("", ADDRESS)
+
+
+def test_the_library_fetches_into_its_cache_and_finds_it_there_offline(
+    server: type[Hub], tmp_path: Path
+) -> None:
+    pytest.importorskip("huggingface_hub", reason="pip install huggingface_hub")
+    program = (
+        "from ppcls_lite.models.weights.hub import HubFile, hub_file\n"
+        "print(hub_file(HubFile('me/net', 'main', 'model.safetensors')))\n"
+    )
+
+    def run(**variables: str) -> str:  # it reads its variables when it is imported
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done.stdout + done.stderr[-2000:]
+
+    expected = f"{tmp_path / 'cache' / 'models--me--net' / 'snapshots' / COMMIT}/model.safetensors"
+    assert run().splitlines()[-1] == expected
+    assert Path(expected).read_bytes() == Hub.files["model.safetensors"]
+    asked = len(Hub.asked)
+    assert run(HF_HUB_OFFLINE="1").splitlines()[-1] == expected and len(Hub.asked) == asked
+    nowhere = run(HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path / "other"))
+    assert "Any of these helps: download http://127.0.0.1" in nowhere
 
 
 def test_an_address_with_a_checksum(server: type[Hub], tmp_path: Path) -> None:

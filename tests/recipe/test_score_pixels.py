@@ -1,4 +1,4 @@
-"""int8 and engine auto on a network of pixels: mIoU before and after, by the recipe's metric."""
+"""Networks of pixels are scored by the recipe's metric: int8, engine auto, and through windows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ import yaml
 from paddle import nn
 
 from ppcls_lite.cli import main
+from ppcls_lite.config.complete import Recipe
+from ppcls_lite.config.settings import TilingSettings
 from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
 from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.inference.spec import InferenceSpec, Outputs
+from ppcls_lite.inference.viewed_forward import ViewedForward
+from ppcls_lite.recipe.parts import build_forward, image_shape_of
+from ppcls_lite.recipe.score import by_recipe
 
 pytest.importorskip("onnx", reason="onnx, which writes ONNX files, is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
@@ -71,3 +77,30 @@ def test_int8_is_scored_by_the_recipes_metric(
     with Predictor("m", engine="auto", threads=1) as predictor:
         (auto,) = predictor.predict(str(image))
     assert int8["mask"]["size"] == auto["mask"]["size"] and predictor.choice is not None
+
+
+def test_engines_are_scored_through_windows(home: Path) -> None:
+    windows = TilingSettings([16, 16], [8, 8])
+    spec = InferenceSpec("Net", OPS, {"Segmentation": {}}, (3, 16, 16), "logits", tiling=windows)
+    std, mean = (np.reshape(n, (3, 1, 1)) for n in ([0.229, 0.224, 0.225], [0.485, 0.456, 0.406]))
+    shapes = set()
+
+    def run(images: np.ndarray) -> Outputs:
+        shapes.add(images.shape)
+        return {"logits": (images * std + mean).astype(np.float32)}
+
+    assert by_recipe(spec, "recipe.yaml").scores(run)["miou"] == pytest.approx(1.0)
+    assert shapes == {(1, 3, 16, 16)}
+
+
+def test_evaluations_follow_infer(home: Path) -> None:
+    tree = yaml.safe_load(Path("recipe.yaml").read_text(encoding="utf-8"))
+    tree["Infer"] = {"PostProcess": {"Segmentation": {}}, "tiling": {"size": [64, 32]}}
+    for eval_engine in ("dygraph", "auto"):
+        tree["Global"]["eval_engine"] = eval_engine
+        settings = Recipe.of(tree).settings
+        forward = build_forward(settings)
+        assert isinstance(forward, ViewedForward) and forward.views.window == (32, 64)
+    assert image_shape_of(settings) == (3, 32, 64)
+    del tree["Infer"]["tiling"]
+    assert not isinstance(build_forward(Recipe.of(tree).settings), ViewedForward)

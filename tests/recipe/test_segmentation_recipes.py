@@ -16,10 +16,12 @@ from ppcls_lite.config.check import check
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump, load_config
 from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.metrics import segmentation
 from ppcls_lite.models.weights.load import read_state
 from ppcls_lite.recipe.evaluate import evaluate
 from ppcls_lite.recipe.export import export
 from ppcls_lite.recipe.train import train
+from ppcls_lite.report import pictures
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "segmentation"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -67,6 +69,13 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for folder, pixels in named.items():
             cv2.imwrite(str(home / folder / f"{number}.png"), pixels)
     return home
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures at the end of a run take a second; tests/metrics and tests/report have them."""
+    monkeypatch.setattr(pictures, "curves", lambda *_: None)
+    monkeypatch.setattr(segmentation, "draw", lambda *_, **__: None)
 
 
 def small(name: str, scenes: Path, out: Path, *overrides: str) -> Any:
