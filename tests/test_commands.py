@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,12 @@ def test_every_script_of_a_command_names_one_that_exists() -> None:
     # deploy/benchmark.py adds the published tables, which are in experiments/
     assert set(called.values()) == set(cli.COMMANDS) - {"benchmark"}
     assert called["zoo.py"] == "zoo" and called["convert_weights.py"] == "convert"
+
+
+def test_the_quick_start_names_its_tasks() -> None:
+    script = ["bash", str(ROOT / "tools" / "quickstart.sh"), "nonsense"]
+    done = subprocess.run(script, check=False, capture_output=True, text=True)
+    assert done.returncode == 2 and "segmentation" in done.stderr
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(

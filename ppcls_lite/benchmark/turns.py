@@ -168,12 +168,19 @@ def _in_turn(
 def _differences(
     results: Sequence[Result], outputs: dict[tuple[str, Setting], list[float]]
 ) -> None:
-    """State how far each engine's answers are from those of the model's first."""
+    """State how far each engine's answers are from those of the model's first.
+
+    Of whole numbers, which are classes and no amounts, it is the share that differs.
+    """
     first = results[0].setting
     for result in results:
         if result.setting != first:
             reference = outputs[result.model, first]
             found = outputs[result.model, result.setting]
+            if all(isinstance(number, int) for number in reference):
+                other = sum(a != b for a, b in zip(reference, found))
+                result.difference = other / len(reference)
+                continue
             largest = max(map(abs, reference)) or 1.0
             result.difference = max(abs(a - b) for a, b in zip(reference, found)) / largest
 

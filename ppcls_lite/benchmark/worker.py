@@ -126,7 +126,7 @@ class Worker:
             "second_s": second,
             "memory_mib": resident() - before,
             "library_mib": self.library_mib,
-            "output": [float(value) for value in outputs],
+            "output": [value.item() for value in outputs],
             "is": said,
         }
 

@@ -281,3 +281,14 @@ def test_tables_are_aligned_and_markdown() -> None:
     rows = [["a", "bb"], ["ccc", "d"]]
     assert latency_report.text(rows) == "a    bb\nccc  d"
     assert latency_report.markdown(rows) == "| a | bb |\n| --- | --- |\n| ccc | d |"
+
+
+def test_classes_differ_by_their_share() -> None:
+    settings = Setting("paddle", "fp32", 1), Setting("openvino", "fp32", 1)
+    results = [Result("m", setting, 1) for setting in settings]
+    for found, difference in (([0, 18, 3, 4], 0.25), ([0.0, 2.0, 3.0, 4.0], 0.25)):
+        reference = [type(found[0])(n) for n in (0, 1, 3, 4)]
+        latency_turns._differences(
+            results, dict(zip((("m", s) for s in settings), (reference, found)))
+        )
+        assert results[1].difference == difference

@@ -54,6 +54,17 @@ def test_boxes_are_tight_around_what_is_seen_of_a_digit() -> None:
     assert min(counts) >= 1 and max(counts) == MOST
 
 
+def test_all_of_a_card_belongs_to_its_digit() -> None:
+    scans = load_scans()
+    for seed in range(10):
+        scene = make_scene(scans, False, SIZE, np.random.default_rng(seed), cards=True)
+        for (x1, y1, x2, y2), digit, area in zip(scene.boxes, scene.digits, scene.areas):
+            assert (scene.mask[y1:y2, x1:x2] == digit + 1).sum() >= area
+            assert (1 - HIDDEN) * 28**2 <= area <= (x2 - x1) * (y2 - y1)
+        grey = scene.image.mean(axis=2)
+        assert grey[scene.mask > 0].std() > 30  # bright cards with dark ink
+
+
 def test_digits_hide_little_of_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pixels of a digit, had nothing been drawn over it, are those when it was drawn."""
     scans, whole = load_scans(), []

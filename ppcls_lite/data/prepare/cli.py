@@ -47,7 +47,10 @@ def run(argv: Sequence[str]) -> int:
     text = "width and height of a canvas (160 128)"
     scenes.add_argument("--size", type=int, nargs=2, default=(160, 128), metavar="N", help=text)
     scenes.add_argument("--seed", type=int, default=0, help="of places, sizes and colours (0)")
-    scenes.set_defaults(act=lambda a: prepare_scenes(a.output, a.images, a.val, a.size, a.seed))
+    scenes.add_argument("--cards", action="store_true", help="digits on cards, all of them theirs")
+    scenes.set_defaults(
+        act=lambda a: prepare_scenes(a.output, a.images, a.val, a.size, a.seed, a.cards)
+    )
 
     for kind, about in {
         "coco": "boxes in COCO's JSON files",

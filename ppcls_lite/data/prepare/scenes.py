@@ -8,6 +8,7 @@ for tests. The rules:
   is brighter than the canvas by at least 90 grey levels.
 - A pixel belongs to a digit where its ink covers at least half of it. The mask has the class
   digit + 1 there, and 0 elsewhere. A box is tight around the digit's visible pixels.
+- With cards, each digit is bright ink on a nearly black square card, all of which belongs to it.
 - A later digit covers earlier ones. A place where it would hide more than 15 % of any digit's
   pixels, of all that hide it together, is drawn again; after 30 tries the digit is left out.
 - Scans of the validation's fifth are in no training scene. Everything follows from the seed.
@@ -31,7 +32,8 @@ SCENES_FOLDER = "dataset/scenes"  # where the quick starts' recipes look
 MOST, EDGES = 6, (28, 56)  # digits of a scene; pixels of a digit's edge
 HIDDEN = 0.15  # share of a digit's pixels that others may hide
 TRIES = 30
-CONTRAST = 90  # grey levels
+CONTRAST = 90  # grey levels between canvas and ink, or canvas and card
+DARK = 0.2  # of the ink's colour: the most that its card has
 _LARGEST = 4096  # pixels of a canvas's edge
 
 
@@ -57,7 +59,9 @@ class _Canvas:
     pixels: list[int] = field(default_factory=list)
 
 
-def prepare_scenes(output: str, images: int, val: int, size: tuple[int, int], seed: int) -> None:
+def prepare_scenes(
+    output: str, images: int, val: int, size: tuple[int, int], seed: int, cards: bool = False
+) -> None:
     """Write `images` scenes for training and `val` for validation, `size` = (width, height).
 
     Raises UserError for sizes or numbers that cannot be.
@@ -72,7 +76,7 @@ def prepare_scenes(output: str, images: int, val: int, size: tuple[int, int], se
     scans = load_scans()
     for number, (split, count) in enumerate({"train": images, "val": val}.items()):
         rngs = (np.random.default_rng((seed, number, i)) for i in range(count))
-        scenes = (make_scene(scans, split == "val", size, rng) for rng in rngs)
+        scenes = (make_scene(scans, split == "val", size, rng, cards) for rng in rngs)
         write_scenes(Path(output), split, scenes)
     print(
         f"{images:,} scenes for training and {val:,} for validation in {output}: images and masks "
@@ -81,7 +85,11 @@ def prepare_scenes(output: str, images: int, val: int, size: tuple[int, int], se
 
 
 def make_scene(
-    scans: Scans, validation: bool, size: tuple[int, int], rng: np.random.Generator
+    scans: Scans,
+    validation: bool,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    cards: bool = False,
 ) -> Scene:
     """One scene of `size` = (width, height), by the rules above."""
     width, height = size
@@ -90,7 +98,7 @@ def make_scene(
     canvas = _Canvas(image, np.full((height, width), -1))
     for _ in range(int(rng.integers(1, MOST + 1))):
         scan = int(rng.choice(chosen))
-        _paste(canvas, scans.images[scan], int(scans.labels[scan]), grey, rng)
+        _paste(canvas, scans.images[scan], int(scans.labels[scan]), grey, cards, rng)
     # The noise of a camera, over everything.
     noisy = canvas.image + rng.normal(0, 6, (height, width, 3))
     numbers = range(len(canvas.digits))
@@ -123,18 +131,20 @@ def _paste(
     scan: np.ndarray,
     digit: int,
     grey: float,
+    cards: bool,
     rng: np.random.Generator,
 ) -> None:
     """Draw a digit where it hides little, or not at all if there is no such place."""
     height, width = canvas.owner.shape
-    colour = _ink(grey, rng)
+    colour = _bright(grey, rng)
+    card = colour * rng.uniform(0, DARK, 3).astype(np.float32) if cards else None
     for _ in range(TRIES):
         edge = int(rng.integers(EDGES[0], EDGES[1] + 1))
         ink = cv2.resize(scan, (edge, edge), interpolation=cv2.INTER_CUBIC) / np.float32(255)
         ink = ink.clip(0, 1)
         left, top = (int(rng.integers(room - edge + 1)) for room in (width, height))
         window = (slice(top, top + edge), slice(left, left + edge))
-        solid = ink >= 0.5
+        solid = np.ones_like(ink, bool) if cards else ink >= 0.5
         owner = canvas.owner.copy()
         owner[window][solid] = len(canvas.digits)
         left_over = np.bincount(owner[owner >= 0], minlength=len(canvas.digits) + 1)
@@ -142,12 +152,12 @@ def _paste(
         if all(seen >= (1 - HIDDEN) * all_ for seen, all_ in zip(left_over, pixels, strict=True)):
             canvas.owner, canvas.pixels = owner, pixels
             canvas.digits.append(digit)
-            part = canvas.image[window]
-            canvas.image[window] = part + ink[..., None] * (colour - part)
+            under = canvas.image[window] if card is None else card
+            canvas.image[window] = under + ink[..., None] * (colour - under)
             return
 
 
-def _ink(grey: float, rng: np.random.Generator) -> np.ndarray:
+def _bright(grey: float, rng: np.random.Generator) -> np.ndarray:
     """A colour (3,) that stands out from a canvas up to this grey level."""
     while True:
         colour = rng.uniform(0, 255, 3).astype(np.float32)
