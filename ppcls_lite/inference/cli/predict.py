@@ -21,7 +21,13 @@ from tqdm import tqdm
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
 from ppcls_lite.inference.cli.origin import Origin, origin_of, require_origin, run_by
-from ppcls_lite.inference.cli.output import ResultFile, csv_columns, table_head, table_lines
+from ppcls_lite.inference.cli.output import (
+    ResultFile,
+    csv_columns,
+    table_head,
+    table_lines,
+    writer,
+)
 from ppcls_lite.inference.cli.pictures import Pictures
 from ppcls_lite.inference.cli.resume import Kept, keep
 from ppcls_lite.inference.inputs import find_images
@@ -46,6 +52,8 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.resume and not args.output:
         parser.error("--resume needs --output, the file to go on with")
+    if args.resume and args.save:
+        parser.error("--resume goes on with --output only, not with --save")
     images = find_images(args.input)
     _refuse_inputs(args, images)
     kept = _keep(args) if args.resume else Kept()
@@ -68,6 +76,10 @@ def run(argv: Sequence[str]) -> int:
             file = stack.enter_context(results)
         drawn, own = (Path(d) if d else None for d in (args.draw, args.save_png))
         pictures = Pictures(predictor.postprocess, drawn, own, images)
+        writes = [
+            stack.enter_context(writer(predictor.postprocess, predictor.spec.labels, images, save))
+            for save in args.save
+        ]
         done = len(images) - len(left)
         bar = tqdm(total=len(images), initial=done, unit="image", **_BAR[bool(file)])
         stack.enter_context(bar)
@@ -77,6 +89,9 @@ def run(argv: Sequence[str]) -> int:
         for count, result in enumerate(stream, start=1):
             if "error" in result:
                 bad.append((result["file"], result["error"]))
+            else:
+                for write in writes:
+                    write(result)
             pictures.write(result)
             if file:
                 file.write(result)
@@ -96,6 +111,8 @@ def run(argv: Sequence[str]) -> int:
         print(f"... and {len(bad) - BAD_LIMIT} more, with `error` in the results")
     if file:
         print(f"results: {file.path}")
+    for form, *paths in args.save:
+        print(f"{form}: {paths[0]}")
     for folder in filter(None, (args.draw, args.save_png)):
         print(f"pictures: {folder}")
     return 1 if bad else 0
@@ -194,6 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="FILE", help="write all results to this .jsonl or .csv file")
     add("--draw", metavar="DIR", help="write each image with its answer drawn on it into DIR")
     add("--save-png", metavar="DIR", help="write answers that are pictures into DIR, as PNG files")
+    text = "answers in a form that other tools read: coco FILE.json [ANNOTATION.json], yolo DIR"
+    add("--save", action="append", default=[], nargs="+", metavar=("FORM", "PATH"), help=text)
     add("--resume", action="store_true", help="keep what --output holds and do only the rest")
     add("--batch-size", type=positive, default=1, metavar="N", help="images at once (1)")
     text = f"decode ahead of inference; 0: in turn (half of the cores from {MANY} images on)"

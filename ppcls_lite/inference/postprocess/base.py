@@ -8,8 +8,10 @@ the engines, the commands and the service work for every problem. Read next: cla
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +21,12 @@ from ppcls_lite.inference.agreement import Agreement, distance, relative_differe
 from ppcls_lite.inference.spec import OutputKind, Outputs
 
 Result = dict[str, Any]
+Write = Callable[[Result], None]
+# Names of the classes (None: they have none), all images to come, and what the user said, as paths,
+# to what writes the results one after the other.
+Form = Callable[
+    [Sequence[str] | None, Sequence[Path], Sequence[str]], AbstractContextManager[Write]
+]
 _EXACT, _ROUNDED = 1e-5, 0.05  # by how much a row of probabilities may miss 1, fp32 and less
 _LINE, _MARGIN = 18, 6  # pixels of `draw`
 
@@ -49,12 +57,14 @@ class Postprocess(ABC):
     activated_names: what the outputs are called after it; None: as the network calls them.
     columns: of the rows of an image, without its name.
     makes_png: whether an answer is a picture, which `png` gives.
+    forms: of files that other tools read, by the name that `predict --save` has for them.
     """
 
     activation: Literal["softmax", "sigmoid", "argmax", "none"] = "none"
     activated_names: tuple[str, ...] | None = None
     columns: tuple[Column, ...]
     makes_png: bool = False
+    forms: ClassVar[Mapping[str, Form]] = {}
 
     @abstractmethod
     def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.postprocess.base import Column, Postprocess, Result
+from ppcls_lite.inference.postprocess.detection_files import coco_results, yolo_labels
 from ppcls_lite.inference.spec import Outputs
 from ppcls_lite.ops.nms import multiclass_nms
 
@@ -50,6 +52,7 @@ class DetectionNMS(Postprocess):
     label_list: list[str] | None = None
     draw_threshold: Probability = 0.5
 
+    forms = MappingProxyType({"coco": coco_results, "yolo": yolo_labels})
     columns = (
         Column("class_id", "class", width=6),
         Column("score", "score", width=6, digits=4),
@@ -62,7 +65,10 @@ class DetectionNMS(Postprocess):
             self.label_list = read_label_file(self.class_id_map_file, self.delimiter)
 
     def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:
-        """`boxes` (N, L, 4) and `scores` (N, C, L) to the objects in each photograph's pixels."""
+        """`boxes` (N, L, 4) and `scores` (N, C, L) to the objects in each photograph's pixels.
+
+        `size` is the photograph's, height and width, where `metas` say it.
+        """
         if {*outputs} != {"boxes", "scores"}:
             raise UserError(
                 f"DetectionNMS: the network gives {', '.join(outputs)}; expected boxes and scores"
@@ -77,9 +83,10 @@ class DetectionNMS(Postprocess):
         results = []
         for number, (boxes, scores) in enumerate(zip(outputs["boxes"], outputs["scores"])):
             found = self.objects(boxes, scores)
-            placed = found[:, 2:]
+            placed, size = found[:, 2:], {}
             if metas:
                 placed = metas[number].boxes_back(placed)
+                size = {"size": [metas[number].height, metas[number].width]}
             kinds = found[:, 0].astype(int).tolist()
             names = [self.label_list[kind] for kind in kinds] if self.label_list else []
             results.append(
@@ -88,6 +95,7 @@ class DetectionNMS(Postprocess):
                     "class_ids": kinds,
                     "scores": found[:, 1].astype(float).round(5).tolist(),
                     "label_names": names,
+                    **size,
                 }
             )
         return results
