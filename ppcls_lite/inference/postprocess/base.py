@@ -31,6 +31,14 @@ _EXACT, _ROUNDED = 1e-5, 0.05  # by how much a row of probabilities may miss 1, 
 _LINE, _MARGIN = 18, 6  # pixels of `draw`
 
 
+class Part(NamedTuple):
+    """The answer for a part of a photograph, in the part's own pixels."""
+
+    result: Result
+    window: tuple[int, int, int, int]  # left, top, right, bottom in the photograph
+    least: int = 0  # pixels: what is smaller is seen better in other parts
+
+
 class Column(NamedTuple):
     """A column of the tables: its name in a file, its title and form on the terminal.
 
@@ -57,6 +65,7 @@ class Postprocess(ABC):
     activated_names: what the outputs are called after it; None: as the network calls them.
     columns: of the rows of an image, without its name.
     makes_png: whether an answer is a picture, which `png` gives.
+    merges: whether answers for parts of a photograph make one for the whole, which `merged` gives.
     forms: of files that other tools read, by the name that `predict --save` has for them.
     """
 
@@ -64,6 +73,7 @@ class Postprocess(ABC):
     activated_names: tuple[str, ...] | None = None
     columns: tuple[Column, ...]
     makes_png: bool = False
+    merges: bool = False
     forms: ClassVar[Mapping[str, Form]] = {}
 
     @abstractmethod
@@ -133,6 +143,10 @@ class Postprocess(ABC):
     def png(self, result: Result) -> bytes:
         """The answer as a PNG file of its own, where `makes_png` says that there is one."""
         raise NotImplementedError(f"{type(self).__name__} makes no picture of its own")
+
+    def merged(self, parts: Sequence[Part], size: tuple[int, int]) -> Result:
+        """One answer for a photograph of `size` (H, W), where `merges` says that there is one."""
+        raise NotImplementedError(f"{type(self).__name__} merges no parts")
 
     @property
     def activated_kind(self) -> OutputKind:

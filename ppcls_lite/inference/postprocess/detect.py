@@ -19,10 +19,10 @@ from ppcls_lite.data.box_pictures import draw_boxes
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.postprocess.base import Column, Postprocess, Result
+from ppcls_lite.inference.postprocess.base import Column, Part, Postprocess, Result
 from ppcls_lite.inference.postprocess.detection_files import coco_results, yolo_labels
 from ppcls_lite.inference.spec import Outputs
-from ppcls_lite.ops.nms import multiclass_nms
+from ppcls_lite.ops.nms import cut_off, merged_slices, multiclass_nms
 
 _ALL = -1
 
@@ -52,6 +52,7 @@ class DetectionNMS(Postprocess):
     label_list: list[str] | None = None
     draw_threshold: Probability = 0.5
 
+    merges = True
     forms = MappingProxyType({"coco": coco_results, "yolo": yolo_labels})
     columns = (
         Column("class_id", "class", width=6),
@@ -87,18 +88,18 @@ class DetectionNMS(Postprocess):
             if metas:
                 placed = metas[number].boxes_back(placed)
                 size = {"size": [metas[number].height, metas[number].width]}
-            kinds = found[:, 0].astype(int).tolist()
-            names = [self.label_list[kind] for kind in kinds] if self.label_list else []
-            results.append(
-                {
-                    "boxes": placed.astype(float).round(2).tolist(),
-                    "class_ids": kinds,
-                    "scores": found[:, 1].astype(float).round(5).tolist(),
-                    "label_names": names,
-                    **size,
-                }
-            )
+            results.append(self._result(found, placed, size))
         return results
+
+    def _result(self, found: np.ndarray, placed: np.ndarray, size: Result) -> Result:
+        kinds = found[:, 0].astype(int).tolist()
+        return {
+            "boxes": placed.astype(float).round(2).tolist(),
+            "class_ids": kinds,
+            "scores": found[:, 1].astype(float).round(5).tolist(),
+            "label_names": [self.label_list[kind] for kind in kinds] if self.label_list else [],
+            **size,
+        }
 
     def objects(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Boxes (L, 4) and scores (C, L) of an image to rows class, score, x1, y1, x2, y2, (n, 6).
@@ -109,6 +110,22 @@ class DetectionNMS(Postprocess):
         thresholds = (self.score_threshold, self.nms_threshold)
         found = multiclass_nms(boxes, scores, *thresholds, *limits, self.across_classes)
         return found[np.isfinite(found).all(axis=1)]
+
+    def merged(self, parts: Sequence[Part], size: tuple[int, int]) -> Result:
+        """The objects of all parts, each once: `merged_slices` with the settings above."""
+        rows, unsure = [], []
+        for result, window, least in parts:
+            found = np.array(result["boxes"], np.float64).reshape(-1, 4)
+            small = (found[:, 2:] - found[:, :2] < least).all(axis=1)
+            unsure.append(cut_off(found, window, size) | small)
+            placed = found + np.array(window[:2] * 2)
+            kinds, scores = (np.array(result[key])[:, None] for key in ("class_ids", "scores"))
+            rows.append(np.concatenate([kinds, scores, placed], axis=1))
+        objects = np.concatenate(rows)  # (n, 6)
+        most = _ALL if self.keep_top_k is None else self.keep_top_k
+        options = (self.nms_threshold, most, self.across_classes)
+        kept = objects[merged_slices(objects, np.concatenate(unsure), *options)]
+        return self._result(kept, kept[:, 2:], {"size": list(size)})
 
     def rows(self, result: Result) -> list[tuple[Any, ...]]:
         names = result["label_names"] or [""] * len(result["scores"])
