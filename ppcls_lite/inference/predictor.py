@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -56,6 +56,7 @@ class Predictor:
             Engine "auto" is the fastest that is installed and right, measured once for this model
             and machine (auto/choose.py).
         topk: how many classes per image, instead of the number in `inference.yml`.
+        settings: arguments of the post-processing instead of those in `inference.yml`.
         isolate: above 0, run the engine in a process of its own, with shared memory for batches
             of so many images, so that Python goes on while it runs (engine_process.py). End it
             with `close` or a `with` block.
@@ -81,9 +82,10 @@ class Predictor:
         precision: Precision | None = None,
         isolate: int = 0,
         plugins: Sequence[str | Path] = (),
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         folder = Path(model_dir)
-        spec = InferenceSpec.read(folder, plugins)
+        spec = InferenceSpec.read(folder, plugins).answering(settings or {})
         if folder.is_dir():
             spec.check_files(folder)
         wanted = EngineChoice(engine, precision, threads, device, mkldnn)
@@ -92,7 +94,9 @@ class Predictor:
             spec.agree_on_shape(program)
             self._prepare(spec, build_postprocess(spec, topk))
         except UserError as error:
-            raise type(error)(f"{folder / FILE_NAME}: {error}") from error
+            changed = ", ".join(f"{key}={value}" for key, value in (settings or {}).items())
+            given = f" with {changed}" if changed else ""
+            raise type(error)(f"{folder / FILE_NAME}{given}: {error}") from error
         channels, *sizes = spec.image_shape or (3, -1, -1)
         window = self._views.window if self._views else None
         usual = window or (_WARMUP_EDGE, _WARMUP_EDGE)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
@@ -63,6 +63,11 @@ class InferenceSpec:
         """The name of each class in order of the class ids, if the folder carries names."""
         _, arguments = take_apart(self.postprocess)
         return arguments.get("label_list")
+
+    def answering(self, settings: Mapping[str, Any]) -> InferenceSpec:
+        """The same with other arguments of the post-processing, which is not checked here."""
+        name, arguments = take_apart(self.postprocess)
+        return replace(self, postprocess={name: {**arguments, **settings}})
 
     def named(self, arrays: Sequence[np.ndarray]) -> Outputs:
         """What a run of the program gave, by name; an output without a name is left out."""

@@ -24,6 +24,7 @@ from ppcls_lite.models.network import Network
 from ppcls_lite.ops.boxes import boxes_around
 
 _STRIDES = (8, 16, 32)  # of the trunk's features
+_DIVISOR = 32  # of an image's edges: each stride's features are twice the next one's
 _UNUSED = re.compile(r"head\.(distribution_project\.project|p\d_feat\.scale_reg)")
 _TWICE = re.compile(r"head\.head_(cls|reg)_list\.(\d+)\.")  # the same layer is head_cls0, too
 
@@ -63,6 +64,8 @@ class PicoDet(Network):
         x, y and stride. PicoHead gives `logits` (N, C, L) of the scores as well. Places are in the
         order of the strides, row by row.
         """
+        if paddle.in_dynamic_mode():  # else the sizes of a program may be free
+            _require_multiples(*x.shape[2:])
         features = self.neck(self.backbone.forward_stages(x)[-3:])
         answers = self.head.answers(features)
         logits, scores, sides = (
@@ -131,3 +134,13 @@ class PicoDet(Network):
                 )
             renamed[key] = value
         return renamed
+
+
+def _require_multiples(height: int, width: int) -> None:
+    """UserError for an image that the necks cannot take."""
+    if height % _DIVISOR or width % _DIVISOR:
+        raise UserError(
+            f"PicoDet: expected images whose edges are multiples of {_DIVISOR} pixels, found "
+            f"{width} x {height} (width, height): resize to such a size, or end with "
+            f"Padv2: {{size_divisor: {_DIVISOR}}} before NormalizeImage"
+        )

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import paddle
 import pytest
+from paddle import nn
 
+from ppcls_lite.config.check import build
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.postprocess.detect import DetectionNMS
+from ppcls_lite.inference.predictor import Predictor
+from ppcls_lite.ops.boxes import iou
 
 BOXES = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [20, 4, 40, 30], [-5, 2, 200, 8]])
 SCORES = np.float32([[0.6, 0.9, 0.1, 0.0], [0.0, 0.0, 0.7, 0.3]])  # (classes, places)
@@ -61,3 +69,82 @@ def test_what_it_cannot_read() -> None:
         DetectionNMS()({"logits": SCORES})
     with pytest.raises(UserError, match="label_list names 1 classes, the network has 2"):
         DetectionNMS(label_list=["cat"])(OUTPUTS)
+
+
+def small_picodet(neck: str, head: str) -> nn.Layer:
+    """A PicoDet of three classes whose scores differ from place to place."""
+    paddle.seed(1)
+    spec = {
+        "backbone": {"name": "PPLCNet_x0_25"},
+        "neck": {"name": neck, "out_channels": 16},
+        "head": {"name": head, "num_convs": 1},
+    }
+    network = build({"PicoDet": spec}, "model", class_num=3)
+    for layer in network.sublayers():
+        if hasattr(layer, "_momentum"):
+            layer._momentum = 0.0
+    network.train()
+    with paddle.no_grad():
+        network(paddle.randn([4, 3, 352, 608]))  # statistics, without which all fades
+        for name, layer in network.head.named_sublayers():
+            if name.startswith(("head_cls", "head_reg")):
+                layer.weight.set_value(layer.weight * 25)
+                layer.bias.set_value(layer.bias * 0.2)
+    network.eval()
+    return network
+
+
+def photograph(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+NORMAL = {"NormalizeImage": {"scale": "1/255", "mean": [0.5] * 3, "std": [0.3] * 3, "order": ""}}
+
+
+@pytest.mark.parametrize("parts", [("CSPPAN", "PicoHead"), ("LCPAN", "PicoHeadV2")])
+def test_one_folder_answers_like_the_network_in_every_engine(
+    parts: tuple[str, str], tmp_path: Path
+) -> None:
+    """Of any batch and any size: the boxes, the scores, and the objects in the photograph."""
+    for package in ("onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    network = small_picodet(*parts)
+    pad: list[Any] = [{"Padv2": {"size_divisor": 32}}, NORMAL, {"ToCHWImage": None}]
+    ask: dict[str, Any] = {"DetectionNMS": {"score_threshold": 0.2, "nms_threshold": 0.5}}
+    seen = [photograph(96, 128)]
+    folder = tmp_path / "m"
+    export_model(
+        network, folder, (3, -1, -1), pad, ask, [*"abc"], format="both", sample_images=seen
+    )
+    objects = []
+    for engine in ("paddle", "onnxruntime", "openvino"):
+        predictor = Predictor(folder, engine=engine, threads=1)
+        for number, height, width in ((1, 160, 160), (3, 352, 608), (3, 160, 160)):
+            x = np.random.default_rng(number).standard_normal((number, 3, height, width))
+            x = x.astype(np.float32)
+            with paddle.no_grad():
+                expected = network(paddle.to_tensor(x))
+            boxes, scores = predictor.engine.run(x)
+            assert expected["scores"].numpy().std() > 0.05
+            np.testing.assert_allclose(scores, expected["scores"].numpy(), atol=1e-3)
+            np.testing.assert_allclose(boxes, expected["boxes"].numpy(), atol=0.05)
+        with pytest.raises(UserError, match=r"cannot run on an input of shape \(1, 3, 100, 150\)"):
+            predictor.engine.run(np.zeros((1, 3, 100, 150), np.float32))
+        answers = predictor.postprocess
+        assert (answers.score_threshold, answers.nms_threshold) == (0.2, 0.5)
+        results = predictor.predict([photograph(150, 200), photograph(151, 199)], batch_size=2)
+        objects.append(results)
+        for result, (high, wide) in zip(results, ((150, 200), (151, 199))):
+            found = np.array(result["boxes"])
+            assert len(found) > 3 and found.min() >= 0
+            assert found[:, 2].max() <= wide and found[:, 3].max() <= high
+            assert found[:, 3].max() > high - 20  # pixels of the photograph, not smaller ones
+    for other in objects[1:]:
+        for first, second in zip(objects[0], other, strict=True):
+            assert first["class_ids"] == second["class_ids"]
+            np.testing.assert_allclose(first["scores"], second["scores"], atol=1e-3)
+            overlaps = iou(np.array(first["boxes"]), np.array(second["boxes"]))
+            assert overlaps.min() > 0.99
+    set_at_prediction = Predictor(folder, threads=1, settings={"keep_top_k": 2})
+    (few,) = set_at_prediction.predict(photograph(150, 200))
+    assert len(few["scores"]) == 2 and max(few["scores"]) == max(objects[0][0]["scores"])

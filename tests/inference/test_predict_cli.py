@@ -274,3 +274,25 @@ def test_engine_and_precision(
     assert f"1 thread, {chosen} fp32" in shown and "left out" not in shown.split("ms per image")[1]
     assert main([*inputs, "--engine", "paddle", "--precision", "int8"]) == 1
     assert "paddle has fp32, bf16; int8 is of openvino" in capsys.readouterr().err
+
+
+def test_arguments_of_the_post_processing_can_be_set(
+    predict: Any, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.jsonl"
+    assert predict("--input", pictures / "a.png", "--output", out, "--set", "topk=1") == 0
+    assert len(read_lines(out)[0]["scores"]) == 1
+    with pytest.raises(UserError, match=r"another inference\.yml"):
+        predict("--input", pictures, "--output", out, "--set", "topk=2", "--resume")
+    assert predict("--input", pictures, "--output", out, "--set", "topk=1", "--resume") == 0
+    assert [len(result["scores"]) for result in read_lines(out)] == [1] * 4
+    for text, message in (
+        ("topk=x", r"inference\.yml with topk=x: .*Topk\.topk: expected"),
+        ("top=1", r"Topk has no argument 'top'; did you mean 'topk'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict("--input", pictures, "--set", text)
+    for text, message in (("=3", "expected key=value"), ("topk=[", "no valid YAML")):
+        with pytest.raises(SystemExit):
+            predict("--input", pictures, "--set", text)
+        assert message in capsys.readouterr().err

@@ -259,6 +259,8 @@ def test_mistakes_are_explained() -> None:
             8,
             backbone={"name": "PPLCNet_x0_25", "stride_list": [1, 2, 2, 2, 2]},
         )
+    with pytest.raises(UserError, match=r"multiples of 32 pixels, found 96 x 100 .*Padv2"):
+        make("PPLCNet_x0_25", 2, 8)(paddle.zeros([1, 3, 100, 96]))
     with pytest.raises(ConfigError, match=r"neck.*there is no neck 'LCPAM'; did you mean 'LCPAN'"):
         make("PPLCNet_x0_25", 2, 8, neck={"name": "LCPAM"})
     with pytest.raises(ConfigError, match=r"it is a head"):

@@ -10,6 +10,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from ppcls_lite.config.file import parse_value
+from ppcls_lite.config.yaml_reader import reason
 from ppcls_lite.inference.engines import MAX_THREADS
 
 
@@ -18,6 +22,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, type=Path, metavar="DIR", help="what ppcls-lite export wrote")
     add("--topk", type=positive, metavar="K", help="classes per image (as exported)")
+    text = "arguments of the post-processing, as score_threshold=0.3, instead of the exported ones"
+    add("--set", nargs="+", default=[], type=_setting, metavar="KEY=VALUE", help=text)
     engines = ("paddle", "openvino", "onnxruntime", "auto")
     add("--engine", choices=engines, default="paddle", help="what runs the network (paddle)")
     precisions = ("fp32", "bf16", "int8")
@@ -38,7 +44,19 @@ def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The parsed options as arguments of `Predictor`, `model_dir` included."""
     same = ("device", "threads", "topk", "engine", "precision", "plugins")
     named = {name: getattr(args, name) for name in same}
-    return {"model_dir": args.model, "mkldnn": not args.no_mkldnn, **named}
+    own = {"settings": dict(args.set), "mkldnn": not args.no_mkldnn}
+    return {"model_dir": args.model, **own, **named}
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """An argument `key=value`, the value in YAML."""
+    key, equals, value = text.partition("=")
+    if not key.isidentifier() or not equals:
+        raise argparse.ArgumentTypeError(f"expected key=value, found {text[:40]!r}")
+    try:
+        return key, parse_value(value)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{text[:40]}: no valid YAML: {reason(error)}") from None
 
 
 def not_negative(text: str) -> float:

@@ -143,6 +143,7 @@ def _keep(args: argparse.Namespace) -> Kept:
     from ppcls_lite.inference.postprocess import build_postprocess
 
     output, spec = Path(args.output), InferenceSpec.read(args.model, args.plugins)
+    spec = spec.answering(dict(args.set))
     origin = _origin(args, spec)
     if args.engine != "auto":  # what that chooses is compared when it has chosen
         origin |= run_by(args.model, args.engine, args.precision or "fp32")

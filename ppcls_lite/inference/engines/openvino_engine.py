@@ -72,7 +72,11 @@ class OpenVINOEngine:
                     f"the network cannot run on an input of shape {inputs.shape}: "
                     f"{_first_line(error)}"
                 ) from error
-            return [tensor.data.copy() for tensor in request.output_tensors]
+            outputs = [tensor.data.copy() for tensor in request.output_tensors]
+        # Where sizes are free, it answers some that the network cannot take with empty arrays.
+        if any(output.ndim == 0 or len(output) != len(inputs) for output in outputs):
+            raise UserError(f"the network cannot run on an input of shape {inputs.shape}")
+        return outputs
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         if shape == self._fixed_shape:
