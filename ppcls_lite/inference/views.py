@@ -100,7 +100,7 @@ class Views:
     def _windows(self, run: Run, cut: Cut, size: Sequence[int]) -> Iterator[Band]:
         window = self.window or tuple(size)
         tops, lefts = (
-            _starts(*lengths) for lengths in zip(size, window, self._stride, strict=True)
+            window_starts(*lengths) for lengths in zip(size, window, self._stride, strict=True)
         )
         high, wide = (min(pair) for pair in zip(window, size))
         sums: np.ndarray | None = None  # (K, rows, W) of windows that have been seen
@@ -163,7 +163,7 @@ def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[1], size[0])
 
 
-def _starts(length: int, window: int, stride: int) -> list[int]:
+def window_starts(length: int, window: int, stride: int) -> list[int]:
     """Where windows begin along an axis: by strides, the last one as far back as it must."""
     if length <= window:
         return [0]

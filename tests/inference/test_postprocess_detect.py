@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import paddle
 import pytest
@@ -14,6 +15,7 @@ from paddle import nn
 from ppcls_lite.config.check import build
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.predict import run
 from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.postprocess.detect import DetectionNMS
 from ppcls_lite.inference.predictor import Predictor
@@ -148,3 +150,7 @@ def test_one_folder_answers_like_the_network_in_every_engine(
     set_at_prediction = Predictor(folder, threads=1, settings={"keep_top_k": 2})
     (few,) = set_at_prediction.predict(photograph(150, 200))
     assert len(few["scores"]) == 2 and max(few["scores"]) == max(objects[0][0]["scores"])
+    cv2.imwrite(str(tmp_path / "a.png"), photograph(150, 200)[..., ::-1])
+    common = ["--model", str(folder), "--input", str(tmp_path / "a.png"), "--threads", "1"]
+    assert run([*common, "--set", "keep_top_k=2", "--save", "yolo", str(tmp_path / "labels")]) == 0
+    assert len((tmp_path / "labels" / "a.txt").read_text(encoding="utf-8").splitlines()) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls_lite.ops.nms import multiclass_nms
+from ppcls_lite.ops.nms import cut_off, merged_slices, multiclass_nms
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "detection" / "parts.json"
 
@@ -74,3 +74,35 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
         np.testing.assert_array_equal(whole, parts)
         assert 5 < len(whole) <= 25
+
+
+def test_pieces_go_where_their_object_is() -> None:
+    rows = np.array(
+        [
+            [1, 0.6, 0, 0, 100, 40],  # an object, in a part that shows all of it
+            [1, 0.9, 0, 0, 60, 40],  # its pieces, in two others: one is surer than the object
+            [1, 0.5, 50, 0, 100, 40],
+            [0, 0.8, 0, 0, 60, 40],  # of another class
+            [1, 0.3, 1, 0, 100, 41],  # the same object again
+            [1, 0.2, 200, 0, 260, 40],  # two pieces of an object that is whole nowhere
+            [1, 0.1, 220, 0, 270, 40],
+        ]
+    )
+    unsure = np.array([False, True, True, True, False, True, True])
+    assert merged_slices(rows, unsure, 0.6).tolist() == [3, 0, 5]
+    assert merged_slices(rows, unsure, 0.6, 2).tolist() == [3, 0]
+    assert merged_slices(rows, unsure, 0.6, across_classes=True).tolist() == [0, 5]
+    assert merged_slices(rows, np.ones(7, bool), 0.6).tolist() == [3, 1, 2, 5]
+    many = np.tile(rows, (300, 1))  # more than are compared at once
+    assert merged_slices(many, np.tile(unsure, 300), 0.6).tolist() == [3, 0, 5]
+    assert merged_slices(rows[:0], unsure[:0], 0.6).tolist() == []
+
+
+def test_only_inner_edges_cut_objects_off() -> None:
+    boxes = np.array([[0, 20, 30, 40], [60, 20, 99, 40], [40, 40, 50, 49], [10, 1, 30, 30]])
+    found = [
+        cut_off(boxes, window, (50, 300)).tolist()
+        for window in ((0, 0, 100, 50), (100, 0, 200, 50), (200, 0, 300, 50))
+    ]
+    assert found == [[False, True, False, False], [True, True, False, False], [True] + [False] * 3]
+    assert cut_off(boxes, (0, 10, 100, 60), (90, 100)).tolist() == [False, False, True, True]

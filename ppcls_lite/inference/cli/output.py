@@ -12,6 +12,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ppcls_lite.inference.cli.origin import Origin, write_origin
 from ppcls_lite.system.terminal import printable
 
 if TYPE_CHECKING:
-    from ppcls_lite.inference.postprocess.base import Postprocess, Result
+    from ppcls_lite.inference.postprocess.base import Postprocess, Result, Write
 
 _FILE_WIDTH = 40
 _BUFFER = 8192  # bytes that wait for being written at once
@@ -94,6 +95,20 @@ class ResultFile:
                 f"--output {self.path}: could not be written: {error.strerror}. What it holds is "
                 "whole; make room and go on with --resume"
             ) from error
+
+
+def writer(
+    postprocess: Postprocess,
+    labels: Sequence[str] | None,
+    images: Sequence[Path],
+    save: Sequence[str],
+) -> AbstractContextManager[Write]:
+    """What writes results as `--save` says: the name of a form, and what belongs to it."""
+    form, *arguments = save
+    if form not in postprocess.forms:
+        kind, known = type(postprocess).__name__, ", ".join(postprocess.forms) or "none"
+        raise UserError(f"--save {form}: no form for the answers of {kind}; it has: {known}")
+    return postprocess.forms[form](labels, images, arguments)
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:

@@ -6,8 +6,6 @@ Read next: predict.py, ../postprocess/base.py (`draw`, `png`).
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +15,7 @@ import numpy as np
 
 from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
 from ppcls_lite.errors import ImageError, UserError
+from ppcls_lite.inference.output_names import OutputNames
 from ppcls_lite.system.files import write_bytes
 
 if TYPE_CHECKING:
@@ -36,32 +35,24 @@ class Pictures:
         self, postprocess: Postprocess, drawn: Path | None, own: Path | None, images: Sequence[Path]
     ) -> None:
         self._postprocess, self._drawn, self._own = postprocess, drawn, own
-        folders = {os.path.dirname(os.path.abspath(image)) for image in images}  # noqa: PTH100, PTH120
-        self._root = Path(os.path.commonpath(folders)) if folders else Path()
+        self._names = OutputNames(images)
         for folder in filter(None, (drawn, own)):
-            if folder.resolve() == self._root.resolve():
-                raise UserError(f"{folder}: holds the images to predict; name another folder")
+            self._names.require_other(folder)
         if own and not postprocess.makes_png:
             kind = type(postprocess).__name__
             raise UserError(f"--save-png: the answers of {kind} are no pictures; use --draw")
-        self._stems = Counter(self._name(image).with_suffix("") for image in images)
 
     def write(self, result: Result) -> None:
         """The pictures of one result; of an image without an answer there are none."""
         if "error" in result or not (self._drawn or self._own):
             return
-        name = self._name(result["file"])
-        stem = name.with_suffix("")
-        stem = name if self._stems[stem] > 1 else stem  # a.jpg beside a.png
+        stem = self._names.stem(result["file"])
         if self._drawn:
             image = decode_rgb(read_file(result["file"]), result["file"])
             picture = self._postprocess.draw(image, result)
-            _save(self._drawn / f"{stem}.jpg", _encoded(picture, name))
+            _save(self._drawn / f"{stem}.jpg", _encoded(picture, stem))
         if self._own:
             _save(self._own / f"{stem}.png", self._postprocess.png(result))
-
-    def _name(self, image: str | Path) -> Path:
-        return Path(os.path.relpath(os.path.abspath(image), self._root))  # noqa: PTH100
 
 
 def _encoded(picture: np.ndarray, name: Path) -> bytes:

@@ -19,12 +19,24 @@ import numpy as np
 from tqdm import tqdm
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
+from ppcls_lite.inference.cli.options import (
+    add_engine_options,
+    engine_arguments,
+    not_negative,
+    positive,
+)
 from ppcls_lite.inference.cli.origin import Origin, origin_of, require_origin, run_by
-from ppcls_lite.inference.cli.output import ResultFile, csv_columns, table_head, table_lines
+from ppcls_lite.inference.cli.output import (
+    ResultFile,
+    csv_columns,
+    table_head,
+    table_lines,
+    writer,
+)
 from ppcls_lite.inference.cli.pictures import Pictures
 from ppcls_lite.inference.cli.resume import Kept, keep
 from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.inference.slices import Sliced
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.system.files import same_file
 from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, usable_cores
@@ -34,6 +46,7 @@ if TYPE_CHECKING:
     from ppcls_lite.inference.predictor import Predictor
 
 TABLE_LIMIT = 20  # images shown when all results go to a file anyway
+_MOST_OVERLAP = 0.9  # of two slices: a hundred times as many
 BAD_LIMIT = 50  # unreadable files listed at the end
 MANY = 64  # images that are worth starting threads and a process for
 # With a file for the results, a bar on a terminal; without one, the table shows how far it is.
@@ -46,6 +59,8 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.resume and not args.output:
         parser.error("--resume needs --output, the file to go on with")
+    if args.resume and args.save:
+        parser.error("--resume goes on with --output only, not with --save")
     images = find_images(args.input)
     _refuse_inputs(args, images)
     kept = _keep(args) if args.resume else Kept()
@@ -68,15 +83,23 @@ def run(argv: Sequence[str]) -> int:
             file = stack.enter_context(results)
         drawn, own = (Path(d) if d else None for d in (args.draw, args.save_png))
         pictures = Pictures(predictor.postprocess, drawn, own, images)
+        writes = [
+            stack.enter_context(writer(predictor.postprocess, predictor.spec.labels, images, save))
+            for save in args.save
+        ]
         done = len(images) - len(left)
         bar = tqdm(total=len(images), initial=done, unit="image", **_BAR[bool(file)])
         stack.enter_context(bar)
         watch = Stopwatch()
         tqdm.write(table_head(predictor.postprocess))
-        stream = predictor.stream(left, args.batch_size, True, watch, args.decode_threads)
+        seen = Sliced(predictor, args.slice, args.overlap) if args.slice else predictor
+        stream = seen.stream(left, args.batch_size, True, watch, args.decode_threads)
         for count, result in enumerate(stream, start=1):
             if "error" in result:
                 bad.append((result["file"], result["error"]))
+            else:
+                for write in writes:
+                    write(result)
             pictures.write(result)
             if file:
                 file.write(result)
@@ -88,7 +111,8 @@ def run(argv: Sequence[str]) -> int:
     print(f"\n{len(images)} images, {len(bad)} unreadable")
     if args.resume:
         print(f"{done} of them were in {args.output} already")
-    for line in watch.summary(_conditions(predictor, args)):
+    unit = "slice" if args.slice else "image"
+    for line in watch.summary(_conditions(predictor, args), unit):
         print(line)
     for name, error in bad[:BAD_LIMIT]:
         print(printable(f"unreadable: {name}: {error}"))
@@ -96,6 +120,8 @@ def run(argv: Sequence[str]) -> int:
         print(f"... and {len(bad) - BAD_LIMIT} more, with `error` in the results")
     if file:
         print(f"results: {file.path}")
+    for form, *paths in args.save:
+        print(f"{form}: {paths[0]}")
     for folder in filter(None, (args.draw, args.save_png)):
         print(f"pictures: {folder}")
     return 1 if bad else 0
@@ -113,17 +139,17 @@ class Stopwatch:
         self._seconds[stage].append(seconds / images)
         self._images += images if stage == "preprocess" else 0
 
-    def summary(self, conditions: str) -> list[str]:
-        """Lines with median, 10th and 90th percentile in ms per image; empty without a run."""
+    def summary(self, conditions: str, unit: str = "image") -> list[str]:
+        """Lines with median, 10th and 90th percentile in ms per `unit`; empty without a run."""
         if not self._seconds["inference"]:
             return []
-        lines = [f"ms per image, median (10 % to 90 %), {conditions}:"]
+        lines = [f"ms per {unit}, median (10 % to 90 %), {conditions}:"]
         for stage, seconds in self._seconds.items():
             low, middle, high = np.percentile(np.array(seconds) * 1e3, [10, 50, 90])
             name = "pre-processing" if stage == "preprocess" else stage
             lines.append(f"  {name:<14} {middle:8.2f}  ({low:.2f} to {high:.2f})")
         rate = self._images / (time.perf_counter() - self._start)
-        return [*lines, f"  all together   {rate:8.1f}  images/s"]
+        return [*lines, f"  all together   {rate:8.1f}  {unit}s/s"]
 
 
 def _refuse_inputs(args: argparse.Namespace, images: Sequence[Path]) -> None:
@@ -152,7 +178,8 @@ def _keep(args: argparse.Namespace) -> Kept:
 
 
 def _origin(args: argparse.Namespace, spec: InferenceSpec) -> Origin:
-    options = {"topk": args.topk, "device": args.device, "onednn": not args.no_mkldnn}
+    sliced = {"slice": args.slice, "overlap": args.overlap if args.slice else None}
+    options = sliced | {"topk": args.topk, "device": args.device, "onednn": not args.no_mkldnn}
     return origin_of(spec, options, args.plugins)
 
 
@@ -194,11 +221,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="FILE", help="write all results to this .jsonl or .csv file")
     add("--draw", metavar="DIR", help="write each image with its answer drawn on it into DIR")
     add("--save-png", metavar="DIR", help="write answers that are pictures into DIR, as PNG files")
+    text = "predict slices of N x N pixels, too: small objects in large photographs"
+    add("--slice", type=positive, metavar="N", help=text)
+    add("--overlap", type=_share, default=0.2, metavar="SHARE", help="of neighbouring slices (0.2)")
+    text = "answers in a form that other tools read: coco FILE.json [ANNOTATION.json], yolo DIR"
+    add("--save", action="append", default=[], nargs="+", metavar=("FORM", "PATH"), help=text)
     add("--resume", action="store_true", help="keep what --output holds and do only the rest")
     add("--batch-size", type=positive, default=1, metavar="N", help="images at once (1)")
     text = f"decode ahead of inference; 0: in turn (half of the cores from {MANY} images on)"
     add("--decode-threads", type=_count, metavar="N", help=text)
     return parser
+
+
+def _share(text: str) -> float:
+    value = not_negative(text)
+    if value > _MOST_OVERLAP:
+        raise argparse.ArgumentTypeError(f"expected at most {_MOST_OVERLAP}, found {text}")
+    return value
 
 
 def _count(text: str) -> int:

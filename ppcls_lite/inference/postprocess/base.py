@@ -8,8 +8,10 @@ the engines, the commands and the service work for every problem. Read next: cla
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,8 +21,22 @@ from ppcls_lite.inference.agreement import Agreement, distance, relative_differe
 from ppcls_lite.inference.spec import OutputKind, Outputs
 
 Result = dict[str, Any]
+Write = Callable[[Result], None]
+# Names of the classes (None: they have none), all images to come, and what the user said, as paths,
+# to what writes the results one after the other.
+Form = Callable[
+    [Sequence[str] | None, Sequence[Path], Sequence[str]], AbstractContextManager[Write]
+]
 _EXACT, _ROUNDED = 1e-5, 0.05  # by how much a row of probabilities may miss 1, fp32 and less
 _LINE, _MARGIN = 18, 6  # pixels of `draw`
+
+
+class Part(NamedTuple):
+    """The answer for a part of a photograph, in the part's own pixels."""
+
+    result: Result
+    window: tuple[int, int, int, int]  # left, top, right, bottom in the photograph
+    least: int = 0  # pixels: what is smaller is seen better in other parts
 
 
 class Column(NamedTuple):
@@ -49,12 +65,16 @@ class Postprocess(ABC):
     activated_names: what the outputs are called after it; None: as the network calls them.
     columns: of the rows of an image, without its name.
     makes_png: whether an answer is a picture, which `png` gives.
+    merges: whether answers for parts of a photograph make one for the whole, which `merged` gives.
+    forms: of files that other tools read, by the name that `predict --save` has for them.
     """
 
     activation: Literal["softmax", "sigmoid", "argmax", "none"] = "none"
     activated_names: tuple[str, ...] | None = None
     columns: tuple[Column, ...]
     makes_png: bool = False
+    merges: bool = False
+    forms: ClassVar[Mapping[str, Form]] = {}
 
     @abstractmethod
     def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:
@@ -123,6 +143,10 @@ class Postprocess(ABC):
     def png(self, result: Result) -> bytes:
         """The answer as a PNG file of its own, where `makes_png` says that there is one."""
         raise NotImplementedError(f"{type(self).__name__} makes no picture of its own")
+
+    def merged(self, parts: Sequence[Part], size: tuple[int, int]) -> Result:
+        """One answer for a photograph of `size` (H, W), where `merges` says that there is one."""
+        raise NotImplementedError(f"{type(self).__name__} merges no parts")
 
     @property
     def activated_kind(self) -> OutputKind:

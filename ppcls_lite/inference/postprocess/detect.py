@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from ppcls_lite.data.box_pictures import draw_boxes
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.postprocess.base import Column, Postprocess, Result
+from ppcls_lite.inference.postprocess.base import Column, Part, Postprocess, Result
+from ppcls_lite.inference.postprocess.detection_files import coco_results, yolo_labels
 from ppcls_lite.inference.spec import Outputs
-from ppcls_lite.ops.nms import multiclass_nms
+from ppcls_lite.ops.nms import cut_off, merged_slices, multiclass_nms
 
 _ALL = -1
 
@@ -50,6 +52,8 @@ class DetectionNMS(Postprocess):
     label_list: list[str] | None = None
     draw_threshold: Probability = 0.5
 
+    merges = True
+    forms = MappingProxyType({"coco": coco_results, "yolo": yolo_labels})
     columns = (
         Column("class_id", "class", width=6),
         Column("score", "score", width=6, digits=4),
@@ -62,7 +66,10 @@ class DetectionNMS(Postprocess):
             self.label_list = read_label_file(self.class_id_map_file, self.delimiter)
 
     def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:
-        """`boxes` (N, L, 4) and `scores` (N, C, L) to the objects in each photograph's pixels."""
+        """`boxes` (N, L, 4) and `scores` (N, C, L) to the objects in each photograph's pixels.
+
+        `size` is the photograph's, height and width, where `metas` say it.
+        """
         if {*outputs} != {"boxes", "scores"}:
             raise UserError(
                 f"DetectionNMS: the network gives {', '.join(outputs)}; expected boxes and scores"
@@ -77,20 +84,22 @@ class DetectionNMS(Postprocess):
         results = []
         for number, (boxes, scores) in enumerate(zip(outputs["boxes"], outputs["scores"])):
             found = self.objects(boxes, scores)
-            placed = found[:, 2:]
+            placed, size = found[:, 2:], {}
             if metas:
                 placed = metas[number].boxes_back(placed)
-            kinds = found[:, 0].astype(int).tolist()
-            names = [self.label_list[kind] for kind in kinds] if self.label_list else []
-            results.append(
-                {
-                    "boxes": placed.astype(float).round(2).tolist(),
-                    "class_ids": kinds,
-                    "scores": found[:, 1].astype(float).round(5).tolist(),
-                    "label_names": names,
-                }
-            )
+                size = {"size": [metas[number].height, metas[number].width]}
+            results.append(self._result(found, placed, size))
         return results
+
+    def _result(self, found: np.ndarray, placed: np.ndarray, size: Result) -> Result:
+        kinds = found[:, 0].astype(int).tolist()
+        return {
+            "boxes": placed.astype(float).round(2).tolist(),
+            "class_ids": kinds,
+            "scores": found[:, 1].astype(float).round(5).tolist(),
+            "label_names": [self.label_list[kind] for kind in kinds] if self.label_list else [],
+            **size,
+        }
 
     def objects(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Boxes (L, 4) and scores (C, L) of an image to rows class, score, x1, y1, x2, y2, (n, 6).
@@ -101,6 +110,22 @@ class DetectionNMS(Postprocess):
         thresholds = (self.score_threshold, self.nms_threshold)
         found = multiclass_nms(boxes, scores, *thresholds, *limits, self.across_classes)
         return found[np.isfinite(found).all(axis=1)]
+
+    def merged(self, parts: Sequence[Part], size: tuple[int, int]) -> Result:
+        """The objects of all parts, each once: `merged_slices` with the settings above."""
+        rows, unsure = [], []
+        for result, window, least in parts:
+            found = np.array(result["boxes"], np.float64).reshape(-1, 4)
+            small = (found[:, 2:] - found[:, :2] < least).all(axis=1)
+            unsure.append(cut_off(found, window, size) | small)
+            placed = found + np.array(window[:2] * 2)
+            kinds, scores = (np.array(result[key])[:, None] for key in ("class_ids", "scores"))
+            rows.append(np.concatenate([kinds, scores, placed], axis=1))
+        objects = np.concatenate(rows)  # (n, 6)
+        most = _ALL if self.keep_top_k is None else self.keep_top_k
+        options = (self.nms_threshold, most, self.across_classes)
+        kept = objects[merged_slices(objects, np.concatenate(unsure), *options)]
+        return self._result(kept, kept[:, 2:], {"size": list(size)})
 
     def rows(self, result: Result) -> list[tuple[Any, ...]]:
         names = result["label_names"] or [""] * len(result["scores"])
