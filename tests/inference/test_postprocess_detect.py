@@ -64,6 +64,12 @@ def test_a_picture_shows_what_is_sure_enough() -> None:
     assert both[29, 30].any() and not both[20, 30].any()
     (nothing,) = DetectionNMS(score_threshold=1.0)(OUTPUTS)
     assert not step.draw(image, nothing).any()
+    layer = step.layer(result, (40, 60))
+    assert (
+        layer is not None and layer.shape == (40, 60, 4) and step.layer(nothing, (40, 60)) is None
+    )
+    gray = np.full_like(image, 100)
+    assert (np.where(layer[..., 3:] > 0, layer[..., :3], gray) == step.draw(gray, result)).all()
 
 
 def test_what_it_cannot_read() -> None:

@@ -140,6 +140,14 @@ class DetectionNMS(Postprocess):
         texts = [f"{name or kind} {score:.2f}" for kind, score, *_, name in shown]
         return draw_boxes(image, [row[2:6] for row in shown], [row[0] for row in shown], texts)
 
+    def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray | None:
+        """The same boxes without the photograph; None where there are none."""
+        dark, bright = (
+            self.draw(np.full((*size, 3), level, np.uint8), result) for level in (0, 255)
+        )
+        drawn = (dark == bright).all(axis=2, keepdims=True)  # whatever lies below
+        return np.concatenate([dark, drawn * np.uint8(255)], axis=2) if drawn.any() else None
+
 
 def _surest(row: tuple[Any, ...]) -> float:
     return -row[1]
