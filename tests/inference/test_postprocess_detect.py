@@ -64,6 +64,34 @@ def test_a_picture_shows_what_is_sure_enough() -> None:
     assert both[29, 30].any() and not both[20, 30].any()
     (nothing,) = DetectionNMS(score_threshold=1.0)(OUTPUTS)
     assert not step.draw(image, nothing).any()
+    layer = step.layer(result, (40, 60))
+    assert (
+        layer is not None and layer.shape == (40, 60, 4) and step.layer(nothing, (40, 60)) is None
+    )
+    gray = np.full_like(image, 100)
+    assert (np.where(layer[..., 3:] > 0, layer[..., :3], gray) == step.draw(gray, result)).all()
+
+
+def test_agreement_is_the_share_of_equal_objects() -> None:
+    step = DetectionNMS()  # the cat and the dog count, 0.9 and 0.7; the rest is unsure
+    equal = step.agreement(OUTPUTS, OUTPUTS)
+    assert equal.same == 1 and equal.computed("int8") is None and equal.exported() is None
+    nudged = {"boxes": OUTPUTS["boxes"] + 0.5, "scores": OUTPUTS["scores"] * 0.98}
+    found = step.agreement(OUTPUTS, nudged)
+    assert found.same == 1 and found.computed("bf16") is None
+    assert found.distance == pytest.approx([0.018], abs=1e-4)  # of scores, not of pixels
+    moved = OUTPUTS["boxes"].copy()
+    moved[0, 2] += 30  # the dog
+    found = step.agreement(OUTPUTS, OUTPUTS | {"boxes": moved})
+    assert found.same == pytest.approx(0.5) and found.distance == pytest.approx([0.5])
+    assert "objects" in (found.computed("int8") or "") and found.exported()
+    other = {"boxes": OUTPUTS["boxes"], "scores": OUTPUTS["scores"][:, ::-1]}
+    assert step.agreement(OUTPUTS, other).same == 0  # other classes
+    unsure = {"boxes": OUTPUTS["boxes"], "scores": OUTPUTS["scores"] * 0.1}
+    assert step.agreement(unsure, unsure | {"boxes": moved}).same < 1
+    nothing = {"boxes": OUTPUTS["boxes"], "scores": OUTPUTS["scores"] * 0}
+    assert step.agreement(nothing, nothing).same == 1
+    assert step.agreement(nothing, OUTPUTS).same == 0 == step.agreement(OUTPUTS, nothing).same
 
 
 def test_what_it_cannot_read() -> None:

@@ -19,12 +19,15 @@ from ppcls_lite.data.box_pictures import draw_boxes
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.agreement import Agreement, relative_difference
 from ppcls_lite.inference.postprocess.base import Column, Part, Postprocess, Result
 from ppcls_lite.inference.postprocess.detection_files import coco_results, yolo_labels
-from ppcls_lite.inference.spec import Outputs
+from ppcls_lite.inference.spec import OutputKind, Outputs
+from ppcls_lite.ops.boxes import iou
 from ppcls_lite.ops.nms import cut_off, merged_slices, multiclass_nms
 
 _ALL = -1
+_SAME_BOX, _LEEWAY = 0.7, 0.2  # IoU and relative score at which an object is the same one
 
 
 @register("postprocess")
@@ -111,6 +114,43 @@ class DetectionNMS(Postprocess):
         found = multiclass_nms(boxes, scores, *thresholds, *limits, self.across_classes)
         return found[np.isfinite(found).all(axis=1)]
 
+    def agreement(
+        self, reference: Outputs, found: Outputs, kind: OutputKind = "probabilities"
+    ) -> Agreement:
+        """The answer is the objects from `draw_threshold` on, of an unsure image from half of its
+        best score on; what counts is the share that the other run does not have, and how far
+        scores are apart.
+        """
+        same = [
+            self._same(
+                *(self.objects(run["boxes"][n], run["scores"][n]) for run in (reference, found))
+            )
+            for n in range(len(reference["boxes"]))
+        ]
+        share = np.array(same)
+        moved = np.abs(found["scores"] - reference["scores"]).max(axis=(1, 2))
+        none = np.zeros(len(share))
+        far = np.maximum(1 - share, moved)
+        difference = relative_difference(reference, found)
+        return Agreement(difference, far, none, none, "objects", same_parts=share)
+
+    def _same(self, before: np.ndarray, after: np.ndarray) -> float:
+        """The share of the objects (n, 6) of two runs that the other one has, too.
+
+        One that the other run puts a little below the limit is there.
+        """
+        best = before[:, 1].max(initial=0.0)
+        limit = min(self.draw_threshold, best / 2)
+        pairs = (before, after), (after, before)
+        shared, count = 0, 0
+        for mine, theirs in pairs:
+            sure = mine[mine[:, 1] >= limit]
+            near = theirs[theirs[:, 1] >= limit * (1 - _LEEWAY)]
+            overlaps = iou(sure[:, None, 2:], near[None, :, 2:])  # (n, m)
+            matches = (overlaps >= _SAME_BOX) & (sure[:, None, 0] == near[None, :, 0])
+            shared, count = shared + int(matches.any(axis=1).sum()), count + len(sure)
+        return shared / count if count else 1.0
+
     def merged(self, parts: Sequence[Part], size: tuple[int, int]) -> Result:
         """The objects of all parts, each once: `merged_slices` with the settings above."""
         rows, unsure = [], []
@@ -139,6 +179,14 @@ class DetectionNMS(Postprocess):
         shown.reverse()
         texts = [f"{name or kind} {score:.2f}" for kind, score, *_, name in shown]
         return draw_boxes(image, [row[2:6] for row in shown], [row[0] for row in shown], texts)
+
+    def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray | None:
+        """The same boxes without the photograph; None where there are none."""
+        dark, bright = (
+            self.draw(np.full((*size, 3), level, np.uint8), result) for level in (0, 255)
+        )
+        drawn = (dark == bright).all(axis=2, keepdims=True)  # whatever lies below
+        return np.concatenate([dark, drawn * np.uint8(255)], axis=2) if drawn.any() else None
 
 
 def _surest(row: tuple[Any, ...]) -> float:
