@@ -120,10 +120,10 @@ class DeepLabV3P(Network):
     class_num: kinds of pixels. backbone: the trunk, with `output_stride` 8 or 16 for a finer last
     feature. aspp_ratios: dilations of the pyramid's branches, 1 for a 1x1 convolution; by default
     1, 3, 6, 9 at output stride 32, 1, 6, 12, 18 at 16 and 1, 12, 24, 36 at 8. aspp_out_channels:
-    width of the pyramid and the decoder, which at 256 has most of the operations. align_corners: of all
-    upsampling; true for image sizes as 769, where corners meet. auxiliary: features of the trunk,
-    0 to 3, that learn by a head of their own each, whose logits are the outputs `aux_0`, ... of a
-    training (a loss names one with `key`).
+    width of the pyramid and the decoder, which at 256 has most of the operations. align_corners:
+    of all upsampling; true for image sizes as 769, where corners meet. auxiliary: features of the
+    trunk, 0 to 3, that learn by a head of their own each, whose logits are the outputs `aux_0`, ...
+    of a training (a loss names one with `key`).
     """
 
     head_layers = ("head.decoder.conv", "aux_heads")
