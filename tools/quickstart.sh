@@ -13,8 +13,8 @@ case "${1:-classification}" in
     data=digits name=digits network=PPLCNet_x0_25 docs=docs/data.md topk=(--topk 1)
     own="python tools/prepare_data.py folder MY_PHOTOS (one sub-folder per class)" ;;
   segmentation)  # the digits on cards on canvases: a class for each pixel
-    data=scenes name=scenes_segmentation network=deeplabv3p_PPLCNet_x0_5
-    docs=docs/segmentation.md options=(--cards) place=dataset/cards trunk=scenes_trunk
+    data=scenes name=scenes_segmentation network=deeplabv3p_PPLCNet_x0_35
+    docs=docs/segmentation.md options=(--cards --images 3000) place=dataset/cards trunk=scenes_trunk
     own="python tools/prepare_data.py masks MY_FOLDER (images/a.jpg and masks/a.png)" ;;
   detection)  # the digits on canvases: where each of them is
     data=scenes name=scenes_detection network=PicoDet docs=docs/detection.md

@@ -14,13 +14,12 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import ClassCount, Edge, NonNegativeInt, TrunkSpec
+from ppcls_lite.config.schema import Channels, ClassCount, Edge, NonNegativeInt, TrunkSpec
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.layers import NamedConvBN
 from ppcls_lite.models.network import Network
 from ppcls_lite.models.upsample import Bilinear
 
-WIDTH = 256  # of the pyramid's output and of the decoder
 _LOW = 48  # of the first feature in the decoder
 # With these a kernel reaches equally far on the image at each output stride; 8 and 16 are the
 # usual ones, and 32 has a quarter of those of 8.
@@ -42,25 +41,25 @@ class Separable(nn.Layer):
 
 
 class ASPP(nn.Layer):
-    """Atrous spatial pyramid pooling: (N, C, h, w) -> (N, 256, h, w)."""
+    """Atrous spatial pyramid pooling: (N, C, h, w) -> (N, width, h, w)."""
 
-    def __init__(self, in_channels: int, ratios: Sequence[int]) -> None:
+    def __init__(self, in_channels: int, ratios: Sequence[int], width: int) -> None:
         super().__init__()
         self.aspp_blocks = nn.LayerList(
-            Separable(in_channels, WIDTH, ratio)
+            Separable(in_channels, width, ratio)
             if ratio > 1
-            else NamedConvBN(in_channels, WIDTH, 1, bias=True)
+            else NamedConvBN(in_channels, width, 1, bias=True)
             for ratio in ratios
         )
         self.global_avg_pool = nn.Sequential(
-            nn.AdaptiveAvgPool2D(1), NamedConvBN(in_channels, WIDTH, 1)
+            nn.AdaptiveAvgPool2D(1), NamedConvBN(in_channels, width, 1)
         )
-        self.conv_bn_relu = NamedConvBN(WIDTH * (len(ratios) + 1), WIDTH, 1, bias=True)
+        self.conv_bn_relu = NamedConvBN(width * (len(ratios) + 1), width, 1, bias=True)
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        branches = [block(x) for block in self.aspp_blocks]  # (N, 256, h, w) each
-        whole = self.global_avg_pool(x)  # (N, 256, 1, 1)
+        branches = [block(x) for block in self.aspp_blocks]  # (N, width, h, w) each
+        whole = self.global_avg_pool(x)  # (N, width, 1, 1)
         branches.append(whole.expand_as(branches[0]))
         return self.dropout(self.conv_bn_relu(paddle.concat(branches, axis=1)))
 
@@ -68,17 +67,17 @@ class ASPP(nn.Layer):
 class Decoder(nn.Layer):
     """Joins the pyramid with the first feature: -> logits (N, C, H / 4, W / 4)."""
 
-    def __init__(self, low_channels: int, class_num: int) -> None:
+    def __init__(self, low_channels: int, class_num: int, width: int) -> None:
         super().__init__()
         self.conv_bn_relu1 = NamedConvBN(low_channels, _LOW, 1, bias=True)
-        self.conv_bn_relu2 = Separable(WIDTH + _LOW, WIDTH)
-        self.conv_bn_relu3 = Separable(WIDTH, WIDTH)
-        self.conv = nn.Conv2D(WIDTH, class_num, 1)
+        self.conv_bn_relu2 = Separable(width + _LOW, width)
+        self.conv_bn_relu3 = Separable(width, width)
+        self.conv = nn.Conv2D(width, class_num, 1)
 
     def forward(self, pyramid: Tensor, low: Tensor, resize: Resize) -> Tensor:
         near = self.conv_bn_relu1(low)  # (N, 48, H / 4, W / 4)
-        far = resize(pyramid, near)  # (N, 256, H / 4, W / 4)
-        joined = paddle.concat([far, near], axis=1)  # (N, 304, H / 4, W / 4)
+        far = resize(pyramid, near)  # (N, width, H / 4, W / 4)
+        joined = paddle.concat([far, near], axis=1)  # (N, width + 48, H / 4, W / 4)
         return self.conv(self.conv_bn_relu3(self.conv_bn_relu2(joined)))
 
 
@@ -86,11 +85,16 @@ class DeepLabV3PHead(nn.Layer):
     """The pyramid on the trunk's last feature, and the decoder with its first."""
 
     def __init__(
-        self, low_channels: int, channels: int, class_num: int, ratios: Sequence[int]
+        self,
+        low_channels: int,
+        channels: int,
+        class_num: int,
+        ratios: Sequence[int],
+        width: int,
     ) -> None:
         super().__init__()
-        self.aspp = ASPP(channels, ratios)
-        self.decoder = Decoder(low_channels, class_num)
+        self.aspp = ASPP(channels, ratios, width)
+        self.decoder = Decoder(low_channels, class_num, width)
 
     def forward(self, low: Tensor, last: Tensor, resize: Resize) -> Tensor:
         return self.decoder(self.aspp(last), low, resize)  # (N, C, H / 4, W / 4)
@@ -115,10 +119,11 @@ class DeepLabV3P(Network):
 
     class_num: kinds of pixels. backbone: the trunk, with `output_stride` 8 or 16 for a finer last
     feature. aspp_ratios: dilations of the pyramid's branches, 1 for a 1x1 convolution; by default
-    1, 3, 6, 9 at output stride 32, 1, 6, 12, 18 at 16 and 1, 12, 24, 36 at 8. align_corners: of all
-    upsampling; true for image sizes as 769, where corners meet. auxiliary: features of the trunk,
-    0 to 3, that learn by a head of their own each, whose logits are the outputs `aux_0`, ... of a
-    training (a loss names one with `key`).
+    1, 3, 6, 9 at output stride 32, 1, 6, 12, 18 at 16 and 1, 12, 24, 36 at 8. aspp_out_channels:
+    width of the pyramid and the decoder, which at 256 has most of the operations. align_corners:
+    of all upsampling; true for image sizes as 769, where corners meet. auxiliary: features of the
+    trunk, 0 to 3, that learn by a head of their own each, whose logits are the outputs `aux_0`, ...
+    of a training (a loss names one with `key`).
     """
 
     head_layers = ("head.decoder.conv", "aux_heads")
@@ -128,6 +133,7 @@ class DeepLabV3P(Network):
         class_num: ClassCount,
         backbone: TrunkSpec,
         aspp_ratios: list[Edge] | None = None,
+        aspp_out_channels: Channels = 256,
         align_corners: bool = False,
         auxiliary: list[NonNegativeInt] = (),
     ) -> None:
@@ -143,7 +149,7 @@ class DeepLabV3P(Network):
             raise UserError(f"auxiliary: the trunk has the features 0 to 3, found {auxiliary}")
         self.class_num = class_num
         self.backbone = backbone
-        self.head = DeepLabV3PHead(channels[0], channels[-1], class_num, ratios)
+        self.head = DeepLabV3PHead(channels[0], channels[-1], class_num, ratios, aspp_out_channels)
         self.auxiliary = tuple(auxiliary)
         self.aux_heads = nn.LayerList(AuxiliaryHead(channels[i], class_num) for i in auxiliary)
         self.resize = Bilinear(align_corners)

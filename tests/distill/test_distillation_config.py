@@ -152,7 +152,7 @@ def test_official_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest
     def offline(*_: object, **__: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
     with pytest.raises(UserError) as caught:
         built(tree_of(models=models({"pretrained": True})))
     assert str(caught.value).startswith("Arch.models.0.Teacher.pretrained: the official weights")

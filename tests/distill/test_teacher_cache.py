@@ -366,7 +366,7 @@ def test_a_teacher_from_a_file_teaches_with_a_cache(home, asked):
     for change, message in (
         ("mean: [0, 0, 0], std: [1, 1, 1]", r"normalisation of Teacher: .* mean \[0.0, 0.0, 0.0\]"),
         ("scale: 1.0", r"normalisation of Teacher: scale 0.0039.* there, scale 1, mean"),
-        ("output: logits", "output of Teacher: probabilities there, logits here"),
+        ("output: logits", "its program gives probabilities already"),
     ):
         other = model.replace("}", f", {change}}}")
         with pytest.raises(UserError, match=message):

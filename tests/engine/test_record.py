@@ -135,6 +135,7 @@ def test_missing_visualdl_is_one_warning(tmp_path, monkeypatch, caplog):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(logging.getLogger("ppcls_lite"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
     recorder = Recorder(tmp_path, use_visualdl=True)
     recorder.open()
@@ -153,6 +154,7 @@ def test_failing_visualdl_does_not_stop_training(tmp_path, monkeypatch, caplog):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(visualdl.LogWriter, "add_scalar", full)
+    monkeypatch.setattr(logging.getLogger("ppcls_lite"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
     recorder = Recorder(tmp_path, use_visualdl=True)
     recorder.open()

@@ -168,6 +168,7 @@ def test_without_a_compiler_training_is_stock_and_one_line_says_so(
     monkeypatch.setenv("CXX", compiler)
     model = create_model("PPLCNet_x0_25", class_num=2)
     kinds = [type(layer) for layer in model.sublayers()]
+    monkeypatch.setattr(logging.getLogger("ppcls_lite"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="ppcls_lite"):
         assert prepare(model, "auto", "cpu") is False
@@ -212,6 +213,7 @@ def test_whatever_a_compiler_does_auto_trains_and_says_why(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     called = fake_compiler(monkeypatch, tmp_path, compiling)
+    monkeypatch.setattr(logging.getLogger("ppcls_lite"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
     if calls == 1:
         monkeypatch.setattr(build, "COMPILE_SECONDS", 0.5)

@@ -202,6 +202,20 @@ def test_the_usual_ratios_follow_the_output_stride() -> None:
         assert [block.depthwise_conv._conv._dilation[0] for block in dilated] == ratios
 
 
+def test_a_narrow_pyramid_and_decoder() -> None:
+    model = create_model("deeplabv3p_PPLCNet_x0_25", class_num=3, aspp_out_channels=64)
+    shapes = {name: value.shape for name, value in model.head.state_dict().items()}
+    assert shapes["aspp.conv_bn_relu._conv.weight"] == [64, 5 * 64, 1, 1]
+    assert shapes["decoder.conv_bn_relu2.piontwise_conv._conv.weight"] == [64, 64 + 48, 1, 1]
+    assert shapes["decoder.conv.weight"] == [3, 64, 1, 1]
+    wide = create_model("deeplabv3p_PPLCNet_x0_25", class_num=3)
+    assert list(wide.state_dict()) == list(model.state_dict())
+    costs = [cost(network, (3, 64, 64)).flops for network in (model, wide)]
+    assert costs[0] < costs[1] / 4
+    model.eval()
+    assert model(paddle.zeros([1, 3, 33, 47])).shape == [1, 3, 33, 47]
+
+
 def test_auxiliary_heads_answer_in_training_only() -> None:
     model = create_model("deeplabv3p_PPLCNet_x0_25", class_num=3, auxiliary=[2, 1])
     image = paddle.randn([2, 3, 64, 64])

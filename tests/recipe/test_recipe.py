@@ -221,7 +221,7 @@ def test_classes_that_cannot_be_counted_are_asked_for(
     unlabelled = f"DataLoader.Train.dataset={paths}sample_list_path: {tmp_path}/list.txt}}"
     (tmp_path / "list.txt").write_text("photos/disc/disc 1.png\n", encoding="utf-8")
     for command, override, says in (
-        ("export", f"Global.pretrained_model={file}", "has no fc.bias"),
+        ("export", f"Global.pretrained_model={file}", "has no fc in which to count"),
         ("train", unlabelled, "CustomLabelDataset) does not tell how many"),
     ):
         assert run(command, home, "Arch.class_num=null", override) == 2
