@@ -33,6 +33,7 @@ def test_it_trains_exports_and_names_the_pixels(
     short = ["Global.epochs=1", "Global.eval_interval=1", f"Global.output_dir={tmp_path}"]
     short += ["DataLoader.Train.sampler.batch_size=2", "DataLoader.Train.loader.num_workers=0"]
     short += ["DataLoader.Eval.loader.num_workers=0", "Global.device=cpu"]
+    short += ["Global.cpu_processes=1"]
     short += ["Arch.backbone.pretrained=false"]  # that is another run's
     short += [f"Global.save_inference_dir={tmp_path / 'inference'}"]
     recipe = "configs/quickstart/scenes_segmentation.yaml"
