@@ -22,6 +22,7 @@ from ppcls_lite.config.yaml_reader import MAX_DEPTH, BoundedLoader, in_file, rea
 from ppcls_lite.errors import ConfigError, cut, joined, shown
 
 BASE, REPLACE = "_base_", "_replace_"
+_ALONE = (REPLACE, True)  # how a map says that it replaces the base's
 MAX_BASES = 20
 MAX_NAME = 100  # letters of a name for which a similar one is looked for
 _HERE = Path(__file__).resolve().parent.parent
@@ -117,8 +118,8 @@ def _read_with_bases(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
             missing = cut(str(path.parent / base), 300)
             name = cut(base, 100)
             raise ConfigError(f"{path}: {BASE} names {name}, but there is no file {missing}")
-        tree = _merge(tree, _read_with_bases(base_path, (*below, resolved)))
-    return _without_marks(_merge(tree, own))
+        tree = merged_over(tree, _read_with_bases(base_path, (*below, resolved)), _ALONE)
+    return _without_marks(merged_over(tree, own, _ALONE))
 
 
 def _bases(value: Any, path: Path) -> list[str]:
@@ -160,21 +161,27 @@ def _with_plugins_beside(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     return tree
 
 
-def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`own` over `base`: maps merge key by key, everything else (lists too) is replaced."""
-    if own.get(REPLACE) is True:
+def merged_over(
+    base: dict[str, Any], own: dict[str, Any], alone: tuple[str, bool]
+) -> dict[str, Any]:
+    """`own` over `base`: maps merge key by key, everything else (lists too) is replaced.
+
+    alone: key and value by which a map says that it replaces the base's instead.
+    """
+    mark, says = alone
+    if own.get(mark) is says:
         return own
     merged = dict(base)
     for key, value in own.items():
         old = merged.get(key)
         both_maps = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value) if both_maps else copy.deepcopy(value)
+        merged[key] = merged_over(old, value, alone) if both_maps else copy.deepcopy(value)
     return merged
 
 
 def _without_marks(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {k: _without_marks(v) for k, v in tree.items() if (k, v) != (REPLACE, True)}
+        return {k: _without_marks(v) for k, v in tree.items() if (k, v) != _ALONE}
     return [_without_marks(v) for v in tree] if isinstance(tree, list) else tree
 
 

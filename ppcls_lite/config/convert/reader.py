@@ -8,18 +8,18 @@ Read next: keys.py.
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ppcls_lite.config.file import RecipeLoader, is_file
+from ppcls_lite.config.file import RecipeLoader, is_file, merged_over
 from ppcls_lite.config.yaml_reader import in_file, read_yaml
 from ppcls_lite.errors import ConfigError, cut, shown
 
 BASES = ("_base_", "_BASE_")
 INHERITED = "_inherited_"
+_ALONE = (INHERITED, False)  # how a map says that it replaces the base's
 MAX_FILES = 40  # that a recipe is made of
 
 
@@ -68,8 +68,8 @@ def _read(path: Path, below: tuple[Path, ...], files: list[Path]) -> dict[str, A
                     f"{path}: {key} names {cut(name, 200)}, but there is no file "
                     f"{cut(str(path.parent / name), 300)}; convert it where its bases are"
                 )
-            tree = _merge(tree, _read(path.parent / name, (*below, resolved), files))
-    return _merge(tree, own)
+            tree = merged_over(tree, _read(path.parent / name, (*below, resolved), files), _ALONE)
+    return merged_over(tree, own, _ALONE)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -86,17 +86,6 @@ def _parse(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected keys and values, found {shown(tree)}")
     return tree
-
-
-def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    if own.get(INHERITED) is False:
-        return own
-    merged = dict(base)
-    for key, value in own.items():
-        old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value) if both else copy.deepcopy(value)
-    return merged
 
 
 def _without_marks(tree: Any) -> Any:
