@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--iters", type=positive, default=240, help="updates of each training")
-    parser.add_argument("--trunk-epochs", type=positive, default=20)
+    parser.add_argument("--trunk-epochs", type=positive, default=10)
     parser.add_argument("--processes", type=positive, default=1, help="trainings at a time")
     parser.add_argument("--latency", action="store_true", help="measure the networks as well")
     parser.add_argument("--rounds", type=positive, default=5, help="turns of a latency")

@@ -59,9 +59,22 @@ class ASPP(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         branches = [block(x) for block in self.aspp_blocks]  # (N, width, h, w) each
-        whole = self.global_avg_pool(x)  # (N, width, 1, 1)
-        branches.append(whole.expand_as(branches[0]))
+        branches.append(self._pooled(x).expand_as(branches[0]))
         return self.dropout(self.conv_bn_relu(paddle.concat(branches, axis=1)))
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """The branch of the whole image, (N, width, 1, 1).
+
+        In a training of one image each channel has one value, which no statistics can be taken of:
+        then it is normalised by the running ones, as in an evaluation.
+        """
+        norm = self.global_avg_pool[1]._batch_norm
+        alone = norm.training and x.shape[0] == 1
+        norm.training &= not alone
+        try:
+            return self.global_avg_pool(x)
+        finally:
+            norm.training |= alone
 
 
 class Decoder(nn.Layer):
