@@ -30,7 +30,7 @@ setup(
     packages=[*find_packages(include=["ppcls_lite", "ppcls_lite.*"]), "ppcls_lite.configs"],
     package_dir={"ppcls_lite.configs": "configs"},
     package_data={
-        "ppcls_lite": ["label_lists/*.txt", "serve/*.html", "kernels/source/*"],
+        "ppcls_lite": ["label_lists/*.txt", "serve/page/*", "kernels/source/*"],
         "ppcls_lite.configs": ["**/*.yaml"],
     },
     install_requires=lines_of("requirements.txt"),
