@@ -33,6 +33,7 @@ for _message in ("No ccache found", "When training, we now always track"):
     warnings.filterwarnings("ignore", message=_message)
 
 _HOMES = {
+    "Callback": "ppcls_lite.engine.callbacks",
     "create_model": "ppcls_lite.models.create",
     "list_models": "ppcls_lite.models.create",
     "load_config": "ppcls_lite.config.file",
@@ -43,6 +44,7 @@ _HOMES = {
     "register": "ppcls_lite.config.registry",
 }
 __all__ = [
+    "Callback",
     "Predictor",
     "__version__",
     "create_model",
