@@ -73,6 +73,9 @@ COMMANDS = {
     "zoo": Command(
         "models.zoo_table:run", "['PPLCNet*'] [--check]", "list the networks and their costs"
     ),
+    "completion": Command(
+        "completion:run", "bash | zsh", "print a script that completes commands and options"
+    ),
 }
 
 
@@ -140,6 +143,7 @@ def _overview() -> str:
         [
             "usage: ppcls-lite COMMAND [options]\n",
             *lines,
-            f"\n`ppcls-lite COMMAND --help` says more. Recipes: {Path('configs')}/*.yaml",
+            "\n`ppcls-lite COMMAND --help` says more; --version says which version this is.",
+            f"Recipes: {Path('configs')}/*.yaml",
         ]
     )
