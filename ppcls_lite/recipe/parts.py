@@ -341,6 +341,11 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
         return None
     decay, warmup = settings.EMA.decay, settings.EMA.use_warmup
     corrected = settings.EMA.type == "threshold"
+    grows = settings.EMA.warmup_power is not None
+    if grows and (corrected or warmup is False):
+        other = "type: threshold" if corrected else "use_warmup: false"
+        raise ConfigError(f"EMA.warmup_power: says how the decay grows, which {other} decides")
+    warmup = True if grows else warmup
     if corrected and warmup is False:
         raise ConfigError("EMA.use_warmup: the decay always grows with type: threshold; remove it")
     if needs_warmup(decay, updates) and not corrected:
@@ -365,9 +370,11 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
         model,
         decay,
         bool(warmup),
-        keeps_warmup=settings.EMA.use_warmup is None and not corrected,
+        keeps_warmup=settings.EMA.use_warmup is None and not corrected and not grows,
         better_ships=better,
         restart_after=cycle and cycle * (updates // settings.Global.epochs),
+        warmup_power=settings.EMA.warmup_power,
+        warmup_gamma=settings.EMA.warmup_gamma,
     )
 
 
