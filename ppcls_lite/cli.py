@@ -33,7 +33,9 @@ class Command(NamedTuple):
 _RECIPE = "-c FILE [-o key=value ...]"
 COMMANDS = {
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
-    "check": Command("recipe.cli:check", _RECIPE, "check a recipe, and look through its data"),
+    "check": Command(
+        "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
+    ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
@@ -63,7 +65,7 @@ COMMANDS = {
     "select": Command(
         "distill.selection:run",
         "TEACHER POOL --output DIR",
-        "choose images without labels to distil on (extra: .[select])",
+        "choose images without labels to distil on",
     ),
     "convert": Command(
         "models.weights.convert:run",

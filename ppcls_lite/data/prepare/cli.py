@@ -63,7 +63,10 @@ def run(argv: Sequence[str]) -> int:
         text = "share for validation, where there is no split (0.2)"
         boxes.add_argument("--val", type=float, default=0.2, help=text)
         boxes.add_argument("--seed", type=int, default=0, help="of the split (0)")
-        boxes.set_defaults(act=lambda a, kind=kind: prepare_objects(kind, a.folder, a.val, a.seed))
+        boxes.add_argument("--output", metavar="DIR", help="where the lists go; default: DIR")
+        boxes.set_defaults(
+            act=lambda a, kind=kind: prepare_objects(kind, a.folder, a.output, a.val, a.seed)
+        )
 
     masks = commands.add_parser("masks", help="your images, and masks of the same names")
     masks.add_argument("folder", metavar="DIR")
@@ -109,5 +112,7 @@ def run(argv: Sequence[str]) -> int:
     other.set_defaults(act=lambda a: relabel(a.lists, a.map, a.output, a.labels))
 
     args = options.parse_args(argv)
-    args.act(args)
+    step = args.act(args)
+    if step is not None:
+        print(f"\nnext, for example:\n{step}")
     return 0
