@@ -150,11 +150,22 @@ def export(argv: list[str]) -> None:
     options = parser("export", "Write an inference model and check it.")
     formats = {"choices": ("paddle", "onnx", "both"), "default": "paddle"}
     options.add_argument("--format", **formats, help="what to write (paddle)")
-    args = options.parse_args(argv)
+    options.add_argument(
+        "--with",
+        dest="programs",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="further programs, each in a folder of its own; --with-NAME is the same",
+    )
+    prefix = "--with-"
+    apart = [["--with", a[len(prefix) :]] if a.startswith(prefix) else [a] for a in argv]
+    args = options.parse_args([word for words in apart for word in words])
     recipe = _checked(args)
     from ppcls_lite.recipe import export as command
 
-    command.export(recipe, args.format)
+    command.export(recipe, args.format, args.programs)
 
 
 def quantize(argv: list[str]) -> int:
