@@ -85,7 +85,8 @@ _DIGITS = "-c configs/quickstart/digits.yaml"
 _BEST = f"{_DIGITS} -o Global.pretrained_model=output/digits/PPLCNet_x0_25/best_model"
 EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick start
     "train": f"{_DIGITS} -o Global.epochs=3",
-    "check": _DIGITS,
+    "lr": _DIGITS,
+    "check": "dataset/photos --output output/check",
     "eval": _BEST,
     "infer": _BEST,
     "export": _BEST,
