@@ -48,6 +48,7 @@ class MaskDataset(ImageDataset):
 
     batch_keys = ("image", "mask")
     default_metrics = ("MaskPictures",)
+    closer_metrics = ("MaskAnswers",)
 
     def __init__(
         self,

@@ -20,6 +20,8 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State, answered
 from ppcls_lite.metrics.confusion import draw
 from ppcls_lite.ops.masks import MASK_FILL
+from ppcls_lite.report.facts import Classes, cells_of, names_of
+from ppcls_lite.report.words import confused, worst_first
 
 Absent = Literal["skip", "one"]
 _CONVENTION = {
@@ -87,7 +89,7 @@ class MeanIoU(CountingMetric):
     truth, of which `MASK_FILL` does not count. A pixel whose logits are not finite counts as
     missed, as no class. absent: `skip` leaves classes that occur nowhere out of the means, `one`
     counts them as PaddleSeg does (1 in mIoU, 0 in Dice). Its report is per_class.txt, the scores
-    of each class, and confusion_matrix.png.
+    of each class, confusion_matrix.png, and both as plain data in classes.json.
     """
 
     reports = True
@@ -139,7 +141,23 @@ class MeanIoU(CountingMetric):
         table, picture = folder / "per_class.txt", folder / "confusion_matrix.png"
         table.write_text(self.table(names) + "\n", encoding="utf-8")
         draw(self.matrix, picture, names, unit="pixels")
-        return [table, picture]
+        return [table, picture, self.classes(names).write(folder)]
+
+    def classes(self, names: Sequence[str] | None = None) -> Classes:
+        """The scores of every class and the matrix, as plain data."""
+        areas = self.areas
+        parts = (areas.iou, areas.precision, areas.recall, areas.dice, areas.truth)
+        rows: list[list[float | None]] = [
+            list(row) if occurs else [None] * 4 + [0]
+            for *row, occurs in zip(*(part.tolist() for part in parts), areas.occurs)
+        ]
+        columns = ["IoU", "precision", "recall", "Dice", "pixels"]
+        titles = names_of(self.class_num, names)
+        return Classes("pixels", titles, columns, rows, "IoU", cells_of(self.matrix))
+
+    def summary(self, names: Sequence[str] | None = None) -> list[str]:
+        classes = self.classes(names)
+        return [*worst_first(classes), *confused(classes)]
 
     def table(self, names: Sequence[str] | None = None) -> str:
         """The scores of every class as text, one a line, and the means with their convention."""

@@ -16,7 +16,7 @@ from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import build_model, shipped
 from ppcls_lite.recipe.parts import image_shape_of, labels_of
-from ppcls_lite.recipe.start import Tree, require_weights, start_alone, warn
+from ppcls_lite.recipe.start import Tree, say_weights, start_alone, warn, with_weights
 
 logger = logging.getLogger("ppcls_lite")
 _CHECKED = 8  # images of Infer.infer_imgs that an export is compared on
@@ -28,10 +28,11 @@ def export(tree: Tree | Recipe, format: Format = "paddle") -> ExportReport:
     `format`: "paddle", "onnx" or "both".
     """
     recipe = start_alone(tree, ("Infer",))
-    require_weights(recipe.settings, "export")
+    recipe = with_weights(recipe, "export")
     settings = count_classes_in_weights(recipe.settings)
     log.setup()
     warn(recipe)
+    say_weights(settings)
     report = export_model(
         build_model(settings),
         settings.Global.save_inference_dir,

@@ -50,7 +50,8 @@ logger = logging.getLogger("ppcls_lite")
 
 def run_dir_of(settings: RecipeSettings) -> Path:
     """Where a recipe's run lies."""
-    return Path(settings.Global.output_dir) / settings.Arch.entry.name
+    run = settings.Global
+    return Path(run.output_dir) / (run.run_name or settings.Arch.entry.name)
 
 
 def class_num_of(settings: RecipeSettings) -> int | None:
@@ -243,12 +244,17 @@ def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: Worl
 
 
 def build_evaluator(
-    settings: RecipeSettings, task: Supervised, dataset: Any, world: World
+    settings: RecipeSettings, task: Supervised, dataset: Any, world: World, closer: bool = False
 ) -> Evaluator:
-    """The evaluation on `DataLoader.Eval`, by its metrics and those of its data set's kind."""
+    """The evaluation on `DataLoader.Eval`, by its metrics and those of its data set's kind.
+
+    closer: with those that keep the answer for each image.
+    """
     metrics = build_metrics(settings, "Eval")
     named = {type(metric).__name__ for metric in metrics}
-    metrics += [build({n: {}}, "metric") for n in dataset.default_metrics if n not in named]
+    beside = (*dataset.default_metrics, *(dataset.closer_metrics if closer else ()))
+    context = {"class_num": class_num_of(settings)}
+    metrics += [build({n: {}}, "metric", **context) for n in beside if n not in named]
     nodes = settings.Loss.Eval if settings.Loss else None
     loss = build_loss(nodes, dataset) if nodes else None
     loader = build_loader(settings, "Eval", dataset, world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -134,3 +135,38 @@ def test_other_names_in_predictions_than_in_the_training_set_are_warned_of(
     log = (home / "named" / "PPLCNet_x0_25" / "train.log").read_text()
     assert "names.txt calls 2 classes by other names than the training set" in log
     assert "1 is 'coral' there and 'black' here" in log
+
+
+def test_the_best_weights_of_the_run_are_evaluated_and_mistakes_written(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = home / "output" / "PPLCNet_x0_25"
+    assert main(["eval", "-c", str(home / "recipe.yaml")]) == 0
+    told = capfd.readouterr().out
+    assert f"weights: {run / 'best_model'}" in told
+    found = json.loads((run / "eval.json").read_text())
+    low, high, method = found["intervals"]["top1"]
+    assert low < found["top1"] <= high and method == "Wilson, 6 images"
+    assert f"top1: 95 % interval {low:.4f} to {high:.4f}" in told
+    table = (run / "eval" / "best_model" / "predictions.csv").read_text().splitlines()
+    assert len(table) == 7 and {line.split(",")[1] for line in table[1:]} == {*COLOURS} - {MISSING}
+    right = [line.split(",")[3] for line in table[1:]]
+    assert right.count("1") / 6 == pytest.approx(found["top1"])
+
+
+def test_a_runs_folder_stands_for_its_recipe(home: Path, tmp_path: Path) -> None:
+    run = home / "output" / "PPLCNet_x0_25"
+    moved = tmp_path / "the first try"
+    shutil.copytree(run, moved)
+    (moved / "eval.json").unlink(missing_ok=True)
+    assert main(["eval", "-c", str(moved)]) == 0
+    found = json.loads((moved / "eval.json").read_text())
+    assert found["weights"] == str(moved / "best_model")
+
+
+def test_no_run_and_no_weights_is_one_message(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = f"Global.output_dir={tmp_path}"
+    assert main(["eval", "-c", str(home / "recipe.yaml"), "-o", place]) == 2
+    assert f"no run in {tmp_path / 'PPLCNet_x0_25'} has left" in capsys.readouterr().err
