@@ -17,10 +17,13 @@ from paddle import Tensor
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Repeats
+from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of
 from ppcls_lite.metrics import calibration
 from ppcls_lite.metrics.base import Outputs, ScoringMetric, State
 from ppcls_lite.metrics.calibration import Bin, Cut
+from ppcls_lite.metrics.certainty import Certainty, Wish, unreachable
+from ppcls_lite.ops.intervals import wilson
 from ppcls_lite.report.facts import CALIBRATION, ImageGroup, names_of, write_facts, write_images
 from ppcls_lite.system.files import atomic_text
 
@@ -68,19 +71,27 @@ class ClassAnswers(ScoringMetric):
         answers = Answers.of(self.state())
         return [in_words(answers.calibration())] if answers.scored.any() else []
 
-    def cut(self, name: str, share: float, temperature: float | None) -> Cut | None:
-        """Where to stop answering, for `share` of the `precision` or `coverage`; None: nowhere."""
+    def certainty(self, wish: Wish) -> Certainty | None:
         answers = Answers.of(self.state())
-        found = calibration.cuts(*answers.confidence_and_right(temperature or 1.0))
-        choose = {
-            "precision": calibration.cut_for_precision,
-            "coverage": calibration.cut_for_coverage,
-        }
-        return choose[name](found, share) if found else None
-
-    def temperature(self) -> float | None:
-        """The temperature that fits best; None where no answer is wrong."""
-        return Answers.of(self.state()).temperature
+        if not answers.scored.any():
+            return None
+        fitted = answers.temperature
+        facts: dict[str, Any] = {"images": int(answers.scored.sum()), "temperature": fitted}
+        arguments = {}
+        if wish.calibrate:
+            if fitted is None:
+                raise UserError(
+                    "no temperature can be fitted: none of the answers for DataLoader.Eval is "
+                    "wrong. Evaluate on more images, or export without --calibrate"
+                )
+            arguments["temperature"] = round(fitted, 4)
+        if wish.reject is not None:
+            found = answers.cut(*wish.reject, arguments.get("temperature", 1.0))
+            arguments["reject_below"] = round(found.threshold, 6)
+            facts |= {"precision": found.precision, "coverage": found.coverage}
+            low, high, _ = wilson(round(found.precision * found.answered), found.answered)
+            facts["precision_interval"] = [low, high]
+        return Certainty(arguments, facts)
 
 
 class Answers:
@@ -129,6 +140,19 @@ class Answers:
         if temperature != 1:
             confidence = calibration.best_of(self.logits, temperature)[1] * self.finite
         return confidence[self.scored], self.right[self.scored]
+
+    def cut(self, name: str, share: float, temperature: float = 1.0) -> Cut:
+        """Where to stop answering, for a `share` of the `precision` or the `coverage`.
+
+        Raises UserError where no threshold is precise enough.
+        """
+        found = calibration.cuts(*self.confidence_and_right(temperature))
+        if name == "coverage":
+            return calibration.cut_for_coverage(found, share)
+        chosen = calibration.cut_for_precision(found, share)
+        if chosen is None:
+            raise unreachable(share, max(cut.precision for cut in found), int(self.scored.sum()))
+        return chosen
 
     def calibration(self) -> dict[str, Any]:
         """How far confidence is from accuracy, before and after the temperature."""

@@ -17,8 +17,8 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount
 from ppcls_lite.metrics.answers import PREDICTIONS, index_of, path_of
 from ppcls_lite.metrics.base import Outputs, ScoringMetric, State
-from ppcls_lite.metrics.intervals import Interval, bootstrap
 from ppcls_lite.metrics.segmentation import Areas, classes_of
+from ppcls_lite.ops.intervals import Interval, bootstrap
 from ppcls_lite.ops.masks import MASK_FILL
 from ppcls_lite.report.facts import names_of
 from ppcls_lite.system.files import atomic_text

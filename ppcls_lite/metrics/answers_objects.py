@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ppcls_lite.errors import UserError
 from ppcls_lite.metrics.answers import PREDICTIONS, path_of
+from ppcls_lite.metrics.certainty import Certainty, Wish, unreachable
 from ppcls_lite.metrics.detection_report import BACKGROUND, Settings, confusion
-from ppcls_lite.metrics.intervals import Interval, bootstrap
 from ppcls_lite.metrics.matching import matched, operating, pairs_of
 from ppcls_lite.metrics.objects import Found, Truth
+from ppcls_lite.ops.intervals import Interval, bootstrap
 from ppcls_lite.report.facts import Classes, ImageGroup, cells_of, write_images
 from ppcls_lite.system.files import atomic_text
 
@@ -59,6 +61,27 @@ def intervals(
     sides = {"precision": of.wrong, "recall": of.missed}
     drawn = {n: bootstrap(lambda w, o=o: rate(o, w), len(images)) for n, o in sides.items()}
     return {name: interval for name, interval in drawn.items() if interval}
+
+
+def certainty(found: Found, truth: Truth, images: int, wish: Wish) -> Certainty | None:
+    """The score from which an answer counts; the coverage of objects is their recall."""
+    if wish.reject is None or wish.calibrate:
+        return None
+    name, share = wish.reject
+    match = matched(found, truth, pairs_of(found, truth))
+    curve = operating(found.score, match, int((~truth.ignored).sum()))
+    reached = curve.precision if name == "precision" else curve.recall
+    places = np.flatnonzero(reached >= share)
+    if not len(places):
+        best = float(reached.max(initial=0))
+        if name == "precision":
+            raise unreachable(share, best, images)
+        raise UserError(f"the network finds {best:.4f} of the objects at most, not {share:g}")
+    place = int(places[-1 if name == "precision" else 0])
+    below = float(curve.score[place + 1]) if place + 1 < len(curve.score) else 0.0
+    threshold = round((float(curve.score[place]) + below) / 2, 6)
+    facts = {"precision": float(curve.precision[place]), "coverage": float(curve.recall[place])}
+    return Certainty({"score_threshold": threshold}, {"images": images, **facts})
 
 
 def classes(

@@ -16,7 +16,8 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ppcls_lite.metrics.intervals import Interval
+from ppcls_lite.metrics.certainty import Certainty, Wish
+from ppcls_lite.ops.intervals import Interval
 
 State = dict[str, np.ndarray]
 Outputs = Tensor | Mapping[str, Any]  # logits (N, C), or a dict with them under "logits"
@@ -72,6 +73,13 @@ class Metric(ABC):
     def intervals(self) -> dict[str, Interval]:
         """How sure scores are, by their names."""
         return {}
+
+    def certainty(self, wish: Wish) -> Certainty | None:
+        """Arguments of the post-processing that fulfil a `wish`; None: not a matter of this metric.
+
+        Raises UserError where no threshold does.
+        """
+        return None
 
     def pictures(self) -> dict[str, np.ndarray]:
         """What a training shows of each evaluation, (H, W, 3) uint8 by name."""

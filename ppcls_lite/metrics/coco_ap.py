@@ -20,9 +20,10 @@ from ppcls_lite.config.schema import ClassCount, PostprocessSpec, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.metrics import answers_objects, detection_report
 from ppcls_lite.metrics.base import State
-from ppcls_lite.metrics.intervals import Interval
+from ppcls_lite.metrics.certainty import Certainty, Wish
 from ppcls_lite.metrics.matching import matched, operating, pairs_of
 from ppcls_lite.metrics.objects import Found, ObjectMetric, Truth, found_in, truth_in
+from ppcls_lite.ops.intervals import Interval
 from ppcls_lite.report.words import confused, worst_first
 
 # Objects up to 32 x 32 pixels, up to 96 x 96, above; COCO's table has all of them first.
@@ -178,6 +179,11 @@ class CocoAP(ObjectMetric):
         settings = detection_report.Settings(self.class_num, self.score_threshold, names)
         classes = answers_objects.classes(found_in(state), truth_in(state), settings, {})
         return [*worst_first(classes), *confused(classes)]
+
+    def certainty(self, wish: Wish) -> Certainty | None:
+        state = self.state()
+        known = found_in(state), truth_in(state), len(state["image"])
+        return answers_objects.certainty(*known, wish)
 
     def intervals(self) -> dict[str, Interval]:
         state = self.state()

@@ -18,7 +18,7 @@ from ppcls_lite.config.schema import ClassCount, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of, output_of
 from ppcls_lite.metrics.base import CountingMetric, Metric, OfNetwork, Outputs, State, answered
-from ppcls_lite.metrics.intervals import Interval, wilson
+from ppcls_lite.ops.intervals import Interval, wilson
 
 # Thresholds in steps of 1e-4, as PaddleClas scans them: published scores stay comparable, and
 # counts of images between two thresholds are all that has to be kept.

@@ -13,6 +13,7 @@ from ppcls_lite.engine import log, run_folder
 from ppcls_lite.engine.evaluate import Evaluator
 from ppcls_lite.engine.main_score import NOT_FINITE
 from ppcls_lite.errors import UserError
+from ppcls_lite.recipe.certainty import EVALUATIONS, SCORES, weights_checksum
 from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import task_to_score
 from ppcls_lite.recipe.parts import build_datasets, build_evaluator, class_names, run_dir_of
@@ -26,10 +27,10 @@ from ppcls_lite.recipe.start import (
     warn,
     with_weights,
 )
+from ppcls_lite.report.facts import write_facts
 from ppcls_lite.report.sheets import draw_sheets
 
 logger = logging.getLogger("ppcls_lite")
-FOLDER, SCORES = "eval", "eval.json"
 
 
 def evaluate(tree: Tree | Recipe) -> dict[str, float]:
@@ -57,15 +58,17 @@ def evaluate(tree: Tree | Recipe) -> dict[str, float]:
         if world.is_main:
             intervals = evaluator.intervals()
             names = class_names(settings, datasets["Eval"])
-            _tell(evaluator, run_dir / FOLDER / name, names, intervals)
+            _tell(evaluator, run_dir / EVALUATIONS / name, names, intervals)
             facts = {"weights": settings.Global.pretrained_model, **scores}
             facts |= {"intervals": intervals} if intervals else {}
-            (run_dir / SCORES).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            (run_dir / "eval.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            about = {"sha256": weights_checksum(settings), "scores": scores, "intervals": intervals}
+            write_facts(run_dir / EVALUATIONS / name / SCORES, about)
         if NOT_FINITE in scores:
             raise UserError(
                 f"{scores[NOT_FINITE]:,.0f} images of DataLoader.Eval have NaN or infinite "
                 "outputs, which count as wrong: look at the weights (did they diverge?) and at the "
-                f"transforms; the scores are in {run_dir / SCORES}"
+                f"transforms; the scores are in {run_dir / 'eval.json'}"
             )
     return scores
 

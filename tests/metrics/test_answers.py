@@ -9,10 +9,12 @@ import numpy as np
 import paddle
 import pytest
 
+from ppcls_lite.errors import UserError
 from ppcls_lite.metrics.answers import ClassAnswers
 from ppcls_lite.metrics.answers_attributes import AttributeAnswers
 from ppcls_lite.metrics.answers_masks import MaskAnswers
 from ppcls_lite.metrics.base import Metric
+from ppcls_lite.metrics.certainty import Wish
 from ppcls_lite.metrics.segmentation import MeanIoU
 from ppcls_lite.metrics.topk import TopkAcc
 from ppcls_lite.report.facts import CALIBRATION, CLASSES, IMAGES, read_facts
@@ -72,13 +74,32 @@ def test_calibration_counts_the_labelled_images(answers: ClassAnswers, tmp_path:
     answers.report(tmp_path)
     facts = read_facts(tmp_path / CALIBRATION)
     assert (facts["images"], facts["right"]) == (5, 2)
-    assert facts["temperature"] == pytest.approx(answers.temperature(), abs=1e-5)
+    assert facts["fitted"]["loss"] < facts["as_is"]["loss"]
     assert facts["cuts"][-1]["coverage"] == 1 and facts["cuts"][-1]["precision"] == 0.4
     assert (tmp_path / "reliability.png").is_file()
     assert "temperature" in answers.summary()[0]
-    cut = answers.cut("precision", 0.99, None)
-    assert cut is not None and (cut.precision, cut.answered) == (1.0, 1)
-    assert answers.cut("coverage", 0.5, 2.0).coverage == 0.8  # two are alike
+
+
+def test_a_wish_becomes_arguments_and_their_price(answers: ClassAnswers) -> None:
+    found = answers.certainty(Wish(reject=("precision", 0.99)))
+    assert found is not None and {*found.arguments} == {"reject_below"}
+    assert (found.facts["precision"], found.facts["coverage"]) == (1.0, 0.2)
+    assert found.facts["precision_interval"] == pytest.approx([0.2065, 1.0], abs=1e-4)
+    both = answers.certainty(Wish(calibrate=True, reject=("coverage", 0.5)))
+    assert both is not None and both.facts["coverage"] == 0.8  # two are alike
+    assert both.arguments["temperature"] == pytest.approx(both.facts["temperature"], abs=1e-4)
+
+
+def test_what_no_threshold_reaches_is_said() -> None:
+    metric = ClassAnswers()
+    metric.update(paddle.to_tensor(LOGITS[[1, 2]]), batch(label=np.array([0, 1])))
+    metric.update(paddle.to_tensor(LOGITS[[0]]), batch(label=np.array([1])))
+    with pytest.raises(UserError, match=r"precision of 0.9 on the 3 images.* is 0.5"):
+        metric.certainty(Wish(reject=("precision", 0.9)))
+    right = ClassAnswers()
+    right.update(paddle.to_tensor(LOGITS[[0]]), batch(label=np.array([0])))
+    with pytest.raises(UserError, match="none of the answers"):
+        right.certainty(Wish(calibrate=True))
 
 
 def test_top_k_says_how_sure_it_is() -> None:

@@ -170,3 +170,50 @@ def test_no_run_and_no_weights_is_one_message(
     place = f"Global.output_dir={tmp_path}"
     assert main(["eval", "-c", str(home / "recipe.yaml"), "-o", place]) == 2
     assert f"no run in {tmp_path / 'PPLCNet_x0_25'} has left" in capsys.readouterr().err
+
+
+def test_an_export_that_rejects_answers_the_surest_images_on_every_engine(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = ["-o", f"Global.save_inference_dir={tmp_path / 'sure'}"]
+    answer = ["-o", "Infer.PostProcess.name=Topk"]
+    options = ["--reject-coverage", "0.5", "--format", "both"]
+    assert main(["export", "-c", str(home / "recipe.yaml"), *answer, *place, *options]) == 0
+    spec = yaml.safe_load((tmp_path / "sure" / "inference.yml").read_text())
+    facts = spec["Global"]["calibration"]
+    assert facts["images"] == 6 and 0.5 <= facts["coverage"] < 1
+    assert 0 < spec["PostProcess"]["Topk"]["reject_below"] < 1
+    lines = [f"{file} {sorted(COLOURS).index(file.parent.name)}\n" for file in
+             sorted((home / "val").rglob("*.png"))]  # fmt: skip
+    (tmp_path / "list.txt").write_text("".join(lines), encoding="utf-8")
+    unknown = []
+    for engine in ("paddle", "onnxruntime"):
+        output = tmp_path / f"{engine}.jsonl"
+        model = ["--model", str(tmp_path / "sure"), "--engine", engine, "--output", str(output)]
+        capfd.readouterr()
+        assert main(["predict", *model, "--input", str(tmp_path / "list.txt")]) == 0
+        told = capfd.readouterr().out
+        assert f"coverage {facts['coverage']:.2%}" in told
+        answered = round(6 * facts["coverage"])
+        assert f"by the list's labels: {round(facts['precision'] * answered)} of {answered}" in told
+        results = [json.loads(line) for line in output.read_text().splitlines()]
+        unknown.append([r["file"] for r in results if r.get("unknown")])
+    assert unknown[0] == unknown[1] and len(unknown[0]) == 6 - answered
+
+
+def test_an_export_without_a_wish_keeps_todays_answers(home: Path, tmp_path: Path) -> None:
+    assert main(["eval", "-c", str(home / "recipe.yaml")]) == 0
+    place = ["-o", f"Global.save_inference_dir={tmp_path / 'plain'}"]
+    answer = ["-o", "Infer.PostProcess.name=Topk"]
+    assert main(["export", "-c", str(home / "recipe.yaml"), *answer, *place]) == 0
+    spec = yaml.safe_load((tmp_path / "plain" / "inference.yml").read_text())
+    assert {*spec["PostProcess"]["Topk"]} <= {"topk", "label_list"}
+    assert spec["Global"]["calibration"]["images"] == 6  # what eval has found out, told only
+
+
+def test_a_postprocessing_without_a_threshold_is_one_message(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = ["-o", "Infer.PostProcess.name=ScoreOutput", "--reject-precision", "0.9"]
+    assert main(["export", "-c", str(home / "recipe.yaml"), *answer]) == 1
+    assert "ScoreOutput has no threshold" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppcls_lite.metrics.intervals import bootstrap, wilson
+from ppcls_lite.ops.intervals import bootstrap, wilson
 
 
 @pytest.mark.parametrize(
