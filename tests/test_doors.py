@@ -37,6 +37,8 @@ DOORS = {
     "cli": (
         "benchmark config data distill engine errors inference models recipe report serve system"
     ),
+    "completion": "cli",
+    "__main__": "cli",
 }
 
 

@@ -157,7 +157,7 @@ class ImageDataset:
             sample["view"] = key.epoch
         if key.size is not None:
             sample["size"] = key.size  # the cropping and resizing transforms follow it
-        chance = (self.seed, key.epoch, key.index)
+        chance = (self.seed, key.epoch, key.index, *((key.copy, 0, 5) if key.copy else ()))
         rng = np.random.default_rng(chance) if self.draws else _NoChance()
         return self.finish(self.transforms(sample, rng))
 

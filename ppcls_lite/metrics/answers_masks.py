@@ -8,16 +8,16 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from paddle import Tensor
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import ClassCount
+from ppcls_lite.config.schema import ClassCount, PostprocessSpec
 from ppcls_lite.metrics.answers import PREDICTIONS, index_of, path_of
 from ppcls_lite.metrics.base import Outputs, ScoringMetric, State
-from ppcls_lite.metrics.segmentation import Areas, classes_of
+from ppcls_lite.metrics.segmentation import Areas, MeanIoU
 from ppcls_lite.ops.intervals import Interval, bootstrap
 from ppcls_lite.ops.masks import MASK_FILL
 from ppcls_lite.report.facts import names_of
@@ -31,18 +31,26 @@ class MaskAnswers(ScoringMetric):
     Its report is predictions.csv: the mIoU of the classes in the image's mask or answer, the share
     of right pixels, and the class with the most wrong ones. It adds no score.
 
-    absent: as of MeanIoU.
+    absent, postprocess: as of MeanIoU.
     """
 
     reports = True
 
-    def __init__(self, class_num: ClassCount, absent: Literal["skip", "one"] = "skip") -> None:
+    def __init__(
+        self,
+        class_num: ClassCount,
+        absent: Literal["skip", "one"] = "skip",
+        postprocess: PostprocessSpec | None = None,
+    ) -> None:
         super().__init__()
         self.class_num, self.absent = class_num, absent
+        self._mean = MeanIoU(class_num, absent, postprocess)
+
+    def see(self, dataset: Any) -> None:
+        self._mean.see(dataset)
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
-        found, truth = classes_of(outputs), batch["mask"].numpy()
-        rows = np.stack([self._areas(*pair) for pair in zip(found, truth)])  # (N, 3, C)
+        rows = np.stack([self._areas(*p) for p in self._mean.answers(outputs, batch)])  # (N, 3, C)
         self.append(index=index_of(self._seen, batch, len(rows)), areas=rows)
 
     def _areas(self, found: np.ndarray, truth: np.ndarray) -> np.ndarray:
