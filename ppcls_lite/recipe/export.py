@@ -6,6 +6,7 @@ Read before: start.py. Read next: inference/export.py.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ppcls_lite.config.complete import Recipe
@@ -26,11 +27,17 @@ _NOTHING = Wish()
 _CHECKED = 8  # images of Infer.infer_imgs that an export is compared on
 
 
-def export(tree: Tree | Recipe, format: Format = "paddle", wish: Wish = _NOTHING) -> ExportReport:
+def export(
+    tree: Tree | Recipe,
+    format: Format = "paddle",
+    programs: Sequence[str] = (),
+    wish: Wish = _NOTHING,
+) -> ExportReport:
     """Write the network as an inference model to `Global.save_inference_dir`, checked.
 
-    `format`: "paddle", "onnx" or "both". `wish`: how certain its answers are to be, which is fitted
-    on `DataLoader.Eval`; without one the answers are the network's own.
+    `format`: "paddle", "onnx" or "both". `programs`: names of further ones, each in a folder there.
+    `wish`: how certain the answers are to be, which is fitted on `DataLoader.Eval`; without one
+    they are the network's own.
     """
     recipe = start_alone(tree, ("Infer",))
     recipe = with_weights(recipe, "export")
@@ -60,6 +67,7 @@ def export(tree: Tree | Recipe, format: Format = "paddle", wish: Wish = _NOTHING
         tta=settings.Infer.tta,
         pdx_model_name=settings.Global.pdx_model_name,
         calibration=calibration,
+        programs=programs,
     )
     logger.info(str(report))
     return report
