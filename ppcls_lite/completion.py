@@ -65,11 +65,9 @@ def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="ppcls-lite completion",
         description="Print a script with which the shell completes commands, options and choices.",
-        epilog="bash: ppcls-lite completion bash > "
-        "~/.local/share/bash-completion/completions/ppcls-lite; "
-        "zsh: ppcls-lite completion zsh > a file _ppcls-lite in a folder of $fpath",
+        epilog="zsh: into a file _ppcls-lite in a folder of $fpath; bash: see the example.",
     )
-    parser.add_argument("shell", choices=list(_SCRIPTS))
+    parser.add_argument("shell", choices=list(_SCRIPTS), help="whose script")
     print(script(parser.parse_args(argv).shell), end="")
     return 0
 
@@ -112,11 +110,11 @@ _SCRIPTS = {  # shell: the whole; a command's options; an option's choices; comm
 }
 
 
-def help_of(command: str) -> str:
-    """What `ppcls-lite COMMAND --help` prints."""
+def help_of(*words: str) -> str:
+    """What `ppcls-lite WORDS --help` prints."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        main([command, "--help"])
+        main([*words, "--help"])
     return text.getvalue()
 
 
