@@ -35,8 +35,9 @@ from ppcls_lite.inference.cli.output import (
 )
 from ppcls_lite.inference.cli.pictures import Pictures
 from ppcls_lite.inference.cli.resume import Kept, keep
+from ppcls_lite.inference.cli.tally import Tally
 from ppcls_lite.inference.cli.video import Film, films_of, predict_films
-from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.inference.inputs import find_images, labels_in
 from ppcls_lite.inference.slices import Sliced
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.system.files import same_file
@@ -93,6 +94,7 @@ def run(argv: Sequence[str]) -> int:
         done = len(images) - len(left)
         bar = tqdm(total=len(images), initial=done, unit="image", **_BAR[bool(file)])
         stack.enter_context(bar)
+        tally = Tally(predictor.postprocess, labels_in(args.input))
         watch = Stopwatch()
         tqdm.write(table_head(predictor.postprocess))
         seen = Sliced(predictor, args.slice, args.overlap) if args.slice else predictor
@@ -103,6 +105,7 @@ def run(argv: Sequence[str]) -> int:
             else:
                 for write in writes:
                     write(result)
+            tally.add(result)
             pictures.write(result)
             if file:
                 file.write(result)
@@ -114,6 +117,8 @@ def run(argv: Sequence[str]) -> int:
     print(f"\n{len(images)} images, {len(bad)} unreadable")
     if args.resume:
         print(f"{done} of them were in {args.output} already")
+    for line in tally.summary():
+        print(line)
     unit = "slice" if args.slice else "image"
     for line in watch.summary(_conditions(predictor, args), unit):
         print(line)
