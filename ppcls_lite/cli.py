@@ -57,6 +57,11 @@ COMMANDS = {
     "benchmark": Command(
         "benchmark.cli:run", "--model DIR | --arch NAME", "measure latencies on this machine"
     ),
+    "search": Command(
+        "search.cli:run",
+        "-c FILE --latency MS",
+        "look for the network that fits a latency on this machine",
+    ),
     "prepare": Command(
         "data.prepare.cli:run", "digits | folder DIR | ...", "write the lists that training reads"
     ),
