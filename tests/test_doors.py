@@ -39,6 +39,8 @@ DOORS = {
         "benchmark config data distill engine errors inference models recipe report search serve "
         "system"
     ),
+    "completion": "cli",
+    "__main__": "cli",
 }
 
 

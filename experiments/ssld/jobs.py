@@ -1,8 +1,8 @@
-"""The trainings behind prove_ssld.py: which they are, and running them side by side.
+"""The trainings behind prove_ssld.py and segmentation/compare.py, and running them side by side.
 
-Each is an ordinary `train` command of a recipe of configs/distillation in a process of its own,
-with one thread, in `<output>/<name>`. `row.json` there holds its settings and, at the end, its
-score, so that the same call goes on where it was stopped. Read before: prove_ssld.py.
+Each is an ordinary `train` command of a recipe in a process of its own, with one thread, in
+`<output>/<name>`. `row.json` there holds its settings and, at the end, its score, so that the same
+call goes on where it was stopped. Read before: prove.py.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ class Job:
     recipe: str
     overrides: tuple[str, ...]
     folder: Path
-    teacher: str | None = None  # the row whose exported network it needs
+    teacher: str | None = None  # the row whose network it needs
     network: str | None = None  # of a teacher: which, to export it when it is trained
+    metric: str = "top1"  # of the last evaluation, that is its score
 
     @property
     def name(self) -> str:
@@ -103,7 +104,7 @@ def _first_of_each_class(lines: Sequence[str], limit: int | None) -> list[str]:
 
 
 def finished(jobs: Sequence[Job]) -> dict[str, float]:
-    """Top-1 in percent of the jobs that an earlier call has finished, by name.
+    """The scores, in percent, of the jobs that an earlier call has finished, by name.
 
     Raises UserError naming every setting that differs from those of an earlier call.
     """
@@ -129,7 +130,7 @@ def finished(jobs: Sequence[Job]) -> dict[str, float]:
 def train(
     jobs: Sequence[Job], done: Mapping[str, float], processes: int
 ) -> Iterator[tuple[Job, float, float]]:
-    """Train what is not done, `processes` at a time; yields job, top-1 and seconds as they end.
+    """Train what is not done, `processes` at a time; yields job, score and seconds as they end.
 
     A job starts when its teacher is ready. Raises UserError when one fails and KeyboardInterrupt
     when the user stops; then all others are stopped too and leave a checkpoint.
@@ -153,10 +154,10 @@ def train(
                 if process.poll() is None:
                     continue
                 del running[job]
-                top1 = _score(job, process.returncode)
+                score = _score(job, process.returncode)
                 _export(job)
                 ready.add(job.row)
-                yield job, top1, time.monotonic() - began
+                yield job, score, time.monotonic() - began
             if running and time.monotonic() - told > STATUS_SECONDS:
                 told = time.monotonic()
                 print(f"  running: {', '.join(map(_state, running))}", flush=True)
@@ -206,9 +207,9 @@ def _score(job: Job, status: int) -> float:
     if status:
         raise _failed(job, status)
     last = job.records("eval")[-1]
-    top1 = 100 * last["top1"]
-    record.write(job.folder, job.settings(), Score(job.seed, top1, int(last["epoch"]), top1))
-    return top1
+    score = 100 * last[job.metric]
+    record.write(job.folder, job.settings(), Score(job.seed, score, int(last["epoch"]), score))
+    return score
 
 
 def _state(job: Job) -> str:

@@ -1,4 +1,5 @@
-"""`Global.image_size: N`: one key for every size in a recipe's transforms.
+"""`Global.image_size: N`: one key for every size in a recipe's transforms; `eval_image_size: M`
+for those of evaluation and prediction, which may be larger than the crops of training.
 
 What the images of a list of transforms end up as becomes N x N, and what the components mark as
 pixels (`Pixels` in schema.py) grows or shrinks with it: the short edge of 256 before a crop of 224
@@ -26,24 +27,27 @@ def resize(tree: Tree, settings: RecipeSettings) -> tuple[Tree, RecipeSettings]:
 
     Raises ConfigError that names the keys whose sizes it cannot set.
     """
-    size, shape = settings.Global.image_size, settings.Global.image_shape
-    if size is None:
+    train, shape = settings.Global.image_size, settings.Global.image_shape
+    test = settings.Global.eval_image_size or train
+    if test is None:
         return tree, settings
     changes: Changes = {}
     problems: list[str] = []
     for place, ops, others in _lists(settings):
-        edge = _edge(ops, place, problems)
+        size = train if place.startswith("DataLoader.Train") else test
+        edge = _edge(ops, place, problems) if size else None
         for node in (*ops, *others) if edge else ():
             found = {name: _scaled(value, size / edge) for name, value, _ in _lengths(node)}
             changes |= {node.path: found} if found else {}
     if problems:
-        head = f"Global.image_size: {size} cannot be set everywhere; use -o for each size instead:"
+        key = f"image_size: {train}" if train else f"eval_image_size: {test}"
+        head = f"Global.{key} cannot be set everywhere; use -o for each size instead:"
         raise ConfigError("\n  ".join([head, *problems]))
     for path, arguments in changes.items():
         component_at(tree, path).update(arguments)
     settings = changed(settings, changes)
     if shape is not None:
-        tree["Global"]["image_shape"] = shape = [shape[0], size, size]
+        tree["Global"]["image_shape"] = shape = [shape[0], test, test]
         run = dataclasses.replace(settings.Global, image_shape=shape)
         settings = dataclasses.replace(settings, Global=run)
     return tree, settings

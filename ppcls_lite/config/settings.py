@@ -91,6 +91,7 @@ class Sources:
     max_bad_ratio: Probability = 0.01  # share of unreadable training images that stops a run
     eval_skip_bad: bool = False  # leave unreadable images out of an evaluation
     image_size: Edge | None = None  # sets all sizes of the transforms: image_size.py
+    eval_image_size: Edge | None = None  # of evaluation and prediction, where it is another one
     image_shape: list[Edge] | None = None  # (C, H, W); null: what Infer's transforms give
 
 
@@ -163,6 +164,9 @@ class EMASettings:
     type: Literal["normal", "threshold"] = "normal"
     cycle: PositiveInt | None = None  # epochs after which the average begins anew
     use_warmup: bool | None = None  # let the decay grow from 0.1; null: in short runs (ema.py)
+    # After n updates the decay is at most 1 - (1 + n / gamma)^-power; null: (1 + n) / (10 + n).
+    warmup_power: PositiveFloat | None = None
+    warmup_gamma: PositiveFloat = 1.0
     ships: Literal["averaged", "better"] = "averaged"  # better: of both, by each evaluation
 
 

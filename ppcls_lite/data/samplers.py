@@ -17,16 +17,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import Edge, PositiveInt, Probability, ScaledSizes, Seed
+from ppcls_lite.config.schema import Edge, PositiveInt, Probability, Repeats, ScaledSizes, Seed
 from ppcls_lite.errors import UserError
 
 
 class SampleKey(NamedTuple):
-    """One sample of one epoch; `size` (height, width) comes from multi-scale samplers."""
+    """One sample of one epoch; `size` (height, width) comes from multi-scale samplers, `copy`
+    tells apart the samples of one image within an epoch."""
 
     index: int
     epoch: int = 0
     size: tuple[int, int] | None = None
+    copy: int = 0
 
 
 class BatchSampler:
@@ -37,6 +39,9 @@ class BatchSampler:
     drop_last: bool
     batch_size: int  # images a step on one rank; the first scale's, where they differ
     changes_size: bool = False  # whether the keys have a `size` that differs from step to step
+    copies: bool = (
+        False  # whether an image comes several times in an epoch, each time augmented anew
+    )
 
     def see(self, dataset: Any) -> None:
         """Look at the data set that is drawn from, before `bind`."""
@@ -110,7 +115,11 @@ class BatchSampler:
         order = self._order(epoch)
         for start, batch_size, size in self._steps[start_step:]:
             share = self._share(order, start, batch_size)
-            yield [SampleKey(index, epoch, size) for index in share.tolist()]
+            yield [self._key(place, epoch, size) for place in share.tolist()]
+
+    def _key(self, place: int, epoch: int, size: tuple[int, int] | None) -> SampleKey:
+        """The sample that a number in an epoch's order stands for."""
+        return SampleKey(place, epoch, size)
 
     def _order(self, epoch: int) -> np.ndarray:
         """The samples of an epoch (length,), one after another."""
@@ -121,10 +130,14 @@ class BatchSampler:
 
     def _share(self, order: np.ndarray, start: int, batch_size: int) -> np.ndarray:
         """This rank's part of a step."""
+        block = self._block(order, start, batch_size)
+        return np.array_split(block, self.num_replicas)[self.rank]
+
+    def _block(self, order: np.ndarray, start: int, batch_size: int) -> np.ndarray:
+        """A step's samples on all ranks."""
         block = order[start : start + batch_size * self.num_replicas]
         missing = 0 if self.evaluation else -len(block) % self.num_replicas
-        block = np.concatenate([block, np.resize(order, missing)])
-        return np.array_split(block, self.num_replicas)[self.rank]
+        return np.concatenate([block, np.resize(order, missing)])
 
 
 @register("sampler")
@@ -186,6 +199,43 @@ class ClassBalancedSampler(BatchSampler):
             drawn = [rng.permutation(members) for _ in range(rounds)]
             order[places] = np.concatenate([*drawn, members[:0]])[: len(places)]
         return order
+
+
+@register("sampler")
+@dataclass(eq=False)
+class RepeatedAugSampler(BatchSampler):
+    """Batches that hold each of their images `repeats` times, augmented anew each time.
+
+    Hoffer et al. 2020 (arXiv 1901.09335); Touvron et al. 2020 (arXiv 2012.12877) train with 3. An
+    epoch has as many samples as the data set, so of `repeats` images one comes in it. The samples
+    of an image are neighbours in the epoch's order, and ranks are dealt them in turn: with as many
+    ranks as `repeats`, each sees every image of the step once.
+    """
+
+    batch_size: PositiveInt
+    repeats: Repeats = 3
+    shuffle: bool = True
+    drop_last: bool = False
+    seed: Seed = 0
+
+    copies = True
+
+    def changes_score(self) -> str | None:
+        return "RepeatedAugSampler shows some images several times and leaves others out"
+
+    def _draw(self, images: float) -> Iterator[tuple[int, None]]:
+        yield from DistributedBatchSampler._draw(self, images)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        images = super()._order(epoch)[:, None] * self.repeats
+        return (images + np.arange(self.repeats)).reshape(-1)[: self.length]
+
+    def _share(self, order: np.ndarray, start: int, batch_size: int) -> np.ndarray:
+        return self._block(order, start, batch_size)[self.rank :: self.num_replicas]
+
+    def _key(self, place: int, epoch: int, size: tuple[int, int] | None) -> SampleKey:
+        index, copy = divmod(place, self.repeats)
+        return SampleKey(index, epoch, size, copy)
 
 
 @register("sampler")

@@ -50,6 +50,11 @@ def fix_views(settings: RecipeSettings, dataset: Any) -> None:
             f"{where}{section.sampler.entry.name} shows an image in changing sizes, so its logits "
             "cannot be kept: use DistributedBatchSampler, or remove teacher_cache"
         )
+    if section.sampler.entry.load().copies:
+        raise ConfigError(
+            f"{where}{section.sampler.entry.name} shows an image in several ways in an epoch, of "
+            "which only one could be kept: use DistributedBatchSampler, or remove teacher_cache"
+        )
     dataset.fix_views(run.teacher_cache_views)
 
 

@@ -3,7 +3,8 @@
 After every update `average = decay * average + (1 - decay) * weight`; running statistics of batch
 normalisation are copied, since they are averages already. After n updates the initial weights
 still count by decay^n. With the warm-up the decay of update n is `min(decay, (1 + n) / (10 + n))`,
-so that they are forgotten soon; a short run needs it. `CorrectedAverage` begins with nothing
+so that they are forgotten soon; a short run needs it, and a long one may choose how the decay grows
+(`warmup_power`, `warmup_gamma`). `CorrectedAverage` begins with nothing
 instead, as Adam's moments do.
 Read next: trainer.py, which evaluates both networks and saves both.
 """
@@ -34,7 +35,8 @@ def needs_warmup(decay: float, updates: int) -> bool:
 class ExponentialAverage:
     """Averages the weights of `model`, in float32 whatever the network's own type.
 
-    decay: 0..1; `use_warmup` lets it grow from 0.1 to that.
+    decay: 0..1; `use_warmup` lets it grow from 0.1 to that, or with `warmup_power` from 0, as
+        1 - (1 + n / `warmup_gamma`)^-power after n updates.
     keeps_warmup: whether a run that is resumed goes on as it began instead of by `use_warmup`.
     better_ships: whether each evaluation decides if the average or the network itself `ships`, is
         what `.pdparams` hold; else the average does.
@@ -50,8 +52,11 @@ class ExponentialAverage:
         keeps_warmup: bool = False,
         better_ships: bool = False,
         restart_after: int | None = None,
+        warmup_power: float | None = None,
+        warmup_gamma: float = 1.0,
     ) -> None:
         self.model, self.restart_after = model, restart_after
+        self.warmup_power, self.warmup_gamma = warmup_power, warmup_gamma
         self.decay, self.use_warmup, self.keeps_warmup = decay, use_warmup, keeps_warmup
         self.better_ships, self.ships = better_ships, True
         self.updates = 0
@@ -85,8 +90,12 @@ class ExponentialAverage:
 
     def _decay(self, updates: int) -> float:
         """Of the update after so many ones."""
-        grown = min(self.decay, (1 + updates) / (10 + updates))
-        return grown if self.use_warmup else self.decay
+        if not self.use_warmup:
+            return self.decay
+        grown = (1 + updates) / (10 + updates)
+        if self.warmup_power is not None:
+            grown = 1 - (1 + updates / self.warmup_gamma) ** -self.warmup_power
+        return min(self.decay, grown)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -42,13 +42,18 @@ class StopSignals:
 
     def __init__(self, max_minutes: float | None = None) -> None:
         self.received: signal.Signals | None = None
+        self.asked: str | None = None
         self.max_minutes = max_minutes
         self._entered = time.monotonic()
         self._process = os.getpid()
         self._previous: dict[signal.Signals, Any] = {}
 
     def __bool__(self) -> bool:
-        return self.received is not None or self.is_over_time
+        return self.received is not None or self.asked is not None or self.is_over_time
+
+    def ask(self, why: str) -> None:
+        """Stop, as if a signal had come."""
+        self.asked = why
 
     @property
     def is_over_time(self) -> bool:
@@ -62,6 +67,8 @@ class StopSignals:
             shell = self.received in (signal.SIGINT, signal.SIGTERM)
             code = 128 + self.received if shell else TRY_AGAIN
             return Reason(self.received.name, int(code), int(self.received))
+        if self.asked is not None:
+            return Reason(self.asked)
         if self.is_over_time:
             return Reason(f"Global.max_minutes ({self.max_minutes:g})", TRY_AGAIN)
         return Reason()

@@ -13,11 +13,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ppcls_lite.engine import checkpoint, diverged, log, memory, scoring
 from ppcls_lite.engine.accumulate import shares
+from ppcls_lite.engine.callbacks import Callback, Callbacks, FitResult, Progress
 from ppcls_lite.engine.evaluate import Evaluator, Loader, totals
 from ppcls_lite.engine.meters import NotFiniteError, Origin
 from ppcls_lite.engine.plan import Plan
@@ -28,21 +28,6 @@ from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import UserError
 
 logger = logging.getLogger("ppcls_lite")
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """How a run ended: its folder, best and last evaluation, and the signal that stopped it.
-
-    `exit_code` is 0 if the run is complete; 130 after Ctrl-C, 143 after SIGTERM, 75 after SIGUSR1
-    or `max_minutes`: then everything is saved and it can be resumed.
-    """
-
-    run_dir: Path
-    best: dict[str, float]
-    last: dict[str, float]
-    stopped_by: int | None = None
-    exit_code: int = 0
 
 
 class Trainer:
@@ -58,6 +43,7 @@ class Trainer:
         plan: Plan,
         writer: Writer,
         evaluator: Evaluator | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         if len(loader) == 0:
             raise UserError(
@@ -77,6 +63,8 @@ class Trainer:
         self.state, self.loader, self.plan, self.writer = state, loader, plan, writer
         self.evaluator, self.world = evaluator, state.world
         self.watch, self.stop = log.Stopwatch(), StopSignals(plan.max_minutes)
+        progress = Progress(state, plan, writer.run_dir, self.stop)
+        self.callbacks = Callbacks(callbacks, progress, self.world.is_main)
         self.stopping = self.saving = False  # what some rank asks for after this step
         self.between_updates = False  # whether the state is one to resume from
         self.before: Before | None = None  # the way back to one, while an update is computed
@@ -90,6 +78,7 @@ class Trainer:
         self.writer.open(state.lines)
         state.task.train()
         with self.stop, contextlib.closing(self.writer), self._saved_on_error():
+            self.callbacks.start()
             while not self.is_complete:
                 state.task.loss.begin_epoch(state.epoch)
                 with log.bar(plan.title(state.epoch), state.steps, state.step_in_epoch) as bar:
@@ -194,7 +183,9 @@ class Trainer:
         step, left = state.step_in_epoch, self.plan.epochs * state.steps - state.updates
         line = log.step_line(title, f"{step}/{state.steps}", name, state.lr, values, costs, left)
         logger.info(line, extra=log.STEP)
-        self.writer.record("step", state, {"lr": state.lr} | values | costs)
+        record = {"lr": state.lr} | values | costs
+        self.writer.record("step", state, record)
+        self.callbacks.step(record)
         self.watch.restart()
         return f"{log.numbers(values)}, lr: {state.lr:.6f}, {costs['ips']:.1f} images/s"
 
@@ -216,7 +207,9 @@ class Trainer:
                 return False
         state.finish_epoch(lr, train, scores)
         self._save(epoch_ended=True)
-        return True
+        self.between_updates = True
+        self.callbacks.epoch()
+        return not any(self.world.gather(bool(self.stop)))
 
     def _totals(self) -> dict[str, float]:
         """The epoch's metrics and mean losses so far, over the images of all ranks."""
@@ -302,7 +295,9 @@ class Trainer:
         self.world.barrier()  # the launcher ends all ranks soon after the first one's exit
         last = state.history[-1]["eval"] if state.history else None
         best = state.best.get("scores", {}) | {"epoch": state.best["epoch"]} if state.best else {}
-        return FitResult(run_dir, best, last or {}, stopped.received, stopped.exit_code)
+        result = FitResult(run_dir, best, last or {}, stopped.received, stopped.exit_code)
+        self.callbacks.end(result)
+        return result
 
     def _done(self) -> str:
         state = self.state

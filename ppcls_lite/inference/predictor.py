@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import PIL.Image
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import joined
@@ -37,6 +38,7 @@ from ppcls_lite.inference.views import views_of
 if TYPE_CHECKING:
     from ppcls_lite.inference.auto.cache import Choice
 
+ONE_IMAGE = (str, os.PathLike, bytes, np.ndarray, PIL.Image.Image)
 _WARMUP_EDGE = 224  # of networks that take any size
 _TRIALS = 3  # images that show whether outputs are probabilities
 _NO_NUMBER = (
@@ -168,7 +170,8 @@ class Predictor:
 
         Args:
             inputs: a path, the bytes of an image file, an (H, W, 3) uint8 RGB array (gray
-                (H, W) and RGBA (H, W, 4) as well), an (N, H, W, 3) array, or a list of those.
+                (H, W) and RGBA (H, W, 4) as well), an (N, H, W, 3) array, a Pillow image, or a
+                list of those.
 
         Returns:
             One dict per image, in order: `file` (the path as text, `None` for an array),
@@ -291,13 +294,16 @@ def _require_alike(arrays: Sequence[np.ndarray]) -> None:
 def _as_list(inputs: Image | Sequence[Image] | np.ndarray) -> list[Image]:
     if isinstance(inputs, np.ndarray):
         return list(inputs) if inputs.ndim == 4 else [inputs]
-    if isinstance(inputs, (str, os.PathLike, bytes)):
+    if isinstance(inputs, ONE_IMAGE):
         return [inputs]
     if not isinstance(inputs, Iterable):
         raise UserError(f"predict: expected images or paths, found {type(inputs).__name__}")
     images = list(inputs)
     for index, image in enumerate(images):
-        if not isinstance(image, (str, os.PathLike, bytes, np.ndarray)):
+        if not isinstance(image, ONE_IMAGE):
             found = type(image).__name__
-            raise UserError(f"predict: inputs[{index}]: expected a path or array, found {found}")
+            raise UserError(
+                f"predict: inputs[{index}]: expected a path, an array or a Pillow image, found "
+                f"{found}"
+            )
     return images

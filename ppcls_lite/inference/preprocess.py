@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 
 from ppcls_lite.config.check import build_list
 from ppcls_lite.config.components import take_apart
@@ -29,7 +30,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 from ppcls_lite.inference.views import views_of
 
-Image = str | os.PathLike[str] | bytes | np.ndarray
+Image = str | os.PathLike[str] | bytes | np.ndarray | PIL.Image.Image
 
 
 class Prepared(NamedTuple):
@@ -87,7 +88,7 @@ class Preprocessor:
         return other
 
     def __call__(self, image: Image) -> Prepared:
-        """One picture: a path, the bytes of a file, or an (H, W, 3) uint8 RGB array.
+        """One picture: a path, bytes of a file, an (H, W, 3) uint8 RGB array, a Pillow image.
 
         Raises:
             ImageError: the file cannot be read.

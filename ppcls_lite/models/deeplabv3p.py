@@ -59,13 +59,26 @@ class ASPP(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         branches = [block(x) for block in self.aspp_blocks]  # (N, width, h, w) each
-        whole = self.global_avg_pool(x)  # (N, width, 1, 1)
-        branches.append(whole.expand_as(branches[0]))
+        branches.append(self._pooled(x).expand_as(branches[0]))
         return self.dropout(self.conv_bn_relu(paddle.concat(branches, axis=1)))
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """The branch of the whole image, (N, width, 1, 1).
+
+        In a training of one image each channel has one value, which no statistics can be taken of:
+        then it is normalised by the running ones, as in an evaluation.
+        """
+        norm = self.global_avg_pool[1]._batch_norm
+        alone = norm.training and x.shape[0] == 1
+        norm.training &= not alone
+        try:
+            return self.global_avg_pool(x)
+        finally:
+            norm.training |= alone
 
 
 class Decoder(nn.Layer):
-    """Joins the pyramid with the first feature: -> logits (N, C, H / 4, W / 4)."""
+    """Joins the pyramid with a finer feature: -> logits (N, C, h, w), as large as that feature."""
 
     def __init__(self, low_channels: int, class_num: int, width: int) -> None:
         super().__init__()
@@ -75,14 +88,14 @@ class Decoder(nn.Layer):
         self.conv = nn.Conv2D(width, class_num, 1)
 
     def forward(self, pyramid: Tensor, low: Tensor, resize: Resize) -> Tensor:
-        near = self.conv_bn_relu1(low)  # (N, 48, H / 4, W / 4)
-        far = resize(pyramid, near)  # (N, width, H / 4, W / 4)
-        joined = paddle.concat([far, near], axis=1)  # (N, width + 48, H / 4, W / 4)
+        near = self.conv_bn_relu1(low)  # (N, 48, h, w)
+        far = resize(pyramid, near)  # (N, width, h, w)
+        joined = paddle.concat([far, near], axis=1)  # (N, width + 48, h, w)
         return self.conv(self.conv_bn_relu3(self.conv_bn_relu2(joined)))
 
 
 class DeepLabV3PHead(nn.Layer):
-    """The pyramid on the trunk's last feature, and the decoder with its first."""
+    """The pyramid on the trunk's last feature, and the decoder with a finer one."""
 
     def __init__(
         self,
@@ -97,7 +110,7 @@ class DeepLabV3PHead(nn.Layer):
         self.decoder = Decoder(low_channels, class_num, width)
 
     def forward(self, low: Tensor, last: Tensor, resize: Resize) -> Tensor:
-        return self.decoder(self.aspp(last), low, resize)  # (N, C, H / 4, W / 4)
+        return self.decoder(self.aspp(last), low, resize)  # (N, C, h, w)
 
 
 class AuxiliaryHead(nn.Layer):
@@ -121,9 +134,11 @@ class DeepLabV3P(Network):
     feature. aspp_ratios: dilations of the pyramid's branches, 1 for a 1x1 convolution; by default
     1, 3, 6, 9 at output stride 32, 1, 6, 12, 18 at 16 and 1, 12, 24, 36 at 8. aspp_out_channels:
     width of the pyramid and the decoder, which at 256 has most of the operations. align_corners:
-    of all upsampling; true for image sizes as 769, where corners meet. auxiliary: features of the
-    trunk, 0 to 3, that learn by a head of their own each, whose logits are the outputs `aux_0`, ...
-    of a training (a loss names one with `key`).
+    of all upsampling; true for image sizes as 769, where corners meet. low_feature: the trunk's
+    feature that the decoder joins: 0 has a quarter of the image's height and width, 1 an eighth,
+    which costs the decoder a quarter as much. auxiliary: features of the trunk, 0 to 3, that learn
+    by a head of their own each, whose logits are the outputs `aux_0`, ... of a training (a loss
+    names one with `key`).
     """
 
     head_layers = ("head.decoder.conv", "aux_heads")
@@ -135,6 +150,7 @@ class DeepLabV3P(Network):
         aspp_ratios: list[Edge] | None = None,
         aspp_out_channels: Channels = 256,
         align_corners: bool = False,
+        low_feature: NonNegativeInt = 0,
         auxiliary: list[NonNegativeInt] = (),
     ) -> None:
         super().__init__()
@@ -145,11 +161,17 @@ class DeepLabV3P(Network):
                 "aspp_ratios: expected one or several numbers, found none; there are defaults for "
                 f"the output strides 8, 16 and 32, the trunk's is {strides[-1]}"
             )
-        if any(place >= len(channels) for place in auxiliary):
-            raise UserError(f"auxiliary: the trunk has the features 0 to 3, found {auxiliary}")
+        asked = {"low_feature": [low_feature], "auxiliary": auxiliary}
+        for name, places in asked.items():
+            if any(place >= len(channels) for place in places):
+                raise UserError(
+                    f"{name}: the trunk has the features 0 to {len(channels) - 1}, found {places}"
+                )
         self.class_num = class_num
         self.backbone = backbone
-        self.head = DeepLabV3PHead(channels[0], channels[-1], class_num, ratios, aspp_out_channels)
+        near, last = channels[low_feature], channels[-1]
+        self.head = DeepLabV3PHead(near, last, class_num, ratios, aspp_out_channels)
+        self.low_feature = low_feature
         self.auxiliary = tuple(auxiliary)
         self.aux_heads = nn.LayerList(AuxiliaryHead(channels[i], class_num) for i in auxiliary)
         self.resize = Bilinear(align_corners)
@@ -160,7 +182,10 @@ class DeepLabV3P(Network):
         In training with auxiliary heads a dict: `logits`, and `aux_0`, ... of the same shape.
         """
         stages = self.backbone.forward_stages(x)
-        low = self.head(stages[0], stages[-1], self.resize)  # (N, C, H / 4, W / 4)
+        near = stages[self.low_feature]
+        low = self.head(
+            near, stages[-1], self.resize
+        )  # (N, C, H / 4, W / 4), or of another feature
         logits = self.resize(low, x)  # (N, C, H, W)
         if not (self.training and self.auxiliary):
             return logits

@@ -28,6 +28,7 @@ from ppcls_lite.config.schema import (
     ScheduleSpec,
 )
 from ppcls_lite.errors import UserError
+from ppcls_lite.optim.layer_decay import decay_rates
 
 if TYPE_CHECKING:
     import paddle
@@ -65,12 +66,13 @@ class Optimizer:
     they are. below_one: those that must be less than 1.
 
     lr_mult: factors of the rate of parameters by parts of their names, of which the first that fits
-    counts; 0 freezes.
+    counts; 0 freezes. layer_decay: see `decay_rates`.
     """
 
     lr: ScheduleSpec
     _: KW_ONLY
     lr_mult: dict[str, NonNegativeFloat] | None = None
+    layer_decay: Probability | None = None
 
     below_one: ClassVar[tuple[str, ...]] = ()
 
@@ -84,16 +86,22 @@ class Optimizer:
 
         Raises UserError when there are none, or when a name fits no parameter.
         """
-        import paddle
-
         named = [pair for layer in layers for pair in layer.named_parameters()]
         named = [(name, parameter) for name, parameter in named if not parameter.stop_gradient]
         if not named:
             raise UserError("there is nothing to train: all parameters are frozen")
         self._multiply(named)
-        make = getattr(paddle.optimizer, type(self).__name__)
+        if self.layer_decay is not None:
+            decay_rates(self.layer_decay, layers)
         parameters = [parameter for _, parameter in named]
-        return make(learning_rate=self.lr(0), parameters=parameters, **self.options(named))
+        more = self.options(named)
+        return self.rule()(learning_rate=self.lr(0), parameters=parameters, **more)
+
+    def rule(self) -> type[paddle.optimizer.Optimizer]:
+        """The class that moves the weights."""
+        import paddle
+
+        return getattr(paddle.optimizer, type(self).__name__)
 
     def _multiply(self, named: Named) -> None:
         """Give parameters the factors of `lr_mult`, times what their network gave them."""

@@ -69,6 +69,34 @@ def build_model(settings: RecipeSettings, training: bool = False) -> Network:
     return model
 
 
+def _adopt(settings: RecipeSettings, model: nn.Layer) -> nn.Layer:
+    """A network that the caller has built, with its weights.
+
+    Raises UserError unless its layers are those that the recipe describes.
+    """
+    member = shipped(settings)
+    if settings.Global.pretrained_model:
+        raise UserError(
+            "train(model=...) has its weights, and Global.pretrained_model names others: leave one "
+            "of the two out"
+        )
+    if not isinstance(model, nn.Layer):
+        raise UserError(f"train(model=...): expected a network, found {type(model).__name__}")
+    wanted = {name: list(t.shape) for name, t in member.node.build().state_dict().items()}
+    found = {name: list(t.shape) for name, t in model.state_dict().items()}
+    other = [n for n in {**wanted, **found} if wanted.get(n) != found.get(n)]
+    if other:
+        one = other[0]
+        raise UserError(
+            f"train(model=...): {len(other)} arrays are not as in {member.path} "
+            f"({member.node.entry.name}): {one} is {found.get(one, 'missing')} in the network, "
+            f"{wanted.get(one, 'missing')} in the recipe. Let the recipe describe this network, or "
+            "give it as many classes with model.reset_classifier(class_num)"
+        )
+    freeze(model, settings.Arch.extras.freeze or ())
+    return model
+
+
 def freeze(model: nn.Layer, patterns: Sequence[str]) -> None:
     """Let the parameters whose names fit shell patterns not learn.
 
@@ -93,10 +121,16 @@ def freeze(model: nn.Layer, patterns: Sequence[str]) -> None:
         logger.info(f"frozen: {len(frozen)} of {len(named)} arrays, {count:,} numbers")
 
 
-def build_task(settings: RecipeSettings, loss: CombinedLoss, world: World) -> Supervised:
-    """What is trained: the network, or student and teachers, alike on all ranks."""
+def build_task(
+    settings: RecipeSettings, loss: CombinedLoss, world: World, given: nn.Layer | None = None
+) -> Supervised:
+    """What is trained: the network, or student and teachers, alike on all ranks.
+
+    given: the network that ships, instead of one that is built.
+    """
     distillation = distillation_of(settings)
-    model = _synchronized(settings, build_model(settings, training=True), shipped(settings), world)
+    model = build_model(settings, training=True) if given is None else _adopt(settings, given)
+    model = _synchronized(settings, model, shipped(settings), world)
     if distillation is None:
         task = Supervised(model, loss)
     else:

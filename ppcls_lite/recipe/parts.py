@@ -18,6 +18,7 @@ import paddle
 from paddle import nn
 
 from ppcls_lite.config.check import Node, build
+from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
 from ppcls_lite.data.labels import read_label_file
@@ -100,16 +101,20 @@ def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
     """The metrics of `Metric.Train` or `Metric.Eval`.
 
     One that scores answers, not outputs, takes a `postprocess`: that of a prediction, so that both
-    have one place for their thresholds.
+    have one place for their thresholds. Where there is no prediction, one that has a default for
+    it keeps that.
     """
     nodes = (getattr(settings.Metric, split, None) if settings.Metric else None) or ()
     context: dict[str, Any] = {"class_num": class_num_of(settings)}
-    asking = next((node for node in nodes if _takes(node, "postprocess")), None)
-    if asking is not None:
-        if settings.Infer is None:
+    asking = [node for node in nodes if _takes(node, "postprocess")]
+    if asking and settings.Infer is None:
+        needing = [node for node in asking if _takes(node, "postprocess", required=True)]
+        if needing:
             raise ConfigError(
-                f"Infer.PostProcess: is missing; {asking.path} scores what it makes of the outputs"
+                f"Infer.PostProcess: is missing; {needing[0].path} scores what it makes of the "
+                "outputs"
             )
+    elif asking:
         answer = settings.Infer.PostProcess
         if _takes(answer, "class_id_map_file"):  # a score needs no names
             answer = answer.given(class_id_map_file=None)
@@ -117,8 +122,10 @@ def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
     return [node.build(**context) for node in nodes]
 
 
-def _takes(node: Node, name: str) -> bool:
-    return any(argument.name == name for argument in node.entry.arguments)
+def _takes(node: Node, name: str, required: bool = False) -> bool:
+    """Whether a component has an argument, or needs it."""
+    own = (argument for argument in node.entry.arguments if argument.name == name)
+    return any(argument.default is REQUIRED or not required for argument in own)
 
 
 def training_metrics(settings: RecipeSettings, task: Supervised) -> list[Any]:
@@ -249,6 +256,8 @@ def build_evaluator(
     metrics = build_metrics(settings, "Eval")
     named = {type(metric).__name__ for metric in metrics}
     metrics += [build({n: {}}, "metric") for n in dataset.default_metrics if n not in named]
+    for metric in metrics:
+        metric.see(dataset)
     nodes = settings.Loss.Eval if settings.Loss else None
     loss = build_loss(nodes, dataset) if nodes else None
     loader = build_loader(settings, "Eval", dataset, world)
@@ -332,6 +341,11 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
         return None
     decay, warmup = settings.EMA.decay, settings.EMA.use_warmup
     corrected = settings.EMA.type == "threshold"
+    grows = settings.EMA.warmup_power is not None
+    if grows and (corrected or warmup is False):
+        other = "type: threshold" if corrected else "use_warmup: false"
+        raise ConfigError(f"EMA.warmup_power: says how the decay grows, which {other} decides")
+    warmup = True if grows else warmup
     if corrected and warmup is False:
         raise ConfigError("EMA.use_warmup: the decay always grows with type: threshold; remove it")
     if needs_warmup(decay, updates) and not corrected:
@@ -356,9 +370,11 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
         model,
         decay,
         bool(warmup),
-        keeps_warmup=settings.EMA.use_warmup is None and not corrected,
+        keeps_warmup=settings.EMA.use_warmup is None and not corrected and not grows,
         better_ships=better,
         restart_after=cycle and cycle * (updates // settings.Global.epochs),
+        warmup_power=settings.EMA.warmup_power,
+        warmup_gamma=settings.EMA.warmup_gamma,
     )
 
 

@@ -1,4 +1,4 @@
-"""The service as an ASGI application: `POST /predict`, `GET /`, `/healthz`, `/metrics`.
+"""The service as an ASGI application: `POST /predict`, `GET /healthz`, `/metrics`, and pages.
 
 A request's way, and who does what:
 
@@ -22,21 +22,24 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from importlib.resources import files
 
 import cv2
+import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ppcls_lite import __version__
 from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.preprocess import Meta, Prepared
 from ppcls_lite.serve.batcher import Answer, Batcher
 from ppcls_lite.serve.metrics import CONTENT_TYPE, Metrics
+from ppcls_lite.serve.openapi import description
 from ppcls_lite.serve.options import ServeOptions
+from ppcls_lite.serve.pages import Pages
 from ppcls_lite.serve.refusal import PAUSE, Memory, Places, Refused, Upload, Uploads
 from ppcls_lite.serve.upload import check_header, read_image
 
@@ -45,11 +48,8 @@ log = logging.getLogger("ppcls_lite")
 GIVE_UP = 3  # a batch that runs for so many times `timeout` ends the service
 LAYER_EDGE = 1024  # pixels of the longer edge of what a page lays over an image, at most
 _LAST_BATCH = 1.0  # seconds
+_EXAMPLE_EDGE = 64  # pixels of the grey picture whose answer is an example
 CLIENT_GONE = 499  # in the metrics only; nobody receives it
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src blob:; connect-src 'self'"
-)
 
 
 class Service:
@@ -67,7 +67,8 @@ class Service:
         self._told: set[type[Exception]] = set()
         self._batcher: Batcher | None = None
         self._abandoned = False
-        self._page = files("ppcls_lite.serve").joinpath("page.html").read_text(encoding="utf-8")
+        self.pages = Pages(predictor.spec.model_name)
+        self._example: Answer | None = None
 
     @property
     def alive(self) -> bool:
@@ -155,9 +156,19 @@ class Service:
         """`GET /metrics`: Prometheus' text format."""
         return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
-    async def page(self, request: Request) -> Response:
-        """`GET /`: a page to drop an image on."""
-        return HTMLResponse(self._page, headers={"Content-Security-Policy": _PAGE_POLICY})
+    async def openapi(self, request: Request) -> Response:
+        """`GET /openapi.json`: what the service answers, with an answer of this network."""
+        if self._example is None and self.refusal() is None:
+            with (
+                contextlib.suppress(Refused, UserError, asyncio.TimeoutError),
+                self.uploads.one() as upload,
+                self.queue,
+            ):
+                answering = self._answer(_grey_picture(), upload, with_layer=False)
+                answer = await asyncio.wait_for(answering, self.options.timeout)
+                self._example = None if "error" in answer else answer
+        name = self.predictor.spec.model_name
+        return JSONResponse(description(name, __version__, self.options, self._example))
 
     async def _answer(self, data: bytes, upload: Upload, with_layer: bool) -> Answer:
         self._decoding += 1
@@ -231,13 +242,22 @@ class Service:
 def make_app(service: Service) -> Starlette:
     """The ASGI application; every error is JSON, `{"error": message}`."""
     routes = [
-        Route("/", service.page),
+        Route("/", service.pages.index),
+        Route("/docs", service.pages.docs),
+        Route("/page/{name}", service.pages.part),
+        Route("/openapi.json", service.openapi),
         Route("/predict", service.predict, methods=["POST"]),
         Route("/healthz", service.health),
         Route("/metrics", service.show_metrics),
     ]
     handlers = {HTTPException: _http_error, Exception: _bug}
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=service.lifespan)
+
+
+def _grey_picture() -> bytes:
+    return cv2.imencode(".png", np.full((_EXAMPLE_EDGE, _EXAMPLE_EDGE, 3), 128, np.uint8))[
+        1
+    ].tobytes()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -113,6 +113,21 @@ def test_one_key_sets_every_size() -> None:
     assert dump(Recipe.of(small.tree).tree) == dump(small.tree)  # once more changes nothing
 
 
+def test_an_evaluation_may_have_larger_images() -> None:
+    """224 of training against 256 of evaluation, and both at half the size."""
+    sizes = ("Global.image_size=112", "Global.eval_image_size=128")
+    shape = "Global.image_shape=[3, 256, 256]"
+    small = recipe(*sizes, shape, name="PPLCNet_x1_0_ra4")
+    train = ops(small, "Train")
+    assert train[1]["RandCropImage"]["size"] == train[3]["TimmAutoAugment"]["img_size"] == 112
+    for chain in (ops(small, "Eval"), small.tree["Infer"]["transforms"]):
+        assert chain[1]["ResizeImage"]["resize_short"] == chain[2]["CropImage"]["size"] == 128
+    assert small.settings.Global.image_shape == [3, 128, 128]
+    test = recipe("Global.eval_image_size=320", name="PPLCNet_x1_0_ra4")
+    assert ops(test, "Train")[1]["RandCropImage"]["size"] == 224
+    assert ops(test, "Eval")[2]["CropImage"]["size"] == 320
+
+
 def test_a_path_below_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     root = "DataLoader.Train.dataset.image_root"

@@ -288,11 +288,17 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     }
 
 
+def test_a_decoder_at_an_eighth_is_carried(tmp_path: Path) -> None:
+    below = {**CITYSCAPES, **model(50, 19)}
+    found = converted(tmp_path, below, {"model": {"backbone_indices": [1, 3]}})
+    assert found.recipe["Arch"]["low_feature"] == 1
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
         ({"model": {"type": "BiSeNetV2"}}, "model.type: 'BiSeNetV2'"),
-        ({"model": {"backbone_indices": [1, 3]}}, r"backbone_indices: \[1, 3\]: there is only"),
+        ({"model": {"backbone_indices": [1, 2]}}, r"backbone_indices: \[1, 2\]: there is only"),
         ({"model": {"backbone": {"type": "HRNet_W18"}}}, "no network 'HRNet_W18'"),
         ({"train_dataset": {"type": "CocoStuff"}}, "no data set 'CocoStuff'"),
         ({"optimizer": {"type": "Lamb"}}, "no optimizer 'Lamb'"),

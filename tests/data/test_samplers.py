@@ -12,6 +12,7 @@ from ppcls_lite.data.samplers import (
     DistributedBatchSampler,
     MultiScaleSampler,
     MultiSizeBatchSampler,
+    RepeatedAugSampler,
     SampleKey,
 )
 from ppcls_lite.errors import UserError
@@ -208,3 +209,24 @@ def test_a_balanced_epoch_is_a_function_of_seed_and_epoch() -> None:
     assert not np.array_equal(first, drawn(balanced(labels, seed=1), 3))
     with pytest.raises(UserError, match="one class for each image"):
         balanced(np.zeros((4, 2), np.float32))
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_repeated_augmentation(ranks):
+    """Each image of a step comes three times, to different ranks, and a resume goes on."""
+    made = [RepeatedAugSampler(12 // ranks, seed=4).bind(50, ranks, rank) for rank in range(ranks)]
+    epochs = [list(zip(*(sampler.batches(2) for sampler in made)))]
+    steps = [[key for part in step for key in part] for step in epochs[0]]
+    assert [len(step) for step in steps] == [12, 12, 12, 12, 2 if ranks == 1 else 3]
+    for step in steps[:-1]:
+        pairs = sorted((key.index, key.copy) for key in step)
+        assert pairs == sorted((i, copy) for i in {i for i, _ in pairs} for copy in range(3))
+    if ranks == 3:  # every rank sees every image of a step once
+        parts = [{key.index for key in part} for part in epochs[0][0]]
+        assert parts[0] == parts[1] == parts[2] and len(parts[0]) == 4
+    seen = {key.index for step in steps for key in step}
+    assert len(seen) == 17 and seen != {k.index for batch in made[0].batches(3) for k in batch}
+    assert list(made[0].batches(2, 3)) == list(made[0].batches(2))[3:]
+    one = RepeatedAugSampler(12, seed=4).bind(50)
+    assert [sorted(batch) for batch in one.batches(2)][:4] == [sorted(s) for s in steps[:4]]
+    assert "leaves others out" in made[0].changes_score()

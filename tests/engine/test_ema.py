@@ -41,6 +41,39 @@ def test_warm_up_begins_with_the_newest_weights(tiny):
     np.testing.assert_allclose(ema.state()["weights"]["fc.bias"], 0.1 + 0.9 * 2, rtol=1e-6)
 
 
+def test_the_warm_up_may_grow_by_a_power(tiny):
+    """1 - (1 + n / gamma)^-power after n updates, as timm's averages grow."""
+    model, power, gamma = tiny.Net(), 2 / 3, 2.0
+    change(model, 1.0)
+    ema = ExponentialAverage(
+        model, decay=0.55, use_warmup=True, warmup_power=power, warmup_gamma=gamma
+    )
+    expected = 1.0
+    for n, value in enumerate((2.0, 5.0, 3.0, 7.0, 4.0, 8.0)):
+        change(model, value)
+        ema.update()
+        decay = min(0.55, 1 - (1 + n / gamma) ** -power)
+        expected = decay * expected + (1 - decay) * value
+    assert decay == 0.55  # it has grown as far as it may
+    np.testing.assert_allclose(ema.state()["weights"]["fc.bias"], expected, rtol=1e-5)
+    other = ExponentialAverage(
+        tiny.Net(), decay=0.55, use_warmup=True, warmup_power=power, warmup_gamma=gamma
+    )
+    other.load_state(ema.state(), "a file")
+    assert other._decay(other.updates) == ema._decay(ema.updates)
+
+
+def test_the_recipe_says_how_the_warm_up_grows(tiny):
+    tree = {"Arch": {"name": "PPLCNet_x0_25"}}
+    settings = check(tree | {"EMA": {"decay": 0.999, "warmup_power": 0.75, "warmup_gamma": 5}})
+    ema = parts.build_ema(settings, tiny.Net(), 10**6)  # long enough to need none
+    assert ema.use_warmup and ema._decay(5) == 1 - 2**-0.75
+    for other in ({"use_warmup": False}, {"type": "threshold"}):
+        settings = check(tree | {"EMA": {"warmup_power": 0.75, **other}})
+        with pytest.raises(UserError, match=r"EMA\.warmup_power: says how .* which .* decides"):
+            parts.build_ema(settings, tiny.Net(), 10)
+
+
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "detection" / "parts.json"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
+from PIL import Image
 
 import ppcls_lite
 from ppcls_lite.config.check import build_list
@@ -83,6 +84,30 @@ def test_every_form_of_input(predictor: Predictor) -> None:
     gray = np.full((80, 80), 77, np.uint8)
     assert predictor.predict(gray) == predictor.predict(np.repeat(gray[..., None], 3, axis=2))
     assert predictor.predict([]) == []
+
+
+def test_pillow_images_are_what_their_files_are(predictor: Predictor, tmp_path: Path) -> None:
+    image = Image.fromarray(picture())
+    turned = image.getexif()
+    turned[0x0112] = 6  # the camera was held upright
+    images = {"plain.png": image, "gray.png": image.convert("L"), "palette.gif": image.convert("P")}
+    images["clear.png"] = image.convert("RGBA")
+    images["clear.png"].putalpha(99)
+    for name, one in images.items():
+        one.save(tmp_path / name)
+    image.save(tmp_path / "turned.png", exif=turned)
+    for path in sorted(tmp_path.iterdir()):
+        (of_file,) = predictor.predict(path)
+        with Image.open(path) as opened:
+            assert predictor.predict(opened) == [{**of_file, "file": None}], path.name
+
+
+def test_a_damaged_pillow_image_is_named(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jpg"
+    Image.fromarray(picture()).save(path)
+    path.write_bytes(path.read_bytes()[:-400])
+    with Image.open(path) as opened, pytest.raises(ImageError, match="Pillow cannot read it"):
+        predictor.predict(opened)
 
 
 def test_the_answers_depend_on_the_image(predictor: Predictor) -> None:
@@ -175,7 +200,7 @@ def test_a_stream_reads_no_further_than_a_batch(predictor: Predictor) -> None:
         (np.zeros((90, 120, 3), np.float32), r"shape \(90, 120, 3\) and type float32; expected"),
         (np.zeros((90, 120, 2), np.uint8), r"\(90, 120, 2\)"),
         (np.zeros((0, 120, 3), np.uint8), "without pixels"),
-        ([None], r"inputs\[0\]: expected a path or array, found NoneType"),
+        ([None], r"inputs\[0\]: expected a path, an array or a Pillow image, found NoneType"),
         (7, "expected images or paths, found int"),
     ],
 )

@@ -17,13 +17,13 @@ from ppcls_lite.data.mask_file import read_mask
 from ppcls_lite.data.transforms.geometry import MASK_FILL, Meta
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.export import export_model
-from ppcls_lite.inference.postprocess.placing import classes_in_photograph, scores_in_photograph
 from ppcls_lite.inference.postprocess.run_lengths import MAX_RUNS, decode_map, encode_map
 from ppcls_lite.inference.postprocess.segment import Segmentation
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.models.create import create_model
 from ppcls_lite.ops.palettes import CITYSCAPES, colours_of, voc_colours
+from ppcls_lite.ops.placing import classes_in_photograph, scores_in_photograph
 
 NORMAL = {"NormalizeImage": {"scale": "1/255", "mean": [0.5] * 3, "std": [0.5] * 3, "order": ""}}
 
@@ -103,9 +103,9 @@ def test_run_lengths_and_their_bound() -> None:
 
 
 def answer(**options: Any) -> tuple[Segmentation, dict[str, Any], np.ndarray]:
-    mask = blocks(96, 400)
+    mask = blocks(96, 600)
     answers = Segmentation(label_list=[*"abcde"], **options)
-    (result,) = answers({"classes": mask[None].astype(np.int32)}, [Meta(96, 400)])
+    (result,) = answers({"classes": mask[None].astype(np.int32)}, [Meta(96, 600)])
     return answers, result, mask
 
 
@@ -132,15 +132,32 @@ def test_the_png_is_a_mask_that_data_sets_read(tmp_path: Path) -> None:
 
 def test_a_picture_and_a_layer_show_the_classes() -> None:
     answers, result, mask = answer(opacity=1.0, palette=[[1, 2, 3], [9, 9, 9]])
-    drawn = answers.draw(np.full((96, 400, 3), 128, np.uint8), result)
-    assert drawn.dtype == np.uint8 and drawn.shape == (96, 400, 3)
+    drawn = answers.draw(np.full((96, 600, 3), 128, np.uint8), result)
+    assert drawn.dtype == np.uint8 and drawn.shape == (96, 600, 3)
     right = slice(200, None)  # beside the names
     assert (drawn[:, right][mask[:, right] == 0] == (1, 2, 3)).all()
     layer = answers.layer(result, mask.shape)
-    assert layer.shape == (96, 400, 4) and (layer[..., 3] == 255).all()
+    assert layer.shape == (96, 600, 4) and (layer[..., 3] == 255).all()
     assert (layer[mask == 1][:, :3] == 9).all()
-    plain = answer(opacity=0.0)[0].draw(np.full((96, 400, 3), 128, np.uint8), result)
+    plain = answer(opacity=0.0)[0].draw(np.full((96, 600, 3), 128, np.uint8), result)
     assert (plain[:, right] == 128).all()
+
+
+def test_a_legend_does_not_cover_a_small_picture() -> None:
+    mask = blocks(128, 160)
+    answers = Segmentation(label_list=[*"abcde"], opacity=1.0)
+    (result,) = answers({"classes": mask[None].astype(np.int32)})
+    drawn = answers.draw(np.zeros((128, 160, 3), np.uint8), result)
+    assert drawn.shape[0] == 128 and drawn.shape[1] > 160 + 60
+    assert (drawn[:, :160] == answers.colours[mask]).all()
+    for number, kind in enumerate(result["class_ids"], start=1):
+        assert (drawn[number * 18 - 2, 160 + 12] == answers.colours[kind]).all()
+    narrow = answers.draw(np.zeros((128, 160, 3), np.uint8)[:40, :50], result_of(mask[:40, :50]))
+    assert narrow.shape[0] > 40 and (narrow[:40, :50] == answers.colours[mask[:40, :50]]).all()
+
+
+def result_of(mask: np.ndarray) -> dict[str, Any]:
+    return Segmentation(label_list=[*"abcde"])({"classes": mask[None].astype(np.int32)})[0]
 
 
 def test_palettes() -> None:

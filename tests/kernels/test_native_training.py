@@ -90,6 +90,18 @@ def segmenter() -> paddle.nn.Layer:
     return model
 
 
+def test_one_image_trains_by_the_same_running_statistics(native: ctypes.CDLL) -> None:
+    stock = segmenter()
+    own = copy.deepcopy(stock)
+    convert(own, native)
+    image = paddle.randn([1, 3, 64, 96])
+    found = [model(image)["logits"].numpy() for model in (stock, own)]
+    np.testing.assert_allclose(found[1], found[0], atol=2e-3 * np.abs(found[0]).max())
+    for model in (stock, own):
+        norm = model.head.aspp.global_avg_pool[1]._batch_norm
+        assert norm.training and not norm._mean.numpy().any()
+
+
 def segmented(model: paddle.nn.Layer, images: np.ndarray) -> paddle.Tensor:
     kind = str(model.parameters()[0].dtype).split(".")[-1]
     outputs = model(paddle.to_tensor(images.astype(kind)))

@@ -216,6 +216,50 @@ def test_a_narrow_pyramid_and_decoder() -> None:
     assert model(paddle.zeros([1, 3, 33, 47])).shape == [1, 3, 33, 47]
 
 
+def test_a_decoder_at_an_eighth() -> None:
+    name, image = "deeplabv3p_PPLCNet_x0_25", paddle.randn([2, 3, 64, 96])
+    model = create_model(name, class_num=3, low_feature=1)
+    low = model.head.decoder.conv_bn_relu1._conv.weight.shape[1]
+    assert low == model.backbone.channels[1] != model.backbone.channels[0]
+    sizes = []
+    model.head.register_forward_post_hook(lambda _, __, out: sizes.append(out.shape[2:]))
+    assert model(image).shape == [2, 3, 64, 96] and sizes == [[8, 12]]
+    quarter = create_model(name, class_num=3)
+    whole, trunk = (
+        [cost(m, (3, 64, 96)).flops for m in ms]
+        for ms in ((model, quarter), (model.backbone, quarter.backbone))
+    )
+    assert whole[0] - trunk[0] < (whole[1] - trunk[1]) / 3
+    with pytest.raises(
+        UserError, match=r"low_feature: the trunk has the features 0 to 3, found \[4"
+    ):
+        create_model(name, class_num=3, low_feature=4)
+
+
+def test_one_image_trains_by_running_statistics() -> None:
+    """Of one image the pooled branch has one value a channel, whose variance would be 0."""
+    model = create_model("deeplabv3p_PPLCNet_x0_25", class_num=3)
+    branch = model.head.aspp.global_avg_pool
+    norm, found = branch[1]._batch_norm, []
+    with paddle.no_grad():
+        norm._mean.set_value(paddle.full_like(norm._mean, 0.25))
+    before = norm._mean.numpy(), norm._variance.numpy()
+    branch.register_forward_post_hook(lambda _, x, out: found.append((x[0], out)))
+    model.train()
+    model(paddle.randn([1, 3, 64, 96])).mean().backward()
+    for kept, now in zip(before, (norm._mean, norm._variance)):
+        np.testing.assert_array_equal(kept, now)
+    ((x, trained),) = found
+    model.eval()
+    with paddle.no_grad():
+        np.testing.assert_allclose(branch(x), trained, atol=1e-5)
+    assert np.abs(branch[1]._conv.weight.grad.numpy()).max() > 0 and np.ptp(trained.numpy()) > 0
+    model.train()
+    assert norm.training
+    model(paddle.randn([2, 3, 64, 96]))
+    assert np.abs(norm._mean.numpy() - before[0]).max() > 0  # two images have statistics
+
+
 def test_auxiliary_heads_answer_in_training_only() -> None:
     model = create_model("deeplabv3p_PPLCNet_x0_25", class_num=3, auxiliary=[2, 1])
     image = paddle.randn([2, 3, 64, 64])

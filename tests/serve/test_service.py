@@ -202,11 +202,47 @@ def test_a_dead_engine_is_503(client: TestClient, engine: Any, picture: Any) -> 
     assert client.get("/healthz").json()["status"] == "engine died"
 
 
-def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
-    response = client.get("/")
-    assert response.headers["content-type"].startswith("text/html")
-    assert "default-src 'none'" in response.headers["content-security-policy"]
-    assert not re.findall(r"(?:src|href)=|https?://|@import", response.text)
+def test_the_pages_need_nothing_from_elsewhere(client: TestClient, predictor: Predictor) -> None:
+    for page in ("/", "/docs"):
+        response = client.get(page)
+        assert response.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert f"<h1>{predictor.spec.model_name}</h1>" in response.text
+        parts = re.findall(r'(?:src|href)="([^"]+)"', response.text)
+        for part in parts:  # relative, so that a proxy may put the service below a path
+            assert not part.startswith("/"), part
+            text = client.get("/" + part.removeprefix(".")).raise_for_status().text
+            assert not re.findall(r"\bhttps?://(?!www\.w3\.org/2000/svg)|@import", text), part
+            for other in re.findall(r'from "\./(.+?)"', text):
+                kind = client.get(f"/page/{other}").headers["content-type"]
+                assert kind.startswith("text/javascript")
+    assert client.get("/page/index.html").status_code == 404
+    assert client.get("/page/..%2Fapp.py").status_code == 404
+
+
+def test_a_networks_name_is_text(predictor: Predictor, engine: Any) -> None:
+    spec = replace(predictor.spec, model_name="<b>&$x")
+    app = make_app(Service(Predictor.of(spec, engine), OPTIONS))
+    with TestClient(app) as client:
+        assert "<h1>&lt;b&gt;&amp;$x</h1>" in client.get("/").text
+
+
+def test_the_description_has_an_answer_of_this_network(client: TestClient, engine: Any) -> None:
+    found = client.get("/openapi.json").json()
+    assert found["info"]["title"] == "Brightness"
+    content = found["paths"]["/predict"]["post"]["responses"]["200"]["content"]
+    shown = content["application/json"]
+    assert shown["example"]["label_names"][0] == "grey"
+    assert shown["schema"]["properties"]["class_ids"]["items"] == {"type": "integer"}
+    assert client.get("/openapi.json").json() == found
+    assert engine.batches == [1]  # it is asked once
+
+
+def test_the_description_stands_without_an_answer(client: TestClient, engine: Any) -> None:
+    engine.run = lambda inputs: [np.full((1, 3), np.nan, np.float32)]
+    post = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    content = post["responses"]["200"]["content"]["application/json"]
+    assert content == {"schema": {"type": "object"}}
 
 
 @pytest.mark.parametrize("wrong", [{"queue": 0}, {"timeout": -1}, {"max_wait": -0.1}])

@@ -88,7 +88,7 @@ def _model(keys: Keys, count: Any) -> tuple[Tree, str | None]:
         raise ConfigError(
             f"model.type: {shown(kind)}: of PaddleSeg's networks there is DeepLabV3P here"
         )
-    _only(keys, "backbone_indices", [0, 3])
+    near = _near(keys)
     _only(keys, "aspp_out_channels", 256)
     keys.drop("data_format", "the layout is the machine's business")
     arch = {
@@ -98,10 +98,23 @@ def _model(keys: Keys, count: Any) -> tuple[Tree, str | None]:
         # Stated, because ours follow the output stride where they are left out.
         "aspp_ratios": keys.take("aspp_ratios", "Arch.aspp_ratios", [1, 6, 12, 18]),
         "align_corners": keys.take("align_corners", "Arch.align_corners", False),
+        **near,
     }
     weights = keys.take("pretrained", "Global.pretrained_model")
     keys.close()
     return arch, weights
+
+
+def _near(keys: Keys) -> Tree:
+    """`low_feature`, where it is not the usual one; the pyramid stands on the last feature."""
+    found = keys.peek("backbone_indices", [0, 3])
+    if found not in ([0, 3], [1, 3], [2, 3]):
+        raise ConfigError(
+            f"{keys.at('backbone_indices')}: {shown(found)}: there is only [0, 3], [1, 3] and "
+            "[2, 3] here"
+        )
+    keys.take("backbone_indices", "Arch.low_feature")
+    return {"low_feature": found[0]} if found[0] else {}
 
 
 def _only(keys: Keys, key: str, value: Any) -> None:

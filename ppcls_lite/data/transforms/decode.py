@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Channels, Ignored, Megapixels
@@ -20,6 +21,7 @@ from ppcls_lite.data.transforms.image_file import (
     array_to,
     decode_channels,
     decode_rgb,
+    pillow_to,
     read_file,
 )
 from ppcls_lite.data.transforms.image_header import jpeg_size
@@ -87,9 +89,12 @@ class DecodeImage:
             image = self._decode(read_file(image), str(image), sample, rng)
         elif isinstance(image, (bytes, bytearray, memoryview)):
             image = self._decode(bytes(image), name, sample, rng)
+        elif isinstance(image, Image.Image):
+            image = pillow_to(image, self.channels, name)
         else:
             raise UserError(
-                f"DecodeImage: got {type(image).__name__}; expected a path, bytes or an array"
+                f"DecodeImage: got {type(image).__name__}; expected a path, bytes, an array or a "
+                "Pillow image"
             )
         if "mask" in sample and sample["mask"].shape != image.shape[:2]:
             sizes = ("{1}x{0}".format(*found.shape[:2]) for found in (image, sample["mask"]))

@@ -168,6 +168,25 @@ def array_to_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:
     return image
 
 
+def pillow_to(image: Image.Image, channels: int, name: str = "image") -> np.ndarray:
+    """A Pillow image, upright, as (H, W, channels) uint8, as if it came from a file.
+
+    ImageError where its file cannot be read.
+    """
+    try:
+        image = ImageOps.exif_transpose(image)  # a copy
+        if channels == 4:
+            return np.asarray(image.convert("RGBA"))  # (H, W, 4)
+        key = image.info.get("transparency")
+        deep = image.mode.startswith("I")
+        pixels = _deep_gray(np.asarray(image), key) if deep else _to_rgb(image)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except Exception as error:  # for damaged bytes Pillow's readers raise nearly anything
+        raise ImageError(f"{name}: Pillow cannot read it: {error}; {ADVICE}") from error
+    return array_to(pixels, channels, name)
+
+
 def _by_pillow(data: bytes, header: Header) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as image:
         image.load()

@@ -1,7 +1,7 @@
 """A class for each pixel to answers: a map in the photograph's own pixels, and what it covers.
 
 The exported program gives the classes themselves, (N, H, W) int32, or on request their
-probabilities. Read before: base.py. Read next: placing.py, run_lengths.py, ../../ops/palettes.py.
+probabilities. Read before: base.py. Read next: run_lengths.py, ../../ops/placing.py.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from ppcls_lite.data.transforms.geometry import MASK_FILL, Meta
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import Agreement, relative_difference
 from ppcls_lite.inference.postprocess.base import Column, Postprocess, Result
-from ppcls_lite.inference.postprocess.placing import classes_in_photograph, scores_in_photograph
 from ppcls_lite.inference.postprocess.run_lengths import decode_map, encode_map, palette_png
 from ppcls_lite.inference.spec import OutputKind, Outputs
 from ppcls_lite.ops.palettes import colours_of
+from ppcls_lite.ops.placing import Way, classes_in_photograph, scores_in_photograph
 
 _ROUNDING = 1e-4  # share of an image's pixels that may get another class by rounding, at a tie
 _MOST = 255  # classes: a mask's pixels have 8 bits, and MASK_FILL is none
 _LINE, _MARGIN = 18, 6  # pixels of the legend
+_COVERED = 0.2  # the share of a picture that its legend may cover; a larger one stands beside it
+_GROUND = 32  # gray behind a legend beside the picture
 
 
 @register("postprocess")
@@ -78,10 +80,23 @@ class Segmentation(Postprocess):
     def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:
         found = _one(outputs)
         metas = metas or [Meta(*found.shape[-2:])] * len(found)
+        return [self._result(*self._placed(*pair)) for pair in zip(found, metas)]
+
+    def classes(self, found: np.ndarray, way: Way) -> np.ndarray:
+        """The answer for one image, for a score: its class map (height, width) uint8.
+
+        found: classes (h, w), or logits (C, h, w) before the activation.
+        """
         if found.ndim == 3:
-            return [self._result(classes_in_photograph(*pair)) for pair in zip(found, metas)]
-        placed = [scores_in_photograph(*pair) for pair in zip(found, metas)]
-        return [self._result(classes, scores) for classes, scores in placed]
+            (activated,) = self.activated({"logits": found[None]}).values()
+            found = activated[0]
+        return self._placed(found, way)[0]
+
+    def _placed(self, found: np.ndarray, way: Way) -> tuple[np.ndarray, np.ndarray | None]:
+        """Classes (height, width) of the photograph and, where there are any, their scores."""
+        if found.ndim == 2:
+            return classes_in_photograph(found, way), None
+        return scores_in_photograph(found, way)
 
     def _result(self, classes: np.ndarray, scores: np.ndarray | None = None) -> Result:
         counts = _counts(classes)[:_MOST]
@@ -130,19 +145,33 @@ class Segmentation(Postprocess):
         return f"{kind} of {size} pixels" + (f" x {found.shape[1]}" if found.ndim == 4 else "")
 
     def draw(self, image: np.ndarray, result: Result) -> np.ndarray:
-        """The photograph with the classes' colours over it, and their names."""
+        """The photograph with the classes' colours over it, and their names.
+
+        Where the names would cover too much of it, the picture has a column for them at its right.
+        """
         layer = self._coloured(result)
         colours, strength = layer[..., :3], layer[..., 3:] * np.float32(self.opacity / 255)
         picture = (image * (1 - strength) + colours * strength).round().astype(np.uint8)
-        for number, row in enumerate(self.rows(result), start=1):
-            place, text = (_MARGIN + _LINE, number * _LINE), f"{row[3] or row[0]}  {row[2]:.1%}"
-            if place[1] > len(picture):
-                break
-            corner = _MARGIN, place[1] - _LINE + 6
-            end = corner[0] + _LINE - 6, place[1]
+        return self._with_legend(picture, self.rows(result))
+
+    def _with_legend(self, picture: np.ndarray, rows: Sequence[tuple[Any, ...]]) -> np.ndarray:
+        texts = [f"{name or number}  {share:.1%}" for number, _, share, name in rows]
+        font = cv2.FONT_HERSHEY_PLAIN, 1
+        wide = max((cv2.getTextSize(text, *font, 1)[0][0] for text in texts), default=0)
+        wide, high = wide + _LINE + 2 * _MARGIN, len(texts) * _LINE + _MARGIN
+        height, width = picture.shape[:2]
+        left = 0
+        if wide * high > _COVERED * height * width:
+            left, below = width, max(0, high - height)
+            ground = {"borderType": cv2.BORDER_CONSTANT, "value": (_GROUND,) * 3}
+            picture = cv2.copyMakeBorder(picture, 0, below, 0, wide, **ground)
+        for number, (row, text) in enumerate(zip(rows, texts), start=1):
+            corner = left + _MARGIN, number * _LINE - _LINE + 6
+            end = corner[0] + _LINE - 6, number * _LINE
             cv2.rectangle(picture, corner, end, self.colours[row[0]].tolist(), -1)
+            place = left + _MARGIN + _LINE, number * _LINE
             for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable anywhere
-                cv2.putText(picture, text, place, cv2.FONT_HERSHEY_PLAIN, 1, colour, thickness)
+                cv2.putText(picture, text, place, *font, colour, thickness)
         return picture
 
     def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray:

@@ -1,20 +1,34 @@
 """What a network found in the pixels that it saw, in those of the photograph.
 
-What was padded is cut off, what was resized is resized back.
-Read before: ../../data/transforms/geometry.py (`Meta`).
+What was padded is cut off, what was resized is resized back: the one rule of predictions and of
+their scores. Read before: ../data/transforms/geometry.py (`Meta`, a `Way`).
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import cv2
 import numpy as np
 
-from ppcls_lite.data.transforms.geometry import MASK_FILL, Meta
+from ppcls_lite.ops.masks import MASK_FILL
 
 _EXACT = 1e-6  # pixels
 
 
-def classes_in_photograph(classes: np.ndarray, meta: Meta) -> np.ndarray:
+class Way(Protocol):
+    """From a network's pixels to the photograph's.
+
+    `height` and `width` are the photograph's; `source` (2, 3) is the affine map that sends a point
+    (x, y) of what the network saw to its place there.
+    """
+
+    height: int
+    width: int
+    source: np.ndarray
+
+
+def classes_in_photograph(classes: np.ndarray, meta: Way) -> np.ndarray:
     """Class ids (h, w) as (height, width) uint8; MASK_FILL where the network saw nothing.
 
     Of a resized image each pixel takes the nearest class.
@@ -29,7 +43,7 @@ def classes_in_photograph(classes: np.ndarray, meta: Meta) -> np.ndarray:
     return cv2.resize(seen, (meta.width, meta.height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def scores_in_photograph(scores: np.ndarray, meta: Meta) -> tuple[np.ndarray, np.ndarray]:
+def scores_in_photograph(scores: np.ndarray, meta: Way) -> tuple[np.ndarray, np.ndarray]:
     """Scores (C, h, w) as the best class, (height, width) uint8, and its score, float32.
 
     Of a resized image the scores are resized back linearly before the best one is taken, class by
@@ -49,7 +63,7 @@ def scores_in_photograph(scores: np.ndarray, meta: Meta) -> tuple[np.ndarray, np
     return classes, best
 
 
-def _window(shape: tuple[int, ...], meta: Meta) -> tuple[slice, slice] | None:
+def _window(shape: tuple[int, ...], meta: Way) -> tuple[slice, slice] | None:
     """The rows and columns that the whole photograph lies in, where it lies in such."""
     (wide, turn, left), (other_turn, high, top) = meta.source
     if turn or other_turn or wide <= 0 or high <= 0:
@@ -65,7 +79,7 @@ def _window(shape: tuple[int, ...], meta: Meta) -> tuple[slice, slice] | None:
     return slice(first, last), slice(begin, end)
 
 
-def _warped(plane: np.ndarray, meta: Meta, method: int, fill: float = MASK_FILL) -> np.ndarray:
+def _warped(plane: np.ndarray, meta: Way, method: int, fill: float = MASK_FILL) -> np.ndarray:
     """A plane (h, w) moved into the photograph, which it covers in part, mirrored or turned."""
     back = cv2.invertAffineTransform(meta.source)  # the photograph's points in the plane
     (wide, turn, left), (other_turn, high, top) = back

@@ -1,0 +1,1 @@
+"""Two recipes for the same network, compared by cross-validation: tools/compare_recipes.py."""
