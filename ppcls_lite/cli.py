@@ -102,6 +102,7 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "quantize": "--model inference/digits --calibration dataset/digits/train "
     "--evaluate dataset/digits/val_list.txt",
     "benchmark": "--arch PPLCNet_x0_5 PPLCNet_x1_0 --threads 1 2",
+    "search": f"{_DIGITS} -o Arch.name=PPLCNet --latency 0.4ms --minutes 30",
     "prepare": "folder dataset/photos --val 0.2",
     "select": "inference/teacher dataset/pool --output dataset/chosen",
     "convert": "PPLCNet_x0_5.pdparams PPLCNet_x0_5.safetensors",

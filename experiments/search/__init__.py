@@ -1,1 +1,1 @@
-"""Does a search find more than the scales of PP-LCNet? Run by `python -m experiments.search.prove`."""
+"""Does a search find more than PP-LCNet's scales? `python -m experiments.search.prove`."""

@@ -1,10 +1,10 @@
 """Search against chance and against PP-LCNet's own scales, at equal measured latency.
 
 All images of a data set are dealt into three folds. For each fold, with a seed of its own, networks
-are searched on the other two and trained on them from random weights; the fold scores them, so every
-image scores once and no search has seen those that score. Compared are what evolution found, what
-drawing by chance found at equal cost, and the scale of PP-LCNet whose latency is the target. What is
-done is not done again: the same command goes on.
+are searched on the other two and trained on them from random weights; the fold scores them, so
+every image scores once and no search has seen those that score. Compared are what evolution found,
+what drawing by chance found at equal cost, and the scale of PP-LCNet whose latency is the target.
+What is done is not done again: the same command goes on.
 
     python -m experiments.search.prove --data dataset/cifar10 --minutes 20
 """
@@ -30,10 +30,10 @@ from ppcls_lite.search.latency import Meter
 from ppcls_lite.search.space import Piece
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.machine import usable_processors
-from ppcls_lite.system.processes import environment, toolkit_command
+from ppcls_lite.system.processes import ROOT, environment, toolkit_command
 
 FOLDS = 3
-BASE = Path(__file__).resolve().parents[2] / "configs" / "_base_" / "pplcnet.yaml"
+BASE = ROOT / "configs" / "_base_" / "pplcnet.yaml"
 STRIDES = {32: [1, 1, 2, 2, 2], 64: [2, 1, 2, 2, 2]}  # the last stage keeps 4 x 4 positions
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.errors import UserError
+from ppcls_lite.recipe.cli import parser
 from ppcls_lite.system import cores
 from ppcls_lite.system.machine import default_threads, usable_processors
 
@@ -50,37 +51,21 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ppcls-lite search",
-        description="Look for the network that fits a latency on this machine and a recipe's data. "
-        "Started again with the same --output, it goes on where it was interrupted.",
+    options = parser(
+        "search",
+        "Look for the network that fits a latency on this machine and does best on a recipe's "
+        "data. Started again with the same --output, it goes on where it was interrupted.",
     )
-    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the recipe (YAML)")
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="path.to.key=value",
-        help="change one value, e.g. -o Search.supernet_epochs=60; repeatable",
-    )
-    parser.add_argument(
-        "--latency", required=True, metavar="MS", help="of one image, e.g. 1.5ms; at most 3%% more"
-    )
-    parser.add_argument(
-        "--engine",
-        default="openvino",
-        choices=("paddle", "openvino", "onnxruntime"),
-        help="(%(default)s)",
-    )
-    parser.add_argument(
-        "--precision", default="fp32", choices=("fp32", "bf16"), help="(%(default)s)"
-    )
-    parser.add_argument(
-        "--minutes", type=float, help="how long it may take; else the lengths in Search count"
-    )
-    parser.add_argument("--threads", type=int, help="of one run (the usable cores, at most 4)")
-    parser.add_argument(
-        "--output", default="output/search", metavar="DIR", help="what is found (%(default)s)"
-    )
-    return parser
+    latency = "milliseconds for one image, e.g. 1.5ms; a network found takes at most 3%% more"
+    options.add_argument("--latency", required=True, metavar="MS", help=latency)
+    length = "minutes that it may take, about (null: as long as the recipe's Search says)"
+    options.add_argument("--minutes", type=float, metavar="N", help=length)
+    engines = {"choices": ("paddle", "openvino", "onnxruntime"), "default": "openvino"}
+    options.add_argument("--engine", **engines, help="what will run the network (%(default)s)")
+    precisions = {"choices": ("fp32", "bf16"), "default": "fp32"}
+    options.add_argument("--precision", **precisions, help="of its numbers (%(default)s)")
+    threads = "threads of one run (the usable cores, at most 4)"
+    options.add_argument("--threads", type=int, metavar="N", help=threads)
+    output = "folder for what is found (%(default)s)"
+    options.add_argument("--output", default="output/search", metavar="DIR", help=output)
+    return options
