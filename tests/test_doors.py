@@ -22,7 +22,7 @@ DOORS = {
     "models": "config errors ops system",
     "losses": "config errors ops system",
     "optim": "config errors system",
-    "metrics": "config errors losses ops",
+    "metrics": "config errors losses ops report system",
     "kernels": "errors models ops system",
     "engine": "errors system",
     "inference": "config data errors ops system",
@@ -35,8 +35,9 @@ DOORS = {
         "report system"
     ),
     "fit": "benchmark config data engine errors inference models recipe system",
+    "search": "benchmark config engine errors inference kernels models recipe system",
     "cli": (
-        "benchmark config data distill engine errors fit inference models recipe report serve "
+        "benchmark config data distill engine errors fit inference models recipe report search serve "
         "system"
     ),
     "completion": "cli",
