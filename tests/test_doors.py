@@ -37,8 +37,8 @@ DOORS = {
     "fit": "benchmark config data engine errors inference models recipe system",
     "search": "benchmark config engine errors inference kernels models recipe system",
     "cli": (
-        "benchmark config data distill engine errors fit inference models recipe report search serve "
-        "system"
+        "benchmark config data distill engine errors fit inference models recipe report search "
+        "serve system"
     ),
     "completion": "cli",
     "__main__": "cli",
