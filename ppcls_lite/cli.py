@@ -34,8 +34,10 @@ _RECIPE = "-c FILE [-o key=value ...]"
 COMMANDS = {
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
     "lr": Command("recipe.cli:lr", _RECIPE, "try learning rates and suggest one, before training"),
-    "runs": Command("recipe.cli:runs", "[FOLDER] [--json | --csv]", "list runs, best first"),
-    "check": Command("recipe.cli:check", _RECIPE, "check a recipe, and look through its data"),
+    "runs": Command("engine.runs_cli:run", "[FOLDER] [--json | --csv]", "list runs, best first"),
+    "check": Command(
+        "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
+    ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
@@ -65,7 +67,7 @@ COMMANDS = {
     "select": Command(
         "distill.selection:run",
         "TEACHER POOL --output DIR",
-        "choose images without labels to distil on (extra: .[select])",
+        "choose images without labels to distil on",
     ),
     "convert": Command(
         "models.weights.convert:run",
@@ -84,7 +86,9 @@ _DIGITS = "-c configs/quickstart/digits.yaml"
 _BEST = f"{_DIGITS} -o Global.pretrained_model=output/digits/PPLCNet_x0_25/best_model"
 EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick start
     "train": f"{_DIGITS} -o Global.epochs=3",
-    "check": _DIGITS,
+    "lr": _DIGITS,
+    "runs": "output --csv",
+    "check": "dataset/photos --output output/check",
     "eval": _BEST,
     "infer": _BEST,
     "export": _BEST,
