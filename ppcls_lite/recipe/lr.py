@@ -91,7 +91,7 @@ def find_rate(
                 def show(rate: float, loss: float) -> None:
                     ends.append(time.perf_counter())
                     bar.update()
-                    bar.set_postfix_str(f"rate: {rate:.2g}, loss: {loss:.4g}")
+                    bar.tell([log.short("rate", rate), log.short("loss", loss)])
 
                 curve = sweep(training.trainer, low, high, steps, show)
         finally:
