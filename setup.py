@@ -1,4 +1,7 @@
-"""Packaging: the library, its recipes (configs/) and label files, and the `ppcls-lite` command."""
+"""Packaging: the library, its recipes (configs/) and label files, and the `ppcls-lite` command.
+
+What never changes (name, description, licence) is in pyproject.toml.
+"""
 
 from pathlib import Path
 
@@ -12,25 +15,12 @@ def lines_of(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def version() -> str:
-    for line in (ROOT / "ppcls_lite" / "__init__.py").read_text(encoding="utf-8").splitlines():
-        if line.startswith("__version__"):
-            return line.split('"')[1]
-    raise RuntimeError("ppcls_lite/__init__.py has no __version__")
-
-
 setup(
-    name="ppcls-lite",
-    version=version(),
-    description="PaddleClas-style training toolkit for networks that must be fast on CPUs",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    python_requires=">=3.10",
     # The recipes live at the top of the repository and travel inside the package.
     packages=[*find_packages(include=["ppcls_lite", "ppcls_lite.*"]), "ppcls_lite.configs"],
     package_dir={"ppcls_lite.configs": "configs"},
     package_data={
-        "ppcls_lite": ["label_lists/*.txt", "serve/page/*", "kernels/source/*"],
+        "ppcls_lite": ["py.typed", "label_lists/*.txt", "serve/page/*", "kernels/source/*"],
         "ppcls_lite.configs": ["**/*.yaml"],
     },
     install_requires=lines_of("requirements.txt"),
@@ -42,7 +32,6 @@ setup(
         "onnx": ["onnx>=1.15"],
         "openvino": ["openvino>=2024.4"],
         "onnxruntime": ["onnxruntime>=1.18"],
-        "select": ["imagehash>=4.3"],
         "serve": [
             "starlette>=0.37",
             "uvicorn>=0.30",
@@ -50,6 +39,7 @@ setup(
             "python-multipart>=0.0.13",
             "prometheus-client>=0.20",
         ],
+        "docs": ["mkdocs-material>=9.5"],
         "test": lines_of("tests/requirements.txt"),
     },
     entry_points={"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]},

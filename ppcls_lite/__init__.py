@@ -15,7 +15,16 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what a type checker sees; at run time see `_HOMES`
+    from ppcls_lite.config.file import load_config
+    from ppcls_lite.config.registry import register
+    from ppcls_lite.inference.predictor import Predictor
+    from ppcls_lite.models.create import create_model, list_models
+    from ppcls_lite.recipe.evaluate import evaluate
+    from ppcls_lite.recipe.export import export
+    from ppcls_lite.recipe.train import train
 
 __version__ = "0.1.0"
 
@@ -27,6 +36,7 @@ _HOMES = {
     "Callback": "ppcls_lite.engine.callbacks",
     "create_model": "ppcls_lite.models.create",
     "list_models": "ppcls_lite.models.create",
+    "find_rate": "ppcls_lite.recipe.lr",
     "load_config": "ppcls_lite.config.file",
     "train": "ppcls_lite.recipe.train",
     "evaluate": "ppcls_lite.recipe.evaluate",
@@ -41,6 +51,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "export",
+    "find_rate",
     "list_models",
     "load_config",
     "register",

@@ -32,8 +32,13 @@ class Command(NamedTuple):
 
 _RECIPE = "-c FILE [-o key=value ...]"
 COMMANDS = {
+    "fit": Command("fit.cli:run", "PHOTOS", "from a folder of photographs to an exported network"),
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
-    "check": Command("recipe.cli:check", _RECIPE, "check a recipe, and look through its data"),
+    "lr": Command("recipe.cli:lr", _RECIPE, "try learning rates and suggest one, before training"),
+    "runs": Command("engine.runs_cli:run", "[FOLDER] [--json | --csv]", "list runs, best first"),
+    "check": Command(
+        "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
+    ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
@@ -57,13 +62,18 @@ COMMANDS = {
     "benchmark": Command(
         "benchmark.cli:run", "--model DIR | --arch NAME", "measure latencies on this machine"
     ),
+    "search": Command(
+        "search.cli:run",
+        "-c FILE --latency MS",
+        "look for the network that fits a latency on this machine",
+    ),
     "prepare": Command(
         "data.prepare.cli:run", "digits | folder DIR | ...", "write the lists that training reads"
     ),
     "select": Command(
         "distill.selection:run",
         "TEACHER POOL --output DIR",
-        "choose images without labels to distil on (extra: .[select])",
+        "choose images without labels to distil on",
     ),
     "convert": Command(
         "models.weights.convert:run",
@@ -73,6 +83,35 @@ COMMANDS = {
     "zoo": Command(
         "models.zoo_table:run", "['PPLCNet*'] [--check]", "list the networks and their costs"
     ),
+    "completion": Command(
+        "completion:run", "bash | zsh", "print a script that completes commands and options"
+    ),
+}
+
+_DIGITS = "-c configs/quickstart/digits.yaml"
+_BEST = f"{_DIGITS} -o Global.pretrained_model=output/digits/PPLCNet_x0_25/best_model"
+EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick start
+    "fit": "dataset/photos --epochs 20 --size 160",
+    "train": f"{_DIGITS} -o Global.epochs=3",
+    "lr": _DIGITS,
+    "runs": "output --csv",
+    "check": "dataset/photos --output output/check",
+    "eval": _BEST,
+    "infer": _BEST,
+    "export": _BEST,
+    "config": "--list transform",
+    "convert-config": "pp_liteseg.yml --output configs/mine.yaml",
+    "predict": "--model inference/digits --input dataset/digits/val --output answers.csv",
+    "serve": "--model inference/digits --port 8080 --threads 2",
+    "quantize": "--model inference/digits --calibration dataset/digits/train "
+    "--evaluate dataset/digits/val_list.txt",
+    "benchmark": "--arch PPLCNet_x0_5 PPLCNet_x1_0 --threads 1 2",
+    "search": f"{_DIGITS} -o Arch.name=PPLCNet --latency 0.4ms --minutes 30",
+    "prepare": "folder dataset/photos --val 0.2",
+    "select": "inference/teacher dataset/pool --output dataset/chosen",
+    "convert": "PPLCNet_x0_5.pdparams PPLCNet_x0_5.safetensors",
+    "zoo": "'PPLCNet*'",
+    "completion": "bash > ~/.local/share/bash-completion/completions/ppcls-lite",
 }
 
 
@@ -94,7 +133,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = f"error: there is no command {command[:100]!r}{hint}\n\n{_overview()}"
         print(text, file=sys.stderr)
         return 2
-    return guarded(lambda rest: _function(COMMANDS[command].run)(rest), rest)
+    try:
+        return guarded(lambda rest: _function(COMMANDS[command].run)(rest), rest)
+    except SystemExit as end:
+        if not end.code and {"-h", "--help"} & {*rest}:
+            print(f"\nexample:\n  ppcls-lite {command} {EXAMPLES[command]}")
+        raise
 
 
 def _function(place: str) -> Callable[[list[str]], int | None]:
@@ -140,6 +184,7 @@ def _overview() -> str:
         [
             "usage: ppcls-lite COMMAND [options]\n",
             *lines,
-            f"\n`ppcls-lite COMMAND --help` says more. Recipes: {Path('configs')}/*.yaml",
+            "\n`ppcls-lite COMMAND --help` says more; --version says which version this is.",
+            f"Recipes: {Path('configs')}/*.yaml",
         ]
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ppcls_lite import cli
+from ppcls_lite.completion import first_words_of, help_of, options_of
 from ppcls_lite.system import installed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,30 @@ def test_every_command_has_a_help_text_of_its_name(
         cli.main([name, "--help"])
     assert end.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: ppcls-lite {name} ")
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_help_text_says_what_each_option_is(name: str) -> None:
+    words = [[], *([word] for word in first_words_of(help_of(name)) if name == "prepare")]
+    for word in words:
+        text, _, _ = help_of(name, *word).partition("\nexample:\n")
+        parts = re.split(r"^  (?=[-a-zA-Z{])", text, flags=re.M)[1:]  # an option, or an argument
+        for part in parts:
+            head, _, about = part.replace("\n", "  ").partition("  ")
+            assert re.search(r"[a-z]{2}", about) or "COMMAND" in head, f"{name}: {part}"
+            option = re.search(r"--([\w-]+) ([A-Z_]+)", head)
+            shouted = option and option[1].upper().replace("-", "_") == option[2]
+            assert not shouted or len(option[2]) < 5, f"{name}: say what kind of value: {part}"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_help_text_ends_with_an_example_that_it_knows(name: str) -> None:
+    text, example = help_of(name), cli.EXAMPLES[name]
+    assert text.endswith(f"\nexample:\n  ppcls-lite {name} {example}\n")
+    known = {*options_of(text), *options_of(help_of(name, example.split()[0]))}
+    assert {word for word in example.split() if word.startswith("-")} <= known
+    for recipe in re.findall(r"-c (\S+)", example):
+        assert (ROOT / recipe).is_file()
 
 
 def test_the_overview_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,8 +67,9 @@ def test_every_script_of_a_command_names_one_that_exists() -> None:
         found = re.search(r'main\(\["([\w-]+)", \*sys\.argv\[1:\]\]\)', path.read_text())
         if found:
             called[path.name] = found[1]
-    # deploy/benchmark.py adds the published tables, which are in experiments/
-    assert set(called.values()) == set(cli.COMMANDS) - {"benchmark"}
+    # deploy/benchmark.py adds the published tables, which are in experiments/; completion is of
+    # the installed command
+    assert set(called.values()) == set(cli.COMMANDS) - {"benchmark", "completion"}
     assert called["zoo.py"] == "zoo" and called["convert_weights.py"] == "convert"
 
 

@@ -22,7 +22,7 @@ DOORS = {
     "models": "config errors ops system",
     "losses": "config errors ops system",
     "optim": "config errors system",
-    "metrics": "config errors losses ops",
+    "metrics": "config errors losses ops report system",
     "kernels": "errors models ops system",
     "engine": "errors system",
     "inference": "config data errors ops system",
@@ -34,9 +34,14 @@ DOORS = {
         "config data distill engine errors inference kernels losses metrics models ops optim "
         "report system"
     ),
+    "fit": "benchmark config data engine errors inference models recipe system",
+    "search": "benchmark config engine errors inference kernels models recipe system",
     "cli": (
-        "benchmark config data distill engine errors inference models recipe report serve system"
+        "benchmark config data distill engine errors fit inference models recipe report search "
+        "serve system"
     ),
+    "completion": "cli",
+    "__main__": "cli",
 }
 
 

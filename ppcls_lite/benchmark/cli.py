@@ -1,4 +1,4 @@
-"""How long a network takes on this machine: `deploy/benchmark.py`.
+"""How long networks take on this machine.
 
 Engines x precisions x threads x batch sizes, for an exported model, some networks of the zoo or all
 of it. Each engine setting lives in a process of its own, pinned to as many cores as it has threads;
@@ -233,8 +233,10 @@ def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
         prog="ppcls-lite benchmark", description=__doc__.split("\n")[0]
     )
     what = parser.add_argument_group("what is measured")
-    what.add_argument("--model", nargs="+", metavar="FOLDER", help="exported models", default=())
-    what.add_argument("--arch", nargs="+", metavar="NAME", help="networks of the zoo")
+    what.add_argument("--model", nargs="+", metavar="DIR", help="exported folders", default=())
+    what.add_argument(
+        "--arch", nargs="+", metavar="NAME", help="networks of the zoo, random weights"
+    )
     text = "all networks with a published accuracy, accuracy against latency; or a part of them"
     part = {"nargs": "?", "const": "*", "metavar": "PATTERN", "help": text}
     what.add_argument("--zoo", **part)
@@ -248,29 +250,28 @@ def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
         kinds = {"nargs": "?", "const": comparison.kinds[0], "choices": comparison.kinds}
         what.add_argument("--paper", **kinds, help=comparison.option)
     parser.set_defaults(paper=None)
-    text = "list the zoo's networks that are fast enough"
-    what.add_argument("--latency-budget", metavar="2ms", help=text)
+    text = "list the zoo's networks that take at most so long, as 2ms"
+    what.add_argument("--latency-budget", metavar="TIME", help=text)
     how = parser.add_argument_group("how")
     text = (
         "paddle openvino onnxruntime auto paddle-default paddle-no-mkldnn, or the words installed "
         "(the default) and all"
     )
     how.add_argument("--engines", nargs="+", default=["installed"], metavar="ENGINE", help=text)
-    text = "default: fp32, with --zoo all that the machine has"
+    several = {"nargs": "+", "type": int, "metavar": "N"}
+    text = "numbers that are computed with (fp32; with --zoo all that the machine has)"
     how.add_argument("--precisions", nargs="+", choices=PRECISIONS, help=text)
-    how.add_argument("--threads", nargs="+", type=int, help="default: 1, and one for each core")
-    how.add_argument(
-        "--cores", nargs="+", type=int, help="processors to pin to; default: quiet ones"
-    )
-    how.add_argument("--batch-sizes", nargs="+", type=int, default=[1])
-    how.add_argument("--image-size", type=int, default=224)
-    how.add_argument("--rounds", type=int, help="turns of each contender (5, with --zoo 3)")
-    text = "of each contender in all (0.5, with --zoo 0.3)"
-    how.add_argument("--seconds", type=float, help=text)
+    how.add_argument("--threads", **several, help="CPU threads (1, and one for each core)")
+    how.add_argument("--cores", **several, help="processors to pin to (quiet ones)")
+    how.add_argument("--batch-sizes", **several, default=[1], help="images at once (1)")
+    how.add_argument("--image-size", type=int, default=224, metavar="N", help="pixels (224)")
+    how.add_argument("--rounds", type=int, metavar="N", help="turns of each (5; with --zoo 3)")
+    text = "seconds for each in all (0.5; with --zoo 0.3)"
+    how.add_argument("--seconds", type=float, metavar="S", help=text)
     how.add_argument("--profile", action="store_true", help="where Paddle's time goes, by oneDNN")
     parser.add_argument(
         *("--output",),
-        metavar="FOLDER",
-        help="for the files: latency.* and figure1.png, or zoo.*; models",
+        metavar="DIR",
+        help="for latency.* and figure1.png, or zoo.*, and the models",
     )
     return parser

@@ -13,8 +13,17 @@ def run(argv: list[str]) -> None:
         prog="ppcls-lite config", description="Print a resolved recipe, or every component."
     )
     options.add_argument("-c", "--config", metavar="FILE", help="the recipe (YAML)")
-    options.add_argument("-o", "--override", action="append", default=[], metavar="key=value")
-    options.add_argument("--list", nargs="?", const="", metavar="KIND", help="list components")
+    text = "change one value, e.g. -o Global.epochs=20; repeatable"
+    options.add_argument(
+        "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help=text
+    )
+    options.add_argument(
+        "--list",
+        nargs="?",
+        const="",
+        metavar="KIND",
+        help="list all components, or those of a kind, with their arguments",
+    )
     text = "with --list: files with components of one's own, beside those of the recipe"
     options.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help=text)
     args = options.parse_args(argv)

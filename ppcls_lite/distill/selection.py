@@ -19,8 +19,8 @@ import paddle
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
+from ppcls_lite.data.near_duplicates import BITS, DISTANCE
 from ppcls_lite.distill.inference_model import InferenceModel
-from ppcls_lite.distill.near_duplicates import BITS, DISTANCE
 from ppcls_lite.distill.select_unlabeled import (
     BAD,
     DUPLICATES,
@@ -34,7 +34,6 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import positive, thread_count
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import InferenceSpec
-from ppcls_lite.system.installed import require
 
 IMAGENET_EVALUATION = (
     {"DecodeImage": {}},
@@ -76,7 +75,6 @@ class Teacher:
 def run(argv: Sequence[str]) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(argv)
-    require("imagehash")
     output = Path(options.output)
     list_path(output, options.top)  # before hours of scoring
     device.select(options.device)
@@ -112,17 +110,28 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("teacher", metavar="TEACHER", help="an exported folder, or an ONNX file")
     add("pool", metavar="POOL", help="a folder of images, or a list of paths")
-    add("--root", metavar="DIR", help="of a POOL list's paths; default: its folder")
+    add("--root", metavar="DIR", help="where the paths of POOL begin (its folder)")
     add("--val", metavar="POOL", help="images whose near-duplicates are left out")
-    add("--val-root", metavar="DIR", help="of its paths; default: its folder")
-    add("--output", required=True, metavar="DIR", help="for the scores and lists")
-    add("--top", type=positive, default=4000, metavar="K", help="per class (4000)")
-    bits = f"of {BITS} bits that may differ between near-duplicates ({DISTANCE})"
+    add("--val-root", metavar="DIR", help="where the paths of --val begin (its folder)")
+    add("--output", required=True, metavar="DIR", help="where scores and lists go")
+    add(
+        "--top",
+        type=positive,
+        default=4000,
+        metavar="K",
+        help="of each class, at most (4000)",
+    )
+    bits = f"bits of {BITS} that may differ between near-duplicates ({DISTANCE})"
     add("--distance", type=_bits, default=DISTANCE, metavar="N", help=bits)
     add("--keep-twins", action="store_true", help="keep near-duplicates within the pool")
-    add("-c", "--config", metavar="YAML", help="Infer.transforms of an ONNX file")
-    add("--batch-size", type=positive, default=32, metavar="N")
-    add("--workers", type=positive, default=2, metavar="N", help="threads that read")
-    add("--threads", type=thread_count, metavar="N", help="of the teacher on a CPU")
-    add("--device", default="auto", help="auto, cpu, gpu")
+    add("-c", "--config", metavar="FILE", help="recipe whose Infer.transforms an ONNX file needs")
+    add("--batch-size", type=positive, default=32, metavar="N", help="images at once (32)")
+    add("--workers", type=positive, default=2, metavar="N", help="threads that read images (2)")
+    add(
+        "--threads",
+        type=thread_count,
+        metavar="N",
+        help="CPU threads (usable cores, at most 4)",
+    )
+    add("--device", default="auto", metavar="NAME", help="auto, cpu or gpu (auto)")
     return parser

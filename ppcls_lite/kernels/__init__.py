@@ -1,6 +1,6 @@
 """Native CPU kernels for training: what mobile networks spend their time on, without Paddle's ops.
 
-Depthwise convolution, 1x1 convolution, first layer, classifier, and batch normalisation with its
+Depthwise and dense convolution, classifier, and batch normalisation with its
 activation, in C++ (`source/`), compiled on first use for the machine at hand. `available` gives
 the library or the reason why there is none; `convert` puts it into a network.
 """

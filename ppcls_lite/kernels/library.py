@@ -17,7 +17,7 @@ class DepthwiseShape(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("n", "c", "h", "w", "out_h", "out_w")),
         *((name, c_int) for name in ("kernel_h", "kernel_w", "stride_h", "stride_w")),
-        *((name, c_int) for name in ("pad_h", "pad_w")),
+        *((name, c_int) for name in ("pad_h", "pad_w", "dilation_h", "dilation_w")),
     )
 
 
@@ -26,7 +26,8 @@ class DenseShape(ctypes.Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ("n", "inputs", "h", "w", "outputs", "out_h", "out_w")),
-        *((name, c_int) for name in ("kernel", "stride_h", "stride_w", "pad")),
+        *((name, c_int) for name in ("kernel_h", "kernel_w", "stride_h", "stride_w")),
+        *((name, c_int) for name in ("pad_h", "pad_w", "dilation_h", "dilation_w")),
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,24 +40,32 @@ _for_each_shape = functools.lru_cache(maxsize=4096)
 
 @dataclass(frozen=True)
 class Window:
-    """Kernel size, stride and padding, each (height, width)."""
+    """Kernel size, stride, padding and dilation, each (height, width)."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+    def _sides(self, size: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+        """Of each side: how far the padded input exceeds the kernel, and kernel and stride."""
+        sides = zip(size, self.kernel, self.stride, self.padding, self.dilation)
+        return ((s + 2 * p - (k - 1) * d - 1, k, step) for s, k, step, p, d in sides)
 
     def output(self, size: Sequence[int]) -> tuple[int, int]:
         """Height and width of the output for an input of that `size`."""
-        sides = zip(size, self.kernel, self.stride, self.padding)
-        height, width = ((s + 2 * p - k) // step + 1 for s, k, step, p in sides)
+        height, width = (spare // step + 1 for spare, _, step in self._sides(size))
         return height, width
+
+    def numbers(self) -> tuple[int, ...]:
+        """All of them, as the shapes of library.py end."""
+        return *self.kernel, *self.stride, *self.padding, *self.dilation
 
     def fits(self, x: Sequence[int]) -> bool:
         """Whether an input (N, C, H, W) has elements and is, padded, no smaller than the kernel."""
-        sides = zip(x[2:], self.kernel, self.stride, self.padding)
-        return min(x) > 0 and all(
-            k > 0 and step > 0 and p >= 0 and s + 2 * p >= k for s, k, step, p in sides
-        )
+        least = min(*self.kernel, *self.stride, *self.dilation)
+        known = min(x) > 0 and least > 0 and min(self.padding) >= 0
+        return known and all(spare >= 0 for spare, *_ in self._sides(x[2:]))
 
 
 POINTWISE = Window((1, 1), (1, 1), (0, 0))
@@ -72,12 +80,9 @@ def depthwise_conv(x: Tensor, weight: Tensor, window: Window, library: ctypes.CD
 
 
 def dense_conv(x: Tensor, weight: Tensor, window: Window, library: ctypes.CDLL) -> Tensor:
-    """x (N, C, H, W), weight (D, C, k, k) -> (N, D, H', W').
-
-    The kernel has the gradient of `x` for 1x1 kernels of stride 1 only.
-    """
+    """x (N, C, H, W), weight (D, C, kh, kw) -> (N, D, H', W')."""
     shape = are_plain(x, weight) and _dense_shape(tuple(x.shape), tuple(weight.shape), window)
-    if not shape or not (x.stop_gradient or window == POINTWISE):
+    if not shape:
         return _stock_conv(x, weight, window, groups=1)
     return _once(_Dense.apply(x, weight, shape, library))
 
@@ -143,8 +148,8 @@ def norm_act(
 
 
 def _stock_conv(x: Tensor, weight: Tensor, window: Window, groups: int) -> Tensor:
-    stride, padding = list(window.stride), list(window.padding)
-    return F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
+    sides = (list(pair) for pair in (window.stride, window.padding, window.dilation))
+    return F.conv2d(x, weight, None, *sides, groups)
 
 
 def are_plain(*tensors: Tensor) -> bool:
@@ -165,20 +170,16 @@ def are_plain(*tensors: Tensor) -> bool:
 def _depthwise_shape(x: _Sizes, weight: _Sizes, window: Window) -> DepthwiseShape | None:
     if len(x) != 4 or weight != (x[1], 1, *window.kernel) or not window.fits(x):
         return None
-    n, c, h, w = x
-    out = window.output((h, w))
-    return DepthwiseShape(n, c, h, w, *out, *window.kernel, *window.stride, *window.padding)
+    return DepthwiseShape(*x, *window.output(x[2:]), *window.numbers())
 
 
 @_for_each_shape
 def _dense_shape(x: _Sizes, weight: _Sizes, window: Window) -> DenseShape | None:
-    (side, other), (pad, other_pad) = window.kernel, window.padding
-    if len(x) != 4 or len(weight) != 4 or side != other or pad != other_pad:
+    if len(x) != 4 or len(weight) != 4 or weight[0] < 1:
         return None
-    if weight[0] < 1 or weight[1:] != (x[1], side, side) or not window.fits(x):
+    if weight[1:] != (x[1], *window.kernel) or not window.fits(x):
         return None
-    n, c, h, w = x
-    return DenseShape(n, c, h, w, weight[0], *window.output((h, w)), side, *window.stride, pad)
+    return DenseShape(*x, weight[0], *window.output(x[2:]), *window.numbers())
 
 
 @_for_each_shape
@@ -186,7 +187,7 @@ def _linear_shape(x: _Sizes, weight: _Sizes) -> DenseShape | None:
     if len(x) != 2 or len(weight) != 2 or x[1] != weight[0] or 0 in (*x, *weight):
         return None
     inputs, outputs = weight
-    return DenseShape(1, inputs, 1, outputs, x[0], 1, outputs, 1, 1, 1, 0)
+    return DenseShape(1, inputs, 1, outputs, x[0], 1, outputs, *POINTWISE.numbers())
 
 
 @_for_each_shape

@@ -46,6 +46,7 @@ _DENSE = (
     (70, 5, 7, 1, 1, 1, (1, 1), 0),
     (2, 8, 13, 20, 20, 1, (1, 1), 0),
     (2, 3, 8, 33, 30, 3, (2, 2), 1),
+    (3, 20, 37, 9, 8, 3, (1, 1), 1),
 )
 
 
@@ -90,16 +91,12 @@ def run(kernels: ctypes.CDLL) -> list[str]:
         )
     for n, c, d, h, w, k, stride, pad in _DENSE:
         window = Window((k, k), stride, (pad, pad))
-        image = array(n, c, h, w)
-        fixed = [] if k == 1 else [paddle.to_tensor(image)]  # its gradient is for 1x1 only
         stock = {"stride": list(stride), "padding": pad}
         compare(
             f"{k}x{k} convolution",
-            lambda *a, window=window, fixed=fixed: dense_conv(*fixed, *a, window, kernels),
-            lambda *a, s=list(stride), p=pad, fixed=fixed: F.conv2d(
-                *fixed, *a, stride=s, padding=p
-            ),
-            [*([] if fixed else [image]), array(d, c, k, k)],
+            lambda x, weight, window=window: dense_conv(x, weight, window, kernels),
+            lambda x, weight, stock=stock: F.conv2d(x, weight, **stock),
+            [array(n, c, h, w), array(d, c, k, k)],
         )
     compare(
         "linear layer",

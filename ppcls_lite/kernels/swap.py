@@ -18,7 +18,6 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.kernels.ops import (
-    POINTWISE,
     Window,
     are_plain,
     dense_conv,
@@ -30,7 +29,6 @@ from ppcls_lite.kernels.ops import (
 from ppcls_lite.models.layers import ConvBN, NamedConvBN
 from ppcls_lite.models.upsample import Bilinear
 
-IMAGE_CHANNELS = 4  # a layer with no more inputs reads images, whose gradient nobody wants
 _NAMES = {nn.Identity: None, nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hardswish"}
 _geometry = attrgetter(  # what a convolution reads when it runs
     *("_stride", "_updated_padding", "_padding_algorithm", "_padding_mode", "_dilation"),
@@ -94,7 +92,7 @@ class NativeDepthwise(_Native, nn.Conv2D):
 
 
 class NativeDense(_Native, nn.Conv2D):
-    """A 1x1 convolution, or the first layer."""
+    """A convolution over all channels."""
 
     @paddle.jit.not_to_static
     def forward(self, x: Tensor) -> Tensor:
@@ -173,9 +171,7 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
             return None, None
         if layer._groups == layer._in_channels == layer._out_channels and layer._groups > 1:
             return NativeDepthwise, window
-        if layer._groups == 1 and _is_dense(layer, window):
-            return NativeDense, window
-        return None, None
+        return (NativeDense, window) if layer._groups == 1 else (None, None)
     for stock, native in ((nn.Linear, NativeLinear), (Bilinear, NativeBilinear)):
         if type(layer) is stock:
             return native, None
@@ -193,16 +189,8 @@ def _window(conv: nn.Conv2D) -> Window | None:
     numbers = [conv._kernel_size, conv._stride, conv._updated_padding, conv._dilation]
     pairs = [tuple(n) for n in numbers if isinstance(n, (list, tuple)) and len(n) == 2]
     plain = conv._padding_algorithm == "EXPLICIT" and conv._padding_mode == "zeros"
-    if len(pairs) < 4 or not plain or conv._data_format != "NCHW" or pairs.pop() != (1, 1):
-        return None
-    return Window(*pairs)
-
-
-def _is_dense(conv: nn.Conv2D, window: Window) -> bool:
-    if window == POINTWISE:
-        return True
-    square = len(set(window.kernel)) == len(set(window.padding)) == 1
-    return square and conv._in_channels <= IMAGE_CHANNELS and window.kernel[0] > 1
+    known = len(pairs) == 4 and plain and conv._data_format == "NCHW"
+    return Window(*pairs) if known else None
 
 
 def _takes_kernel(conv: _Native, x: Tensor) -> bool:

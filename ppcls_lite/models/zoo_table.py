@@ -122,7 +122,7 @@ def run(argv: list[str]) -> int:
         prog="ppcls-lite zoo", description="List the networks with computed and published costs."
     )
     add = options.add_argument
-    add("pattern", nargs="?", help="for example 'PPLCNet*'; default: the classifiers")
+    add("pattern", nargs="?", help="for example 'PPLCNet*'; without one: the classifiers")
     add("--markdown", action="store_true", help="print the table of docs/models.md")
     add("--check", action="store_true", help="fail where computed and published numbers differ")
     args = options.parse_args(argv)

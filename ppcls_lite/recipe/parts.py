@@ -17,7 +17,8 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ppcls_lite.config.check import Node, build
+from ppcls_lite.config.check import Node, checked
+from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
 from ppcls_lite.data.labels import read_label_file
@@ -50,7 +51,8 @@ logger = logging.getLogger("ppcls_lite")
 
 def run_dir_of(settings: RecipeSettings) -> Path:
     """Where a recipe's run lies."""
-    return Path(settings.Global.output_dir) / settings.Arch.entry.name
+    run = settings.Global
+    return Path(run.output_dir) / (run.run_name or settings.Arch.entry.name)
 
 
 def class_num_of(settings: RecipeSettings) -> int | None:
@@ -96,20 +98,26 @@ def build_loss(nodes: Sequence[Node], dataset: Any, epochs: int | None = None) -
     return CombinedLoss(losses, dataset.all_labelled)
 
 
-def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
-    """The metrics of `Metric.Train` or `Metric.Eval`.
+def build_metrics(settings: RecipeSettings, split: str, beside: Sequence[str] = ()) -> list[Any]:
+    """The metrics of `Metric.Train` or `Metric.Eval`, and those `beside` that these do not name.
 
     One that scores answers, not outputs, takes a `postprocess`: that of a prediction, so that both
-    have one place for their thresholds.
+    have one place for their thresholds. Where there is no prediction, one that has a default for
+    it keeps that.
     """
-    nodes = (getattr(settings.Metric, split, None) if settings.Metric else None) or ()
+    nodes = list((getattr(settings.Metric, split, None) if settings.Metric else None) or ())
+    named = {node.entry.name for node in nodes}
+    nodes += [checked({name: {}}, "metric") for name in beside if name not in named]
     context: dict[str, Any] = {"class_num": class_num_of(settings)}
-    asking = next((node for node in nodes if _takes(node, "postprocess")), None)
-    if asking is not None:
-        if settings.Infer is None:
+    asking = [node for node in nodes if _takes(node, "postprocess")]
+    if asking and settings.Infer is None:
+        needing = [node for node in asking if _takes(node, "postprocess", required=True)]
+        if needing:
             raise ConfigError(
-                f"Infer.PostProcess: is missing; {asking.path} scores what it makes of the outputs"
+                f"Infer.PostProcess: is missing; {needing[0].path} scores what it makes of the "
+                "outputs"
             )
+    elif asking:
         answer = settings.Infer.PostProcess
         if _takes(answer, "class_id_map_file"):  # a score needs no names
             answer = answer.given(class_id_map_file=None)
@@ -117,8 +125,10 @@ def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
     return [node.build(**context) for node in nodes]
 
 
-def _takes(node: Node, name: str) -> bool:
-    return any(argument.name == name for argument in node.entry.arguments)
+def _takes(node: Node, name: str, required: bool = False) -> bool:
+    """Whether a component has an argument, or needs it."""
+    own = (argument for argument in node.entry.arguments if argument.name == name)
+    return any(argument.default is REQUIRED or not required for argument in own)
 
 
 def training_metrics(settings: RecipeSettings, task: Supervised) -> list[Any]:
@@ -243,12 +253,16 @@ def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: Worl
 
 
 def build_evaluator(
-    settings: RecipeSettings, task: Supervised, dataset: Any, world: World
+    settings: RecipeSettings, task: Supervised, dataset: Any, world: World, closer: bool = False
 ) -> Evaluator:
-    """The evaluation on `DataLoader.Eval`, by its metrics and those of its data set's kind."""
-    metrics = build_metrics(settings, "Eval")
-    named = {type(metric).__name__ for metric in metrics}
-    metrics += [build({n: {}}, "metric") for n in dataset.default_metrics if n not in named]
+    """The evaluation on `DataLoader.Eval`, by its metrics and those of its data set's kind.
+
+    closer: with those that keep the answer for each image.
+    """
+    beside = (*dataset.default_metrics, *(dataset.closer_metrics if closer else ()))
+    metrics = build_metrics(settings, "Eval", beside)
+    for metric in metrics:
+        metric.see(dataset)
     nodes = settings.Loss.Eval if settings.Loss else None
     loss = build_loss(nodes, dataset) if nodes else None
     loader = build_loader(settings, "Eval", dataset, world)

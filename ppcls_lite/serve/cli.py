@@ -70,34 +70,40 @@ def run(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="ppcls-lite serve", description="Classify images over HTTP with an exported network."
+        prog="ppcls-lite serve",
+        description="Answer images over HTTP with an exported network, until Ctrl-C or SIGTERM.",
     )
     add_engine_options(parser)
     add = parser.add_argument
     default = ServeOptions()
     megabytes, megapixels = default.max_bytes / 1e6, default.max_pixels / 1e6
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    add("--port", type=_port, default=8080, help="(8080; 0: any free one)")
-    add("--max-batch", type=positive, default=default.max_batch, metavar="N", help="(%(default)s)")
-    add("--max-wait-ms", type=not_negative, default=default.max_wait * 1000, help="(%(default)s)")
-    add("--queue", type=positive, default=default.queue, metavar="N", help="requests (%(default)s)")
-    add("--max-megabytes", type=not_negative, default=megabytes, help="of an upload (%(default)s)")
-    add("--max-megapixels", type=not_negative, default=megapixels, help="of an image (%(default)s)")
+    add("--port", type=_port, default=8080, metavar="N", help="port to listen on (8080; 0: any)")
+    batch, wait = default.max_batch, default.max_wait * 1000
     add(
-        "--timeout",
-        type=not_negative,
-        default=default.timeout,
-        help="s for an answer (%(default)s)",
+        "--max-batch",
+        type=positive,
+        default=batch,
+        metavar="N",
+        help="images at once (%(default)s)",
     )
-    add("--read-timeout", type=not_negative, default=default.read_timeout, help="s (%(default)s)")
-    add("--decode-threads", type=positive, default=usable_cores(), metavar="N", help="(the cores)")
-    megabytes = default.memory / 1e6
-    add(
-        "--memory-megabytes",
-        type=not_negative,
-        default=megabytes,
-        help="uploads, decoding (%(default)s)",
-    )
+    text = "milliseconds an image waits for others that are being decoded (%(default)g)"
+    add("--max-wait-ms", type=not_negative, default=wait, metavar="MS", help=text)
+    text = "requests at work, before more are answered 429 (%(default)s)"
+    add("--queue", type=positive, default=default.queue, metavar="N", help=text)
+    text = "megabytes of an upload, at most (%(default)g)"
+    add("--max-megabytes", type=not_negative, default=megabytes, metavar="MB", help=text)
+    text = "megapixels of an image, at most (%(default)g)"
+    add("--max-megapixels", type=not_negative, default=megapixels, metavar="MP", help=text)
+    text = "seconds from the whole upload to its answer (%(default)g)"
+    add("--timeout", type=not_negative, default=default.timeout, metavar="S", help=text)
+    text = "seconds for an upload to arrive (%(default)g)"
+    add("--read-timeout", type=not_negative, default=default.read_timeout, metavar="S", help=text)
+    text = "images decoded at once (usable cores)"
+    add("--decode-threads", type=positive, default=usable_cores(), metavar="N", help=text)
+    text = "megabytes for uploads and decoding (%(default)g)"
+    memory = default.memory / 1e6
+    add("--memory-megabytes", type=not_negative, default=memory, metavar="MB", help=text)
     return parser
 
 

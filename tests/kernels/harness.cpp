@@ -16,13 +16,16 @@
 #include <sanitizer/common_interface_defs.h>
 #include <vector>
 
+struct Window {
+    int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+};
 struct Depthwise {
     int64_t n, c, h, w, out_h, out_w;
-    int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
+    Window window;
 };
 struct Dense {
     int64_t n, in, h, w, out, out_h, out_w;
-    int kernel, stride_h, stride_w, pad;
+    Window window;
 };
 struct Norm {
     int64_t n, c, size;
@@ -99,19 +102,20 @@ static void compare(const char* name, const Array& found, const Sums& expected) 
 // Each product of a convolution: the places in the input, the weights and the output.
 template <typename Use>
 static void each_product(int64_t n, int64_t in, int64_t out, bool depthwise, int64_t h, int64_t w,
-                         int64_t out_h, int64_t out_w, int kh, int kw, int sh, int sw, int ph,
-                         int pw, const Use& use) {
+                         int64_t out_h, int64_t out_w, const Window& k, const Use& use) {
     for (int64_t i = 0; i < n; ++i)
         for (int64_t d = 0; d < out; ++d)
             for (int64_t c = depthwise ? d : 0; c < (depthwise ? d + 1 : in); ++c)
                 for (int64_t y = 0; y < out_h; ++y)
                     for (int64_t x = 0; x < out_w; ++x)
-                        for (int a = 0; a < kh; ++a)
-                            for (int b = 0; b < kw; ++b) {
-                                const int64_t r = y * sh + a - ph, q = x * sw + b - pw;
+                        for (int a = 0; a < k.kernel_h; ++a)
+                            for (int b = 0; b < k.kernel_w; ++b) {
+                                const int64_t r = y * k.stride_h + a * k.dilation_h - k.pad_h;
+                                const int64_t q = x * k.stride_w + b * k.dilation_w - k.pad_w;
                                 if (r < 0 || r >= h || q < 0 || q >= w) continue;
                                 const int64_t kernel = depthwise ? d : d * in + c;
-                                use(((i * in + c) * h + r) * w + q, (kernel * kh + a) * kw + b,
+                                use(((i * in + c) * h + r) * w + q,
+                                    (kernel * k.kernel_h + a) * k.kernel_w + b,
                                     ((i * out + d) * out_h + y) * out_w + x);
                             }
 }
@@ -119,12 +123,12 @@ static void each_product(int64_t n, int64_t in, int64_t out, bool depthwise, int
 // Forward and backward of one convolution, against those sums where numbers are ordinary.
 template <typename Shape, typename Forward, typename Backward, typename Products>
 static void convolution(const Shape& s, int64_t inputs, int64_t weights, int64_t outputs,
-                        bool with_dx, Values kind, const Forward& forward, const Backward& backward,
+                        Values kind, const Forward& forward, const Backward& backward,
                         const Products& products) {
     const Array x = filled(inputs, kind), k = filled(weights, kind), dy = filled(outputs, kind);
     const Array y(outputs), dx(inputs), dk(weights), again(weights);
     forward(x, k, y, &s);
-    backward(x, k, dy, with_dx ? static_cast<float*>(dx) : nullptr, dk, &s);
+    backward(x, k, dy, dx, dk, &s);
     backward(x, k, dy, nullptr, again, &s);
     calls += 3;
     if (kind != ORDINARY) return;
@@ -135,13 +139,45 @@ static void convolution(const Shape& s, int64_t inputs, int64_t weights, int64_t
         dks.add(j, static_cast<double>(dy[o]) * x[i]);
     });
     compare("output", y, ys);
-    if (with_dx) compare("gradient of the input", dx, dxs);
+    compare("gradient of the input", dx, dxs);
     compare("gradient of the weights", dk, dks);
     compare("gradient of the weights alone", again, dks);
 }
 
-static int64_t side(int64_t size, int kernel, int stride, int pad) {
-    return (size + 2 * pad - kernel) / stride + 1;
+// A window, and a plane that it fits: its sides, and those of the output.
+struct Geometry {
+    Window window;
+    int64_t h, w, out_h, out_w;
+    int64_t work() const { return out_h * out_w * window.kernel_h * window.kernel_w + h * w; }
+    void describe(const char* name, int64_t n, int64_t in, int64_t out) const {
+        const Window& k = window;
+        std::snprintf(shape, sizeof shape,
+                      "%s n %d in %d out %d h %d w %d k %dx%d s %dx%d p %dx%d d %dx%d", name, (int)n,
+                      (int)in, (int)out, (int)h, (int)w, k.kernel_h, k.kernel_w, k.stride_h,
+                      k.stride_w, k.pad_h, k.pad_w, k.dilation_h, k.dilation_w);
+    }
+};
+
+static int64_t side(int kernel, int stride, int pad, int dilation, int64_t most, int64_t* out) {
+    const int reach = (kernel - 1) * dilation + 1;
+    const int64_t least = std::max(1, reach - 2 * pad);
+    const int64_t size = pick(0, 3) ? pick(least, std::max(least, most)) : least;
+    *out = (size + 2 * pad - reach) / stride + 1;
+    return size;
+}
+
+static Geometry geometry(bool pointwise) {
+    Geometry g{{1, 1, 1, 1, 0, 0, 1, 1}, 0, 0, 0, 0};
+    Window& k = g.window;
+    if (!pointwise) {
+        k.kernel_h = pick(1, 11), k.kernel_w = pick(0, 2) ? k.kernel_h : pick(1, 11);
+        k.stride_h = pick(1, 4), k.stride_w = pick(0, 1) ? k.stride_h : pick(1, 4);
+        if (!pick(0, 3)) k.dilation_h = pick(1, 5), k.dilation_w = pick(1, 5);
+        k.pad_h = pick(0, k.kernel_h * k.dilation_h), k.pad_w = pick(0, k.kernel_w * k.dilation_w);
+    }
+    g.h = side(k.kernel_h, k.stride_h, k.pad_h, k.dilation_h, 40, &g.out_h);
+    g.w = side(k.kernel_w, k.stride_w, k.pad_w, k.dilation_w, 40, &g.out_w);
+    return g;
 }
 
 static int64_t channels(int64_t limit) {  // most often few
@@ -150,55 +186,27 @@ static int64_t channels(int64_t limit) {  // most often few
 }
 
 static void try_depthwise(Values kind) {
-    Depthwise s;
-    s.kernel_h = pick(1, 11), s.kernel_w = pick(0, 2) ? s.kernel_h : pick(1, 11);
-    s.stride_h = pick(1, 4), s.stride_w = pick(0, 1) ? s.stride_h : pick(1, 4);
-    s.pad_h = pick(0, s.kernel_h), s.pad_w = pick(0, s.kernel_w);
-    s.h = pick(std::max(1, s.kernel_h - 2 * s.pad_h), 40);
-    s.w = pick(0, 3) ? pick(std::max(1, s.kernel_w - 2 * s.pad_w), 40)
-                     : std::max(1, s.kernel_w - 2 * s.pad_w);
-    s.out_h = side(s.h, s.kernel_h, s.stride_h, s.pad_h);
-    s.out_w = side(s.w, s.kernel_w, s.stride_w, s.pad_w);
-    const int64_t plane = s.out_h * s.out_w * s.kernel_h * s.kernel_w + s.h * s.w;
-    s.n = pick(1, 11);
-    s.c = channels(std::max<int64_t>(1, 300000 / (plane * s.n)));
-    std::snprintf(shape, sizeof shape, "depthwise n %d c %d h %d w %d k %dx%d s %dx%d p %dx%d",
-                  static_cast<int>(s.n), static_cast<int>(s.c), static_cast<int>(s.h),
-                  static_cast<int>(s.w), s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.pad_h,
-                  s.pad_w);
-    convolution(s, s.n * s.c * s.h * s.w, s.c * s.kernel_h * s.kernel_w,
-                s.n * s.c * s.out_h * s.out_w, true, kind, depthwise_forward, depthwise_backward,
+    const Geometry g = geometry(false);
+    const int64_t n = pick(1, 11), c = channels(std::max<int64_t>(1, 300000 / (g.work() * n)));
+    const Depthwise s{n, c, g.h, g.w, g.out_h, g.out_w, g.window};
+    g.describe("depthwise", n, c, c);
+    convolution(s, n * c * g.h * g.w, c * g.window.kernel_h * g.window.kernel_w,
+                n * c * g.out_h * g.out_w, kind, depthwise_forward, depthwise_backward,
                 [&](const auto& use) {
-                    each_product(s.n, s.c, s.c, true, s.h, s.w, s.out_h, s.out_w, s.kernel_h,
-                                 s.kernel_w, s.stride_h, s.stride_w, s.pad_h, s.pad_w, use);
+                    each_product(n, c, c, true, g.h, g.w, g.out_h, g.out_w, g.window, use);
                 });
 }
 
 static void try_dense(Values kind) {
-    Dense s;
-    const bool pointwise = pick(0, 1);
-    s.kernel = pointwise ? 1 : pick(1, 11);
-    s.stride_h = pointwise ? 1 : pick(1, 4), s.stride_w = pointwise ? 1 : pick(1, 4);
-    s.pad = pointwise ? 0 : pick(0, s.kernel);
-    const int64_t least = std::max(1, s.kernel - 2 * s.pad);
-    s.h = pick(0, 3) ? pick(least, 24) : least;
-    s.w = pick(0, 3) ? pick(least, 40) : least;
-    s.out_h = side(s.h, s.kernel, s.stride_h, s.pad);
-    s.out_w = side(s.w, s.kernel, s.stride_w, s.pad);
-    const int64_t work = s.out_h * s.out_w * s.kernel * s.kernel + s.h * s.w;
-    s.n = pick(1, 5);
-    s.in = channels(std::max<int64_t>(1, 300000 / (work * s.n)));
-    s.out = channels(std::max<int64_t>(1, 300000 / (work * s.n * s.in)));
-    std::snprintf(shape, sizeof shape, "dense n %d in %d h %d w %d out %d k %d s %dx%d p %d",
-                  static_cast<int>(s.n), static_cast<int>(s.in), static_cast<int>(s.h),
-                  static_cast<int>(s.w), static_cast<int>(s.out), s.kernel, s.stride_h, s.stride_w,
-                  s.pad);
-    const bool with_dx = s.kernel == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad == 0;
-    convolution(s, s.n * s.in * s.h * s.w, s.out * s.in * s.kernel * s.kernel,
-                s.n * s.out * s.out_h * s.out_w, with_dx, kind, dense_forward, dense_backward,
+    const Geometry g = geometry(pick(0, 1));
+    const int64_t n = pick(1, 5), in = channels(std::max<int64_t>(1, 300000 / (g.work() * n)));
+    const int64_t out = channels(std::max<int64_t>(1, 300000 / (g.work() * n * in)));
+    const Dense s{n, in, g.h, g.w, out, g.out_h, g.out_w, g.window};
+    g.describe("dense", n, in, out);
+    convolution(s, n * in * g.h * g.w, out * in * g.window.kernel_h * g.window.kernel_w,
+                n * out * g.out_h * g.out_w, kind, dense_forward, dense_backward,
                 [&](const auto& use) {
-                    each_product(s.n, s.in, s.out, false, s.h, s.w, s.out_h, s.out_w, s.kernel,
-                                 s.kernel, s.stride_h, s.stride_w, s.pad, s.pad, use);
+                    each_product(n, in, out, false, g.h, g.w, g.out_h, g.out_w, g.window, use);
                 });
 }
 

@@ -36,10 +36,10 @@ def test_no_access_outside_the_tensors_no_undefined_behaviour_and_the_right_valu
 def test_the_fuzz_notices_a_wrong_border(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = tmp_path / "source"
     shutil.copytree(build.SOURCES, sources)
-    text = (sources / "dense.cpp").read_text()
-    assert "(s.stride_w - 1 - start)" in text
-    (sources / "dense.cpp").write_text(
-        text.replace("(s.stride_w - 1 - start)", "(s.stride_w - start)")
+    text = (sources / "columns.h").read_text()
+    assert "(right.stride - 1 - start)" in text
+    (sources / "columns.h").write_text(
+        text.replace("(right.stride - 1 - start)", "(right.stride - start)")
     )
     monkeypatch.setattr(build, "SOURCES", sources)
     _, failure = kernel_fuzz.fuzz(compiled(tmp_path, ()), 0, SHAPES)

@@ -101,18 +101,34 @@ def test_depthwise_convolutions_of_the_zoo(shapes: Shapes, native: ctypes.CDLL) 
         assert worst <= TOLERANCE, (height, width, window)
 
 
-def test_1x1_convolutions_and_first_layers_of_the_zoo(shapes: Shapes, native: ctypes.CDLL) -> None:
+def test_dense_convolutions_of_the_zoo(shapes: Shapes, native: ctypes.CDLL) -> None:
     assert len(shapes.dense) > 300
+    assert {window.kernel[0] for *_, window in shapes.dense} == {1, 2, 3, 4, 7}
     for channels, outputs, height, width, window in shapes.dense:
         stock = {"stride": list(window.stride), "padding": list(window.padding)}
-        image = array(1, channels, height, width)
-        fixed = [] if window == SAME else [paddle.to_tensor(image)]
         worst = difference(
-            lambda *a, window=window, fixed=fixed: dense_conv(*fixed, *a, window, native),
-            lambda *a, stock=stock, fixed=fixed: F.conv2d(*fixed, *a, **stock),
-            [*([] if fixed else [image]), array(outputs, channels, *window.kernel)],
+            lambda x, w, window=window: dense_conv(x, w, window, native),
+            lambda x, w, stock=stock: F.conv2d(x, w, **stock),
+            [array(1, channels, height, width), array(outputs, channels, *window.kernel)],
         )
         assert worst <= TOLERANCE, (channels, outputs, height, width, window)
+
+
+@pytest.mark.parametrize("dilation", [(2, 2), (3, 1), (6, 6)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
+def test_dilated_windows(
+    stride: tuple[int, int], dilation: tuple[int, int], native: ctypes.CDLL
+) -> None:
+    for pad in ((0, 0), dilation, (7, 1)):
+        window = Window((3, 3), stride, pad, dilation)
+        stock = {"stride": list(stride), "padding": list(pad), "dilation": list(dilation)}
+        for call, groups in ((dense_conv, 1), (depthwise_conv, 8)):
+            worst = difference(
+                lambda x, w, call=call, window=window: call(x, w, window, native),
+                lambda x, w, groups=groups, stock=stock: F.conv2d(x, w, groups=groups, **stock),
+                [array(2, 8, 15, 21), array(8, 8 // groups, 3, 3)],
+            )
+            assert worst <= TOLERANCE, (pad, groups)
 
 
 def test_linear_layers_of_the_zoo(shapes: Shapes, native: ctypes.CDLL) -> None:
@@ -171,7 +187,23 @@ def bits(native: ctypes.CDLL, threads: int) -> list[bytes]:
             lambda x, w: depthwise_conv(x, w, Window((5, 5), (2, 2), (2, 2)), native),
             [array(11, 12, 15, 15), array(12, 1, 5, 5)],
         ),
+        (
+            lambda x, w: depthwise_conv(x, w, Window((3, 3), (1, 1), (1, 1)), native),
+            [array(11, 37, 9, 9), array(37, 1, 3, 3)],
+        ),
+        (
+            lambda x, w: depthwise_conv(x, w, Window((6, 6), (2, 1), (2, 2)), native),
+            [array(11, 5, 9, 9), array(5, 1, 6, 6)],
+        ),
         (lambda x, w: dense_conv(x, w, SAME, native), [array(11, 40, 9, 9), array(70, 40, 1, 1)]),
+        (
+            lambda x, w: dense_conv(x, w, Window((3, 3), (2, 2), (1, 1)), native),
+            [array(5, 40, 9, 9), array(70, 40, 3, 3)],
+        ),
+        (
+            lambda x, w: dense_conv(x, w, Window((3, 3), (1, 1), (1, 1)), native),
+            [array(2, 300, 5, 5), array(260, 300, 3, 3)],
+        ),
         (lambda x, w: linear(x, w, native), [array(33, 90), array(90, 600)]),
         (
             lambda x, w, b: norm_act(

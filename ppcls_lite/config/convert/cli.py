@@ -21,7 +21,7 @@ def run(argv: list[str]) -> int:
         description=f"Convert a recipe of {toolkits}; names each key that it could not carry.",
     )
     options.add_argument("file", metavar="FILE", help="the YAML file, beside its bases")
-    options.add_argument("--output", metavar="FILE", help="where the recipe goes (default: stdout)")
+    options.add_argument("--output", metavar="FILE", help="where the recipe goes (printed)")
     args = options.parse_args(argv)
     conversion = convert(args.file)
     text = conversion.text(Path(args.file).name)

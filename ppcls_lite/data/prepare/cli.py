@@ -20,6 +20,9 @@ from ppcls_lite.data.prepare.objects import prepare_objects
 from ppcls_lite.data.prepare.relabel import relabel
 from ppcls_lite.data.prepare.scenes import SCENES_FOLDER, prepare_scenes
 
+_SHARE = "for validation (0.2)"
+_WRITTEN = "where images and lists go (%(default)s)"
+
 
 def run(argv: Sequence[str]) -> int:
     """The command line; returns the exit status. UserError for what cannot be prepared."""
@@ -29,24 +32,24 @@ def run(argv: Sequence[str]) -> int:
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     digits = commands.add_parser("digits", help="1,797 handwritten digits, offline")
-    digits.add_argument("--output", default=DIGITS_FOLDER, metavar="DIR")
+    digits.add_argument("--output", default=DIGITS_FOLDER, metavar="DIR", help=_WRITTEN)
     digits.set_defaults(act=lambda a: prepare_digits(a.output))
 
     folder = commands.add_parser("folder", help="your images, one sub-folder per class")
-    folder.add_argument("folder", metavar="DIR")
-    folder.add_argument("--output", metavar="DIR", help="where the lists go; default: DIR")
-    folder.add_argument("--val", type=float, default=0.2, help="share for validation (0.2)")
-    folder.add_argument("--seed", type=int, default=0, help="of the split (0)")
+    folder.add_argument("folder", metavar="DIR", help="holds a folder of images for each class")
+    folder.add_argument("--output", metavar="DIR", help="where the lists go (DIR)")
+    folder.add_argument("--val", type=float, default=0.2, metavar="SHARE", help=_SHARE)
+    folder.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (0)")
     folder.add_argument("--check", action="store_true", help="leave out unreadable images")
     folder.set_defaults(act=lambda a: prepare_folder(a.folder, a.output, a.val, a.seed, a.check))
 
     scenes = commands.add_parser("scenes", help="digits on canvases, with masks and boxes, offline")
-    scenes.add_argument("--output", default=SCENES_FOLDER, metavar="DIR")
+    scenes.add_argument("--output", default=SCENES_FOLDER, metavar="DIR", help=_WRITTEN)
     scenes.add_argument("--images", type=int, default=480, metavar="N", help="for training (480)")
     scenes.add_argument("--val", type=int, default=120, metavar="N", help="for validation (120)")
     text = "width and height of a canvas (160 128)"
     scenes.add_argument("--size", type=int, nargs=2, default=(160, 128), metavar="N", help=text)
-    scenes.add_argument("--seed", type=int, default=0, help="of places, sizes and colours (0)")
+    scenes.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (0)")
     scenes.add_argument("--cards", action="store_true", help="digits on cards, all of them theirs")
     scenes.set_defaults(
         act=lambda a: prepare_scenes(a.output, a.images, a.val, a.size, a.seed, a.cards)
@@ -59,21 +62,24 @@ def run(argv: Sequence[str]) -> int:
         "labelme": "boxes and outlines drawn with LabelMe",
     }.items():
         boxes = commands.add_parser(kind, help=about)
-        boxes.add_argument("folder", metavar="DIR")
+        boxes.add_argument("folder", metavar="DIR", help="holds images and annotations")
         text = "share for validation, where there is no split (0.2)"
-        boxes.add_argument("--val", type=float, default=0.2, help=text)
-        boxes.add_argument("--seed", type=int, default=0, help="of the split (0)")
-        boxes.set_defaults(act=lambda a, kind=kind: prepare_objects(kind, a.folder, a.val, a.seed))
+        boxes.add_argument("--val", type=float, default=0.2, metavar="SHARE", help=text)
+        boxes.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (0)")
+        boxes.add_argument("--output", metavar="DIR", help="where the lists go (DIR)")
+        boxes.set_defaults(
+            act=lambda a, kind=kind: prepare_objects(kind, a.folder, a.output, a.val, a.seed)
+        )
 
     masks = commands.add_parser("masks", help="your images, and masks of the same names")
-    masks.add_argument("folder", metavar="DIR")
+    masks.add_argument("folder", metavar="DIR", help="holds images and masks")
     masks.add_argument("--images", default="images", metavar="DIR", help="below DIR (images)")
     masks.add_argument("--masks", default="masks", metavar="DIR", help="below DIR (masks)")
-    masks.add_argument("--val", type=float, default=0.2, help="share for validation (0.2)")
-    masks.add_argument("--seed", type=int, default=0, help="of the split (0)")
+    masks.add_argument("--val", type=float, default=0.2, metavar="SHARE", help=_SHARE)
+    masks.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (0)")
     masks.add_argument("--ignore", type=int, metavar="N", help="a value that counts nowhere (255)")
     masks.add_argument("--palette", metavar="FILE", help="lines `r g b name`, for masks of colours")
-    masks.add_argument("--output", metavar="DIR", help="where the lists go; default: DIR")
+    masks.add_argument("--output", metavar="DIR", help="where the lists go (DIR)")
     masks.set_defaults(
         act=lambda a: prepare_masks(
             *(a.folder, a.images, a.masks, a.val, a.seed, a.ignore, a.palette, a.output)
@@ -81,8 +87,8 @@ def run(argv: Sequence[str]) -> int:
     )
 
     camvid = commands.add_parser("camvid", help="CamVid with masks of 11 classes")
-    camvid.add_argument("folder", metavar="DIR")
-    camvid.add_argument("--output", metavar="DIR", help="where the lists go; default: DIR")
+    camvid.add_argument("folder", metavar="DIR", help="holds the archive's folders")
+    camvid.add_argument("--output", metavar="DIR", help="where the lists go (DIR)")
     camvid.set_defaults(act=lambda a: prepare_camvid(a.folder, a.output))
 
     cityscapes = commands.add_parser("cityscapes", help="Cityscapes as its archives unpack")
@@ -96,7 +102,7 @@ def run(argv: Sequence[str]) -> int:
 
     cifar10 = commands.add_parser("cifar10", help="CIFAR-10 from its binary archive")
     cifar10.add_argument("archive", metavar="FILE", help="cifar-10-binary.tar.gz")
-    cifar10.add_argument("--output", default="dataset/cifar10", metavar="DIR")
+    cifar10.add_argument("--output", default="dataset/cifar10", metavar="DIR", help=_WRITTEN)
     cifar10.add_argument("--train", type=int, metavar="N", help="images per class (all)")
     cifar10.add_argument("--test", type=int, metavar="N", help="images per class (all)")
     cifar10.set_defaults(act=lambda a: prepare_cifar10(a.archive, a.output, a.train, a.test))
@@ -105,9 +111,11 @@ def run(argv: Sequence[str]) -> int:
     other.add_argument("lists", nargs="+", metavar="LIST", help="lines `path id`")
     other.add_argument("--map", required=True, metavar="YAML", help="class: class or [attribute]")
     other.add_argument("--output", required=True, metavar="DIR", help="where the new lists go")
-    other.add_argument("--labels", metavar="FILE", help="names of the ids; default: labels.txt")
+    other.add_argument("--labels", metavar="FILE", help="names of the ids (labels.txt)")
     other.set_defaults(act=lambda a: relabel(a.lists, a.map, a.output, a.labels))
 
     args = options.parse_args(argv)
-    args.act(args)
+    step = args.act(args)
+    if step is not None:
+        print(f"\nnext, for example:\n{step}")
     return 0

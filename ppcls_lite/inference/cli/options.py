@@ -27,8 +27,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     engines = ("paddle", "openvino", "onnxruntime", "auto")
     add("--engine", choices=engines, default="paddle", help="what runs the network (paddle)")
     precisions = ("fp32", "bf16", "int8")
-    add("--precision", choices=precisions, help="(fp32; with auto: the fastest that is right)")
-    add("--device", choices=("cpu", "gpu"), default="cpu", help="(cpu)")
+    text = "numbers that are computed with (fp32; engine auto: the fastest that is right)"
+    add("--precision", choices=precisions, help=text)
+    add("--device", choices=("cpu", "gpu"), default="cpu", help="where it runs (cpu)")
     add("--threads", type=thread_count, metavar="N", help="CPU threads (usable cores, at most 4)")
     add_plugins(parser)
     add("--no-mkldnn", action="store_true", help="run without oneDNN (MKLDNN): slower, to compare")

@@ -39,6 +39,18 @@ class Part(NamedTuple):
     least: int = 0  # pixels: what is smaller is seen better in other parts
 
 
+class Ending(NamedTuple):
+    """The end of a program that gives answers itself, for who has an engine and nothing else.
+
+    outputs: their names. run: tensors of the network, in its order, to theirs. difference: why what
+    an engine gave is not what the post-processing makes of the network's outputs, or None.
+    """
+
+    outputs: tuple[str, ...]
+    run: Callable[[list[Any]], list[Any]]
+    difference: Callable[[Outputs, Outputs], str | None]
+
+
 class Column(NamedTuple):
     """A column of the tables: its name in a file, its title and form on the terminal.
 
@@ -64,6 +76,7 @@ class Postprocess(ABC):
     Networks with other outputs finish them in their `deployed`, and say "none".
     activated_names: what the outputs are called after it; None: as the network calls them.
     columns: of the rows of an image, without its name.
+    draw_threshold: the score from which `draw` shows a part of an answer; None: all.
     makes_png: whether an answer is a picture, which `png` gives.
     merges: whether answers for parts of a photograph make one for the whole, which `merged` gives.
     forms: of files that other tools read, by the name that `predict --save` has for them.
@@ -73,6 +86,7 @@ class Postprocess(ABC):
     activated_names: tuple[str, ...] | None = None
     columns: tuple[Column, ...]
     makes_png: bool = False
+    draw_threshold: float | None = None
     merges: bool = False
     forms: ClassVar[Mapping[str, Form]] = {}
 
@@ -87,6 +101,10 @@ class Postprocess(ABC):
     @abstractmethod
     def rows(self, result: Result) -> list[tuple[Any, ...]]:
         """What the tables say about an image: tuples like `columns`, the best first."""
+
+    def is_right(self, result: Result, label: str) -> bool | None:
+        """Whether a result is what a list's `label` says; None where it cannot tell."""
+        return None
 
     def agreement(
         self, reference: Outputs, found: Outputs, kind: OutputKind = "probabilities"
@@ -121,6 +139,13 @@ class Postprocess(ABC):
         if kind == "probabilities" and finite and not (bounded and summed):
             return "its program gives no probabilities: Global.output must say logits"
         return None
+
+    def endings(self) -> Mapping[str, Callable[[], Ending]]:
+        """Makers of programs that `export --with` writes beside the predictor's, by name.
+
+        They raise UserError for settings that a program cannot have.
+        """
+        return {}
 
     def describe(self, outputs: Outputs, kind: OutputKind) -> str:
         """What the outputs are, in words."""

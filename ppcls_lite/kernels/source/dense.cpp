@@ -1,315 +1,408 @@
 // Convolution over all channels as a matrix product: float32, NCHW, without bias or groups.
 //
-// Meant for 1x1 kernels, which are most of a mobile network's arithmetic, and for the first layer
-// with its three channels. The pixels of all images are one long row of columns, cut into panels;
-// a panel is read in place where it lies within an image, else gathered into scratch memory (also
-// for larger kernels: one row for each channel and tap). A panel is multiplied tile by tile with
-// the weights, which are packed so that a tile reads them in order. Every sum has a fixed order:
+// The columns of columns.h are cut into panels, which are multiplied tile by tile with the weights,
+// packed so that a tile reads them in order. The gradient of the weights turns the pixels of one
+// side, so that it is a product of the same form; that of the input is a convolution of the output's
+// gradient with the turned kernel, one for each phase of the stride. Every sum has a fixed order:
 // results do not depend on the number of threads.
 
 #include <algorithm>
+#include <memory>
 
-#include "vectors.h"
+#include "columns.h"
 
 namespace {
 
 struct Shape {
     int64_t n, in, h, w, out, out_h, out_w;
-    int kernel, stride_h, stride_w, pad;
+    int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
 };
 
-constexpr int TILE_ROWS = 6;
 constexpr int TILE_VECS = MANY_REGISTERS ? 4 : 2;
 constexpr int PANEL = TILE_VECS * LANES;
+constexpr int64_t DEPTH = 512;  // about so many rows are gathered at once: they stay in the cache
+constexpr int64_t CHUNK = 128;  // pixels of one step of the weights' gradient
 
-// Columns [first, first + count) of a batch of planes: row k of column g is pixel g % size of
-// channel k of image g / size.
-struct Columns {
-    const float* data;
-    int64_t channels, size;
+typedef std::unique_ptr<float[]> Scratch;
 
-    bool in_one_image(int64_t first, int64_t count) const {
-        return first % size + count <= size;
-    }
-    const float* at(int64_t first) const {
-        return data + first / size * channels * size + first % size;
-    }
-    // Gather `rows` channels from `row` on; columns past `count` are zero up to `stride`.
-    void gather(int64_t row, int64_t rows, int64_t first, int64_t count, float* to,
-                int64_t stride) const {
-        for (int64_t done = 0; done < count;) {
-            const int64_t piece = std::min(count - done, size - (first + done) % size);
-            const float* from = at(first + done) + row * size;
-            for (int64_t k = 0; k < rows; ++k)
-                for (int64_t i = 0; i < piece; ++i) to[k * stride + done + i] = from[k * size + i];
-            done += piece;
+Scratch scratch(int64_t floats) { return Scratch(new float[floats]); }
+
+// Weights (rows, depth) as [tile][depth][height], rows past the end zero. A row's depth runs over
+// `outer` places and, at each, the taps at `offsets`.
+struct Packed {
+    int64_t rows, depth, height;
+    Scratch values;
+
+    Packed(const float* matrix, int64_t rows, int64_t row_step, int64_t outer, int64_t outer_step,
+           const std::vector<int64_t>& offsets)
+        : rows(rows), depth(outer * (int64_t)offsets.size()) {
+        // The height that wastes least: a tile's other cost is about half a row's.
+        height = 6;
+        for (int64_t lower : {5, 4})
+            if (tiles_of(lower) * (2 * lower + 1) < tiles_of(height) * (2 * height + 1))
+                height = lower;
+        values = scratch(tiles() * height * depth);
+        const int64_t taps = offsets.size();
+#pragma omp parallel for schedule(static) num_threads(team(4 * rows * depth))
+        for (int64_t t = 0; t < tiles(); ++t) {
+            const float* from = matrix + t * height * row_step;
+            float* to = values.get() + t * height * depth;
+            const int64_t present = std::min(height, rows - t * height);
+            for (int64_t o = 0; o < outer; ++o)
+                for (int64_t k = 0; k < taps; ++k, to += height) {
+                    const float* own = from + o * outer_step + offsets[k];
+                    for (int64_t r = 0; r < present; ++r) to[r] = own[r * row_step];
+                    for (int64_t r = present; r < height; ++r) to[r] = 0;
+                }
         }
-        for (int64_t k = 0; k < rows && count < stride; ++k)
-            std::fill(to + k * stride + count, to + (k + 1) * stride, 0.0f);
     }
+    int64_t tiles_of(int64_t rows_each) const { return (rows + rows_each - 1) / rows_each; }
+    int64_t tiles() const { return tiles_of(height); }
 };
 
-// The same for the pixels that a kernel larger than 1x1, or a stride, reads.
-void gather_taps(const float* x, const Shape& s, int64_t first, int64_t count, float* to,
-                 int64_t stride) {
-    const int64_t size = s.out_h * s.out_w;
-    for (int64_t done = 0; done < count;) {
-        const int64_t g = (first + done) % size, row = g / s.out_w, col = g % s.out_w;
-        const int64_t piece = std::min(count - done, s.out_w - col);
-        const float* image = x + (first + done) / size * s.in * s.h * s.w;
-        float* place = to + done;
-        for (int64_t c = 0; c < s.in; ++c)
-            for (int a = 0; a < s.kernel; ++a)
-                for (int b = 0; b < s.kernel; ++b, place += stride) {
-                    const int64_t i = row * s.stride_h + a - s.pad;
-                    const int64_t start = col * s.stride_w + b - s.pad;  // may lie outside
-                    int64_t low = 0, high = 0;                          // inside the image
-                    if (i >= 0 && i < s.h) {
-                        low = std::max<int64_t>(0, (s.stride_w - 1 - start) / s.stride_w);
-                        high = (s.w - start + s.stride_w - 1) / s.stride_w;
-                        low = std::min(low, piece);
-                        high = std::max(low, std::min(high, piece));
-                    }
-                    const float* __restrict from = image + c * s.h * s.w;
-                    const int64_t at = i * s.w + start;
-                    float* __restrict row_of_tap = place;
-                    std::fill(row_of_tap, row_of_tap + low, 0.0f);
-                    if (s.stride_w == 2)
-                        take_every_second(from + (at + 2 * low), row_of_tap + low, high - low);
-                    else
-                        for (int64_t j = low; j < high; ++j)
-                            row_of_tap[j] = from[at + s.stride_w * j];
-                    std::fill(row_of_tap + high, row_of_tap + piece, 0.0f);
-                }
-        done += piece;
-    }
-    for (int64_t k = 0; k < s.in * s.kernel * s.kernel && count < stride; ++k)
-        std::fill(to + k * stride + count, to + (k + 1) * stride, 0.0f);
-}
-
-// (rows, depth) as [tile][depth][TILE_ROWS], rows past the end zero.
-std::vector<float> packed(const float* matrix, int64_t rows, int64_t depth, int64_t row_step,
-                          int64_t depth_step) {
-    std::vector<float> result(round_up<int64_t>(rows, TILE_ROWS) * depth);
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t k = 0; k < depth; ++k)
-            result[(r / TILE_ROWS * depth + k) * TILE_ROWS + r % TILE_ROWS] =
-                matrix[r * row_step + k * depth_step];
-    return result;
-}
-
-// A tile: TILE_ROWS rows of the weights times V vectors of columns.
-template <int V>
-inline void tile(const float* weights, int64_t depth, const float* panel, int64_t stride,
-                 float* out, int64_t out_stride, int64_t rows) {
-    Vec sums[TILE_ROWS][V] = {};
-    for (int64_t k = 0; k < depth; ++k) {
-        Vec own[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) own[v] = load(panel + k * stride + v * LANES);
+// H rows of the weights times a panel, added to `out` unless it is the `first` part of the depth.
+// AHEAD: ask for the panel behind this one, as rows a plane apart are no stream that a processor
+// foresees.
+template <int H, bool AHEAD>
+void tile(const float* weights, int64_t depth, const float* panel, int64_t stride, float* out,
+          int64_t out_stride, int64_t rows, bool first) {
+    Vec sums[H][TILE_VECS] = {};
+    if (!first)
 #pragma GCC unroll 6
-        for (int r = 0; r < TILE_ROWS; ++r) {
-            Vec weight = splat(weights[k * TILE_ROWS + r]);
+        for (int r = 0; r < H; ++r)
+            if (r < rows)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) sums[r][v] += weight * own[v];
+                for (int v = 0; v < TILE_VECS; ++v) sums[r][v] = load(out + r * out_stride + v * LANES);
+    for (int64_t k = 0; k < depth; ++k) {
+        Vec own[TILE_VECS];
+#pragma GCC unroll 4
+        for (int v = 0; v < TILE_VECS; ++v) {
+            own[v] = load(panel + k * stride + v * LANES);
+            if (AHEAD) __builtin_prefetch(panel + k * stride + PANEL + v * LANES);
+        }
+#pragma GCC unroll 6
+        for (int r = 0; r < H; ++r) {
+            Vec weight = splat(weights[k * H + r]);
+#pragma GCC unroll 4
+            for (int v = 0; v < TILE_VECS; ++v) sums[r][v] += weight * own[v];
         }
     }
 #pragma GCC unroll 6
-    for (int r = 0; r < TILE_ROWS; ++r)
+    for (int r = 0; r < H; ++r)
         if (r < rows)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) store(out + r * out_stride + v * LANES, sums[r][v]);
+            for (int v = 0; v < TILE_VECS; ++v) store(out + r * out_stride + v * LANES, sums[r][v]);
 }
 
-// y = weights * columns, for all columns. `gathered(first, count, to)` fills a panel.
-template <typename Gather>
-void multiply(const std::vector<float>& weights, int64_t rows, int64_t depth, const Columns* input,
-              const Gather& gathered, float* y, int64_t size, int64_t columns) {
-    const int64_t panels = (columns + PANEL - 1) / PANEL;
-    const Columns output{y, rows, size};
-#pragma omp parallel num_threads(team(rows * depth * columns))
+typedef void (*Tile)(const float*, int64_t, const float*, int64_t, float*, int64_t, int64_t, bool);
+constexpr Tile TILES[] = {tile<4, false>, tile<5, false>, tile<6, false>};
+constexpr Tile TILES_AHEAD[] = {tile<4, true>, tile<5, true>, tile<6, true>};
+
+// output = weights * input, for all columns.
+template <typename Source>
+void multiply(const Packed& weights, const Source& input, const Places& output, int64_t columns) {
+    const int64_t panels = (columns + PANEL - 1) / PANEL, depth = weights.depth;
+    const int64_t step = std::max<int64_t>(1, DEPTH / input.unit()) * input.unit();
+    const int threads = team(weights.rows * depth * columns);
+    // Few panels are cut across, for all threads to have some.
+    const int64_t tiles = weights.tiles(), height = weights.height;
+    const int64_t cuts = panels >= 4 * threads || threads == 1
+                             ? 1
+                             : std::min((tiles + 3) / 4, (4 * threads + panels - 1) / panels);
+    const Tile plain = TILES[height - 4], ahead = TILES_AHEAD[height - 4];
+#pragma omp parallel num_threads(threads)
     {
-        std::vector<float> scratch(depth * PANEL), result(TILE_ROWS * PANEL);
+        const Scratch gathered = scratch(std::min(step, depth) * PANEL);
+        const Scratch result = scratch(tiles * height * PANEL);
 #pragma omp for schedule(static)
-        for (int64_t p = 0; p < panels; ++p) {
-            const int64_t first = p * PANEL, count = std::min<int64_t>(PANEL, columns - first);
-            const bool whole = count == PANEL && output.in_one_image(first, PANEL);
-            const bool direct = whole && input;
-            const float* panel = direct ? input->at(first) : scratch.data();
-            const int64_t stride = direct ? size : PANEL;
-            if (!direct) gathered(first, count, scratch.data());
-            for (int64_t r = 0; r < rows; r += TILE_ROWS) {
-                const int64_t present = std::min<int64_t>(TILE_ROWS, rows - r);
-                const float* own = weights.data() + r * depth;
-                if (whole) {
-                    float* to = const_cast<float*>(output.at(first)) + r * size;
-                    tile<TILE_VECS>(own, depth, panel, stride, to, size, present);
-                    continue;
+        for (int64_t item = 0; item < panels * cuts; ++item) {
+            const int64_t first = item / cuts * PANEL, cut = item % cuts;
+            const int64_t begin = tiles * cut / cuts, end = tiles * (cut + 1) / cuts;
+            const int64_t count = std::min<int64_t>(PANEL, columns - first);
+            float* place = output.direct(first, PANEL, columns);
+            const float* source = input.direct(first, PANEL, columns);
+            float* to = place ? place : result.get();
+            const int64_t to_step = place ? output.plane : PANEL;
+            for (int64_t k = 0; k < depth; k += step) {
+                const int64_t some = std::min(step, depth - k);
+                if (!source) input.gather(k, some, first, count, gathered.get(), PANEL);
+                const float* panel = source ? source + k * input.step() : gathered.get();
+                const int64_t stride = source ? input.step() : PANEL;
+                for (int64_t t = begin; t < end; ++t) {
+                    const float* own = weights.values.get() + (t * depth + k) * height;
+                    const int64_t present = std::min(height, weights.rows - t * height);
+                    const Tile work = source && t == begin ? ahead : plain;
+                    work(own, some, panel, stride, to + t * height * to_step, to_step, present, k == 0);
                 }
-                tile<TILE_VECS>(own, depth, panel, stride, result.data(), PANEL, present);
-                for (int64_t done = 0; done < count;) {
-                    const int64_t left = size - (first + done) % size;
-                    const int64_t piece = std::min(count - done, left);
-                    float* to = const_cast<float*>(output.at(first + done)) + r * size;
-                    for (int64_t q = 0; q < present; ++q)
-                        copy_row(result.data() + q * PANEL + done, to + q * size, piece);
-                    done += piece;
-                }
+            }
+            if (!place) {
+                const int64_t row = begin * height, last = std::min(end * height, weights.rows);
+                output.scatter(to + row * PANEL, PANEL, row, last - row, first, count);
             }
         }
     }
 }
 
-constexpr int DOT_ROWS = MANY_REGISTERS ? 4 : 3;
-constexpr int DOT_COLS = MANY_REGISTERS ? 6 : 3;
-constexpr int DOT_BLOCK = 12;
-
-// sums[i * step + j] += dot(a[i], b[j]) over `length` floats, a multiple of LANES.
-template <int R, int C>
-inline void dots(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
-                 int64_t length, float* sums, int64_t step) {
-    Vec own[R][C] = {};
-    for (int64_t i = 0; i < length; i += LANES) {
-        Vec left[R];
+// sums[r * step + i] += sum over p of a[r * stride + p] * b[p * V * LANES + i]
+template <int R, int V>
+void outer(const float* a, int64_t stride, const float* b, float* sums, int64_t step) {
+    Vec own[R][V] = {};
+    for (int64_t p = 0; p < CHUNK; ++p) {
+        Vec right[V];
 #pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) left[r] = load(a + r * a_stride + i);
-#pragma GCC unroll 6
-        for (int c = 0; c < C; ++c) {
-            Vec right = kept(load(b + c * b_stride + i));
+        for (int v = 0; v < V; ++v) right[v] = load(b + (p * V + v) * LANES);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r) {
+            Vec left = splat(a[r * stride + p]);
 #pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) own[r][c] += left[r] * right;
+            for (int v = 0; v < V; ++v) own[r][v] += left * right[v];
         }
     }
     for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) sums[r * step + c] += total(own[r][c]);
+        for (int v = 0; v < V; ++v) {
+            float* to = sums + r * step + v * LANES;
+            store(to, load(to) + own[r][v]);
+        }
 }
 
-// All of them. Some rows of b stay in the first cache while those of a pass by.
-void all_dots(const float* a, int64_t a_rows, int64_t a_stride, const float* b, int64_t b_rows,
-              int64_t b_stride, int64_t length, float* sums) {
-    for (int64_t begin = 0; begin < b_rows; begin += DOT_BLOCK) {
-        const int64_t end = std::min(b_rows, begin + DOT_BLOCK);
-        for (int64_t r = 0; r < a_rows;) {
-            const bool high = r + DOT_ROWS <= a_rows;
-            for (int64_t c = begin; c < end;) {
-                const bool wide = c + DOT_COLS <= end;
-                const float *left = a + r * a_stride, *right = b + c * b_stride;
-                float* to = sums + r * b_rows + c;
-                if (high && wide)
-                    dots<DOT_ROWS, DOT_COLS>(left, a_stride, right, b_stride, length, to, b_rows);
-                else if (high)
-                    dots<DOT_ROWS, 1>(left, a_stride, right, b_stride, length, to, b_rows);
-                else if (wide)
-                    dots<1, DOT_COLS>(left, a_stride, right, b_stride, length, to, b_rows);
-                else
-                    dots<1, 1>(left, a_stride, right, b_stride, length, to, b_rows);
-                c += wide ? DOT_COLS : 1;
-            }
-            r += high ? DOT_ROWS : 1;
+// The same for `rows` rows, in blocks of about the same height that fit the registers.
+template <int V>
+void outer_rows(const float* a, int64_t rows, int64_t stride, const float* b, float* sums,
+                int64_t step) {
+    constexpr int MOST = V >= 3 ? 6 : 12;
+    for (int64_t r = 0, left = (rows + MOST - 1) / MOST; r < rows; --left) {
+        const int64_t height = (rows - r + left - 1) / left;
+        const float* own = a + r * stride;
+        float* to = sums + r * step;
+        switch (height) {
+            case 1: outer<1, V>(own, stride, b, to, step); break;
+            case 2: outer<2, V>(own, stride, b, to, step); break;
+            case 3: outer<3, V>(own, stride, b, to, step); break;
+            case 4: outer<4, V>(own, stride, b, to, step); break;
+            case 5: outer<5, V>(own, stride, b, to, step); break;
+            case 6: outer<6, V>(own, stride, b, to, step); break;
+            case 7: outer<MOST == 12 ? 7 : 1, V>(own, stride, b, to, step); break;
+            case 8: outer<MOST == 12 ? 8 : 1, V>(own, stride, b, to, step); break;
+            case 9: outer<MOST == 12 ? 9 : 1, V>(own, stride, b, to, step); break;
+            case 10: outer<MOST == 12 ? 10 : 1, V>(own, stride, b, to, step); break;
+            case 11: outer<MOST == 12 ? 11 : 1, V>(own, stride, b, to, step); break;
+            default: outer<MOST, V>(own, stride, b, to, step);
         }
+        r += height;
     }
 }
 
-// dweights (rows, depth) = dy * columns^T, in parts that depend on the shape only.
-template <typename Gather>
-void outer_product(const Columns& dy, int64_t rows, int64_t depth, const Columns* input,
-                   const Gather& gathered, float* dweights, int64_t columns) {
-    int64_t chunk = round_up<int64_t>(std::min<int64_t>(columns, 512), LANES);
-    const int64_t chunks = (columns + chunk - 1) / chunk;
-    const int64_t groups = std::min<int64_t>(chunks, 32);
-    const int64_t blocks = std::min<int64_t>((16 + groups - 1) / groups, (rows + 15) / 16);
-    std::vector<float> parts(groups * rows * depth);
-#pragma omp parallel num_threads(team(rows * depth * columns))
+// Rows of CHUNK pixels as [pixel][vecs * LANES]; rows past `rows` are zero.
+void turn(const float* from, int64_t rows, int64_t stride, int64_t vecs, float* to) {
+    for (int64_t v = 0; v < vecs; ++v)
+        for (int64_t p = 0; p < CHUNK; p += LANES) {
+            Vec block[LANES] = {};
+            const int64_t present = std::min<int64_t>(LANES, rows - v * LANES);
+            for (int64_t r = 0; r < present; ++r) block[r] = load(from + (v * LANES + r) * stride + p);
+            turned(block);
+            for (int i = 0; i < LANES; ++i) store(to + ((p + i) * vecs + v) * LANES, block[i]);
+        }
+}
+
+// A side of the weights' gradient: rows of pixels, in place or gathered.
+template <typename Source>
+struct Side {
+    const Source& source;
+    Scratch room;
+    const float* data = nullptr;
+    int64_t stride = CHUNK;
+
+    Side(const Source& source, int64_t rows) : source(source), room(scratch(rows * CHUNK)) {}
+    void read(int64_t row, int64_t rows, int64_t first, int64_t columns) {
+        const float* place = source.direct(first, CHUNK, columns);
+        data = place ? place + row * source.step() : room.get();
+        stride = place ? source.step() : CHUNK;
+        if (!place) {
+            const int64_t count = std::min(CHUNK, columns - first);
+            source.gather(row, rows, first, count, room.get(), CHUNK);
+        }
+    }
+};
+
+// sums (a's rows, b's rows) = a * b^T over all columns; `written(sums, groups, b's room)` adds the
+// groups of columns, which depend on the shape only.
+template <typename A, typename B, typename Write>
+void outer_product(const A& a, const B& b, int64_t columns, const Write& written) {
+    const int64_t rows = a.rows(), room = round_up<int64_t>(b.rows(), LANES);
+    const int64_t chunks = (columns + CHUNK - 1) / CHUNK;
+    const int64_t most = std::max<int64_t>(1, (4 << 20) / (rows * room));  // 16 MiB of sums
+    const int64_t groups = std::min({chunks, most, (int64_t)32});
+    const int threads = team(rows * b.rows() * columns);
+    const int64_t units = rows / a.unit(), tall = std::max<int64_t>(1, rows / 48);
+    const int64_t wanted = threads == 1 ? 1 : (4 * threads + groups - 1) / groups;
+    const int64_t blocks = std::min({wanted, tall, units});
+    const Scratch parts = scratch(groups * rows * room);
+#pragma omp parallel num_threads(threads)
     {
-        std::vector<float> left(rows * chunk), right(depth * chunk);
+        Side<A> left(a, (units + blocks - 1) / blocks * a.unit());
+        Side<B> right(b, b.rows());
+        const Scratch panel = scratch(CHUNK * PANEL);
 #pragma omp for schedule(static)
         for (int64_t item = 0; item < groups * blocks; ++item) {
             const int64_t group = item / blocks, block = item % blocks;
-            const int64_t from = rows * block / blocks, to = rows * (block + 1) / blocks;
-            float* sums = parts.data() + (group * rows + from) * depth;
+            const int64_t from = units * block / blocks * a.unit();
+            const int64_t some = units * (block + 1) / blocks * a.unit() - from;
+            float* sums = parts.get() + (group * rows + from) * room;
+            std::fill(sums, sums + some * room, 0.0f);
             for (int64_t k = chunks * group / groups; k < chunks * (group + 1) / groups; ++k) {
-                const int64_t first = k * chunk, count = std::min(chunk, columns - first);
-                const bool whole = count == chunk && dy.in_one_image(first, chunk);
-                const float* a = left.data();
-                const float* b = right.data();
-                int64_t a_stride = chunk, b_stride = chunk;
-                if (whole) {
-                    a = dy.at(first) + from * dy.size;
-                    a_stride = dy.size;
-                } else {
-                    dy.gather(from, to - from, first, count, left.data(), chunk);
+                left.read(from, some, k * CHUNK, columns);
+                right.read(0, b.rows(), k * CHUNK, columns);
+                for (int64_t c = 0; c < room; c += PANEL) {
+                    const int64_t vecs = std::min<int64_t>(TILE_VECS, (room - c) / LANES);
+                    turn(right.data + c * right.stride, b.rows() - c, right.stride, vecs, panel.get());
+                    const auto work = vecs == 4   ? outer_rows<MANY_REGISTERS ? 4 : 2>
+                                      : vecs == 3 ? outer_rows<MANY_REGISTERS ? 3 : 2>
+                                      : vecs == 2 ? outer_rows<2>
+                                                  : outer_rows<1>;
+                    work(left.data, some, left.stride, panel.get(), sums + c, room);
                 }
-                if (whole && input) {
-                    b = input->at(first);
-                    b_stride = input->size;
-                } else {
-                    gathered(first, count, right.data(), chunk);
-                }
-                all_dots(a, to - from, a_stride, b, depth, b_stride, chunk, sums);
             }
         }
-#pragma omp for schedule(static)
-        for (int64_t r = 0; r < rows; ++r) {
-            float* __restrict sum = dweights + r * depth;
-            std::fill(sum, sum + depth, 0.0f);
-            for (int64_t group = 0; group < groups; ++group) {
-                const float* __restrict part = parts.data() + (group * rows + r) * depth;
-                for (int64_t k = 0; k < depth; ++k) sum[k] += part[k];
-            }
+    }
+    written(parts.get(), groups, room);
+}
+
+// dweights (rows, depth) from sums (group, rows, room).
+void add_groups(const float* parts, int64_t groups, int64_t room, int64_t rows, int64_t depth,
+                float* dweights) {
+    for (int64_t r = 0; r < rows; ++r) {
+        float* __restrict to = dweights + r * depth;
+        std::copy(parts + r * room, parts + r * room + depth, to);
+        for (int64_t g = 1; g < groups; ++g) {
+            const float* __restrict part = parts + (g * rows + r) * room;
+            for (int64_t k = 0; k < depth; ++k) to[k] += part[k];
         }
     }
 }
 
+// dweights (rows, depth) from sums (group, depth, room): turned.
+void add_groups_turned(const float* parts, int64_t groups, int64_t room, int64_t rows,
+                       int64_t depth, float* dweights) {
+#pragma omp parallel for schedule(static) num_threads(team(4 * groups * depth * rows))
+    for (int64_t k = 0; k < depth; k += LANES)
+        for (int64_t r = 0; r < rows; r += LANES) {
+            Vec block[LANES] = {};
+            const int64_t some = std::min<int64_t>(LANES, depth - k);
+            for (int64_t i = 0; i < some; ++i)
+                for (int64_t g = 0; g < groups; ++g)
+                    block[i] += load(parts + (g * depth + k + i) * room + r);
+            turned(block);
+            for (int64_t i = 0; i < std::min<int64_t>(LANES, rows - r); ++i)
+                std::memcpy(dweights + (r + i) * depth + k, &block[i], some * 4);
+        }
+}
+
+// The weights' gradient. The side that is turned comes in whole vectors: the one that wastes less.
+template <typename Source>
+void weights_gradient(const Pixels& dy, const Source& input, int64_t columns, float* dweights) {
+    const int64_t rows = dy.rows(), depth = input.rows();
+    if (round_up<int64_t>(rows, LANES) * depth <= round_up<int64_t>(depth, LANES) * rows)
+        outer_product(input, dy, columns, [&](const float* parts, int64_t groups, int64_t room) {
+            add_groups_turned(parts, groups, room, rows, depth, dweights);
+        });
+    else
+        outer_product(dy, input, columns, [&](const float* parts, int64_t groups, int64_t room) {
+            add_groups(parts, groups, room, rows, depth, dweights);
+        });
+}
+
 bool is_pointwise(const Shape& s) {
-    return s.kernel == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad == 0;
+    return s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 &&
+           s.pad_h == 0 && s.pad_w == 0;
+}
+
+Taps taps_of(const float* x, const Shape& s) {
+    return {x, s.in, s.h, s.w, s.out_h, s.out_w, {s.kernel_h, s.stride_h, s.dilation_h, s.pad_h},
+            {s.kernel_w, s.stride_w, s.dilation_w, s.pad_w}};
+}
+
+// The pixels of one phase of the input along an axis, and which taps reach them.
+struct Phase {
+    int64_t first, count;          // pixels first, first + stride, ...
+    std::vector<int64_t> taps;     // last to first, as the turned kernel has them
+    Taps::Axis axis;               // how they read the output's gradient
+
+    Phase(int64_t size, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation, int64_t at) {
+        first = ((at - pad) % stride + stride) % stride;
+        count = size > first ? (size - first + stride - 1) / stride : 0;
+        for (int64_t a = kernel; a-- > 0;)
+            if (a * dilation % stride == at) taps.push_back(a);
+        const int64_t reach = taps.empty() ? 0 : (first + pad - taps[0] * dilation) / stride;
+        const int64_t apart = taps.size() < 2 ? 1 : (taps[0] - taps[1]) * dilation / stride;
+        axis = {(int64_t)taps.size(), 1, apart, -reach};
+    }
+};
+
+void input_gradient(const float* weights, const float* dy, float* dx, const Shape& s) {
+    const int64_t taps = s.kernel_h * s.kernel_w;
+    std::vector<Phase> down, right;
+    for (int a = 0; a < s.stride_h; ++a)
+        down.emplace_back(s.h, s.kernel_h, s.stride_h, s.pad_h, s.dilation_h, a);
+    for (int b = 0; b < s.stride_w; ++b)
+        right.emplace_back(s.w, s.kernel_w, s.stride_w, s.pad_w, s.dilation_w, b);
+    bool reached = true;
+    for (const auto& phases : {down, right})
+        for (const Phase& phase : phases) reached = reached && !phase.taps.empty();
+    if (!reached) std::fill(dx, dx + s.n * s.in * s.h * s.w, 0.0f);
+    for (const Phase& p : down)
+        for (const Phase& q : right) {
+            std::vector<int64_t> offsets;
+            for (int64_t a : p.taps)
+                for (int64_t b : q.taps) offsets.push_back(a * s.kernel_w + b);
+            if (offsets.empty() || p.count * q.count == 0) continue;
+            const Packed own(weights, s.in, taps, s.out, s.in * taps, offsets);
+            const Taps gradient{dy, s.out, s.out_h, s.out_w, p.count, q.count, p.axis, q.axis};
+            const Places pixels{dx, s.in, s.h * s.w, p.count, q.count, p.first * s.w + q.first,
+                                s.stride_h * s.w, s.stride_w};
+            multiply(own, gradient, pixels, s.n * p.count * q.count);
+        }
+}
+
+std::vector<int64_t> counted(int64_t count) {
+    std::vector<int64_t> numbers(count);
+    for (int64_t i = 0; i < count; ++i) numbers[i] = i;
+    return numbers;
 }
 
 }  // namespace
 
 extern "C" {
 
-// y (n, out, out_h, out_w) of x (n, in, h, w) and weights (out, in, kernel, kernel).
+// y (n, out, out_h, out_w) of x (n, in, h, w) and weights (out, in, kernel_h, kernel_w).
 void dense_forward(const float* x, const float* weights, float* y, const Shape* shape) {
     const Shape& s = *shape;
-    const int64_t size = s.out_h * s.out_w, depth = s.in * s.kernel * s.kernel;
-    const std::vector<float> own = packed(weights, s.out, depth, depth, 1);
-    if (is_pointwise(s)) {
-        const Columns input{x, s.in, size};
-        auto gather = [&](int64_t first, int64_t count, float* to) {
-            input.gather(0, s.in, first, count, to, PANEL);
-        };
-        multiply(own, s.out, depth, &input, gather, y, size, s.n * size);
-    } else {
-        auto gather = [&](int64_t first, int64_t count, float* to) {
-            gather_taps(x, s, first, count, to, PANEL);
-        };
-        multiply(own, s.out, depth, nullptr, gather, y, size, s.n * size);
-    }
+    const int64_t size = s.out_h * s.out_w, taps = s.kernel_h * s.kernel_w;
+    const Packed own(weights, s.out, s.in * taps, s.in, taps, counted(taps));
+    const Places places{y, s.out, size, s.out_h, s.out_w, 0, s.out_w, 1};
+    if (is_pointwise(s))
+        multiply(own, Pixels{x, s.in, size}, places, s.n * size);
+    else
+        multiply(own, taps_of(x, s), places, s.n * size);
 }
 
-// Gradients of x (null: not wanted; 1x1 kernels of stride 1 only) and of the weights.
+// Gradients of x (null: not wanted) and of the weights (null: not wanted).
 void dense_backward(const float* x, const float* weights, const float* dy, float* dx,
                     float* dweights, const Shape* shape) {
     const Shape& s = *shape;
-    const int64_t size = s.out_h * s.out_w, depth = s.in * s.kernel * s.kernel;
-    const Columns gradient{dy, s.out, size}, input{x, s.in, size};
-    if (is_pointwise(s)) {
-        auto gather = [&](int64_t first, int64_t count, float* to, int64_t stride) {
-            input.gather(0, s.in, first, count, to, stride);
-        };
-        outer_product(gradient, s.out, depth, &input, gather, dweights, s.n * size);
-    } else {
-        auto gather = [&](int64_t first, int64_t count, float* to, int64_t stride) {
-            gather_taps(x, s, first, count, to, stride);
-        };
-        outer_product(gradient, s.out, depth, nullptr, gather, dweights, s.n * size);
-    }
+    const int64_t size = s.out_h * s.out_w;
+    const Pixels gradient{dy, s.out, size};
+    if (dweights && is_pointwise(s))
+        weights_gradient(gradient, Pixels{x, s.in, size}, s.n * size, dweights);
+    else if (dweights)
+        weights_gradient(gradient, taps_of(x, s), s.n * size, dweights);
     if (!dx) return;
-    const std::vector<float> own = packed(weights, s.in, s.out, 1, s.in);
-    auto gather = [&](int64_t first, int64_t count, float* to) {
-        gradient.gather(0, s.out, first, count, to, PANEL);
-    };
-    multiply(own, s.in, s.out, &gradient, gather, dx, size, s.n * size);
+    if (is_pointwise(s)) {
+        const Packed own(weights, s.in, 1, s.out, s.in, {0});
+        const Places places{dx, s.in, size, s.h, s.w, 0, s.w, 1};
+        multiply(own, gradient, places, s.n * size);
+    } else {
+        input_gradient(weights, dy, dx, s);
+    }
 }
 
 }  // extern "C"

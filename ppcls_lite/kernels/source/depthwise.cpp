@@ -1,6 +1,6 @@
 // Depthwise convolution of planes, forward and backward: float32, NCHW, one kernel per channel.
 //
-// A plane is copied into a grid: padded, and with stride s split into its s * s phases, so that
+// Most are computed in tiles (depthwise_tiles.cpp). Here, for any window and any size: a plane is copied into a grid: padded, and with stride s split into its s * s phases, so that
 // every tap of the kernel reads the grid at a constant distance from the output's place. An output
 // plane is then one long sum of shifted rows, `out[i] = sum_t w[t] * grid[offset[t] + i]`, whatever
 // kernel size, stride and padding. Places past the end of a row are computed and not copied out.
@@ -8,14 +8,12 @@
 
 #include <algorithm>
 
+#include "depthwise.h"
 #include "vectors.h"
 
 namespace {
 
-struct Shape {
-    int64_t n, c, h, w, out_h, out_w;
-    int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
-};
+typedef DepthwiseShape Shape;
 
 // How planes of one shape lie in the scratch memory.
 struct Plan {
@@ -27,21 +25,31 @@ struct Plan {
     std::vector<int64_t> offsets;
 
     explicit Plan(const Shape& shape) : s(shape) {
-        int64_t down = (s.kernel_h - 1) / s.stride_h, right = (s.kernel_w - 1) / s.stride_w;
+        int64_t down = place(s.kernel_h - 1, s.dilation_h, s.stride_h).skip;
+        int64_t right = place(s.kernel_w - 1, s.dilation_w, s.stride_w).skip;
         rows = s.out_h + down;
         cols = s.out_w + right;
         length = round_up<int64_t>(s.out_h * cols, LANES);
         front = down * cols + right;
         phase = round_up<int64_t>(rows * cols + right, LANES) + LANES;
         for (int a = 0; a < s.kernel_h; ++a)
-            for (int b = 0; b < s.kernel_w; ++b)
-                offsets.push_back(phase_at(a, b) + (a / s.stride_h) * cols + b / s.stride_w);
+            for (int b = 0; b < s.kernel_w; ++b) {
+                const Tap i = row_of(a), j = col_of(b);
+                offsets.push_back(phase_at(i.phase, j.phase) + i.skip * cols + j.skip);
+            }
     }
+    // Where a tap reads: a phase of the input, and how far on in it.
+    struct Tap {
+        int phase, skip;
+    };
+    static Tap place(int tap, int dilation, int stride) {
+        return {tap * dilation % stride, tap * dilation / stride};
+    }
+    Tap row_of(int a) const { return place(a, s.dilation_h, s.stride_h); }
+    Tap col_of(int b) const { return place(b, s.dilation_w, s.stride_w); }
     int taps() const { return s.kernel_h * s.kernel_w; }
     int64_t work() const { return 2 * s.n * s.c * length * taps(); }  // twice: memory is slower
-    int64_t phase_at(int a, int b) const {
-        return ((a % s.stride_h) * s.stride_w + b % s.stride_w) * phase;
-    }
+    int64_t phase_at(int a, int b) const { return (a * s.stride_w + b) * phase; }
     int64_t grid_floats() const { return phase * s.stride_h * s.stride_w; }
     // A phase of the input's gradient is computed in whole vectors as well.
     int64_t input_length() const { return round_up<int64_t>(rows * cols, LANES); }
@@ -159,8 +167,9 @@ std::vector<PhaseTaps> taps_of_phases(const Plan& p) {
     std::vector<PhaseTaps> found(s.stride_h * s.stride_w);
     for (int a = 0; a < s.kernel_h; ++a)
         for (int b = 0; b < s.kernel_w; ++b) {
-            PhaseTaps& taps = found[(a % s.stride_h) * s.stride_w + b % s.stride_w];
-            taps.offsets.push_back(p.front - (a / s.stride_h) * p.cols - b / s.stride_w);
+            const Plan::Tap i = p.row_of(a), j = p.col_of(b);
+            PhaseTaps& taps = found[i.phase * s.stride_w + j.phase];
+            taps.offsets.push_back(p.front - i.skip * p.cols - j.skip);
             taps.index.push_back(a * s.kernel_w + b);
         }
     return found;
@@ -204,6 +213,7 @@ extern "C" {
 
 // y (n, c, out_h, out_w) of x (n, c, h, w) and weights (c, 1, kernel_h, kernel_w).
 void depthwise_forward(const float* x, const float* weights, float* y, const Shape* shape) {
+    if (fits_tiles(*shape)) return tiles_forward(x, weights, y, *shape);
     const Plan p(*shape);
     const Shape& s = p.s;
 #pragma omp parallel num_threads(team(p.work()))
@@ -224,6 +234,7 @@ void depthwise_forward(const float* x, const float* weights, float* y, const Sha
 // Gradients of x (null: not wanted) and of the weights from that of y.
 void depthwise_backward(const float* x, const float* weights, const float* dy, float* dx,
                         float* dweights, const Shape* shape) {
+    if (fits_tiles(*shape)) return tiles_backward(x, weights, dy, dx, dweights, *shape);
     const Plan p(*shape);
     const Shape& s = p.s;
     const std::vector<PhaseTaps> phases = taps_of_phases(p);

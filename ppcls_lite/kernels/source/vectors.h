@@ -60,6 +60,21 @@ typedef int Mask __attribute__((vector_size(LANES * 4)));
 #define HIGH_LANE(i) (LANES / 2 + (i) / 2 + (i) % 2 * LANES)
 #define TURNED_LANE(i) (((i) + K) % LANES)
 
+// LANES vectors as a square matrix, turned: each round interleaves its halves.
+static inline void turned(Vec (&rows)[LANES]) {
+#pragma GCC unroll 4
+    for (int round = LANES; round > 1; round /= 2) {
+        Vec next[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES / 2; ++i) {
+            next[2 * i] = SHUFFLE(rows[i], rows[i + LANES / 2], EACH_LANE(LOW_LANE));
+            next[2 * i + 1] = SHUFFLE(rows[i], rows[i + LANES / 2], EACH_LANE(HIGH_LANE));
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) rows[i] = next[i];
+    }
+}
+
 template <int K>
 static inline Vec folded(Vec value) {
     return value + SHUFFLE(value, value, EACH_LANE(TURNED_LANE));

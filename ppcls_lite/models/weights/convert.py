@@ -119,12 +119,12 @@ def run(argv: list[str]) -> None:
     options = argparse.ArgumentParser(
         prog="ppcls-lite convert", description="Convert weights; the suffixes name the formats."
     )
-    options.add_argument("source", help=".pdparams, .safetensors or .onnx")
-    options.add_argument("target", help=".pdparams or .safetensors")
+    options.add_argument("source", metavar="SOURCE", help=".pdparams, .safetensors or .onnx")
+    options.add_argument("target", metavar="TARGET", help=".pdparams or .safetensors")
     options.add_argument(
-        "--arch", help="zoo name of the network, needed for .onnx and timm's names"
+        "--arch", metavar="NAME", help="zoo name of the network, needed for .onnx and timm's names"
     )
-    text = "and its arguments, as in a recipe's Arch: stride_list=[2,[2,1],[2,1],[2,1],[2,1]]"
+    text = "its arguments, as in a recipe's Arch: stride_list=[2,[2,1],[2,1],[2,1],[2,1]]"
     options.add_argument("--arch-args", nargs="+", default=[], metavar="KEY=VALUE", help=text)
     text = "names of the parameters in the result: Paddle's (own) or timm's, for timm's network"
     options.add_argument("--names", choices=("own", "timm"), default="own", help=text)
