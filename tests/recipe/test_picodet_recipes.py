@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ppcls_lite.config.file import load_config
 from ppcls_lite.models.weights.load import read_state
 from ppcls_lite.recipe.evaluate import evaluate
 from ppcls_lite.recipe.export import export
+from ppcls_lite.recipe.infer import infer
 from ppcls_lite.recipe.train import train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -86,9 +88,11 @@ def recipe(photos: Path, out: Path, name: str, *overrides: str, plain: bool = Tr
     return load_config(path, overrides)
 
 
-def test_eight_images_are_remembered_and_exported(photos: Path, tmp_path: Path) -> None:
+def test_eight_images_are_remembered_and_exported(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fast = "{name: AdamW, weight_decay: 0.0, lr: {name: Cosine, learning_rate: 0.01}}"
-    changes = ("Global.epochs=6", "Global.eval_interval=6", "EMA.decay=0.9")
+    changes = ("Global.epochs=8", "Global.eval_interval=8", "EMA.decay=0.9")
     tree = recipe(photos, tmp_path, "picodet_s_320_coco_lcnet", f"Optimizer={fast}", *changes)
     tree["DataLoader"]["Train"]["dataset"]["annotation"] = str(photos / "long.json")
     run = train(tree)
@@ -99,6 +103,14 @@ def test_eight_images_are_remembered_and_exported(photos: Path, tmp_path: Path) 
     report = export(tree)
     assert report.changed == 0
     assert report.max_difference < 1e-3
+    names = tmp_path / "names.txt"
+    names.write_text("red\nblue\n", encoding="utf-8")
+    tree["DataLoader"]["Eval"]["dataset"] |= {"name": "VOCDataset", "label_file": str(names)}
+    tree["Infer"]["infer_imgs"] = str(photos / "images")
+    capsys.readouterr()
+    assert infer(tree) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"^\S*0\.png +[01] +0?\.\d+ .* (red|blue)$", table, re.MULTILINE), table
 
 
 BASES = {"picodet_s_320_coco_lcnet": 256, "picodet_MobileNetV3_large_x0_35_coco": 224}
