@@ -18,6 +18,9 @@ from ppcls_lite.engine.callbacks import Callback, FitResult
 from ppcls_lite.recipe import parts
 from ppcls_lite.recipe.compose import begin, compose
 from ppcls_lite.recipe.start import Tree, finish_loaders, logged, scan_data, warn
+from ppcls_lite.report.facts import write_facts
+from ppcls_lite.report.page import write_page
+from ppcls_lite.report.summary import RUN
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -62,8 +65,15 @@ def train(
                 run_folder.write_config(run_dir, dump(recipe.tree))
                 run_folder.write_versions(run_dir)
         try:
-            return trainer.fit()
+            result = trainer.fit()
         finally:
             if training.cache:
                 training.cache.flush()
             finish_loaders(training.loaders, run_dir / "bad_files", world)
+        if world.is_main and result.exit_code == 0:
+            images = {split: len(dataset) for split, dataset in datasets.items()}
+            numbers = sum(p.size for p in trainer.state.task.model.parameters())
+            facts = {"best": result.best, "images": images, "parameters": int(numbers)}
+            write_facts(run_dir / RUN, facts)
+            logger.info(f"report: {write_page(run_dir)}")
+        return result
