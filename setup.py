@@ -45,6 +45,7 @@ setup(
             "python-multipart>=0.0.13",
             "prometheus-client>=0.20",
         ],
+        "shards": ["fsspec[http]>=2024.2"],
         "docs": ["mkdocs-material>=9.5"],
         "test": lines_of("tests/requirements.txt"),
     },

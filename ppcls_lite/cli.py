@@ -32,8 +32,10 @@ class Command(NamedTuple):
 
 _RECIPE = "-c FILE [-o key=value ...]"
 COMMANDS = {
+    "fit": Command("fit.cli:run", "PHOTOS", "from a folder of photographs to an exported network"),
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
     "lr": Command("recipe.cli:lr", _RECIPE, "try learning rates and suggest one, before training"),
+    "runs": Command("engine.runs_cli:run", "[FOLDER] [--json | --csv]", "list runs, best first"),
     "check": Command(
         "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
     ),
@@ -61,6 +63,11 @@ COMMANDS = {
     "benchmark": Command(
         "benchmark.cli:run", "--model DIR | --arch NAME", "measure latencies on this machine"
     ),
+    "search": Command(
+        "search.cli:run",
+        "-c FILE --latency MS",
+        "look for the network that fits a latency on this machine",
+    ),
     "prepare": Command(
         "data.prepare.cli:run", "digits | folder DIR | ...", "write the lists that training reads"
     ),
@@ -85,8 +92,10 @@ COMMANDS = {
 _DIGITS = "-c configs/quickstart/digits.yaml"
 _BEST = f"{_DIGITS} -o Global.pretrained_model=output/digits/PPLCNet_x0_25/best_model"
 EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick start
+    "fit": "dataset/photos --epochs 20 --size 160",
     "train": f"{_DIGITS} -o Global.epochs=3",
     "lr": _DIGITS,
+    "runs": "output --csv",
     "check": "dataset/photos --output output/check",
     "eval": _BEST,
     "report": "output/digits/PPLCNet_x0_25 --model inference/digits",
@@ -99,6 +108,7 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "quantize": "--model inference/digits --calibration dataset/digits/train "
     "--evaluate dataset/digits/val_list.txt",
     "benchmark": "--arch PPLCNet_x0_5 PPLCNet_x1_0 --threads 1 2",
+    "search": f"{_DIGITS} -o Arch.name=PPLCNet --latency 0.4ms --minutes 30",
     "prepare": "folder dataset/photos --val 0.2",
     "select": "inference/teacher dataset/pool --output dataset/chosen",
     "convert": "PPLCNet_x0_5.pdparams PPLCNet_x0_5.safetensors",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
+from ppcls_lite.config.shortcuts import add_shortcuts, overrides
 from ppcls_lite.engine import ranks
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.cli.options import not_negative, positive
@@ -52,7 +53,10 @@ def _checked(args: argparse.Namespace) -> Recipe:
 
 def train(argv: list[str]) -> int:
     """`ppcls-lite train`; returns the exit status, which tells a scheduler to start it again."""
-    args = parser("train", "Train the network of a recipe.").parse_args(argv)
+    options = parser("train", "Train the network of a recipe.")
+    add_shortcuts(options)
+    args = options.parse_args(argv)
+    args.override += overrides(args)
     recipe = _checked(args)
     processes = _cpu_processes(recipe)
     if processes > 1:
@@ -80,7 +84,7 @@ def lr(argv: list[str]) -> int:
     rate = {"type": not_negative, "metavar": "RATE"}
     options.add_argument("--low", default=1e-5, help="the first rate (1e-5)", **rate)
     options.add_argument("--high", default=10.0, help="the last rate (10)", **rate)
-    options.add_argument("--steps", type=positive, default=240, help="updates to try (240)")
+    options.add_argument("--steps", type=positive, default=240, metavar="N", help="updates (240)")
     args = options.parse_args(argv)
     recipe = _checked(args)
     cores.claim()
