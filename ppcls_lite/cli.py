@@ -32,6 +32,7 @@ class Command(NamedTuple):
 
 _RECIPE = "-c FILE [-o key=value ...]"
 COMMANDS = {
+    "fit": Command("fit.cli:run", "PHOTOS", "from a folder of photographs to an exported network"),
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
     "lr": Command("recipe.cli:lr", _RECIPE, "try learning rates and suggest one, before training"),
     "runs": Command("engine.runs_cli:run", "[FOLDER] [--json | --csv]", "list runs, best first"),
@@ -39,6 +40,7 @@ COMMANDS = {
         "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
     ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
+    "report": Command("recipe.cli:report", "RUN [--model DIR]", "write one page about a run"),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
     "config": Command(
@@ -90,11 +92,13 @@ COMMANDS = {
 _DIGITS = "-c configs/quickstart/digits.yaml"
 _BEST = f"{_DIGITS} -o Global.pretrained_model=output/digits/PPLCNet_x0_25/best_model"
 EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick start
+    "fit": "dataset/photos --epochs 20 --size 160",
     "train": f"{_DIGITS} -o Global.epochs=3",
     "lr": _DIGITS,
     "runs": "output --csv",
     "check": "dataset/photos --output output/check",
     "eval": _BEST,
+    "report": "output/digits/PPLCNet_x0_25 --model inference/digits",
     "infer": _BEST,
     "export": _BEST,
     "config": "--list transform",

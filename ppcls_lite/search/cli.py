@@ -43,6 +43,8 @@ def run(argv: Sequence[str]) -> int:
     if minutes is not None and not 0 < minutes < 100_000:  # nor NaN
         raise UserError(f"--minutes: expected a number above 0, found {minutes}")
     result = search(recipe, float(match[1]), setting, usable[:threads], folder, minutes)
+    if not result.is_main:
+        return 0
     written = [folder / "recipe.yaml", *report.write(result, folder)]
     print(f"\n{report.text(result, folder)}")
     for path in written:

@@ -66,6 +66,7 @@ class Result:
     finalists: list[Finalist]  # best first
     params: dict[str, int]  # of the finalists
     budgets_choice: str | None  # the network of the zoo that the target alone would choose
+    is_main: bool = True  # whether this process writes and prints
 
 
 def search(
@@ -166,11 +167,12 @@ class _Search:
                 raise UserError(self._too_slow(times))
             measured = [(times[digest(c)], found.scores[digest(c)]) for c in best]
             choice = self._budgets_choice(known)
+            names = {digest(entry["candidate"]): name for name, entry in known.items()}
             finalists = [
-                Finalist(digest(c), c, times[digest(c)], found.scores[digest(c)])
-                for c in inside[: wanted.finalists]
+                Finalist(names.get(key, key), c, times[key], found.scores[key])
+                for c, key in ((c, digest(c)) for c in inside[: wanted.finalists])
             ]
-            if choice and digest(choice["candidate"]) not in {f.name for f in finalists}:
+            if choice and choice["name"] not in {f.name for f in finalists}:
                 score = self._scores([choice["candidate"]], judge.score)[0]
                 finalists.append(Finalist(choice["name"], choice["candidate"], choice["ms"], score))
             proxies = ProxyJudge(tree, self.networks, judge.higher_is_better, folder / "networks")
@@ -188,6 +190,7 @@ class _Search:
             finalists,
             {f.name: self._params(f.candidate) for f in finalists},
             choice["name"] if choice else None,
+            is_main=main,
         )
 
     def _plan(self, minutes: float | None, judge: SupernetJudge) -> SearchSettings:
