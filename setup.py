@@ -40,7 +40,7 @@ setup(
             "python-multipart>=0.0.13",
             "prometheus-client>=0.20",
         ],
-        "docs": ["mkdocs-material>=9.5"],
+        "docs": ["sphinx>=7.4", "myst-parser>=4", "furo>=2024.8"],
         "test": lines_of("tests/requirements.txt"),
     },
     entry_points={"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]},
