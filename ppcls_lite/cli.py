@@ -33,6 +33,7 @@ class Command(NamedTuple):
 _RECIPE = "-c FILE [-o key=value ...]"
 COMMANDS = {
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
+    "lr": Command("recipe.cli:lr", _RECIPE, "try learning rates and suggest one, before training"),
     "check": Command("recipe.cli:check", _RECIPE, "check a recipe, and look through its data"),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),

@@ -1,7 +1,8 @@
 """Data sets for segmentation: images, and masks that say the class of each pixel.
 
 A batch has `mask` (N, H, W) uint8, 255 where a pixel counts nowhere; what the files call ignored
-becomes 255. Layouts as PaddleSeg's data sets have them.
+becomes 255. An evaluation's has the way back to the photograph as well. Layouts are those of
+PaddleSeg's data sets.
 Read before: datasets.py, mask_file.py, mask_rules.py, mask_pairs.py.
 """
 
@@ -27,6 +28,7 @@ from ppcls_lite.data.mask_file import Palette, read_mask, read_palette
 from ppcls_lite.data.mask_pairs import Pairs, ends_with, pair, read_keys
 from ppcls_lite.data.mask_rules import MaskRules
 from ppcls_lite.data.mask_shares import Masks
+from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
 from ppcls_lite.ops.palettes import colours_of, over, voc_colours
 
@@ -42,6 +44,9 @@ VOC_NAMES = ("background", *VOC_CLASSES)
 
 class MaskDataset(ImageDataset):
     """Images with a mask file each, read by `rules`.
+
+    What an evaluation's batches have besides: `original` (N, 2), height and width of the
+    photograph, and `source` (N, 2, 3) as in geometry.Meta.
 
     names: of the classes, if they are known.
     """
@@ -66,11 +71,26 @@ class MaskDataset(ImageDataset):
                 f"{source}: {len(names)} classes have names, but Arch.class_num is {count}"
             )
         self.class_keys = list(names[:count]) if names is not None else None
+        self.scores = False
+
+    def without_chance(self) -> None:
+        super().without_chance()
+        if not self.scores:
+            self.scores = True
+            self.batch_keys = (*self.batch_keys, "original", "source")
 
     def annotate(self, index: int) -> dict[str, Any]:
         found = read_mask(self.masks[index])
         mask = self.rules.classes(found, self.masks[index])  # (H, W)
-        return {"mask": self.rules.upright(found, mask, self.paths[index])}
+        mask = self.rules.upright(found, mask, self.paths[index])
+        return {"mask": mask, **({"meta": Meta()} if self.scores else {})}
+
+    def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
+        if self.scores:
+            meta = sample["meta"]
+            sample["original"] = np.array([meta.height, meta.width])
+            sample["source"] = meta.source
+        return super().finish(sample)
 
     def files(self) -> list[str]:
         return [*self.paths, *self.masks]

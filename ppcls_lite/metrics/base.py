@@ -46,6 +46,9 @@ class Metric(ABC):
         """Forget everything."""
         self._seen: dict[str, Any] = {}
 
+    def see(self, dataset: Any) -> None:  # noqa: B027 (most ask for nothing)
+        """Told once whose images are scored, for a metric that asks about one beyond its batch."""
+
     def update(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         """Take in one batch: the network's outputs and `batch["label"]`."""
         with paddle.no_grad():

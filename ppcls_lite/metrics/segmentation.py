@@ -2,30 +2,39 @@
 
 Counts are added up, so neither the number of processes nor the batch size changes a score. What a
 class that occurs nowhere counts is a convention, in which toolkits differ; the table names it.
-Read before: confusion.py.
+Read before: confusion.py, ../ops/placing.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from paddle import Tensor
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import ClassCount
+from ppcls_lite.config.schema import ClassCount, PostprocessSpec
 from ppcls_lite.errors import UserError
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State, answered
 from ppcls_lite.metrics.confusion import draw
 from ppcls_lite.ops.masks import MASK_FILL
+from ppcls_lite.ops.placing import classes_in_photograph, scores_in_photograph
 
 Absent = Literal["skip", "one"]
 _CONVENTION = {
     "skip": "classes that occur neither in a mask nor in an answer are left out of the means",
     "one": "classes that occur neither in a mask nor in an answer count 1 in mIoU, as in PaddleSeg",
 }
+
+
+class Photograph(NamedTuple):
+    """The way of one image back to its photograph (ops/placing.py)."""
+
+    height: int
+    width: int
+    source: np.ndarray
 
 
 class Areas(NamedTuple):
@@ -85,22 +94,68 @@ class MeanIoU(CountingMetric):
 
     The network gives logits (N, C, H, W) or classes (N, H, W); `batch["mask"]` (N, H, W) has the
     truth, of which `MASK_FILL` does not count. A pixel whose logits are not finite counts as
-    missed, as no class. absent: `skip` leaves classes that occur nowhere out of the means, `one`
-    counts them as PaddleSeg does (1 in mIoU, 0 in Dice). Its report is per_class.txt, the scores
-    of each class, and confusion_matrix.png.
+    missed, as no class.
+
+    Of an evaluation whose transforms resize or crop an image, its answer in the photograph's own
+    pixels is scored, as a prediction gives it, by the mask as it is in its file; what the network
+    did not see is missed.
+
+    Its report is per_class.txt, the scores of each class, and confusion_matrix.png.
+
+    Args:
+        absent: `skip` leaves classes that occur nowhere out of the means, `one` counts them as
+            PaddleSeg does (1 in mIoU, 0 in Dice).
+        postprocess: how a prediction brings answers to the photograph's size; what
+            Infer.PostProcess says. Without one, logits are interpolated, as PaddleSeg does.
     """
 
     reports = True
 
-    def __init__(self, class_num: ClassCount, absent: Literal["skip", "one"] = "skip") -> None:
+    def __init__(
+        self,
+        class_num: ClassCount,
+        absent: Literal["skip", "one"] = "skip",
+        postprocess: PostprocessSpec | None = None,
+    ) -> None:
         super().__init__()
         self.class_num, self.absent = class_num, absent
+        self._place = getattr(postprocess, "classes", classes_placed)
+        self._dataset: Any = None
+
+    def see(self, dataset: Any) -> None:
+        self._dataset = dataset
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         found = classes_of(outputs)  # (N, H, W), -1 without an answer
         truth = batch["mask"].numpy().astype(np.int64)
         if truth.shape != found.shape:
             raise UserError(f"the masks are {truth.shape}, the network's answers {found.shape}")
+        moved = self._moved(batch, truth.shape)
+        if not moved.any():
+            self._count(found, truth)
+            return
+        self._count(found[~moved], truth[~moved])
+        ways = [batch[name].numpy() for name in ("index", "original", "source")]
+        for place in np.flatnonzero(moved).tolist():
+            index, original, source = (array[place] for array in ways)
+            way = Photograph(*original.tolist(), source.astype(np.float64))
+            own = found[place]
+            if (own >= 0).all():
+                own = self._place(_one(outputs)[place].numpy(), way)
+            else:  # numbers that are none spoil an interpolation: the nearest class, or none
+                own = classes_in_photograph(np.where(own < 0, MASK_FILL, own), way)
+            own = np.where(own == MASK_FILL, -1, own.astype(np.int64))
+            self._count(own, self._dataset.annotate(int(index))["mask"].astype(np.int64))
+
+    def _moved(self, batch: Mapping[str, Tensor], shape: Sequence[int]) -> np.ndarray:
+        """(N,) bool: which images have other pixels than their photographs, borders apart."""
+        if self._dataset is None or "source" not in batch:
+            return np.zeros(shape[0], bool)
+        same = (batch["source"].numpy() == np.eye(2, 3)).all(axis=(1, 2))
+        return ~same | (batch["original"].numpy() > shape[1:]).any(axis=1)
+
+    def _count(self, found: np.ndarray, truth: np.ndarray) -> None:
+        """Add answers and masks of one shape, int64; -1 is no answer."""
         counts = truth != MASK_FILL
         truth, found = truth[counts], found[counts]
         if truth.size and truth.max() >= self.class_num:
@@ -168,12 +223,25 @@ class MeanIoU(CountingMetric):
 
 def classes_of(outputs: Outputs) -> np.ndarray:
     """The class of each pixel (N, H, W) int64; -1 where a logit is not finite."""
-    if isinstance(outputs, Mapping):
-        outputs = outputs["classes"] if "classes" in outputs else outputs["logits"]
+    outputs = _one(outputs)
     if outputs.ndim == 3:
         return outputs.numpy().astype(np.int64)
     found = outputs.argmax(axis=1).numpy()
     return np.where(answered(outputs).numpy(), found, -1)
+
+
+def classes_placed(found: np.ndarray, way: Photograph) -> np.ndarray:
+    """Classes (h, w) or logits (C, h, w) as the classes (height, width) of a photograph."""
+    if found.ndim == 2:
+        return classes_in_photograph(found, way)
+    return scores_in_photograph(found, way)[0]
+
+
+def _one(outputs: Outputs) -> Tensor:
+    """Classes (N, h, w) or logits (N, C, h, w)."""
+    if isinstance(outputs, Mapping):
+        return outputs["classes"] if "classes" in outputs else outputs["logits"]
+    return outputs
 
 
 def _areas(state: State) -> Areas:

@@ -1,4 +1,4 @@
-"""The commands of a recipe: `ppcls-lite train|check|eval|infer|export -c FILE [-o key=value ...]`.
+"""The commands of a recipe: `ppcls-lite train|lr|check|eval|infer|export -c FILE [-o KEY=VALUE]`.
 
 Paddle is imported after the recipe has been found to be right, so that mistakes show at once; on a
 CPU a process takes its cores before. Read next: train.py, evaluate.py, infer.py, export.py.
@@ -7,12 +7,14 @@ CPU a process takes its cores before. Read next: train.py, evaluate.py, infer.py
 from __future__ import annotations
 
 import argparse
+import shutil
 from typing import TYPE_CHECKING
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.engine import ranks
 from ppcls_lite.errors import ConfigError
+from ppcls_lite.inference.cli.options import not_negative, positive
 from ppcls_lite.system import cores, launchers
 from ppcls_lite.system.machine import usable_cores
 from ppcls_lite.system.processes import toolkit_command
@@ -66,6 +68,31 @@ def _cpu_processes(recipe: Recipe) -> int:
     return ranks.resolve(run.cpu_processes, total, usable_cores())
 
 
+def lr(argv: list[str]) -> int:
+    """`ppcls-lite lr`; returns 1 if there is nothing to suggest."""
+    options = parser("lr", "Try learning rates, a batch each, and suggest one; trains nothing.")
+    rate = {"type": not_negative, "metavar": "RATE"}
+    options.add_argument("--low", default=1e-5, help="the first rate (1e-5)", **rate)
+    options.add_argument("--high", default=10.0, help="the last rate (10)", **rate)
+    options.add_argument("--steps", type=positive, default=240, help="updates to try (240)")
+    args = options.parse_args(argv)
+    recipe = _checked(args)
+    cores.claim()
+    from ppcls_lite.recipe.lr import find_rate
+    from ppcls_lite.report.rates import rate_sketch
+
+    found = find_rate(recipe, args.low, args.high, args.steps)
+    curve = found.curve
+    if curve.rates:
+        width = min(shutil.get_terminal_size().columns, 100)
+        print(rate_sketch(curve.rates, curve.smoothed, curve.suggestion, width))
+    if found.suggestion is None:
+        return 1
+    if found.stated is not None:
+        print(f"To use it: -o Optimizer.lr.learning_rate={found.suggestion:g}")
+    return 0
+
+
 def check(argv: list[str]) -> int:
     """`ppcls-lite check`; returns 1 if there is a mistake in the data."""
     args = parser("check", "Check a recipe, and look through all of its data.").parse_args(argv)
@@ -99,11 +126,22 @@ def export(argv: list[str]) -> None:
     options = parser("export", "Write an inference model and check it.")
     formats = {"choices": ("paddle", "onnx", "both"), "default": "paddle"}
     options.add_argument("--format", **formats, help="what to write (paddle)")
-    args = options.parse_args(argv)
+    options.add_argument(
+        "--with",
+        dest="programs",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="further programs, each in a folder of its own; --with-NAME is the same",
+    )
+    prefix = "--with-"
+    apart = [["--with", a[len(prefix) :]] if a.startswith(prefix) else [a] for a in argv]
+    args = options.parse_args([word for words in apart for word in words])
     recipe = _checked(args)
     from ppcls_lite.recipe import export as command
 
-    command.export(recipe, args.format)
+    command.export(recipe, args.format, args.programs)
 
 
 def quantize(argv: list[str]) -> int:

@@ -6,6 +6,7 @@ Read before: start.py. Read next: inference/export.py.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ppcls_lite.config.complete import Recipe
@@ -22,10 +23,12 @@ logger = logging.getLogger("ppcls_lite")
 _CHECKED = 8  # images of Infer.infer_imgs that an export is compared on
 
 
-def export(tree: Tree | Recipe, format: Format = "paddle") -> ExportReport:
+def export(
+    tree: Tree | Recipe, format: Format = "paddle", programs: Sequence[str] = ()
+) -> ExportReport:
     """Write the network as an inference model to `Global.save_inference_dir`, checked.
 
-    `format`: "paddle", "onnx" or "both".
+    `format`: "paddle", "onnx" or "both". `programs`: names of further ones, each in a folder there.
     """
     recipe = start_alone(tree, ("Infer",))
     require_weights(recipe.settings, "export")
@@ -47,6 +50,7 @@ def export(tree: Tree | Recipe, format: Format = "paddle") -> ExportReport:
         tiling=settings.Infer.tiling,
         tta=settings.Infer.tta,
         pdx_model_name=settings.Global.pdx_model_name,
+        programs=programs,
     )
     logger.info(str(report))
     return report

@@ -18,6 +18,7 @@ import paddle
 from paddle import nn
 
 from ppcls_lite.config.check import Node, build
+from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
 from ppcls_lite.data.labels import read_label_file
@@ -100,16 +101,20 @@ def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
     """The metrics of `Metric.Train` or `Metric.Eval`.
 
     One that scores answers, not outputs, takes a `postprocess`: that of a prediction, so that both
-    have one place for their thresholds.
+    have one place for their thresholds. Where there is no prediction, one that has a default for
+    it keeps that.
     """
     nodes = (getattr(settings.Metric, split, None) if settings.Metric else None) or ()
     context: dict[str, Any] = {"class_num": class_num_of(settings)}
-    asking = next((node for node in nodes if _takes(node, "postprocess")), None)
-    if asking is not None:
-        if settings.Infer is None:
+    asking = [node for node in nodes if _takes(node, "postprocess")]
+    if asking and settings.Infer is None:
+        needing = [node for node in asking if _takes(node, "postprocess", required=True)]
+        if needing:
             raise ConfigError(
-                f"Infer.PostProcess: is missing; {asking.path} scores what it makes of the outputs"
+                f"Infer.PostProcess: is missing; {needing[0].path} scores what it makes of the "
+                "outputs"
             )
+    elif asking:
         answer = settings.Infer.PostProcess
         if _takes(answer, "class_id_map_file"):  # a score needs no names
             answer = answer.given(class_id_map_file=None)
@@ -117,8 +122,10 @@ def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
     return [node.build(**context) for node in nodes]
 
 
-def _takes(node: Node, name: str) -> bool:
-    return any(argument.name == name for argument in node.entry.arguments)
+def _takes(node: Node, name: str, required: bool = False) -> bool:
+    """Whether a component has an argument, or needs it."""
+    own = (argument for argument in node.entry.arguments if argument.name == name)
+    return any(argument.default is REQUIRED or not required for argument in own)
 
 
 def training_metrics(settings: RecipeSettings, task: Supervised) -> list[Any]:
@@ -249,6 +256,8 @@ def build_evaluator(
     metrics = build_metrics(settings, "Eval")
     named = {type(metric).__name__ for metric in metrics}
     metrics += [build({n: {}}, "metric") for n in dataset.default_metrics if n not in named]
+    for metric in metrics:
+        metric.see(dataset)
     nodes = settings.Loss.Eval if settings.Loss else None
     loss = build_loss(nodes, dataset) if nodes else None
     loader = build_loader(settings, "Eval", dataset, world)

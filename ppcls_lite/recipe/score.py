@@ -106,4 +106,6 @@ def by_recipe(spec: InferenceSpec, config: str) -> EngineEvaluation:
     datasets = build_datasets(settings, ("Eval",))
     scan_data(datasets, World())
     loader = build_loader(settings, "Eval", datasets["Eval"], World())
+    for metric in metrics:
+        metric.see(datasets["Eval"])
     return EngineEvaluation(spec, loader, metrics)

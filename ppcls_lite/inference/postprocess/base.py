@@ -39,6 +39,18 @@ class Part(NamedTuple):
     least: int = 0  # pixels: what is smaller is seen better in other parts
 
 
+class Ending(NamedTuple):
+    """The end of a program that gives answers itself, for who has an engine and nothing else.
+
+    outputs: their names. run: tensors of the network, in its order, to theirs. difference: why what
+    an engine gave is not what the post-processing makes of the network's outputs, or None.
+    """
+
+    outputs: tuple[str, ...]
+    run: Callable[[list[Any]], list[Any]]
+    difference: Callable[[Outputs, Outputs], str | None]
+
+
 class Column(NamedTuple):
     """A column of the tables: its name in a file, its title and form on the terminal.
 
@@ -121,6 +133,13 @@ class Postprocess(ABC):
         if kind == "probabilities" and finite and not (bounded and summed):
             return "its program gives no probabilities: Global.output must say logits"
         return None
+
+    def endings(self) -> Mapping[str, Callable[[], Ending]]:
+        """Makers of programs that `export --with` writes beside the predictor's, by name.
+
+        They raise UserError for settings that a program cannot have.
+        """
+        return {}
 
     def describe(self, outputs: Outputs, kind: OutputKind) -> str:
         """What the outputs are, in words."""

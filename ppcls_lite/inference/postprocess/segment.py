@@ -23,7 +23,7 @@ from ppcls_lite.inference.postprocess.base import Column, Postprocess, Result
 from ppcls_lite.inference.postprocess.run_lengths import decode_map, encode_map, palette_png
 from ppcls_lite.inference.spec import OutputKind, Outputs
 from ppcls_lite.ops.palettes import colours_of
-from ppcls_lite.ops.placing import classes_in_photograph, scores_in_photograph
+from ppcls_lite.ops.placing import Way, classes_in_photograph, scores_in_photograph
 
 _ROUNDING = 1e-4  # share of an image's pixels that may get another class by rounding, at a tie
 _MOST = 255  # classes: a mask's pixels have 8 bits, and MASK_FILL is none
@@ -80,10 +80,23 @@ class Segmentation(Postprocess):
     def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:
         found = _one(outputs)
         metas = metas or [Meta(*found.shape[-2:])] * len(found)
+        return [self._result(*self._placed(*pair)) for pair in zip(found, metas)]
+
+    def classes(self, found: np.ndarray, way: Way) -> np.ndarray:
+        """The answer for one image, for a score: its class map (height, width) uint8.
+
+        found: classes (h, w), or logits (C, h, w) before the activation.
+        """
         if found.ndim == 3:
-            return [self._result(classes_in_photograph(*pair)) for pair in zip(found, metas)]
-        placed = [scores_in_photograph(*pair) for pair in zip(found, metas)]
-        return [self._result(classes, scores) for classes, scores in placed]
+            (activated,) = self.activated({"logits": found[None]}).values()
+            found = activated[0]
+        return self._placed(found, way)[0]
+
+    def _placed(self, found: np.ndarray, way: Way) -> tuple[np.ndarray, np.ndarray | None]:
+        """Classes (height, width) of the photograph and, where there are any, their scores."""
+        if found.ndim == 2:
+            return classes_in_photograph(found, way), None
+        return scores_in_photograph(found, way)
 
     def _result(self, classes: np.ndarray, scores: np.ndarray | None = None) -> Result:
         counts = _counts(classes)[:_MOST]
