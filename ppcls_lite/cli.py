@@ -34,7 +34,9 @@ _RECIPE = "-c FILE [-o key=value ...]"
 COMMANDS = {
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
     "lr": Command("recipe.cli:lr", _RECIPE, "try learning rates and suggest one, before training"),
-    "check": Command("recipe.cli:check", _RECIPE, "check a recipe, and look through its data"),
+    "check": Command(
+        "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
+    ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
@@ -64,7 +66,7 @@ COMMANDS = {
     "select": Command(
         "distill.selection:run",
         "TEACHER POOL --output DIR",
-        "choose images without labels to distil on (extra: .[select])",
+        "choose images without labels to distil on",
     ),
     "convert": Command(
         "models.weights.convert:run",
@@ -83,7 +85,8 @@ _DIGITS = "-c configs/quickstart/digits.yaml"
 _BEST = f"{_DIGITS} -o Global.pretrained_model=output/digits/PPLCNet_x0_25/best_model"
 EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick start
     "train": f"{_DIGITS} -o Global.epochs=3",
-    "check": _DIGITS,
+    "lr": _DIGITS,
+    "check": "dataset/photos --output output/check",
     "eval": _BEST,
     "infer": _BEST,
     "export": _BEST,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.engine import ranks
-from ppcls_lite.errors import ConfigError
+from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.cli.options import not_negative, positive
 from ppcls_lite.system import cores, launchers
 from ppcls_lite.system.machine import usable_cores
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from ppcls_lite.inference.spec import InferenceSpec
 
 
-def parser(name: str, about: str) -> argparse.ArgumentParser:
+def parser(name: str, about: str, required: bool = True) -> argparse.ArgumentParser:
     """The `-c FILE -o key=value` interface that all recipe commands share."""
     options = argparse.ArgumentParser(prog=f"ppcls-lite {name}", description=about)
-    options.add_argument("-c", "--config", required=True, metavar="FILE", help="the recipe (YAML)")
+    recipe = {"required": required, "metavar": "FILE", "help": "the recipe (YAML)"}
+    options.add_argument("-c", "--config", **recipe)
     options.add_argument(
         "-o",
         "--override",
@@ -94,12 +96,34 @@ def lr(argv: list[str]) -> int:
 
 
 def check(argv: list[str]) -> int:
-    """`ppcls-lite check`; returns 1 if there is a mistake in the data."""
-    args = parser("check", "Check a recipe, and look through all of its data.").parse_args(argv)
-    recipe = _checked(args)
+    """`ppcls-lite check`; returns 1 if there is a mistake in the data, or anything if strict."""
+    options = parser("check", "Look through a folder of images, or a recipe and its data.", False)
+    options.add_argument("data", nargs="?", metavar="DATA", help="a folder of images, or a list")
+    text = "write check.json and pictures of samples there"
+    options.add_argument("--output", metavar="DIR", help=text)
+    text = "look at so many images of each split, evenly spread; 0: at none (20,000)"
+    options.add_argument("--images", type=int, default=20_000, metavar="N", help=text)
+    text = "write new lists, beside the old ones, without copies in both splits"
+    options.add_argument("--fix", action="store_true", help=text)
+    options.add_argument("--strict", action="store_true", help="end with 1 for warnings as well")
+    args = options.parse_args(argv)
+    if (args.data is None) == (args.config is None):
+        raise UserError("check: give a folder of images, or a recipe with -c FILE, and not both")
+    if args.images < 0:
+        raise UserError(f"--images: expected 0 or more, found {args.images}")
+    recipe = _checked(args) if args.config else None
     from ppcls_lite.recipe import check as command
 
-    return command.check(recipe)
+    if recipe is not None:
+        checked = command.check_recipe(recipe, args.images)
+    else:
+        checked = command.check_data(args.data, args.images)
+    command.show(checked)
+    if args.output:
+        print(f"\nwritten: {', '.join(map(str, command.write(checked, Path(args.output))))}")
+    if args.fix:
+        print(f"\n{command.fix(checked)}")
+    return int(checked.is_wrong or (args.strict and not checked.is_clean))
 
 
 def evaluate(argv: list[str]) -> None:
