@@ -88,9 +88,7 @@ QUESTIONS: dict[str, dict[str, Case]] = {
     },
     "imbalance": {
         "as it is": Case((), rare),
-        "ClassBalancedSampler": Case(
-            ["DataLoader.Train.sampler.name=ClassBalancedSampler"], rare
-        ),
+        "ClassBalancedSampler": Case(["DataLoader.Train.sampler.name=ClassBalancedSampler"], rare),
         "class_weight: auto": Case(["Loss.Train.0.CELoss.class_weight=auto"], rare),
     },
     "labels": {f"{share:.0%} wrong": Case((), mislabelled(share)) for share in (0, 0.05, 0.2)},

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 Found = dict[str, dict[str, Any]]
 _SIZE, _DPI = (7, 3.4), 110

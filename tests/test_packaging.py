@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import email
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -53,20 +54,19 @@ def test_the_package_is_whole_and_has_nothing_else(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an sdist of this tree, and the wheel made from it."""
+    """A folder with an sdist of what a container is built of, and the wheel made from it."""
     if int(setuptools.__version__.partition(".")[0]) < 77:
         pytest.skip("licence expressions need setuptools>=77")
     place = tmp_path_factory.mktemp("built")
     source = place / "source"
     source.mkdir()
-    for name in ("ppcls_lite", "configs"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    (source / "tests").mkdir()
-    single = [*ROOT.glob("*.*"), ROOT / "LICENSE", ROOT / "NOTICE"]
-    for file in [path for path in single if path.is_file()]:
-        shutil.copy(file, source)
-    shutil.copy(ROOT / "tests" / "requirements.txt", source / "tests")
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.M):
+        (source / name).parent.mkdir(exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, source / name)
     backend("build_sdist", source, place)
     (archive,) = place.glob("*.tar.gz")
     with tarfile.open(archive) as tar:

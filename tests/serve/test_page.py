@@ -157,7 +157,8 @@ def test_what_answers_look_like(page: Any, picture: Any, tmp_path: Path) -> None
         "boxes": [[0, 0, 9, 9]] * 7,
         "layer": layer,
     }
-    unsure = {"class_ids": [1], "scores": [0.4], "label_names": ["dog"], "unsure": True}
+    guess = {"class_ids": [1], "scores": [0.4], "label_names": ["dog"]}
+    unsure = {"class_ids": [], "scores": [], "label_names": [], "unknown": True, "guess": guess}
     nothing = {"class_ids": [], "scores": [], "label_names": [], "boxes": []}
     words = {"attributes": ["Hat: True"], "output": [1]}
     answers = [objects, unsure, nothing, words]

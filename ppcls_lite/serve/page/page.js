@@ -71,12 +71,12 @@ async function answer(card, file) {
     const response = await post(file);
     const found = await response.json();
     if (!response.ok) throw new Error(found.error);
-    show(card, found);
+    show(card, found.guess || found);
     if (found.layer) lay(card, found.layer);
     const time = Math.round(performance.now() - start) + " ms";
-    if (found.unsure) state(card, "Not sure: less certain than the network was set to be", "unsure");
+    if (found.unknown) state(card, "Not sure enough to answer; it would guess:", "unsure");
     else state(card, time);
-    card.classList.toggle("unsure", Boolean(found.unsure));
+    card.classList.toggle("unsure", Boolean(found.unknown));
   } catch (error) {
     failed += 1;
     const lost = error instanceof TypeError;  // fetch itself
