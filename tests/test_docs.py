@@ -57,6 +57,9 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/prepare_data.py camvid": "test_prepare_masks.py makes the folder and runs it",
     "python tools/prepare_data.py cityscapes": "test_prepare_masks.py makes it and runs it",
     "python tools/benchmark.py train --processes": "test_speed_processes.py runs it",
+    "python deploy/predict.py --model inference/scenes_detection --input clip.mp4": (
+        "needs a video; tests/inference/test_video.py makes one"
+    ),
     "python tools/prepare_data.py voc": "tests/data/test_prepare_objects.py makes such files",
     "python tools/prepare_data.py yolo": "tests/data/test_prepare_objects.py makes such files",
     "python tools/prepare_data.py labelme": "tests/data/test_prepare_objects.py makes such files",

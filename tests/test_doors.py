@@ -22,7 +22,7 @@ DOORS = {
     "models": "config errors ops system",
     "losses": "config errors ops system",
     "optim": "config errors system",
-    "metrics": "config errors losses ops",
+    "metrics": "config errors losses ops report system",
     "kernels": "errors models ops system",
     "engine": "errors system",
     "inference": "config data errors ops system",

@@ -61,6 +61,7 @@ class Saving:
     """`Global`: what a run leaves where."""
 
     output_dir: str = "./output/"  # the run folder is <output_dir>/<Arch.name>
+    run_name: str | None = None  # what the run folder is called instead
     # What becomes of an earlier run there that is not resumed; keep: it is moved to NAME.run-1.
     if_exists: Literal["keep", "replace", "error"] = "keep"
     save_interval: PositiveInt = 1  # epochs between two kept epoch_N checkpoints

@@ -48,6 +48,7 @@ class ImageDataset:
         fixed_rows: name -> rows in a batch, of arrays with as many rows as an image happens to
             have: they are filled up with -1, and `count` says how many are real.
         default_metrics: what an evaluation computes beside the recipe's metrics.
+        closer_metrics: what `eval`, which looks closer than a training's evaluations, adds to them.
         labels: class ids or attributes of the images; None where they are something else.
         all_labelled: whether every image is known to have a label, none of them -1.
         none_labelled: whether no image at all has a label.
@@ -63,6 +64,7 @@ class ImageDataset:
     batch_keys: tuple[str, ...] = ("image",)
     fixed_rows: Mapping[str, int] = MappingProxyType({})
     default_metrics: tuple[str, ...] = ()
+    closer_metrics: tuple[str, ...] = ()
     labels: np.ndarray | None = None
     all_labelled: bool = False
     none_labelled: bool = False
@@ -254,6 +256,7 @@ class LabeledDataset(ImageDataset):
         self._one_class_each = labels.ndim == 1
         if self._one_class_each:
             self.default_metrics = ("ConfusionMatrix",)
+        self.closer_metrics = ("ClassAnswers" if self._one_class_each else "AttributeAnswers",)
 
     def annotate(self, index: int) -> dict[str, Any]:
         label = self.labels[index]

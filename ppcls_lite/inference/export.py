@@ -43,7 +43,8 @@ from ppcls_lite.system.installed import require
 
 Format = Literal["paddle", "onnx", "both"]
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
-_OWN_FILES = {FILE_NAME, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
+CARD = "model_card.md"  # written for people, and theirs to change
+_OWN_FILES = {FILE_NAME, CARD, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: nn.functional.softmax(logits, axis=1),
     "sigmoid": nn.functional.sigmoid,
@@ -90,6 +91,7 @@ def export_model(
     pdx_model_name: str | None = None,
     tiling: TilingSettings | None = None,
     tta: TtaSettings | None = None,
+    calibration: dict[str, Any] | None = None,
     programs: Sequence[str] = (),
 ) -> ExportReport:
     """Export `model`, which is not changed, and check the result with every installed engine.
@@ -109,6 +111,7 @@ def export_model(
         plugins: files with components of one's own; `inference.yml` names those that it needs.
         pdx_model_name: what PaddleX calls the network; default: its name for the zoo's network.
         tiling, tta: windows and views, whose logits the predictor puts together.
+        calibration: what `inference.yml` is to say of evaluation images; it changes no answer.
         programs: names of further ones, each in a folder of its own: see programs.py.
 
     Raises:
@@ -134,6 +137,7 @@ def export_model(
         pdx_model_name=pdx_model_name,
         tiling=tiling,
         tta=tta,
+        calibration=calibration or {},
     )
     views = views_of(tiling, tta)
     require_seen(views, shape)

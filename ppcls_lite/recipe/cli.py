@@ -152,6 +152,14 @@ def export(argv: list[str]) -> None:
     options = parser("export", "Write an inference model and check it.")
     formats = {"choices": ("paddle", "onnx", "both"), "default": "paddle"}
     options.add_argument("--format", **formats, help="what to write (paddle)")
+    text = "let scores mean what they say, by a temperature fitted on the Eval data"
+    options.add_argument("--calibrate", action="store_true", help=text)
+    reject = options.add_mutually_exclusive_group()
+    share = {"type": _share, "metavar": "SHARE"}
+    text = "answer only where this share of the answers is right, by the Eval data"
+    reject.add_argument("--reject-precision", **share, help=text)
+    text = "answer only the surest images, this share of them, by the Eval data"
+    reject.add_argument("--reject-coverage", **share, help=text)
     options.add_argument(
         "--with",
         dest="programs",
@@ -165,9 +173,22 @@ def export(argv: list[str]) -> None:
     apart = [["--with", a[len(prefix) :]] if a.startswith(prefix) else [a] for a in argv]
     args = options.parse_args([word for words in apart for word in words])
     recipe = _checked(args)
+    from ppcls_lite.metrics.certainty import Wish
     from ppcls_lite.recipe import export as command
 
-    command.export(recipe, args.format, args.programs)
+    asked = {name: getattr(args, f"reject_{name}") for name in ("precision", "coverage")}
+    wanted = next(((name, share) for name, share in asked.items() if share is not None), None)
+    command.export(recipe, args.format, args.programs, Wish(args.calibrate, wanted))
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0 and up to 1, found {text!r}")
+    return share
 
 
 def quantize(argv: list[str]) -> int:

@@ -188,3 +188,19 @@ def test_what_answers_look_like(page: Any, picture: Any, tmp_path: Path) -> None
     for width, height in SIZES.values():
         page.set_viewport_size({"width": width, "height": height})
         assert page.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
+
+
+def test_an_answer_that_is_not_given_shows_the_guess(page: Any) -> None:
+    guess = {"class_ids": [3], "scores": [0.41], "label_names": ["bee"]}
+    answer = {"class_ids": [], "scores": [], "label_names": [], "unknown": True, "guess": guess}
+    shown = page.evaluate(
+        """async (answer) => {
+          const { show } = await import("/page/answer.js");
+          const card = document.createElement("article");
+          card.innerHTML = "<table></table><details class=more><summary></summary><table></table>";
+          show(card, answer);
+          return card.querySelector("table").innerText;
+        }""",
+        answer,
+    )
+    assert "unknown, perhaps bee" in shown and "41.0 %" in shown

@@ -100,6 +100,10 @@ class Postprocess(ABC):
     def rows(self, result: Result) -> list[tuple[Any, ...]]:
         """What the tables say about an image: tuples like `columns`, the best first."""
 
+    def is_right(self, result: Result, label: str) -> bool | None:
+        """Whether a result is what a list's `label` says; None where it cannot tell."""
+        return None
+
     def agreement(
         self, reference: Outputs, found: Outputs, kind: OutputKind = "probabilities"
     ) -> Agreement:

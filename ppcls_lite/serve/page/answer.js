@@ -12,6 +12,12 @@ export function show(card, answer) {
     text.hidden = false;
     return;
   }
+  if (answer.unknown) {  // not certain enough: what it would have said
+    show(card, answer.guess);
+    const first = card.querySelector("table").rows[0];
+    first.cells[0].textContent = "unknown, perhaps " + first.cells[0].textContent;
+    return;
+  }
   const rows = answer.class_ids.map((id, place) => [nameOf(answer, place, id), parts[place]]);
   if (answer.boxes) rows.sort((one, other) => other[1] - one[1]);  // they come class by class
   const [table, rest] = card.querySelectorAll("table");
