@@ -142,7 +142,7 @@ def collect(question: str, output: Path) -> dict[str, Record]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answer the questions; the pictures go to docs/pictures."""
+    """Answer the questions; the pictures go to docs/images."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("questions", nargs="*", default=list(QUESTIONS), metavar="QUESTION")
     parser.add_argument("--output", type=Path, default=Path("output/guide"), metavar="DIR")
@@ -154,7 +154,7 @@ def main(argv: Sequence[str]) -> int:
         for name, record in found.items():
             print(f"{question}: {name}: top-1 {record['top1']:.2%}")
         if question in PICTURES:
-            PICTURES[question](found, Path("docs/pictures") / f"guide_{question}.png")
+            PICTURES[question](found, Path("docs/images") / f"guide_{question}.png")
     return 0
 
 
