@@ -60,6 +60,11 @@ COMMANDS = {
     "benchmark": Command(
         "benchmark.cli:run", "--model DIR | --arch NAME", "measure latencies on this machine"
     ),
+    "search": Command(
+        "search.cli:run",
+        "-c FILE --latency MS",
+        "look for the network that fits a latency on this machine",
+    ),
     "prepare": Command(
         "data.prepare.cli:run", "digits | folder DIR | ...", "write the lists that training reads"
     ),
@@ -97,6 +102,7 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "quantize": "--model inference/digits --calibration dataset/digits/train "
     "--evaluate dataset/digits/val_list.txt",
     "benchmark": "--arch PPLCNet_x0_5 PPLCNet_x1_0 --threads 1 2",
+    "search": f"{_DIGITS} -o Arch.name=PPLCNet --latency 0.4ms --minutes 30",
     "prepare": "folder dataset/photos --val 0.2",
     "select": "inference/teacher dataset/pool --output dataset/chosen",
     "convert": "PPLCNet_x0_5.pdparams PPLCNet_x0_5.safetensors",

@@ -64,6 +64,8 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/prepare_data.py yolo": "tests/data/test_prepare_objects.py makes such files",
     "python tools/prepare_data.py labelme": "tests/data/test_prepare_objects.py makes such files",
     "OMP_NUM_THREADS=1 python tools/benchmark.py segmentation": "test_speed_segmentation.py does",
+    "ppcls-lite search": "takes minutes; tests/search/test_run.py runs a short form",
+    "ppcls-lite train -c output/search": "follows it",
     **dict.fromkeys(
         [f"python tools/{tool}.py -c configs/segmentation/" for tool in ("train", "eval")],
         "tests/recipe/test_segmentation_recipes.py runs the recipes on small images",

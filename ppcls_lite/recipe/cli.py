@@ -76,9 +76,7 @@ def lr(argv: list[str]) -> int:
     rate = {"type": not_negative, "metavar": "RATE"}
     options.add_argument("--low", default=1e-5, help="the first rate (1e-5)", **rate)
     options.add_argument("--high", default=10.0, help="the last rate (10)", **rate)
-    options.add_argument(
-        "--steps", type=positive, default=240, metavar="N", help="updates to try (240)"
-    )
+    options.add_argument("--steps", type=positive, default=240, metavar="N", help="updates (240)")
     args = options.parse_args(argv)
     recipe = _checked(args)
     cores.claim()

@@ -190,7 +190,10 @@ class Service:
 
     def _with_layer(self, answer: Answer, meta: Meta) -> Answer:
         """The answer with `layer`: what the page lays over the photograph, a PNG as base64."""
-        layer = self.predictor.postprocess.layer(answer, (meta.height, meta.width))
+        postprocess = self.predictor.postprocess
+        if postprocess.draw_threshold is not None:
+            answer = {**answer, "draw_threshold": postprocess.draw_threshold}
+        layer = postprocess.layer(answer, (meta.height, meta.width))
         if layer is None:
             return answer
         shrink = LAYER_EDGE / max(layer.shape[:2])

@@ -76,6 +76,7 @@ class Postprocess(ABC):
     Networks with other outputs finish them in their `deployed`, and say "none".
     activated_names: what the outputs are called after it; None: as the network calls them.
     columns: of the rows of an image, without its name.
+    draw_threshold: the score from which `draw` shows a part of an answer; None: all.
     makes_png: whether an answer is a picture, which `png` gives.
     merges: whether answers for parts of a photograph make one for the whole, which `merged` gives.
     forms: of files that other tools read, by the name that `predict --save` has for them.
@@ -85,6 +86,7 @@ class Postprocess(ABC):
     activated_names: tuple[str, ...] | None = None
     columns: tuple[Column, ...]
     makes_png: bool = False
+    draw_threshold: float | None = None
     merges: bool = False
     forms: ClassVar[Mapping[str, Form]] = {}
 
