@@ -19,6 +19,7 @@ setup(
     # The recipes live at the top of the repository and travel inside the package.
     packages=[*find_packages(include=["ppcls_lite", "ppcls_lite.*"]), "ppcls_lite.configs"],
     package_dir={"ppcls_lite.configs": "configs"},
+    include_package_data=False,  # what is said here, and no more
     package_data={
         "ppcls_lite": ["py.typed", "label_lists/*.txt", "serve/page/*", "kernels/source/*"],
         "ppcls_lite.configs": ["**/*.yaml"],

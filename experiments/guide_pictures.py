@@ -53,8 +53,8 @@ def imbalance(found: Found, file: Path) -> None:
         bars = axes.bar(at, shares, 0.36, color=colour, label=label)
         axes.bar_label(bars, fmt="%.0f")
     axes.set_xticks([number + 0.19 for number in range(len(found))], list(found))
-    axes.set(ylabel="found (%)", ylim=(0, 112))
-    axes.legend(frameon=False, loc="lower right")
+    axes.set(ylabel="found (%)", ylim=(0, 108))
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     _save(figure, file)
 
 

@@ -78,7 +78,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def backend(hook: str, source: Path, target: Path) -> None:
     """What pip does, without its environment of its own, which needs a network."""
     code = f"import setuptools.build_meta as b; b.{hook}({str(target)!r})"
-    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=source, check=True, capture_output=True, text=True
+    )
+    assert "Warning" not in done.stderr
 
 
 def test_sdist_and_wheel_hold_what_they_should(built: Path) -> None:

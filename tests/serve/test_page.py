@@ -232,19 +232,3 @@ def test_boxes_are_shown_from_the_score_of_the_slider(
     assert page.inner_text("#from output") == "0.00"
     page.click("#clear")
     assert not page.is_visible("#from")
-
-
-def test_an_answer_that_is_not_given_shows_the_guess(page: Any) -> None:
-    guess = {"class_ids": [3], "scores": [0.41], "label_names": ["bee"]}
-    answer = {"class_ids": [], "scores": [], "label_names": [], "unknown": True, "guess": guess}
-    shown = page.evaluate(
-        """async (answer) => {
-          const { show } = await import("/page/answer.js");
-          const card = document.createElement("article");
-          card.innerHTML = "<table></table><details class=more><summary></summary><table></table>";
-          show(card, answer);
-          return card.querySelector("table").innerText;
-        }""",
-        answer,
-    )
-    assert "perhaps:" in shown and "bee" in shown and "41.0 %" in shown
