@@ -19,6 +19,7 @@ from ppcls_lite.benchmark.models import Job
 from ppcls_lite.benchmark.report import Rows, Section
 from ppcls_lite.benchmark.result import Ratio, Result, ratio
 from ppcls_lite.config.zoo import ZOO, ZooEntry
+from ppcls_lite.models.create import cost, create_model
 
 _UNLISTED = ZooEntry("")  # of a network that is put together of a trunk and a head
 TIE = 0.02  # a difference below this share is neither faster nor slower
@@ -183,8 +184,14 @@ def ordering(
     return found
 
 
-def table_rows(table: PublishedTable, results: Sequence[Result]) -> list[list[str]]:
-    """Header and rows: name, costs and scores, published ms, then ms of each contender here."""
+def table_rows(
+    table: PublishedTable, results: Sequence[Result], job: Job | None = None
+) -> list[list[str]]:
+    """Header and rows: name, costs and scores, published ms, then ms of each contender here.
+
+    Costs of networks that the zoo does not list are counted for `job`: numbers that training
+    changes, and multiply-adds.
+    """
     contenders = list(dict.fromkeys((r.setting, r.batch_size) for r in results))
     found = {(r.model, r.setting, r.batch_size): r.median for r in results}
     many = len({size for _, size in contenders}) > 1
@@ -196,6 +203,9 @@ def table_rows(table: PublishedTable, results: Sequence[Result]) -> list[list[st
         if set(measured) == {"-"}:
             continue
         costs = [_plain(entry.params_m), _plain(entry.flops_m)]
+        if entry is _UNLISTED and job is not None:
+            counted = cost(create_model(name, class_num=job.class_num), (3, *job.size))
+            costs = [f"{counted.params / 1e6:.2f}", f"{counted.flops / 1e6:.0f}"]
         latency = _number(table.published(name))
         score = _number(table.published_score(name))
         rows.append([name, *costs, score, latency, *measured])
@@ -248,7 +258,9 @@ class Published:
         return names(self.kind.tables)
 
     def sections(self, results: Sequence[Result]) -> list[Section]:
-        tables = [Section(table.title, table_rows(table, results)) for table in self.kind.tables]
+        tables = [
+            Section(table.title, table_rows(table, results, self.job)) for table in self.kind.tables
+        ]
         pairs = ordering(results, self.kind.compared)
         question = "Does the paper's ordering hold here?"
         found = [table for table in tables if len(table.rows) > 1]

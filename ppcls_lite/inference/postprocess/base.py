@@ -65,6 +65,8 @@ class Postprocess(ABC):
     activated_names: what the outputs are called after it; None: as the network calls them.
     columns: of the rows of an image, without its name.
     makes_png: whether an answer is a picture, which `png` gives.
+    coarse: whether it enlarges class scores itself, (N, classes, h, w) of a fraction of the image's
+        size, which the program then ends with (`Network.coarse`).
     merges: whether answers for parts of a photograph make one for the whole, which `merged` gives.
     forms: of files that other tools read, by the name that `predict --save` has for them.
     """
@@ -73,6 +75,7 @@ class Postprocess(ABC):
     activated_names: tuple[str, ...] | None = None
     columns: tuple[Column, ...]
     makes_png: bool = False
+    coarse: bool = False
     merges: bool = False
     forms: ClassVar[Mapping[str, Form]] = {}
 
@@ -147,6 +150,10 @@ class Postprocess(ABC):
     def merged(self, parts: Sequence[Part], size: tuple[int, int]) -> Result:
         """One answer for a photograph of `size` (H, W), where `merges` says that there is one."""
         raise NotImplementedError(f"{type(self).__name__} merges no parts")
+
+    def enlarged(self, outputs: Outputs, size: Sequence[int]) -> Outputs:
+        """`coarse` outputs as they are for images of `size` (H, W), where `coarse` says so."""
+        raise NotImplementedError(f"{type(self).__name__} enlarges nothing")
 
     @property
     def activated_kind(self) -> OutputKind:
