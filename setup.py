@@ -32,7 +32,6 @@ setup(
         "onnx": ["onnx>=1.15"],
         "openvino": ["openvino>=2024.4"],
         "onnxruntime": ["onnxruntime>=1.18"],
-        "select": ["imagehash>=4.3"],
         "serve": [
             "starlette>=0.37",
             "uvicorn>=0.30",

@@ -33,7 +33,10 @@ class Command(NamedTuple):
 _RECIPE = "-c FILE [-o key=value ...]"
 COMMANDS = {
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
-    "check": Command("recipe.cli:check", _RECIPE, "check a recipe, and look through its data"),
+    "lr": Command("recipe.cli:lr", _RECIPE, "try learning rates and suggest one, before training"),
+    "check": Command(
+        "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
+    ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
@@ -57,13 +60,18 @@ COMMANDS = {
     "benchmark": Command(
         "benchmark.cli:run", "--model DIR | --arch NAME", "measure latencies on this machine"
     ),
+    "search": Command(
+        "search.cli:run",
+        "-c FILE --latency MS",
+        "look for the network that fits a latency on this machine",
+    ),
     "prepare": Command(
         "data.prepare.cli:run", "digits | folder DIR | ...", "write the lists that training reads"
     ),
     "select": Command(
         "distill.selection:run",
         "TEACHER POOL --output DIR",
-        "choose images without labels to distil on (extra: .[select])",
+        "choose images without labels to distil on",
     ),
     "convert": Command(
         "models.weights.convert:run",
@@ -82,7 +90,8 @@ _DIGITS = "-c configs/quickstart/digits.yaml"
 _BEST = f"{_DIGITS} -o Global.pretrained_model=output/digits/PPLCNet_x0_25/best_model"
 EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick start
     "train": f"{_DIGITS} -o Global.epochs=3",
-    "check": _DIGITS,
+    "lr": _DIGITS,
+    "check": "dataset/photos --output output/check",
     "eval": _BEST,
     "infer": _BEST,
     "export": _BEST,
@@ -93,6 +102,7 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "quantize": "--model inference/digits --calibration dataset/digits/train "
     "--evaluate dataset/digits/val_list.txt",
     "benchmark": "--arch PPLCNet_x0_5 PPLCNet_x1_0 --threads 1 2",
+    "search": f"{_DIGITS} -o Arch.name=PPLCNet --latency 0.4ms --minutes 30",
     "prepare": "folder dataset/photos --val 0.2",
     "select": "inference/teacher dataset/pool --output dataset/chosen",
     "convert": "PPLCNet_x0_5.pdparams PPLCNet_x0_5.safetensors",

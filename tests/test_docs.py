@@ -57,10 +57,15 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/prepare_data.py camvid": "test_prepare_masks.py makes the folder and runs it",
     "python tools/prepare_data.py cityscapes": "test_prepare_masks.py makes it and runs it",
     "python tools/benchmark.py train --processes": "test_speed_processes.py runs it",
+    "python deploy/predict.py --model inference/scenes_detection --input clip.mp4": (
+        "needs a video; tests/inference/test_video.py makes one"
+    ),
     "python tools/prepare_data.py voc": "tests/data/test_prepare_objects.py makes such files",
     "python tools/prepare_data.py yolo": "tests/data/test_prepare_objects.py makes such files",
     "python tools/prepare_data.py labelme": "tests/data/test_prepare_objects.py makes such files",
     "OMP_NUM_THREADS=1 python tools/benchmark.py segmentation": "test_speed_segmentation.py does",
+    "ppcls-lite search": "takes minutes; tests/search/test_run.py runs a short form",
+    "ppcls-lite train -c output/search": "follows it",
     **dict.fromkeys(
         [f"python tools/{tool}.py -c configs/segmentation/" for tool in ("train", "eval")],
         "tests/recipe/test_segmentation_recipes.py runs the recipes on small images",
@@ -90,6 +95,7 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "train": [f"-o{item}" for item in ("Global.epochs=1", *NO_WORKERS)],
     "eval": [f"-o{item}" for item in NO_WORKERS],
     "ablate": ["--epochs", "1"],
+    "lr": ["--steps", "10", *(f"-o{item}" for item in NO_WORKERS)],
     "quantize": ["--images", "4", "--threads", "1"],
     "prepare_data scenes": ["--images", "16", "--val", "4"],
     "benchmark data": ["--images", "4", "--batch-size", "2", "--rounds", "1", "--workers"],
@@ -98,7 +104,7 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "benchmark train": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size", "32"],
 }
 # 1: slower than aimed at, which four images do not tell
-MAY_MISS = {"benchmark data": {0, 1}, "benchmark predict": {0, 1}}
+MAY_MISS = {"benchmark data": {0, 1}, "benchmark predict": {0, 1}, "lr": {0, 1}}
 
 
 class Block(NamedTuple):

@@ -22,7 +22,7 @@ DOORS = {
     "models": "config errors ops system",
     "losses": "config errors ops system",
     "optim": "config errors system",
-    "metrics": "config errors losses ops",
+    "metrics": "config errors losses ops report system",
     "kernels": "errors models ops system",
     "engine": "errors system",
     "inference": "config data errors ops system",
@@ -34,8 +34,10 @@ DOORS = {
         "config data distill engine errors inference kernels losses metrics models ops optim "
         "report system"
     ),
+    "search": "benchmark config engine errors inference kernels models recipe system",
     "cli": (
-        "benchmark config data distill engine errors inference models recipe report serve system"
+        "benchmark config data distill engine errors inference models recipe report search serve "
+        "system"
     ),
     "completion": "cli",
     "__main__": "cli",

@@ -1,7 +1,7 @@
 """How well near-duplicates are found: changed copies of images, and images that only look alike.
 
 For each image, the share of changed copies whose hash is within the distance, and how near the
-nearest other image of the folder is. Read next: ../distill/near_duplicates.py.
+nearest other image of the folder is. Read next: ppcls_lite/data/near_duplicates.py.
 """
 
 from __future__ import annotations
@@ -12,16 +12,11 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from ppcls_lite.data.near_duplicates import DISTANCE, distances, perceptual_hash
 from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
 from ppcls_lite.data.unlabeled import pool_of
-from ppcls_lite.distill.near_duplicates import (
-    DISTANCE,
-    distances,
-    perceptual_hash,
-)
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import positive
-from ppcls_lite.system.installed import require
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -57,7 +52,7 @@ def run(argv: list[str]) -> int:
     """Measure and print.
 
     Raises:
-        UserError: imagehash is missing, or the folder has fewer than two images.
+        UserError: the folder has fewer than two images.
     """
     parser = argparse.ArgumentParser(
         prog="benchmark.py duplicates", description=__doc__.split("\n")[0]
@@ -66,7 +61,6 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--images", type=int, default=600, help="at most, evenly spread")
     parser.add_argument("--distance", type=positive, default=DISTANCE, help="bits")
     options = parser.parse_args(argv)
-    require("imagehash")
     paths = list(pool_of(options.data))
     step = max(1, -(-len(paths) // options.images))
     images = [decode_rgb(read_file(path), path) for path in paths[::step]]

@@ -53,15 +53,15 @@ class _Unscored:
     note: str = "random weights, quantised for its speed alone"
 
 
-def steady(network: nn.Layer, size: tuple[int, int]) -> nn.Layer:
-    """Give batch normalisation the statistics of noise (8, 3, *size); in eval mode after."""
+def steady(network: nn.Layer, size: tuple[int, int], channels: int = 3) -> nn.Layer:
+    """Give batch normalisation the statistics of noise (8, channels, *size); in eval mode after."""
     norms = [layer for layer in network.sublayers() if isinstance(layer, nn.BatchNorm2D)]
     before = [norm._momentum for norm in norms]
     for norm in norms:
         norm._momentum = 0.0  # the new statistics replace the old ones
     network.train()
     with paddle.no_grad():
-        network(paddle.randn([_NOISE, 3, *size]))
+        network(paddle.randn([_NOISE, channels, *size]))
     for norm, momentum in zip(norms, before):
         norm._momentum = momentum
     network.eval()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from ppcls_lite.errors import ConfigError, cut, joined, shown
 
 BASE, REPLACE = "_base_", "_replace_"
 _ALONE = (REPLACE, True)  # how a map says that it replaces the base's
+RUN_CONFIG = "config.yaml"  # the resolved recipe in the folder of a run
 MAX_BASES = 20
 MAX_NAME = 100  # letters of a name for which a similar one is looked for
 _HERE = Path(__file__).resolve().parent.parent
@@ -45,13 +47,25 @@ RecipeLoader.add_implicit_resolver(
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a recipe: the file, its bases, then the overrides `path.to.key=value` in order.
 
+    The folder of a run stands for the recipe in it, with this folder as the run's place.
     Raises ConfigError for a missing or broken file and for an override that leads nowhere.
     """
     tree = _read_with_bases(find_config(path), ())
+    if is_run(path):
+        overrides = [*_place(tree, Path(path).absolute()), *overrides]
     problems = [p for p in (_override(tree, text) for text in overrides) if p]
     if problems:
         raise ConfigError(joined(problems))
     return tree
+
+
+def _place(tree: dict[str, Any], folder: Path) -> list[str]:
+    """Overrides that make `folder` the place of the run whose recipe `tree` is."""
+    arch = tree.get("Arch")
+    named = isinstance(arch, dict) and arch.get("name") == folder.name
+    name = None if named else folder.name
+    place = {"output_dir": str(folder.parent), "run_name": name}
+    return [f"Global.{key}={json.dumps(value)}" for key, value in place.items()]
 
 
 def find_config(path: str | Path) -> Path:
@@ -59,6 +73,8 @@ def find_config(path: str | Path) -> Path:
     path = Path(path)
     if is_file(path):
         return path
+    if is_run(path):
+        return path / RUN_CONFIG
     packaged = _packaged(path)
     if packaged:
         return packaged
@@ -69,6 +85,11 @@ def find_config(path: str | Path) -> Path:
     kind = "is a folder, not a YAML file" if is_folder(path) else "no such file"
     where = cut(str(path.parent.absolute()), 500)
     raise ConfigError(f"-c {cut(str(path), 500)}: {kind} (looked in {where}){hint}")
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether it is the folder of a run, which holds the run's recipe."""
+    return is_folder(path) and is_file(Path(path) / RUN_CONFIG)
 
 
 def is_file(path: str | Path) -> bool:

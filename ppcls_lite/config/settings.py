@@ -32,6 +32,7 @@ from ppcls_lite.config.schema import (
     SamplerSpec,
     Seed,
     Size,
+    SpaceSpec,
     TransformSpec,
 )
 
@@ -61,6 +62,7 @@ class Saving:
     """`Global`: what a run leaves where."""
 
     output_dir: str = "./output/"  # the run folder is <output_dir>/<Arch.name>
+    run_name: str | None = None  # what the run folder is called instead
     # What becomes of an earlier run there that is not resumed; keep: it is moved to NAME.run-1.
     if_exists: Literal["keep", "replace", "error"] = "keep"
     save_interval: PositiveInt = 1  # epochs between two kept epoch_N checkpoints
@@ -264,6 +266,22 @@ class InferSettings:
 
 
 @dataclass(frozen=True)
+class SearchSettings:
+    """`Search`: how `ppcls-lite search` looks for a network; nothing else reads it."""
+
+    space: SpaceSpec | None = None  # null: PPLCNetSpace
+    strategy: Literal["evolution", "random"] = "evolution"  # random: to compare, at equal cost
+    held_out: Annotated[float, Range(0.05, 0.5)] = 0.2  # share of the training list that judges
+    supernet_epochs: Annotated[int, Range(1, 100_000)] = 30
+    population: Annotated[int, Range(4, 10_000)] = 40
+    generations: PositiveInt = 8
+    measured: Annotated[int, Range(2, 10_000)] = 50  # candidates whose latency is taken as a whole
+    finalists: Annotated[int, Range(2, 1000)] = 8  # that are trained alone
+    proxy_epochs: PositiveInt = 4  # of their first training; half of them go on, for twice as long
+    rungs: PositiveInt = 3
+
+
+@dataclass(frozen=True)
 class RecipeSettings:
     """The top level of a YAML file."""
 
@@ -276,3 +294,4 @@ class RecipeSettings:
     DataLoader: DataLoaderSettings | None = None
     Metric: MetricSettings | None = None
     Infer: InferSettings | None = None
+    Search: SearchSettings | None = None

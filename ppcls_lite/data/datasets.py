@@ -48,6 +48,7 @@ class ImageDataset:
         fixed_rows: name -> rows in a batch, of arrays with as many rows as an image happens to
             have: they are filled up with -1, and `count` says how many are real.
         default_metrics: what an evaluation computes beside the recipe's metrics.
+        closer_metrics: what `eval`, which looks closer than a training's evaluations, adds to them.
         labels: class ids or attributes of the images; None where they are something else.
         all_labelled: whether every image is known to have a label, none of them -1.
         none_labelled: whether no image at all has a label.
@@ -55,6 +56,7 @@ class ImageDataset:
         class_keys: what the class numbers 0, 1, ... stand for, names or a list's labels; None where
             the list itself says the numbers.
         numbers_classes: whether it gave these numbers itself, to the classes that it has.
+        counted: what `counts` counts, in words.
         views: None, or of how many augmentations of each image the epochs take turns: epoch e
             sees what epoch e % views saw, and a batch has `view` (N,) int64 as well.
     """
@@ -62,12 +64,14 @@ class ImageDataset:
     batch_keys: tuple[str, ...] = ("image",)
     fixed_rows: Mapping[str, int] = MappingProxyType({})
     default_metrics: tuple[str, ...] = ()
+    closer_metrics: tuple[str, ...] = ()
     labels: np.ndarray | None = None
     all_labelled: bool = False
     none_labelled: bool = False
     has_unlabeled: bool = False
     class_keys: Sequence[str | int] | None = None
     numbers_classes: bool = False
+    counted: str = "images"
     views: int | None = None
     warnings: Sequence[str] = ()
     draws: bool = True  # whether the transforms may draw random numbers
@@ -116,6 +120,10 @@ class ImageDataset:
 
         A class that the training set does not have becomes one of the `problems`.
         """
+
+    def counts(self) -> np.ndarray | None:
+        """How often each class or attribute is annotated, (class_num,); None: not known here."""
+        return None
 
     def gaps(self) -> list[str]:
         """What these samples can neither teach nor test; worth a warning at every start."""
@@ -248,6 +256,7 @@ class LabeledDataset(ImageDataset):
         self._one_class_each = labels.ndim == 1
         if self._one_class_each:
             self.default_metrics = ("ConfusionMatrix",)
+        self.closer_metrics = ("ClassAnswers" if self._one_class_each else "AttributeAnswers",)
 
     def annotate(self, index: int) -> dict[str, Any]:
         label = self.labels[index]
@@ -287,6 +296,12 @@ class LabeledDataset(ImageDataset):
             f"{share:.1%} of the images are of class {largest}: always answering it has top1 "
             f"{share:.4f}; look at macro_recall, or at the table of all classes, as well"
         ]
+
+    def counts(self) -> np.ndarray:
+        if not self._one_class_each:
+            return (self.labels > 0).sum(axis=0)
+        known = self.labels[(self.labels >= 0) & (self.labels < self.class_num)]
+        return np.bincount(known, minlength=self.class_num)
 
     def gaps(self) -> list[str]:
         """The classes that no image has."""

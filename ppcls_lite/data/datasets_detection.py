@@ -49,6 +49,7 @@ class BoxDataset(ImageDataset):
     """
 
     batch_keys = ("image", "boxes", "classes", "count")
+    counted = "boxes"
 
     def __init__(
         self,
@@ -130,6 +131,10 @@ class BoxDataset(ImageDataset):
         seen = (sample["boxes"][:, 2:] > sample["boxes"][:, :2]).all(axis=1)
         sample["boxes"], sample["classes"] = sample["boxes"][seen], sample["classes"][seen]
         return super().finish(sample)
+
+    def counts(self) -> np.ndarray:
+        known = self.table.classes[self.table.classes >= 0]
+        return np.bincount(known, minlength=len(self.table.names))
 
     def draw(self, image: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
         kinds = known["classes"][: int(known["count"])].tolist()

@@ -53,6 +53,7 @@ class MaskDataset(ImageDataset):
 
     batch_keys = ("image", "mask")
     default_metrics = ("MaskPictures",)
+    closer_metrics = ("MaskAnswers",)
 
     def __init__(
         self,

@@ -15,10 +15,15 @@ from pathlib import Path
 
 from ppcls_lite.errors import UserError
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png"),
-    *(".bmp", ".webp", ".tif", ".tiff", ".gif"),
-)
+FORMATS = {  # Pillow's name of a format: how its files are called
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+}
+IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _NOT_OURS = ("@eaDir", "__MACOSX")  # of Synology drives; of archives made on a Mac
 # A path up to its image suffix; what a list says behind it (a label, a score) is passed over.
 _LINE = re.compile(

@@ -4,7 +4,7 @@ As SSLD does (Cui et al., arXiv 2103.05959): a teacher gives each image a class 
 that the validation set nearly has are left out, and the best-scored of each class are taken. Every
 image is looked at once; its line goes to `scores.jsonl` and a run that is killed goes on behind the
 last one. Memory holds two batches, 8 bytes for each validation image, and the selection.
-Read before: near_duplicates.py. Read next: selection.py (the command).
+Read before: ../data/near_duplicates.py. Read next: selection.py (the command).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 
 from ppcls_lite.data.files import path_in, walk_images
 from ppcls_lite.data.image_list import read_lines, require_folder
+from ppcls_lite.data.near_duplicates import DISTANCE, KnownImages, distances, perceptual_hash
 from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
-from ppcls_lite.distill.near_duplicates import DISTANCE, KnownImages, distances, perceptual_hash
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.inference.pipeline import ahead, batched

@@ -19,8 +19,8 @@ import paddle
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
+from ppcls_lite.data.near_duplicates import BITS, DISTANCE
 from ppcls_lite.distill.inference_model import InferenceModel
-from ppcls_lite.distill.near_duplicates import BITS, DISTANCE
 from ppcls_lite.distill.select_unlabeled import (
     BAD,
     DUPLICATES,
@@ -34,7 +34,6 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import positive, thread_count
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import InferenceSpec
-from ppcls_lite.system.installed import require
 
 IMAGENET_EVALUATION = (
     {"DecodeImage": {}},
@@ -76,7 +75,6 @@ class Teacher:
 def run(argv: Sequence[str]) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(argv)
-    require("imagehash")
     output = Path(options.output)
     list_path(output, options.top)  # before hours of scoring
     device.select(options.device)

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import paddle
@@ -44,6 +44,9 @@ class Metric(Protocol):
     def load_state(self, state: State) -> None: ...
     def merge(self, states: Iterable[State]) -> None: ...
     def report(self, folder: Path, names: Sequence[str] | None) -> list[Path]: ...
+    def summary(self, names: Sequence[str] | None) -> Sequence[str]: ...
+    def intervals(self) -> Mapping[str, Sequence[Any]]: ...
+    def certainty(self, wish: Any) -> Any: ...
     def pictures(self) -> Mapping[str, np.ndarray]: ...
 
 
@@ -203,6 +206,14 @@ class Evaluator:
     def pictures(self) -> dict[str, np.ndarray]:
         """What the metrics show of the last run, (H, W, 3) uint8 by name."""
         return {name: p for metric in self.metrics for name, p in metric.pictures().items()}
+
+    def summary(self, names: Sequence[str] | None) -> list[str]:
+        """What the metrics say in words of the last run, with the names of the classes."""
+        return [line for metric in self.metrics for line in metric.summary(names)]
+
+    def intervals(self) -> dict[str, Sequence[Any]]:
+        """How sure scores of the last run are: low, high, and how that was found, by name."""
+        return {n: found for metric in self.metrics for n, found in metric.intervals().items()}
 
     def kept(self) -> dict[str, State]:
         """What `report` needs of the last run: the states of the metrics that report something."""

@@ -12,7 +12,8 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -33,6 +34,7 @@ from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
 from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts, alike
+from ppcls_lite.inference.programs import RAW, Program, chosen_programs
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.inference.views import require_seen, views_of
@@ -41,7 +43,8 @@ from ppcls_lite.system.installed import require
 
 Format = Literal["paddle", "onnx", "both"]
 _SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
-_OWN_FILES = {FILE_NAME, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
+CARD = "model_card.md"  # written for people, and theirs to change
+_OWN_FILES = {FILE_NAME, CARD, *(STEM + suffix for suffix in _SUFFIXES), *ONNX_NAMES.values()}
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: nn.functional.softmax(logits, axis=1),
     "sigmoid": nn.functional.sigmoid,
@@ -88,6 +91,8 @@ def export_model(
     pdx_model_name: str | None = None,
     tiling: TilingSettings | None = None,
     tta: TtaSettings | None = None,
+    calibration: dict[str, Any] | None = None,
+    programs: Sequence[str] = (),
 ) -> ExportReport:
     """Export `model`, which is not changed, and check the result with every installed engine.
 
@@ -106,6 +111,8 @@ def export_model(
         plugins: files with components of one's own; `inference.yml` names those that it needs.
         pdx_model_name: what PaddleX calls the network; default: its name for the zoo's network.
         tiling, tta: windows and views, whose logits the predictor puts together.
+        calibration: what `inference.yml` is to say of evaluation images; it changes no answer.
+        programs: names of further ones, each in a folder of its own: see programs.py.
 
     Raises:
         UserError: the arguments do not fit together, `out_dir` holds other files, or what was
@@ -130,6 +137,7 @@ def export_model(
         pdx_model_name=pdx_model_name,
         tiling=tiling,
         tta=tta,
+        calibration=calibration or {},
     )
     views = views_of(tiling, tta)
     require_seen(views, shape)
@@ -148,13 +156,15 @@ def export_model(
         spec.outputs = answers.activated_names or spec.outputs
     else:
         spec.output = "logits"
+    further = chosen_programs(programs, shipped, answers, whole=not views)
     window = views.window if views else None
     prepare = Preprocessor(spec.transform_ops, plugins=spec.plugins, window=window)
     prepared = _prepared(prepare, shape, sample_images)
     spec.plugins = _needed(spec.plugins, [answers, *prepare.transform.ops])
     inputs = np.stack([item.array for item in prepared])  # (N, C, H, W)
     target = Path(out_dir)
-    with disk_errors(target), whole_folder(target, _OWN_FILES) as folder, _on_cpu():
+    own = {*_OWN_FILES, RAW, *answers.endings()}
+    with disk_errors(target), whole_folder(target, own) as folder, _on_cpu():
         shipped.eval()
         expected = spec.named(shipped.run(inputs))
         if not all(np.isfinite(array).all() for array in expected.values()):
@@ -166,11 +176,13 @@ def export_model(
         answers(finished, [item.meta for item in prepared])  # outputs that do not fit show here
         merged = shipped.reparameterize()
         save_program(shipped, folder, shape)
+        for name, program in further.items():
+            _write_program(program, folder / name, spec, format, inputs, expected)
         engines = _engines(folder, spec, format)
-        spec.checksums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
+        spec.checksums = {path.name: checksum(path) for path in _files(folder)}
         spec.write(folder)
         compared = [_compare(*item, spec, answers, inputs, expected) for item in engines.items()]
-        sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+        sizes = {str(p.relative_to(folder)): p.stat().st_size for p in _files(folder, "**/*")}
     return ExportReport(
         *(Path(out_dir), spec.model_name, answers.describe(expected, spec.output), sizes),
         *(tuple(engines), merged, len(inputs)),
@@ -262,6 +274,33 @@ def _engines(folder: Path, spec: InferenceSpec, format: Format) -> dict[str, Eng
             if program.suffix != ".onnx":
                 program.unlink()
     return engines
+
+
+def _write_program(
+    program: Program,
+    folder: Path,
+    spec: InferenceSpec,
+    format: Format,
+    inputs: np.ndarray,
+    expected: Outputs,
+) -> None:
+    """Write a further program, and hold each engine's outputs against the network's."""
+    folder.mkdir()
+    program.layer.eval()
+    save_program(program.layer, folder, spec.image_shape or ())
+    engines = _engines(folder, replace(spec, outputs=program.outputs), format)
+    for (name, engine), count in product(engines.items(), (len(inputs), 1)):
+        own = {key: array[:count] for key, array in expected.items()}
+        problem = program.difference(inputs[:count], own, engine.run(inputs[:count]))
+        if problem is not None:
+            raise UserError(
+                f"the program {folder.name} run by {name} gives {problem}, compared with the "
+                f"network; nothing was written. Leave it out, or export another --format"
+            )
+
+
+def _files(folder: Path, pattern: str = "*") -> list[Path]:
+    return [path for path in sorted(folder.glob(pattern)) if path.is_file()]
 
 
 def _compare(

@@ -6,7 +6,6 @@ Read next: cli/predict.py; ppcls_lite/data/files.py, which files count.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ppcls_lite.config.file import is_file, is_folder
 from ppcls_lite.data.files import IMAGE_SUFFIXES, path_in, walk_images
 from ppcls_lite.errors import UserError
 
+_BETWEEN = " \t,;|"  # a path and what follows it
 LIST_SUFFIXES = (".txt", ".lst", ".list", ".csv", ".tsv")
 
 
@@ -26,18 +26,22 @@ def find_images(sources: Sequence[str | Path], option: str = "--input") -> list[
     return [path for source in sources for path in _find(Path(source), option)]
 
 
+def labels_in(sources: Sequence[str | Path], option: str = "--input") -> dict[str, str]:
+    """What lists among the sources say behind a path: file -> text, where there is some."""
+    lists = [s for s in map(Path, sources) if not is_folder(s) and _is_list(s)]
+    return {str(path): label for s in lists for path, label in _read_list(s, option) if label}
+
+
 def read_labelled(source: Path, option: str) -> list[tuple[Path, int]]:
     """The images and class ids of a list with one `path class_id` a line; or UserError."""
     if not is_file(source):
         wanted = "a list of `path class_id` lines"
         raise UserError(f"{option} {source}: no such file; expected {wanted}")
-    paths = _read_list(source, option)
-    lines = [line for line in source.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     found = []
-    for path, line in zip(paths, lines, strict=True):
-        label = re.split(r"[\s,;|]+", line.strip())[-1]
+    for path, label in _read_list(source, option):
         if not label.isdecimal():
-            raise UserError(f"{option} {source}: {line.strip()!r}: expected `path class_id`")
+            text = f"{path} {label}".strip()
+            raise UserError(f"{option} {source}: {text!r}: expected `path class_id`")
         found.append((path, int(label)))
     return found
 
@@ -54,26 +58,32 @@ def _find(source: Path, option: str) -> list[Path]:
             f"{option} {source}: no such file or folder (looked in {Path.cwd()}); expected an "
             "image, a folder of images, or a text file with one path per line"
         )
-    if source.suffix.lower() in LIST_SUFFIXES:
-        return _read_list(source, option)
-    return [source]
+    return [path for path, _ in _read_list(source, option)] if _is_list(source) else [source]
 
 
-def _read_list(source: Path, option: str) -> list[Path]:
+def _is_list(source: Path) -> bool:
+    return source.suffix.lower() in LIST_SUFFIXES
+
+
+def _read_list(source: Path, option: str) -> list[tuple[Path, str]]:
+    """The paths of a list, and what follows each of them in its line."""
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{option} {source}: not a UTF-8 text file: {error.reason}") from error
     except OSError as error:
         raise UserError(f"{option} {source}: cannot be read: {error.strerror}") from error
-    found = [_resolve(line.strip(), source.parent) for line in lines if line.strip()]
+    rows = [(path_in(line), line) for line in map(str.strip, lines) if line]
+    found = [
+        (_resolve(path, source.parent), line[len(path) :].strip(_BETWEEN)) for path, line in rows
+    ]
     if not found:
         raise UserError(f"{option} {source}: the list is empty; expected one path per line")
     return found
 
 
-def _resolve(line: str, folder: Path) -> Path:
-    """The path in a line: as it stands, or relative to the list's folder if it exists there."""
-    path = Path(path_in(line))
+def _resolve(name: str, folder: Path) -> Path:
+    """A path of a list: as it stands, or relative to the list's folder if it exists there."""
+    path = Path(name)
     beside = folder / path
     return beside if beside.exists() or not path.exists() else path

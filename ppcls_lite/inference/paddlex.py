@@ -142,8 +142,12 @@ def _normalize(node: Node) -> dict[str, Any]:
 
 
 def _answers(node: Node, crops: bool) -> dict[str, Any] | None:
-    """The post-processing; of several labels it has no crop, and needs names."""
-    if node.entry.name not in _POSTPROCESS:
+    """The post-processing; of several labels it has no crop, and needs names.
+
+    It answers always, and by the scores as they are.
+    """
+    certain = any(node.arguments.get(key) is not None for key in ("temperature", "reject_below"))
+    if node.entry.name not in _POSTPROCESS or certain:
         return None
     name, number = _POSTPROCESS[node.entry.name]
     labels = node.get("label_list")

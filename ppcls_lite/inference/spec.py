@@ -57,6 +57,7 @@ class InferenceSpec:
     pdx_model_name: str | None = None  # what PaddleX calls it; None: as the zoo's network
     tiling: TilingSettings | None = None  # as in `Infer` of a recipe
     tta: TtaSettings | None = None
+    calibration: dict[str, Any] = field(default_factory=dict)  # what evaluation images have told
 
     @property
     def labels(self) -> list[str] | None:
@@ -99,6 +100,7 @@ class InferenceSpec:
                 **({} if self.outputs == LOGITS else {"outputs": list(self.outputs)}),
                 **{k: asdict(v) for k, v in (("tiling", self.tiling), ("tta", self.tta)) if v},
                 **({"plugins": [Path(f).name for f in self.plugins]} if self.plugins else {}),
+                **({"calibration": self.calibration} if self.calibration else {}),
                 "versions": self.versions,
                 "sha256": self.checksums,
             },
@@ -173,6 +175,7 @@ class InferenceSpec:
             pdx_model_name=str(theirs) if network and theirs else None,
             tiling=_settings(about, "tiling", TilingSettings, path),
             tta=_settings(about, "tta", TtaSettings, path),
+            calibration=_section(about, "calibration", dict, path, {}),
         )
 
     def agree_on_shape(self, program: tuple[int, int, int] | None) -> None:

@@ -16,6 +16,9 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from ppcls_lite.metrics.certainty import Certainty, Wish
+from ppcls_lite.ops.intervals import Interval
+
 State = dict[str, np.ndarray]
 Outputs = Tensor | Mapping[str, Any]  # logits (N, C), or a dict with them under "logits"
 
@@ -65,6 +68,21 @@ class Metric(ABC):
     def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
         """Write tables and pictures into `folder`, with the classes' names; returns the files."""
         return []
+
+    def summary(self, names: Sequence[str] | None = None) -> list[str]:
+        """Lines for a terminal: what went wrong, the worst first."""
+        return []
+
+    def intervals(self) -> dict[str, Interval]:
+        """How sure scores are, by their names."""
+        return {}
+
+    def certainty(self, wish: Wish) -> Certainty | None:
+        """Arguments of the post-processing that fulfil a `wish`; None: not a matter of this metric.
+
+        Raises UserError where no threshold does.
+        """
+        return None
 
     def pictures(self) -> dict[str, np.ndarray]:
         """What a training shows of each evaluation, (H, W, 3) uint8 by name."""

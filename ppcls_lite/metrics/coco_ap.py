@@ -18,10 +18,13 @@ import numpy as np
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, PostprocessSpec, Probability
 from ppcls_lite.errors import UserError
-from ppcls_lite.metrics import detection_report
+from ppcls_lite.metrics import answers_objects, detection_report
 from ppcls_lite.metrics.base import State
+from ppcls_lite.metrics.certainty import Certainty, Wish
 from ppcls_lite.metrics.matching import matched, operating, pairs_of
 from ppcls_lite.metrics.objects import Found, ObjectMetric, Truth, found_in, truth_in
+from ppcls_lite.ops.intervals import Interval
+from ppcls_lite.report.words import confused, worst_first
 
 # Objects up to 32 x 32 pixels, up to 96 x 96, above; COCO's table has all of them first.
 _BY_SIZE = (("AP_small", "AR_small"), ("AP_medium", "AR_medium"), ("AP_large", "AR_large"))
@@ -164,4 +167,25 @@ class CocoAP(ObjectMetric):
         curves = tables.precision[0, :, :, 0, 2]  # (101, C)
         settings = detection_report.Settings(self.class_num, self.score_threshold, names)
         draw = self.postprocess.draw
-        return detection_report.write(folder, found, truth, settings, aps, curves, self.paths, draw)
+        written = detection_report.write(
+            *(folder, found, truth, settings, aps, curves, self.paths, draw)
+        )
+        order = np.sort(state["image"])
+        known = (found, truth, settings, aps, order, self.paths)
+        return [*written, *answers_objects.write(folder, *known)]
+
+    def summary(self, names: Sequence[str] | None = None) -> list[str]:
+        state = self.state()
+        settings = detection_report.Settings(self.class_num, self.score_threshold, names)
+        classes = answers_objects.classes(found_in(state), truth_in(state), settings, {})
+        return [*worst_first(classes), *confused(classes)]
+
+    def certainty(self, wish: Wish) -> Certainty | None:
+        state = self.state()
+        known = found_in(state), truth_in(state), len(state["image"])
+        return answers_objects.certainty(*known, wish)
+
+    def intervals(self) -> dict[str, Interval]:
+        state = self.state()
+        found, truth = found_in(state), truth_in(state)
+        return answers_objects.intervals(found, truth, self.score_threshold, state["image"])

@@ -16,6 +16,8 @@ from paddle import Tensor
 from ppcls_lite.config.registry import register
 from ppcls_lite.losses.targets import is_soft, logits_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State, answered
+from ppcls_lite.report.facts import Classes, cells_of, names_of
+from ppcls_lite.report.words import confused, worst_first
 
 NAMED_CLASSES = 30  # more would not be legible on the picture's axes
 
@@ -26,8 +28,8 @@ class ConfusionMatrix(CountingMetric):
 
     The macro values are means over the classes that occur as a label or as a prediction, as in
     scikit-learn. Images without label (-1) do not count; one whose logits are not finite counts as
-    missed, in no column. Its report is per_class.txt, the scores of each class, and
-    confusion_matrix.png.
+    missed, in no column. Its report is per_class.txt, the scores of each class,
+    confusion_matrix.png, and both as plain data in classes.json.
     """
 
     reports = True
@@ -67,7 +69,23 @@ class ConfusionMatrix(CountingMetric):
         table, picture = folder / "per_class.txt", folder / "confusion_matrix.png"
         table.write_text(self.table(names) + "\n", encoding="utf-8")
         draw(self.matrix, picture, names)
-        return [table, picture]
+        return [table, picture, self.classes(names).write(folder)]
+
+    def classes(self, names: Sequence[str] | None = None) -> Classes:
+        """The scores of every class and the matrix, as plain data."""
+        matrix, missed = self.matrix, self.state().get("missed", 0)
+        images = matrix.sum(axis=1) + missed
+        scores: list[list[float | None]] = [
+            [p, r, f, n] if n or p else [None, None, None, n]
+            for p, r, f, n in zip(*(s.tolist() for s in _scores(matrix, missed)), images.tolist())
+        ]
+        columns = ["precision", "recall", "f1", "images"]
+        titles = names_of(len(matrix), names)
+        return Classes("images", titles, columns, scores, "recall", cells_of(matrix))
+
+    def summary(self, names: Sequence[str] | None = None) -> list[str]:
+        classes = self.classes(names)
+        return [*worst_first(classes), *confused(classes)]
 
     def table(self, names: Sequence[str] | None = None) -> str:
         """The scores of every class as text, one a line, with the classes' names where given."""

@@ -20,6 +20,7 @@ from ppcls_lite.metrics.base import Metric, Outputs, State
 from ppcls_lite.metrics.segmentation import classes_of
 from ppcls_lite.ops.masks import MASK_FILL
 from ppcls_lite.ops.palettes import colours_of, over
+from ppcls_lite.report.facts import ImageGroup, write_images
 
 _EDGE = 160  # pixels of a small copy
 _WRONG = np.array([220, 30, 30], np.uint8)
@@ -93,7 +94,8 @@ class MaskPictures(Metric):
         path = folder / "worst_images.png"
         picture = self._picture(np.arange(len(self._seen["wrong"]))[: self.worst], names)
         Image.fromarray(picture).save(path, "png")
-        return [path]
+        title = "The images with the most wrong pixels: image, truth, answer, mistakes"
+        return [path, write_images(folder, [ImageGroup(title, [], path.name)])]
 
     def _picture(self, chosen: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
         """Rows (4 pictures each) of the chosen images."""

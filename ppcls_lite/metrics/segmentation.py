@@ -7,7 +7,7 @@ Read before: confusion.py, ../ops/placing.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +21,8 @@ from ppcls_lite.metrics.base import CountingMetric, Outputs, State, answered
 from ppcls_lite.metrics.confusion import draw
 from ppcls_lite.ops.masks import MASK_FILL
 from ppcls_lite.ops.placing import classes_in_photograph, scores_in_photograph
+from ppcls_lite.report.facts import Classes, cells_of, names_of
+from ppcls_lite.report.words import confused, worst_first
 
 Absent = Literal["skip", "one"]
 _CONVENTION = {
@@ -100,7 +102,8 @@ class MeanIoU(CountingMetric):
     pixels is scored, as a prediction gives it, by the mask as it is in its file; what the network
     did not see is missed.
 
-    Its report is per_class.txt, the scores of each class, and confusion_matrix.png.
+    Its report is per_class.txt, the scores of each class, confusion_matrix.png, and both as plain
+    data in classes.json.
 
     Args:
         absent: `skip` leaves classes that occur nowhere out of the means, `one` counts them as
@@ -126,26 +129,33 @@ class MeanIoU(CountingMetric):
         self._dataset = dataset
 
     def collect(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        for found, truth in self.answers(outputs, batch):
+            self._count(found, truth)
+
+    def answers(
+        self, outputs: Outputs, batch: Mapping[str, Tensor]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The answer and the mask of each image, (H, W) int64 both; -1 is no answer."""
         found = classes_of(outputs)  # (N, H, W), -1 without an answer
         truth = batch["mask"].numpy().astype(np.int64)
         if truth.shape != found.shape:
             raise UserError(f"the masks are {truth.shape}, the network's answers {found.shape}")
         moved = self._moved(batch, truth.shape)
-        if not moved.any():
-            self._count(found, truth)
-            return
-        self._count(found[~moved], truth[~moved])
-        ways = [batch[name].numpy() for name in ("index", "original", "source")]
-        for place in np.flatnonzero(moved).tolist():
-            index, original, source = (array[place] for array in ways)
-            way = Photograph(*original.tolist(), source.astype(np.float64))
+        for place in range(len(found)):
             own = found[place]
+            if not moved[place]:
+                yield own, truth[place]
+                continue
+            index, original, source = (
+                batch[name].numpy()[place] for name in ("index", "original", "source")
+            )
+            way = Photograph(*original.tolist(), source.astype(np.float64))
             if (own >= 0).all():
                 own = self._place(_one(outputs)[place].numpy(), way)
             else:  # numbers that are none spoil an interpolation: the nearest class, or none
                 own = classes_in_photograph(np.where(own < 0, MASK_FILL, own), way)
             own = np.where(own == MASK_FILL, -1, own.astype(np.int64))
-            self._count(own, self._dataset.annotate(int(index))["mask"].astype(np.int64))
+            yield own, self._dataset.annotate(int(index))["mask"].astype(np.int64)
 
     def _moved(self, batch: Mapping[str, Tensor], shape: Sequence[int]) -> np.ndarray:
         """(N,) bool: which images have other pixels than their photographs, borders apart."""
@@ -194,7 +204,23 @@ class MeanIoU(CountingMetric):
         table, picture = folder / "per_class.txt", folder / "confusion_matrix.png"
         table.write_text(self.table(names) + "\n", encoding="utf-8")
         draw(self.matrix, picture, names, unit="pixels")
-        return [table, picture]
+        return [table, picture, self.classes(names).write(folder)]
+
+    def classes(self, names: Sequence[str] | None = None) -> Classes:
+        """The scores of every class and the matrix, as plain data."""
+        areas = self.areas
+        parts = (areas.iou, areas.precision, areas.recall, areas.dice, areas.truth)
+        rows: list[list[float | None]] = [
+            list(row) if occurs else [None] * 4 + [0]
+            for *row, occurs in zip(*(part.tolist() for part in parts), areas.occurs)
+        ]
+        columns = ["IoU", "precision", "recall", "Dice", "pixels"]
+        titles = names_of(self.class_num, names)
+        return Classes("pixels", titles, columns, rows, "IoU", cells_of(self.matrix))
+
+    def summary(self, names: Sequence[str] | None = None) -> list[str]:
+        classes = self.classes(names)
+        return [*worst_first(classes), *confused(classes)]
 
     def table(self, names: Sequence[str] | None = None) -> str:
         """The scores of every class as text, one a line, and the means with their convention."""

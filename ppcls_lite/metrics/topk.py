@@ -18,6 +18,7 @@ from ppcls_lite.config.schema import ClassCount, Probability
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.targets import is_soft, logits_of, output_of
 from ppcls_lite.metrics.base import CountingMetric, Metric, OfNetwork, Outputs, State, answered
+from ppcls_lite.ops.intervals import Interval, wilson
 
 # Thresholds in steps of 1e-4, as PaddleClas scans them: published scores stay comparable, and
 # counts of images between two thresholds are all that has to be kept.
@@ -60,6 +61,11 @@ class TopkAcc(CountingMetric):
         if not state["images"]:
             return {}
         return {f"top{k}": float(state[f"top{k}"] / state["images"]) for k in self.topk}
+
+    def intervals(self) -> dict[str, Interval]:
+        state = self.state()
+        images = int(state["images"])
+        return {f"top{k}": wilson(int(state[f"top{k}"]), images) for k in self.topk if images}
 
 
 @register("metric")

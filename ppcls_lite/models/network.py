@@ -19,6 +19,8 @@ class Network(nn.Layer):
     """Base class of the registered models."""
 
     outputs: tuple[str, ...] = ("logits",)  # the names of what `deployed` and an export give
+    # The names of what `raw` gives, for devices that decode by themselves; none: it is not offered.
+    raw_outputs: tuple[str, ...] = ()
     head_layers: tuple[str, ...] = ()  # depend on the class count; a file may have others
     class_num: int = 0  # classes of these; 0 where there are none
     channels: tuple[int, ...] = ()  # of the outputs of its stages, where it can be a trunk
@@ -33,6 +35,10 @@ class Network(nn.Layer):
     def deployed(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) -> a tensor (N, ...) for each name of `outputs`: what is exported."""
         return [self(x)]
+
+    def raw(self, x: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) -> what leaves the last layers, for each name of `raw_outputs`."""
+        raise NotImplementedError
 
     @classmethod
     def classes_in(cls, state: Mapping[str, Any]) -> int | None:

@@ -55,6 +55,8 @@ class PicoDet(Network):
         levels = len(self.neck.channels)
         self.head = head.build(self.neck.channels[0], levels, class_num)
         self.strides = [_STRIDES[0] * 2**level for level in range(levels)]
+        kinds = ("scores", "sides")
+        self.raw_outputs = tuple(f"{kind}_{stride}" for kind in kinds for stride in self.strides)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W), both a multiple of 32 -> what is seen at L places.
@@ -82,6 +84,13 @@ class PicoDet(Network):
     def deployed(self, x: Tensor) -> list[Tensor]:
         found = self(x)
         return [found["boxes"], found["scores"]]
+
+    def raw(self, x: Tensor) -> list[Tensor]:
+        """For each stride the probabilities (N, C, h, w), then for each stride the logits of the
+        sides (N, 4 * bins, h, w): left, top, right, bottom, whose mean bin is a number of strides.
+        """
+        answers = self.head.answers(self.neck(self.backbone.forward_stages(x)[-3:]))
+        return [parts[1] for parts in answers] + [parts[2] for parts in answers]
 
     def _boxes(self, sides: Tensor, places: Tensor) -> Tensor:
         """(N, L, 4): a side is at the mean of its distribution.

@@ -26,8 +26,6 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, make_divisible
 
-_STEM_CHANNELS = 16  # at scale 1
-
 
 class DepthwiseSeparable(nn.Layer):
     """Depthwise convolution, optional channel attention, pointwise convolution."""
@@ -57,15 +55,16 @@ class DepthwiseSeparable(nn.Layer):
         return self.pw_conv(x)  # (N, out_channels, H / stride, W / stride)
 
 
-def _mask(name: str, value: str | list[int] | None, default: str) -> list[bool]:
-    """One flag for each block."""
+def _mask(name: str, value: str | list[int] | None, default: str, choices: str) -> list[int]:
+    """One of the digits `choices` for each block."""
     digits = [str(digit) for digit in (default if value is None else value)]
-    if len(digits) != len(default) or set(digits) - {"0", "1"}:
+    if len(digits) != len(default) or set(digits) - {*choices}:
+        known = f"{', '.join(choices[:-1])} or {choices[-1]}"
         raise UserError(
-            f"PPLCNet: {name} needs {len(default)} digits 0 or 1, one for each block from input "
+            f"PPLCNet: {name} needs {len(default)} digits {known}, one for each block from input "
             f"to output, for example '{default}' (quoted in YAML); got {value!r}"
         )
-    return [digit == "1" for digit in digits]
+    return [int(digit) for digit in digits]
 
 
 @register("model")
@@ -81,7 +80,8 @@ class PPLCNet(ExpandHeadBackbone):
     stride_list: strides of stem and blocks3 ... blocks6, each a number or [height, width].
     se_mask, kernel_mask: a digit for each block from input to output, 1 where it has channel
     attention (default: all of blocks6, 0000000000011) and where its kernel is 5x5 instead of 3x3
-    (default: all after the first of blocks5, 0000001111111).
+    (default: all after the first of blocks5, 0000001111111), 2 where it is 7x7.
+    stem_channels: output channels of the first convolution at scale 1.
     return_patterns, return_stages: see `Backbone.tap`. output_stride: see `Strides`.
     last_conv_bias, dropout_mode: see `ExpandHeadBackbone`. in_channels: channels of an image.
     """
@@ -109,6 +109,7 @@ class PPLCNet(ExpandHeadBackbone):
         last_conv_bias: bool = False,
         dropout_mode: Literal["downscale_in_infer", "upscale_in_train"] = "downscale_in_infer",
         in_channels: Channels = 3,
+        stem_channels: Channels = 16,
     ) -> None:
         super().__init__(class_num)
         for key, values in (("depths", depths), ("widths", widths)):
@@ -130,11 +131,11 @@ class PPLCNet(ExpandHeadBackbone):
         early = sum(depths[:3]) + 1  # blocks before the 5x5 kernels: table 8, third row
         kernels = "0" * early + "1" * (sum(depths) - early)
         attention = "0" * sum(depths[:4]) + "1" * depths[4]  # table 7, third row
-        use_se = iter(_mask("se_mask", se_mask, attention))
-        large_kernel = iter(_mask("kernel_mask", kernel_mask, kernels))
+        use_se = iter(_mask("se_mask", se_mask, attention, "01"))
+        grown = iter(_mask("kernel_mask", kernel_mask, kernels, "012"))
 
         steps, reached = Strides(output_stride), []
-        channels = make_divisible(_STEM_CHANNELS * scale)
+        channels = make_divisible(stem_channels * scale)
         stride, _ = steps.next(stride_list[0])
         self.conv1 = ConvBN(
             in_channels, channels, 3, stride, 1, act, lr_mult_list[0], kaiming=True, bn_decay=False
@@ -146,9 +147,9 @@ class PPLCNet(ExpandHeadBackbone):
             blocks = []
             for i in range(depth):
                 in_channels, channels = channels, make_divisible(width * scale)
-                size = 5 if next(large_kernel) else 3
+                size, attends = 3 + 2 * next(grown), bool(next(use_se))
                 here, dilation = steps.next(stride if i == 0 else 1)
-                shape = (in_channels, channels, size, here, next(use_se), act, lr_mult, dilation)
+                shape = (in_channels, channels, size, here, attends, act, lr_mult, dilation)
                 blocks.append(DepthwiseSeparable(*shape))
             self.add_sublayer(name, nn.Sequential(*blocks))
             reached.append(steps.total)

@@ -1,22 +1,89 @@
-"""`check`: a recipe and all of its data, looked through without a training.
+"""`check`: a folder of images, or a recipe and its data, looked through without a training.
 
-Read before: parts.py, ../data/scan.py.
+The fast parts run before every training (../data/scan.py); here every annotation is read and every
+image looked at as well. Read before: parts.py, ../data/scan.py, ../data/image_doctor.py.
+Read next: ../report/samples.py.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 from ppcls_lite.config.complete import Recipe
+from ppcls_lite.config.file import is_file, load_config
+from ppcls_lite.data.class_table import ClassTable
+from ppcls_lite.data.datasets import ImageDataset, ImageNetDataset
+from ppcls_lite.data.grouped_split import grouped_split
+from ppcls_lite.data.image_doctor import Examined, Finding, examine, findings, sizes
+from ppcls_lite.data.prepare.folders import left_out, write_split
+from ppcls_lite.data.prepare.next_step import PHOTOS, with_data
+from ppcls_lite.data.prepare.recognise import recognise
 from ppcls_lite.data.scan import ScanReport, scan
-from ppcls_lite.errors import ConfigError, joined
+from ppcls_lite.engine import log
+from ppcls_lite.errors import ConfigError, UserError, joined
 from ppcls_lite.recipe.parts import class_num_of, compare_names, seed_of
+from ppcls_lite.report.samples import write_samples
 
 _LIMIT = 20_000  # letters of each kind in the report
+_WARNING = "warning: "  # how `prepare` begins one
+_SHARE, _SEED = 0.2, 0  # of a split that `fix` makes
 
 
-def check(recipe: Recipe) -> int:
-    """Print what is in the data, what looks strange and what is wrong; returns 1 for the latter.
+@dataclass
+class Checked:
+    """All that was found. warnings and mistakes: texts; the latter stop a training.
 
-    More thorough than the scan before a training: every annotation file is read.
+    facts: by split; examined: None where no image was looked at.
+    """
+
+    datasets: dict[str, ImageDataset]
+    table: ClassTable | None
+    facts: dict[str, list[str]] = field(default_factory=dict)
+    about_recipe: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
+    examined: Examined | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For check.json: everything, with the whole lists of images."""
+        return {
+            "splits": {
+                split: {"source": data.source, "images": len(data)}
+                for split, data in self.datasets.items()
+            },
+            "classes": self.table.as_dict() if self.table else None,
+            "facts": self.facts,
+            "mistakes": self.mistakes,
+            "warnings": self.warnings,
+            "about_recipe": self.about_recipe,
+            "images": [
+                {"kind": f.kind, "wrong": f.wrong, "text": f.text, "items": list(f.items)}
+                for f in self.findings
+            ],
+        }
+
+    @property
+    def is_wrong(self) -> bool:
+        return bool(self.mistakes) or any(finding.wrong for finding in self.findings)
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.mistakes or self.warnings or self.findings)
+
+
+def check_recipe(recipe: Recipe, images: int | None, split: bool = True) -> Checked:
+    """The data of a recipe.
+
+    images: how many of each split are looked at; 0: none, None: all. split: whether the splits say
+    something; else copies in both are none of their faults.
     """
     settings = recipe.settings
     if settings.DataLoader is None:
@@ -28,24 +95,168 @@ def check(recipe: Recipe) -> int:
         compare_names(settings, datasets["Train"])
         if "Eval" in datasets:
             datasets["Eval"].number_as(datasets["Train"])
-    report = scan(datasets, thorough=True)
-    for split, dataset in datasets.items():
-        count = "" if dataset.class_num is None else f", {dataset.class_num:,} classes"
-        print(f"{split}: {dataset.source}: {len(dataset):,} images{count}")
-        for line in report.facts.get(split, ()):
+    return _look_through(datasets, images, [*recipe.notes, *recipe.warnings], split)
+
+
+def check_data(place: str, images: int | None) -> Checked:
+    """A folder of images, or a list of them. Raises UserError for what is neither."""
+    if is_file(place):
+        return _look_through(
+            {"Images": ImageNetDataset(str(Path(place).parent), place, [])}, images
+        )
+    kind = recognise(place)
+    print(f"{place}: {kind.about}")
+    if kind.sets is not None:
+        checked = _look_through(kind.sets(place), images)
+        for data in checked.datasets.values():
+            checked.warnings += _left_out(data)
+        return checked
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as room:
+        with contextlib.redirect_stdout(said):
+            step = kind.prepare(place, room, _SHARE, _SEED)
+        recipe = Recipe.of(load_config(step.recipe, step.overrides))
+        checked = check_recipe(recipe, images, step.own_split)
+    lines = said.getvalue().splitlines()
+    checked.warnings += [s.removeprefix(_WARNING) for s in lines if s.startswith(_WARNING)]
+    checked.about_recipe = []
+    for split, data in checked.datasets.items():  # the lists are gone
+        data.source = data.source if Path(data.source).exists() else f"{place} ({split})"
+    return checked
+
+
+def _left_out(data: ImageDataset) -> list[str]:
+    others, loose = left_out(Path(data.source), list(data.class_keys or ()))
+    found = []
+    if others:
+        found.append(f"{data.source}: {others:,} files in the sub-folders are no images we read")
+    if loose:
+        found.append(f"{data.source}: {loose:,} images lie in no sub-folder, so in no class")
+    return found
+
+
+def _look_through(
+    datasets: dict[str, ImageDataset],
+    images: int | None,
+    about: list[str] | None = None,
+    split: bool = True,
+) -> Checked:
+    report: ScanReport = scan(datasets, thorough=True)
+    made = Checked(datasets, ClassTable.of(datasets), report.facts, about or [])
+    made.mistakes, made.warnings = report.errors, report.warnings
+    if made.table:
+        made.warnings += made.table.warnings()
+    if images != 0 and not report.errors:
+        total = sum(min(len(d), images or len(d)) for d in datasets.values())
+        with log.bar("images", total) as bar:
+            made.examined = examine(datasets, images, lambda _: bar.update())
+        if not split:
+            made.examined.splits = ["Images"] * len(made.examined.splits)
+        made.findings = findings(made.examined)
+    return made
+
+
+def show(checked: Checked) -> None:
+    """Print what is in the data, what looks strange and what is wrong."""
+    found = checked.examined
+    for split, data in checked.datasets.items():
+        count = "" if data.class_num is None else f", {data.class_num:,} classes"
+        print(f"{split}: {data.source}: {len(data):,} images{count}")
+        for line in checked.facts.get(split, ()):
             print(f"  {line}")
-    _print(report, [*recipe.notes, *recipe.warnings])
-    return 1 if report.errors else 0
-
-
-def _print(report: ScanReport, of_recipe: list[str]) -> None:
+    for split in dict.fromkeys(found.splits) if found else ():
+        mine = [look for look, its in zip(found.census.looks, found.splits) if its == split]
+        if words := sizes(mine):
+            print(f"{split}: {len(mine):,} images looked at: {words}")
+    if checked.table:
+        print(f"\n{checked.table.counted} by class:")
+        for line in checked.table.lines():
+            print(f"  {line}")
+    warnings = checked.warnings + [str(f) for f in checked.findings if not f.wrong]
+    mistakes = checked.mistakes + [str(f) for f in checked.findings if f.wrong]
     kinds = {
-        "about the recipe": of_recipe,
-        "warnings": report.warnings,
-        "mistakes, which stop a training": report.errors,
+        "about the recipe": checked.about_recipe,
+        "warnings": warnings,
+        "mistakes, which stop a training": mistakes,
     }
     for name, texts in kinds.items():
         if texts:
             print(f"\n{name} ({len(texts)}):\n  " + joined(texts, "\n  ", _LIMIT))
-    if not report.errors:
-        print("\nno mistakes found in the recipe and its data")
+    if not mistakes:
+        print("\nno mistakes found, which would stop a training")
+
+
+def write(checked: Checked, folder: Path) -> list[Path]:
+    """Write check.json and the sheets of samples of the first split into a new or empty folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise UserError(f"--output {folder}: is not empty; give a new folder")
+    file = folder / "check.json"
+    file.write_text(json.dumps(checked.as_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+    first = next(iter(checked.datasets.values()))
+    return [file, *write_samples(first, folder)]
+
+
+def fix(checked: Checked) -> str:
+    """Write lists in which no picture is in two splits, beside the old ones; returns a text.
+
+    Raises UserError for data whose images do not have one class each.
+    """
+    found = checked.examined
+    if found is None:
+        raise UserError("--fix: correct the mistakes first; no image was looked at")
+    if (found.labels < 0).all():
+        raise UserError(
+            "--fix: writes lists of images with one class each; move copies of images with boxes "
+            "or masks by hand"
+        )
+    first = next(iter(checked.datasets.values()))
+    missing = sum(len(data) for data in checked.datasets.values()) - len(found.splits)
+    if missing > len(found.splits) // 100:  # some paths are listed twice, but not so many
+        raise UserError("--fix: looks at all images: leave --images out")
+    made = grouped_split(found, _SHARE, _SEED)
+    roots = {data.paths.root for data in checked.datasets.values()}
+    root = roots.pop() if len(roots) == 1 else str(Path(*_common(roots)))
+    lines = [
+        f"{Path(found.census.looks[i].path).relative_to(root).as_posix()} {found.labels[i]}"
+        for i in made.keep
+    ]
+    source = Path(first.source)
+    place = source if source.is_dir() else source.parent
+    place = Path(root) if len(checked.datasets) > 1 and source.is_dir() else place
+    names = _free(place)
+    classes = found.names or [str(i) for i in range(first.class_num)]
+    write_split(place, lines, made.in_val, classes, names)
+    splits = {
+        split: {"image_root": root, "cls_label_path": place / names[name]}
+        for split, name in (("Train", "train"), ("Eval", "val"))
+    }
+    labels = f"Infer.PostProcess.class_id_map_file={place / names['labels']}"
+    step = with_data(PHOTOS, splits, f"Arch.class_num={len(classes)}", labels)
+    return (
+        f"wrote {', '.join(names.values())} in {place}: {(~made.in_val).sum():,} images for "
+        f"training, {made.in_val.sum():,} for validation; left out: {made.unreadable:,} that "
+        f"cannot be read, {made.contradicting:,} copies in different classes\n"
+        f"next, for example:\n{step}"
+    )
+
+
+def _common(roots: set[str]) -> tuple[str, ...]:
+    """The parts of the folder that all `roots` are in."""
+    parts = [Path(root).parts for root in roots]
+    same = [p[0] for p in zip(*parts) if len(set(p)) == 1]
+    return tuple(same)
+
+
+def _free(place: Path) -> Mapping[str, str]:
+    """Names of lists that are not there yet."""
+    for number in range(1, 1000):
+        end = "" if number == 1 else f"_{number}"
+        names = {
+            "train": f"train_list{end}.txt",
+            "val": f"val_list{end}.txt",
+            "labels": f"labels{end}.txt",
+        }
+        if not any((place / name).exists() for name in names.values()):
+            return names
+    raise UserError(f"{place}: there are a thousand lists already")

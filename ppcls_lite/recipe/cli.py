@@ -1,4 +1,4 @@
-"""The commands of a recipe: `ppcls-lite train|check|eval|infer|export -c FILE [-o key=value ...]`.
+"""The commands of a recipe: `ppcls-lite train|lr|check|eval|infer|export -c FILE [-o KEY=VALUE]`.
 
 Paddle is imported after the recipe has been found to be right, so that mistakes show at once; on a
 CPU a process takes its cores before. Read next: train.py, evaluate.py, infer.py, export.py.
@@ -7,12 +7,15 @@ CPU a process takes its cores before. Read next: train.py, evaluate.py, infer.py
 from __future__ import annotations
 
 import argparse
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.engine import ranks
-from ppcls_lite.errors import ConfigError
+from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.inference.cli.options import not_negative, positive
 from ppcls_lite.system import cores, launchers
 from ppcls_lite.system.machine import usable_cores
 from ppcls_lite.system.processes import toolkit_command
@@ -22,10 +25,11 @@ if TYPE_CHECKING:
     from ppcls_lite.inference.spec import InferenceSpec
 
 
-def parser(name: str, about: str) -> argparse.ArgumentParser:
+def parser(name: str, about: str, required: bool = True) -> argparse.ArgumentParser:
     """The `-c FILE -o key=value` interface that all recipe commands share."""
     options = argparse.ArgumentParser(prog=f"ppcls-lite {name}", description=about)
-    options.add_argument("-c", "--config", required=True, metavar="FILE", help="the recipe (YAML)")
+    recipe = {"required": required, "metavar": "FILE", "help": "the recipe (YAML)"}
+    options.add_argument("-c", "--config", **recipe)
     options.add_argument(
         "-o",
         "--override",
@@ -66,13 +70,60 @@ def _cpu_processes(recipe: Recipe) -> int:
     return ranks.resolve(run.cpu_processes, total, usable_cores())
 
 
-def check(argv: list[str]) -> int:
-    """`ppcls-lite check`; returns 1 if there is a mistake in the data."""
-    args = parser("check", "Check a recipe, and look through all of its data.").parse_args(argv)
+def lr(argv: list[str]) -> int:
+    """`ppcls-lite lr`; returns 1 if there is nothing to suggest."""
+    options = parser("lr", "Try learning rates, a batch each, and suggest one; trains nothing.")
+    rate = {"type": not_negative, "metavar": "RATE"}
+    options.add_argument("--low", default=1e-5, help="the first rate (1e-5)", **rate)
+    options.add_argument("--high", default=10.0, help="the last rate (10)", **rate)
+    options.add_argument("--steps", type=positive, default=240, metavar="N", help="updates (240)")
+    args = options.parse_args(argv)
     recipe = _checked(args)
+    cores.claim()
+    from ppcls_lite.recipe.lr import find_rate
+    from ppcls_lite.report.rates import rate_sketch
+
+    found = find_rate(recipe, args.low, args.high, args.steps)
+    curve = found.curve
+    if curve.rates:
+        width = min(shutil.get_terminal_size().columns, 100)
+        print(rate_sketch(curve.rates, curve.smoothed, curve.suggestion, width))
+    if found.suggestion is None:
+        return 1
+    if found.stated is not None:
+        print(f"To use it: -o Optimizer.lr.learning_rate={found.suggestion:g}")
+    return 0
+
+
+def check(argv: list[str]) -> int:
+    """`ppcls-lite check`; returns 1 if there is a mistake in the data, or anything if strict."""
+    options = parser("check", "Look through a folder of images, or a recipe and its data.", False)
+    options.add_argument("data", nargs="?", metavar="DATA", help="a folder of images, or a list")
+    text = "write check.json and pictures of samples there"
+    options.add_argument("--output", metavar="DIR", help=text)
+    text = "look at so many images of each split, evenly spread; 0: at none (20,000)"
+    options.add_argument("--images", type=int, default=20_000, metavar="N", help=text)
+    text = "write new lists, beside the old ones, without copies in both splits"
+    options.add_argument("--fix", action="store_true", help=text)
+    options.add_argument("--strict", action="store_true", help="end with 1 for warnings as well")
+    args = options.parse_args(argv)
+    if (args.data is None) == (args.config is None):
+        raise UserError("check: give a folder of images, or a recipe with -c FILE, and not both")
+    if args.images < 0:
+        raise UserError(f"--images: expected 0 or more, found {args.images}")
+    recipe = _checked(args) if args.config else None
     from ppcls_lite.recipe import check as command
 
-    return command.check(recipe)
+    if recipe is not None:
+        checked = command.check_recipe(recipe, args.images)
+    else:
+        checked = command.check_data(args.data, args.images)
+    command.show(checked)
+    if args.output:
+        print(f"\nwritten: {', '.join(map(str, command.write(checked, Path(args.output))))}")
+    if args.fix:
+        print(f"\n{command.fix(checked)}")
+    return int(checked.is_wrong or (args.strict and not checked.is_clean))
 
 
 def evaluate(argv: list[str]) -> None:
@@ -99,11 +150,43 @@ def export(argv: list[str]) -> None:
     options = parser("export", "Write an inference model and check it.")
     formats = {"choices": ("paddle", "onnx", "both"), "default": "paddle"}
     options.add_argument("--format", **formats, help="what to write (paddle)")
-    args = options.parse_args(argv)
+    text = "let scores mean what they say, by a temperature fitted on the Eval data"
+    options.add_argument("--calibrate", action="store_true", help=text)
+    reject = options.add_mutually_exclusive_group()
+    share = {"type": _share, "metavar": "SHARE"}
+    text = "answer only where this share of the answers is right, by the Eval data"
+    reject.add_argument("--reject-precision", **share, help=text)
+    text = "answer only the surest images, this share of them, by the Eval data"
+    reject.add_argument("--reject-coverage", **share, help=text)
+    options.add_argument(
+        "--with",
+        dest="programs",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="further programs, each in a folder of its own; --with-NAME is the same",
+    )
+    prefix = "--with-"
+    apart = [["--with", a[len(prefix) :]] if a.startswith(prefix) else [a] for a in argv]
+    args = options.parse_args([word for words in apart for word in words])
     recipe = _checked(args)
+    from ppcls_lite.metrics.certainty import Wish
     from ppcls_lite.recipe import export as command
 
-    command.export(recipe, args.format)
+    asked = {name: getattr(args, f"reject_{name}") for name in ("precision", "coverage")}
+    wanted = next(((name, share) for name, share in asked.items() if share is not None), None)
+    command.export(recipe, args.format, args.programs, Wish(args.calibrate, wanted))
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0 and up to 1, found {text!r}")
+    return share
 
 
 def quantize(argv: list[str]) -> int:

@@ -26,7 +26,10 @@ from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.recipe import parts
+from ppcls_lite.recipe.classes import count_classes_in_data
 from ppcls_lite.recipe.networks import build_task
+from ppcls_lite.recipe.start import Tree, start
+from ppcls_lite.recipe.trial import try_network
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,19 @@ class Training:
     trainer: Trainer
     loaders: dict[str, Loader]
     cache: TeacherCache | None
+
+
+def begin(tree: Tree | Recipe) -> tuple[Recipe, World, dict[str, Any]]:
+    """A recipe that can be trained, as far as it shows without a look into the images; the ranks;
+    the data sets by split.
+
+    Raises UserError for mistakes in the configuration, the lists of the data or the environment.
+    """
+    recipe, world = start(tree, ("Loss", "Optimizer", "DataLoader"))
+    recipe = count_classes_in_data(recipe)
+    try_network(recipe.settings)
+    splits = ("Train", "Eval") if recipe.settings.Global.eval_during_train else ("Train",)
+    return recipe, world, parts.build_datasets(recipe.settings, splits)
 
 
 def compose(

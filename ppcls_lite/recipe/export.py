@@ -6,38 +6,57 @@ Read before: start.py. Read next: inference/export.py.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ppcls_lite.config.complete import Recipe
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.engine import log
 from ppcls_lite.inference.export import ExportReport, Format, export_model
 from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.metrics.certainty import Wish
+from ppcls_lite.recipe.certainty import certainty, known_calibration
 from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import build_model, shipped
 from ppcls_lite.recipe.parts import image_shape_of, labels_of
-from ppcls_lite.recipe.start import Tree, require_weights, start_alone, warn
+from ppcls_lite.recipe.start import Tree, say_weights, start_alone, warn, with_weights
 
 logger = logging.getLogger("ppcls_lite")
+_NOTHING = Wish()
 _CHECKED = 8  # images of Infer.infer_imgs that an export is compared on
 
 
-def export(tree: Tree | Recipe, format: Format = "paddle") -> ExportReport:
+def export(
+    tree: Tree | Recipe,
+    format: Format = "paddle",
+    programs: Sequence[str] = (),
+    wish: Wish = _NOTHING,
+) -> ExportReport:
     """Write the network as an inference model to `Global.save_inference_dir`, checked.
 
-    `format`: "paddle", "onnx" or "both".
+    `format`: "paddle", "onnx" or "both". `programs`: names of further ones, each in a folder there.
+    `wish`: how certain the answers are to be, which is fitted on `DataLoader.Eval`; without one
+    they are the network's own.
     """
     recipe = start_alone(tree, ("Infer",))
-    require_weights(recipe.settings, "export")
+    recipe = with_weights(recipe, "export")
     settings = count_classes_in_weights(recipe.settings)
     log.setup()
     warn(recipe)
+    name = say_weights(settings)
+    answer = recipe.tree["Infer"]["PostProcess"]
+    calibration = known_calibration(settings, name)
+    if wish:
+        arguments, calibration = certainty(settings, wish)
+        kind, own = take_apart(answer)
+        answer = {kind: {**own, **arguments}}
     report = export_model(
         build_model(settings),
         settings.Global.save_inference_dir,
         image_shape=image_shape_of(settings),
         transforms=recipe.tree["Infer"]["transforms"],
-        postprocess=recipe.tree["Infer"]["PostProcess"],
+        postprocess=answer,
         labels=labels_of(settings, required=True),
         model_name=shipped(settings).node.entry.name,
         add_softmax=settings.Arch.extras.infer_add_softmax,
@@ -47,6 +66,8 @@ def export(tree: Tree | Recipe, format: Format = "paddle") -> ExportReport:
         tiling=settings.Infer.tiling,
         tta=settings.Infer.tta,
         pdx_model_name=settings.Global.pdx_model_name,
+        calibration=calibration,
+        programs=programs,
     )
     logger.info(str(report))
     return report

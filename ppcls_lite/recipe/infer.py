@@ -20,7 +20,7 @@ from ppcls_lite.inference.shipped import Shipped
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import build_model, shipped
-from ppcls_lite.recipe.start import Tree, require_weights, start_alone, warn
+from ppcls_lite.recipe.start import Tree, say_weights, start_alone, warn, with_weights
 
 
 def infer(tree: Tree | Recipe) -> int:
@@ -30,12 +30,13 @@ def infer(tree: Tree | Recipe) -> int:
     status: 1 if some image could not be read.
     """
     recipe = start_alone(tree, ("Infer",))
-    require_weights(recipe.settings, "predict with")
+    recipe = with_weights(recipe, "predict with")
     settings = count_classes_in_weights(recipe.settings)
     wanted = settings.Infer
     files = _images(wanted)
     log.setup()
     warn(recipe)
+    say_weights(settings)
     engine = Shipped(build_model(settings))
     engine.eval()
     spec = InferenceSpec(

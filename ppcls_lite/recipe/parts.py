@@ -17,7 +17,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ppcls_lite.config.check import Node, build
+from ppcls_lite.config.check import Node, checked
 from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
@@ -51,7 +51,8 @@ logger = logging.getLogger("ppcls_lite")
 
 def run_dir_of(settings: RecipeSettings) -> Path:
     """Where a recipe's run lies."""
-    return Path(settings.Global.output_dir) / settings.Arch.entry.name
+    run = settings.Global
+    return Path(run.output_dir) / (run.run_name or settings.Arch.entry.name)
 
 
 def class_num_of(settings: RecipeSettings) -> int | None:
@@ -97,14 +98,16 @@ def build_loss(nodes: Sequence[Node], dataset: Any, epochs: int | None = None) -
     return CombinedLoss(losses, dataset.all_labelled)
 
 
-def build_metrics(settings: RecipeSettings, split: str) -> list[Any]:
-    """The metrics of `Metric.Train` or `Metric.Eval`.
+def build_metrics(settings: RecipeSettings, split: str, beside: Sequence[str] = ()) -> list[Any]:
+    """The metrics of `Metric.Train` or `Metric.Eval`, and those `beside` that these do not name.
 
     One that scores answers, not outputs, takes a `postprocess`: that of a prediction, so that both
     have one place for their thresholds. Where there is no prediction, one that has a default for
     it keeps that.
     """
-    nodes = (getattr(settings.Metric, split, None) if settings.Metric else None) or ()
+    nodes = list((getattr(settings.Metric, split, None) if settings.Metric else None) or ())
+    named = {node.entry.name for node in nodes}
+    nodes += [checked({name: {}}, "metric") for name in beside if name not in named]
     context: dict[str, Any] = {"class_num": class_num_of(settings)}
     asking = [node for node in nodes if _takes(node, "postprocess")]
     if asking and settings.Infer is None:
@@ -250,12 +253,14 @@ def build_loader(settings: RecipeSettings, split: str, dataset: Any, world: Worl
 
 
 def build_evaluator(
-    settings: RecipeSettings, task: Supervised, dataset: Any, world: World
+    settings: RecipeSettings, task: Supervised, dataset: Any, world: World, closer: bool = False
 ) -> Evaluator:
-    """The evaluation on `DataLoader.Eval`, by its metrics and those of its data set's kind."""
-    metrics = build_metrics(settings, "Eval")
-    named = {type(metric).__name__ for metric in metrics}
-    metrics += [build({n: {}}, "metric") for n in dataset.default_metrics if n not in named]
+    """The evaluation on `DataLoader.Eval`, by its metrics and those of its data set's kind.
+
+    closer: with those that keep the answer for each image.
+    """
+    beside = (*dataset.default_metrics, *(dataset.closer_metrics if closer else ()))
+    metrics = build_metrics(settings, "Eval", beside)
     for metric in metrics:
         metric.see(dataset)
     nodes = settings.Loss.Eval if settings.Loss else None

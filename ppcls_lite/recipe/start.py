@@ -16,6 +16,7 @@ from typing import Any
 import paddle
 
 from ppcls_lite.config.complete import Recipe
+from ppcls_lite.config.file import is_run, load_config
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.scan import scan
@@ -34,6 +35,7 @@ from ppcls_lite.system.machine import installed_versions
 
 logger = logging.getLogger("ppcls_lite")
 Tree = dict[str, Any]
+BEST = "best_model"  # what a run calls its best weights
 
 
 def start(tree: Tree | Recipe, sections: Sequence[str]) -> tuple[Recipe, World]:
@@ -120,12 +122,43 @@ def scan_data(datasets: dict[str, Any], world: World) -> None:
     logger.info(f"images: {counts}")
 
 
-def require_weights(settings: RecipeSettings, verb: str) -> None:
-    if not settings.Global.pretrained_model and not shipped(settings).pretrained:
+def with_weights(recipe: Recipe, verb: str) -> Recipe:
+    """With the weights to `verb`: those that the recipe names, or else the best of its run.
+
+    `Arch.pretrained` names some, unless a run has trained on from them.
+    Raises ConfigError where there are none.
+    """
+    settings = recipe.settings
+    best, pretrained = run_dir_of(settings) / BEST, shipped(settings).pretrained
+    if settings.Global.pretrained_model:
+        return recipe
+    left = best.with_suffix(".pdparams").is_file()
+    if left and (not pretrained or _trained_on(best.parent, recipe)):
+        run = dataclasses.replace(settings.Global, pretrained_model=str(best))
+        return dataclasses.replace(recipe, settings=dataclasses.replace(settings, Global=run))
+    if not pretrained:
         raise ConfigError(
-            f"Global.pretrained_model: there are no weights to {verb}; give them with "
-            f"-o Global.pretrained_model={run_dir_of(settings) / 'best_model'}"
+            f"Global.pretrained_model: there are no weights to {verb}, and no run in "
+            f"{best.parent} has left its best ones; train first, or give them with "
+            f"-o Global.pretrained_model={best}"
         )
+    return recipe
+
+
+def _trained_on(run_dir: Path, recipe: Recipe) -> bool:
+    """Whether the run there has trained the networks of this recipe."""
+    if not is_run(run_dir):
+        return False
+    theirs, ours = (tree.get("Arch") for tree in (load_config(run_dir), recipe.tree))
+    counted = {"class_num": None}
+    return isinstance(theirs, dict) and {**theirs, **counted} == {**ours, **counted}
+
+
+def say_weights(settings: RecipeSettings) -> str:
+    """Log which weights a command works on; returns their name."""
+    given = settings.Global.pretrained_model or f"those of {shipped(settings).path}.pretrained"
+    logger.info(f"weights: {given}")
+    return Path(settings.Global.pretrained_model or "pretrained").name.removesuffix(".pdparams")
 
 
 def finish_loaders(loaders: dict[str, Loader], stem: Path, world: World) -> None:

@@ -16,10 +16,8 @@ from ppcls_lite.config.file import dump
 from ppcls_lite.engine import log, rng, run_folder
 from ppcls_lite.engine.callbacks import Callback, FitResult
 from ppcls_lite.recipe import parts
-from ppcls_lite.recipe.classes import count_classes_in_data
-from ppcls_lite.recipe.compose import compose
-from ppcls_lite.recipe.start import Tree, finish_loaders, logged, scan_data, start, warn
-from ppcls_lite.recipe.trial import try_network
+from ppcls_lite.recipe.compose import begin, compose
+from ppcls_lite.recipe.start import Tree, finish_loaders, logged, scan_data, warn
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -36,13 +34,9 @@ def train(
     Raises UserError for mistakes in the configuration, the data or the environment, all of them
     before the first step, and for a loss that is not finite.
     """
-    recipe, world = start(tree, ("Loss", "Optimizer", "DataLoader"))
-    recipe = count_classes_in_data(recipe)
+    recipe, world, datasets = begin(tree)
     settings = recipe.settings
     run = settings.Global
-    try_network(settings)
-    splits = ("Train", "Eval") if run.eval_during_train else ("Train",)
-    datasets = parts.build_datasets(settings, splits)
     run_dir = run_folder.prepare(parts.run_dir_of(settings))
     with logged(run_dir, settings, world, held=True), contextlib.ExitStack() as owner:
         if world.is_main:

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
+from ppcls_lite.data import near_duplicates
 from ppcls_lite.data.unlabeled import UnlabeledDataset
-from ppcls_lite.distill import near_duplicates, selection
+from ppcls_lite.distill import selection
 from ppcls_lite.distill.select_unlabeled import Pool, pool_at, score_pool, select
 from ppcls_lite.errors import UserError
 
-pytest.importorskip("imagehash", reason="near-duplicates need imagehash")
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 

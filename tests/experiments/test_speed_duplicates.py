@@ -12,8 +12,6 @@ import pytest
 from experiments.speed.duplicates import CHANGES, run
 from ppcls_lite.errors import UserError
 
-pytest.importorskip("imagehash", reason="near-duplicates need imagehash")
-
 
 def test_copies_are_found_and_mirror_images_are_not(tmp_path: Path, capsys):
     with pytest.raises(UserError, match="two images at least"):

@@ -8,12 +8,13 @@ import pytest
 from ppcls_lite.config import check as config
 from ppcls_lite.data import labels
 from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.inference import paddlex
 from ppcls_lite.inference.postprocess.attributes import (
     PersonAttribute,
     TableAttribute,
     VehicleAttribute,
 )
-from ppcls_lite.inference.postprocess.base import Postprocess
+from ppcls_lite.inference.postprocess.base import Postprocess, softmax
 from ppcls_lite.inference.postprocess.classify import (
     MultiLabelThreshOutput,
     ScoreOutput,
@@ -244,3 +245,43 @@ def test_bundled_lists_stand_in_for_official_paths(path, count, some):
 def test_traffic_signs_are_all_different():
     names = labels.read_label_file("traffic_sign_label_list.txt")
     assert len(set(names)) == 232
+
+
+def test_a_temperature_is_that_of_the_logits_and_changes_no_answer() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (20, 5))
+    plain = Topk(topk=5)({"logits": softmax(logits)})
+    tempered = Topk(topk=5, temperature=2.5)({"logits": softmax(logits)})
+    for row, before, after in zip(softmax(logits / 2.5), plain, tempered):
+        assert after["class_ids"] == before["class_ids"]
+        np.testing.assert_allclose(after["scores"], np.sort(row)[::-1], atol=1e-5)
+
+
+def test_below_the_threshold_nothing_is_answered_and_the_guess_is_kept() -> None:
+    answer = Topk(topk=2, label_list=["ant", "bee"], reject_below=0.7)
+    sure, unsure = answer({"logits": np.array([[0.2, 0.8], [0.6, 0.4]])})
+    assert sure == {"class_ids": [1, 0], "scores": [0.8, 0.2], "label_names": ["bee", "ant"]}
+    assert unsure["unknown"] and unsure["class_ids"] == unsure["label_names"] == []
+    assert unsure["guess"] == {
+        "class_ids": [0, 1], "scores": [0.6, 0.4], "label_names": ["ant", "bee"]
+    }  # fmt: skip
+    assert answer.rows(unsure) == [("", 0.6, "(unknown)")]
+    assert len(answer.rows(sure)) == 2
+
+
+def test_lists_say_what_is_right() -> None:
+    topk = Topk(topk=2, label_list=["ant", "bee"])
+    (found,) = topk({"logits": np.array([[0.2, 0.8]])})
+    assert topk.is_right(found, "1") and topk.is_right(found, "bee")
+    assert topk.is_right(found, "0") is False
+    attributes = MultiLabelThreshOutput()
+    (found,) = attributes({"logits": np.array([[0.2, 0.8, 0.9]])})
+    assert attributes.is_right(found, "0,1,1") and attributes.is_right(found, "1,1,1") is False
+    assert attributes.is_right(found, "bee") is None
+
+
+def test_paddlex_is_not_told_a_file_that_rejects() -> None:
+    resize = [{"ResizeImage": {"size": 8}}, {"NormalizeImage": {"order": ""}}]
+    plain = {"Topk": {"topk": 1}}
+    assert paddlex.written(resize, plain) is not None
+    for key in ("temperature", "reject_below"):
+        assert paddlex.written(resize, {"Topk": {"topk": 1, key: 0.5}}) is None

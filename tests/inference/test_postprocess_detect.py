@@ -173,8 +173,11 @@ def test_one_folder_answers_like_the_network_in_every_engine(
         for first, second in zip(objects[0], other, strict=True):
             assert first["class_ids"] == second["class_ids"]
             np.testing.assert_allclose(first["scores"], second["scores"], atol=1e-3)
-            overlaps = iou(np.array(first["boxes"]), np.array(second["boxes"]))
-            assert overlaps.min() > 0.99
+            # Scores that rounding orders otherwise change places.
+            boxes, others = (np.array(run["boxes"]) for run in (first, second))
+            near = iou(boxes[:, None], others[None]) > 0.99  # (n, n)
+            kinds = np.array(first["class_ids"])
+            assert (near & (kinds[:, None] == kinds)).any(axis=1).all()
     set_at_prediction = Predictor(folder, threads=1, settings={"keep_top_k": 2})
     (few,) = set_at_prediction.predict(photograph(150, 200))
     assert len(few["scores"]) == 2 and max(few["scores"]) == max(objects[0][0]["scores"])

@@ -187,6 +187,14 @@ def bits(native: ctypes.CDLL, threads: int) -> list[bytes]:
             lambda x, w: depthwise_conv(x, w, Window((5, 5), (2, 2), (2, 2)), native),
             [array(11, 12, 15, 15), array(12, 1, 5, 5)],
         ),
+        (
+            lambda x, w: depthwise_conv(x, w, Window((3, 3), (1, 1), (1, 1)), native),
+            [array(11, 37, 9, 9), array(37, 1, 3, 3)],
+        ),
+        (
+            lambda x, w: depthwise_conv(x, w, Window((6, 6), (2, 1), (2, 2)), native),
+            [array(11, 5, 9, 9), array(5, 1, 6, 6)],
+        ),
         (lambda x, w: dense_conv(x, w, SAME, native), [array(11, 40, 9, 9), array(70, 40, 1, 1)]),
         (
             lambda x, w: dense_conv(x, w, Window((3, 3), (2, 2), (1, 1)), native),

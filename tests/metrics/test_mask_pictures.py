@@ -56,7 +56,8 @@ def test_batches_and_ranks_change_nothing() -> None:
 
 def test_the_report_shows_image_truth_answer_and_difference(tmp_path: Path) -> None:
     metric = collected([0, 1, 2, 3, 4, 5])
-    (path,) = metric.report(tmp_path, ["sky", "road"])
+    path, images = metric.report(tmp_path, ["sky", "road"])
+    assert images.name == "images.json" and path.name in images.read_text(encoding="utf-8")
     with Image.open(path) as file:
         picture = np.asarray(file)
     assert path.name == "worst_images.png" and picture.shape == (3 * 162, 4 * 162, 3)

@@ -158,7 +158,7 @@ def test_confusion_reports_a_table_and_a_picture(tmp_path):
     for names in (["cat", "猫", "dog"], None):
         metric = ConfusionMatrix()
         score(metric, logits, labels)
-        table, picture = metric.report(tmp_path, names)
+        table, picture, _ = metric.report(tmp_path, names)
         assert (table.name, picture.name) == ("per_class.txt", "confusion_matrix.png")
         assert table.read_text(encoding="utf-8") == metric.table(names) + "\n"
         pixels = cv2.imread(str(picture))

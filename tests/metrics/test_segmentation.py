@@ -119,7 +119,8 @@ def test_kappa_is_a_number_where_there_is_one_class() -> None:
 def test_its_report_names_the_convention(tmp_path: Path) -> None:
     metric = MeanIoU(3)
     scored(metric, np.array([[[0, 1, 1, 1]]], np.int32), np.array([[[0, 0, 1, 255]]]))
-    table, picture = metric.report(tmp_path, ["road", "car", "sky"])
+    table, picture, data = metric.report(tmp_path, ["road", "car", "sky"])
+    assert '"road", "car", "sky"' in data.read_text() and metric.summary(["road", "car", "sky"])
     lines = table.read_text(encoding="utf-8").splitlines()
     assert lines[0].split() == [
         "class",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,95 @@ def test_mistakes_of_all_splits(recipe: Path, capsys: pytest.CaptureFixture[str]
 def test_a_recipe_without_data(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-c", str(recipe), "-o", "DataLoader=null"]) == 2
     assert "there are no data to check" in capsys.readouterr().err
+
+
+def photos(root: Path) -> Path:
+    """Two classes of eight pictures; one of them again in another size, and one broken file."""
+    for i in range(16):
+        pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)
+        image = Image.fromarray(pixels).resize((40, 40), Image.Resampling.BICUBIC)
+        path = root / ("cat", "dog")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+        if i == 3:
+            image.resize((60, 60)).save(root / "dog" / "copy.png")
+    (root / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (root / "cat" / "notes.txt").write_text("not an image", encoding="utf-8")
+    return root
+
+
+def test_a_folder_of_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = photos(tmp_path / "photos")
+    out = tmp_path / "out"
+    assert main(["check", str(root), "--output", str(out), "--fix"]) == 1
+    said = capsys.readouterr().out
+    assert "cat            9      50.0%" in said
+    assert "always answering cat is right for 50.0%" in said
+    assert f"{root}/dog/3.png = {root}/dog/copy.png (same picture)" in said
+    assert f"{root}/cat/broken.jpg: " in said and "1 files in the sub-folders" in said
+    kept = json.loads((out / "check.json").read_text(encoding="utf-8"))
+    assert {image["kind"] for image in kept["images"]} == {"copies", "unreadable"}
+    assert Image.open(out / "samples.png").size[1] > 190  # two rows
+    lists = {s: (root / f"{s}_list.txt").read_text("utf-8").splitlines() for s in ("train", "val")}
+    assert sum(map(len, lists.values())) == 17
+    pair = {"dog/3.png 1", "dog/copy.png 1"}
+    assert [pair <= {*lines} for lines in lists.values()].count(True) == 1
+    before = (root / "train_list.txt").read_bytes()
+    assert main(["check", str(root), "--fix"]) == 0  # it has lists now, without faults
+    assert (root / "train_list.txt").read_bytes() == before
+    assert (root / "train_list_2.txt").is_file()
+    assert main(["check", str(root), "--output", str(out)]) == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = photos(tmp_path)
+    (root / "cat" / "broken.jpg").unlink()
+    assert main(["check", str(root)]) == 0
+    assert main(["check", str(root), "--strict"]) == 1
+    (root / "cat" / "notes.txt").unlink()
+    (root / "dog" / "copy.png").unlink()
+    assert main(["check", str(root), "--strict"]) == 0
+    assert "no mistakes found" in capsys.readouterr().out
+
+
+def test_the_lists_of_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = photos(tmp_path)
+    (root / "a_train.txt").write_text("cat/0.png 0\ndog/3.png 1\n", encoding="utf-8")
+    (root / "a_val.txt").write_text("cat/2.png 0\ndog/copy.png 1\n", encoding="utf-8")
+    sections = {
+        split: {
+            "dataset": {
+                "name": "ImageNetDataset",
+                "image_root": str(root),
+                "cls_label_path": str(root / f"a_{name}.txt"),
+                "transform_ops": ["DecodeImage"],
+            },
+            "sampler": {"batch_size": 2},
+        }
+        for split, name in (("Train", "train"), ("Eval", "val"))
+    }
+    tree = {"Arch": {"name": "PPLCNet_x0_25", "class_num": 2}, "DataLoader": sections}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert main(["check", "-c", str(tmp_path / "recipe.yaml"), "--fix", "--strict"]) == 1
+    said = capsys.readouterr().out
+    assert "dog/3.png [Train]" in said and "dog/copy.png [Eval] (same picture)" in said
+    assert (root / "val_list.txt").read_text(encoding="utf-8") == "cat/2.png 0\n"
+    taught = (root / "train_list.txt").read_text(encoding="utf-8").splitlines()
+    assert taught == ["cat/0.png 0", "dog/3.png 1", "dog/copy.png 1"]
+
+
+def test_folders_of_masks_and_mistakes_of_the_command(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = recipe.parent / "train"
+    assert main(["check", str(train)]) == 0
+    said = capsys.readouterr().out
+    assert "images/a.jpg with masks/a.png" in said and "wrote" not in said
+    assert sorted(path.name for path in train.iterdir()) == ["images", "masks"]
+    assert main(["check", str(train), "--fix"]) == 1
+    assert "images with one class each" in capsys.readouterr().err
+    assert main(["check"]) == 1 and main(["check", str(train), "-c", str(recipe)]) == 1
+    assert "and not both" in capsys.readouterr().err
+    assert main(["check", str(recipe.parent / "nowhere")]) == 1
+    assert "there is no image folder" in capsys.readouterr().err

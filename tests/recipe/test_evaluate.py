@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -134,3 +135,85 @@ def test_other_names_in_predictions_than_in_the_training_set_are_warned_of(
     log = (home / "named" / "PPLCNet_x0_25" / "train.log").read_text()
     assert "names.txt calls 2 classes by other names than the training set" in log
     assert "1 is 'coral' there and 'black' here" in log
+
+
+def test_the_best_weights_of_the_run_are_evaluated_and_mistakes_written(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = home / "output" / "PPLCNet_x0_25"
+    assert main(["eval", "-c", str(home / "recipe.yaml")]) == 0
+    told = capfd.readouterr().out
+    assert f"weights: {run / 'best_model'}" in told
+    found = json.loads((run / "eval.json").read_text())
+    low, high, method = found["intervals"]["top1"]
+    assert low < found["top1"] <= high and method == "Wilson, 6 images"
+    assert f"top1: 95 % interval {low:.4f} to {high:.4f}" in told
+    table = (run / "eval" / "best_model" / "predictions.csv").read_text().splitlines()
+    assert len(table) == 7 and {line.split(",")[1] for line in table[1:]} == {*COLOURS} - {MISSING}
+    right = [line.split(",")[3] for line in table[1:]]
+    assert right.count("1") / 6 == pytest.approx(found["top1"])
+
+
+def test_a_runs_folder_stands_for_its_recipe(home: Path, tmp_path: Path) -> None:
+    run = home / "output" / "PPLCNet_x0_25"
+    moved = tmp_path / "the first try"
+    shutil.copytree(run, moved)
+    (moved / "eval.json").unlink(missing_ok=True)
+    assert main(["eval", "-c", str(moved)]) == 0
+    found = json.loads((moved / "eval.json").read_text())
+    assert found["weights"] == str(moved / "best_model")
+
+
+def test_no_run_and_no_weights_is_one_message(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = f"Global.output_dir={tmp_path}"
+    assert main(["eval", "-c", str(home / "recipe.yaml"), "-o", place]) == 2
+    assert f"no run in {tmp_path / 'PPLCNet_x0_25'} has left" in capsys.readouterr().err
+
+
+def test_an_export_that_rejects_answers_the_surest_images_on_every_engine(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = ["-o", f"Global.save_inference_dir={tmp_path / 'sure'}"]
+    answer = ["-o", "Infer.PostProcess.name=Topk"]
+    options = ["--reject-coverage", "0.5", "--format", "both"]
+    assert main(["export", "-c", str(home / "recipe.yaml"), *answer, *place, *options]) == 0
+    spec = yaml.safe_load((tmp_path / "sure" / "inference.yml").read_text())
+    facts = spec["Global"]["calibration"]
+    assert facts["images"] == 6 and 0.5 <= facts["coverage"] < 1
+    assert 0 < spec["PostProcess"]["Topk"]["reject_below"] < 1
+    lines = [f"{file} {sorted(COLOURS).index(file.parent.name)}\n" for file in
+             sorted((home / "val").rglob("*.png"))]  # fmt: skip
+    (tmp_path / "list.txt").write_text("".join(lines), encoding="utf-8")
+    unknown = []
+    for engine in ("paddle", "onnxruntime"):
+        output = tmp_path / f"{engine}.jsonl"
+        model = ["--model", str(tmp_path / "sure"), "--engine", engine, "--output", str(output)]
+        capfd.readouterr()
+        assert main(["predict", *model, "--input", str(tmp_path / "list.txt")]) == 0
+        told = capfd.readouterr().out
+        assert f"coverage {facts['coverage']:.2%}" in told
+        answered = round(6 * facts["coverage"])
+        assert f"by the list's labels: {round(facts['precision'] * answered)} of {answered}" in told
+        results = [json.loads(line) for line in output.read_text().splitlines()]
+        unknown.append([r["file"] for r in results if r.get("unknown")])
+    assert unknown[0] == unknown[1] and len(unknown[0]) == 6 - answered
+
+
+def test_an_export_without_a_wish_keeps_todays_answers(home: Path, tmp_path: Path) -> None:
+    assert main(["eval", "-c", str(home / "recipe.yaml")]) == 0
+    place = ["-o", f"Global.save_inference_dir={tmp_path / 'plain'}"]
+    answer = ["-o", "Infer.PostProcess.name=Topk"]
+    assert main(["export", "-c", str(home / "recipe.yaml"), *answer, *place]) == 0
+    spec = yaml.safe_load((tmp_path / "plain" / "inference.yml").read_text())
+    assert {*spec["PostProcess"]["Topk"]} <= {"topk", "label_list"}
+    assert spec["Global"]["calibration"]["images"] == 6  # what eval has found out, told only
+
+
+def test_a_postprocessing_without_a_threshold_is_one_message(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = ["-o", "Infer.PostProcess.name=ScoreOutput", "--reject-precision", "0.9"]
+    assert main(["export", "-c", str(home / "recipe.yaml"), *answer]) == 1
+    assert "ScoreOutput has no threshold" in capsys.readouterr().err

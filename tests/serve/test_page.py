@@ -187,3 +187,63 @@ def test_what_answers_look_like(page: Any, picture: Any, tmp_path: Path) -> None
     for width, height in SIZES.values():
         page.set_viewport_size({"width": width, "height": height})
         assert page.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
+
+
+def test_boxes_are_shown_from_the_score_of_the_slider(
+    page: Any, picture: Any, tmp_path: Path
+) -> None:
+    objects = {
+        "class_ids": [0, 0, 1],
+        "scores": [0.9, 0.2, 0.45],
+        "label_names": ["cup", "cup", "<b>dog"],
+        "boxes": [[10, 5, 30, 25], [0, 0, 60, 40], [30, 20, 60, 40]],
+        "size": [40, 60],
+        "draw_threshold": 0.3,
+    }
+    page.route("**/predict**", lambda route: route.fulfill(body=json.dumps(objects)))
+    file = tmp_path / "a.png"
+    file.write_bytes(picture(200, ".png"))
+    assert not page.is_visible("#from")
+    page.set_input_files("#file", file)
+    answered(page, "^1 of 1 answered$")
+    card = page.locator("article")
+    shown = card.locator(".boxes g:visible")
+    assert shown.locator("text").all_text_contents() == ["<b>dog 0.45", "cup 0.90"]
+    assert card.locator(".count").inner_text() == "2 of 3 objects"
+    assert page.inner_text("#from output") == "0.30"
+    # On the photograph, whatever its size on the screen: 60 x 40 pixels.
+    whole, box = (
+        card.locator(".preview").bounding_box(),
+        shown.nth(1).locator("rect").bounding_box(),
+    )
+    scale = whole["width"] / 60
+    assert box["x"] - whole["x"] == pytest.approx(10 * scale, abs=2)
+    assert box["y"] - whole["y"] == pytest.approx(5 * scale, abs=2)
+    assert box["width"] == pytest.approx(20 * scale, abs=3)
+
+    page.fill("#score", "0.5")
+    assert shown.count() == 1 and card.locator(".count").inner_text() == "1 of 3 objects"
+    assert card.locator(":scope > table tr:visible").count() == 1
+    page.fill("#score", "0")
+    assert shown.count() == 3
+    page.set_input_files("#file", file)  # a later image is seen from the same score on
+    answered(page, "^1 of 1 answered$")
+    assert page.inner_text("#from output") == "0.00"
+    page.click("#clear")
+    assert not page.is_visible("#from")
+
+
+def test_an_answer_that_is_not_given_shows_the_guess(page: Any) -> None:
+    guess = {"class_ids": [3], "scores": [0.41], "label_names": ["bee"]}
+    answer = {"class_ids": [], "scores": [], "label_names": [], "unknown": True, "guess": guess}
+    shown = page.evaluate(
+        """async (answer) => {
+          const { show } = await import("/page/answer.js");
+          const card = document.createElement("article");
+          card.innerHTML = "<table></table><details class=more><summary></summary><table></table>";
+          show(card, answer);
+          return card.querySelector("table").innerText;
+        }""",
+        answer,
+    )
+    assert "unknown, perhaps bee" in shown and "41.0 %" in shown

@@ -66,7 +66,10 @@ def run(argv: Sequence[str]) -> int:
         text = "share for validation, where there is no split (0.2)"
         boxes.add_argument("--val", type=float, default=0.2, metavar="SHARE", help=text)
         boxes.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (0)")
-        boxes.set_defaults(act=lambda a, kind=kind: prepare_objects(kind, a.folder, a.val, a.seed))
+        boxes.add_argument("--output", metavar="DIR", help="where the lists go (DIR)")
+        boxes.set_defaults(
+            act=lambda a, kind=kind: prepare_objects(kind, a.folder, a.output, a.val, a.seed)
+        )
 
     masks = commands.add_parser("masks", help="your images, and masks of the same names")
     masks.add_argument("folder", metavar="DIR", help="holds images and masks")
@@ -112,5 +115,7 @@ def run(argv: Sequence[str]) -> int:
     other.set_defaults(act=lambda a: relabel(a.lists, a.map, a.output, a.labels))
 
     args = options.parse_args(argv)
-    args.act(args)
+    step = args.act(args)
+    if step is not None:
+        print(f"\nnext, for example:\n{step}")
     return 0

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ppcls_lite.data.image_list import write_lines
-from ppcls_lite.data.prepare.next_step import labels_at, train_command
+from ppcls_lite.data.prepare.next_step import labels_at, with_lists
 from ppcls_lite.data.prepare.split import stratified_split
 from ppcls_lite.errors import UserError
 
@@ -71,4 +71,5 @@ def _train_digits(root: Path) -> str:
     recipe = "configs/quickstart/digits.yaml"
     if root == Path(DIGITS_FOLDER):
         return f"ppcls-lite train -c {recipe}"
-    return train_command(recipe, root, root, labels_at(root), f"Infer.infer_imgs={root / 'val'}")
+    more = labels_at(root), f"Infer.infer_imgs={root / 'val'}"
+    return str(with_lists(recipe, root, root, *more))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ppcls_lite.data.files import class_folders, images_in, is_image_name
 from ppcls_lite.data.image_list import write_lines
-from ppcls_lite.data.prepare.next_step import train_command
+from ppcls_lite.data.prepare.next_step import with_lists
 from ppcls_lite.errors import UserError
 
 TRUTH = Path("data", "ILSVRC2012_validation_ground_truth.txt")
@@ -48,7 +48,7 @@ def prepare_imagenet(folder: str, devkit: str | None = None) -> None:
     )
     if (len(classes), len(train), len(val)) != (1000, 1281167, 50000):
         print("warning: the full ImageNet-1k has 1,000 classes, 1,281,167 and 50,000 images")
-    print(f"next: {train_command('configs/PPLCNet_x0_5.yaml', root, root)}")
+    print(f"next: {with_lists('configs/PPLCNet_x0_5.yaml', root, root)}")
 
 
 def _lines(root: Path, split: str, classes: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from ppcls_lite.data.mask_file import read_palette
 from ppcls_lite.data.mask_pairs import Pairs, pair
 from ppcls_lite.data.mask_rules import MAX_CLASSES, MaskRules
 from ppcls_lite.data.mask_shares import Masks
-from ppcls_lite.data.prepare.next_step import data_command
+from ppcls_lite.data.prepare.next_step import NextStep, with_data
 from ppcls_lite.errors import UserError
 
 CAMVID_NAMES = (
@@ -40,11 +40,11 @@ def prepare_masks(
     ignore: int | None,
     palette: str | None,
     output: str | None,
-) -> None:
+) -> NextStep:
     """Write lists for `folder`/`images` and `folder`/`masks`, a share `val` for validation.
 
-    Also labels.txt, unless there is one; all masks are looked at. UserError where no image has a
-    mask, or the masks are not class numbers.
+    Also labels.txt, with the names of the folder's own if it has one; all masks are looked at.
+    UserError where no image has a mask, or the masks are not class numbers.
     """
     if not 0 < val < 1:
         raise UserError(f"--val is {val:g}; expected a share between 0 and 1, e.g. 0.2")
@@ -65,11 +65,15 @@ def prepare_masks(
     if colours is not None and colours.names and not label_map:
         names = colours.names
     file = place / "labels.txt"
-    if file.exists():
-        names = read_label_file(file)
-    else:
+    own = next((f for f in (file, Path(folder, "labels.txt")) if f.exists()), None)
+    if own:
+        names = read_label_file(own)
+    if own != file:
         write_lines(file, [f"{i} {name}" for i, name in enumerate(names)])
-    in_val = _chosen(len(pairs.paths), val, seed)
+    in_val = _own_split(pairs, Path(folder, images))
+    own_split = in_val is not None
+    if in_val is None:
+        in_val = _chosen(len(pairs.paths), val, seed)
     _write(place, folder, pairs, {"train": ~in_val, "val": in_val})
     rules = MaskRules(len(names), 255 if ignore is None else ignore, label_map, palette=colours)
     found = diagnose(Masks(pairs.masks, rules, names), census)
@@ -91,8 +95,9 @@ def prepare_masks(
     print(
         f"{len(pairs.paths):,} images with masks: {np.sum(~in_val):,} for training, "
         f"{np.sum(in_val):,} for validation; wrote train_list.txt, val_list.txt and labels.txt in "
-        f"{place}\n\nnext, for example:\n{data_command(_RECIPE, splits, *more)}"
+        f"{place}"
     )
+    return with_data(_RECIPE, splits, *more, own_split=own_split)
 
 
 def prepare_camvid(folder: str, output: str | None) -> None:
@@ -148,6 +153,17 @@ def _chosen(count: int, share: float, seed: int) -> np.ndarray:
     chosen = np.zeros(count, bool)
     chosen[np.random.default_rng(seed).permutation(count)[:number]] = True
     return chosen
+
+
+def _own_split(pairs: Pairs, images: Path) -> np.ndarray | None:
+    """Which of the pairs are for validation, (n,) bool, by sub-folders train and val of the images.
+
+    None where there is anything else, as a folder for tests.
+    """
+    tops = [Path(path).relative_to(images).parts[0] for path in pairs.paths]
+    if {*tops} != {"train", "val"}:
+        return None
+    return np.array([top == "val" for top in tops])
 
 
 def _write(place: Path, root: str, pairs: Pairs, splits: dict[str, np.ndarray]) -> None:

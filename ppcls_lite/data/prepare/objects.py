@@ -20,17 +20,18 @@ from ppcls_lite.data.annotations.voc import VOC_CLASSES, names_in, read_voc
 from ppcls_lite.data.annotations.yolo import read_yolo
 from ppcls_lite.data.files import walk_files, walk_images
 from ppcls_lite.data.image_list import read_lines, require_folder, write_lines
-from ppcls_lite.data.prepare.next_step import labels_at, objects_command
+from ppcls_lite.data.prepare.next_step import OBJECTS, NextStep, labels_at, with_data
 from ppcls_lite.data.scan import missing_files
 from ppcls_lite.errors import UserError, joined
 
 LABELS = "label_list.txt"  # of the names alone, as VOCDataset and LabelMeDataset take them
 _INSTANCES = "instances_"
+_MAIN = Path("ImageSets", "Main")  # where VOC keeps its splits
 _RESULTS = "results"  # COCO's detections, which are no annotations
 
 
-def prepare_objects(kind: str, folder: str, val: float, seed: int) -> None:
-    """Write what is missing for a training on `folder`, and print how to train on it.
+def prepare_objects(kind: str, folder: str, output: str | None, val: float, seed: int) -> NextStep:
+    """Write what is missing for a training on `folder` there, or into the folder `output`.
 
     kind: coco, voc, yolo or labelme. val: the share of the images for validation, where the folder
     has no split of its own. Raises UserError for a folder without such annotations, and with all
@@ -39,8 +40,9 @@ def prepare_objects(kind: str, folder: str, val: float, seed: int) -> None:
     if not 0 < val < 1:
         raise UserError(f"--val is {val:g}; expected a share between 0 and 1, e.g. 0.2")
     require_folder(folder)
-    root = Path(folder)
-    sources, name, more = _KINDS[kind](root, val, np.random.default_rng(seed))
+    root, place = Path(folder), Path(output or folder)
+    place.mkdir(parents=True, exist_ok=True)
+    sources, name, own_split = _KINDS[kind](root, place, val, np.random.default_rng(seed))
     tables = {split: read() for split, (read, _) in sources.items()}
     problems = [text for table in tables.values() for text in table.problems]
     for split, (_, arguments) in sources.items():
@@ -56,21 +58,20 @@ def prepare_objects(kind: str, folder: str, val: float, seed: int) -> None:
         for text in table.warnings:
             print(f"warning: {split}: {text}")
     names = tables["Train"].names
-    write_lines(root / LABELS, names)
+    write_lines(place / LABELS, names)
     for split, table in tables.items():
         empty = int((table.counts() == 0).sum())
         boxes = f"{len(table.boxes):,} boxes, {empty:,} images without"
         print(f"{split}: {len(table):,} images, {boxes}")
     print(_counts(tables))
     splits = {split: {"name": name, **arguments} for split, (_, arguments) in sources.items()}
-    command = objects_command(
-        splits, f"Arch.class_num={len(names)}", labels_at(root, LABELS), *more
-    )
-    print(f"wrote {root / LABELS}\n\nnext, for example:\n{command}")
+    print(f"wrote {place / LABELS}")
+    more = f"Arch.class_num={len(names)}", labels_at(place, LABELS)
+    return with_data(OBJECTS, splits, *more, own_split=own_split)
 
 
 Sources = dict[str, tuple[Callable[[], BoxTable], dict[str, Any]]]
-Prepared = tuple[Sources, str, tuple[str, ...]]  # its splits, the data set, further overrides
+Prepared = tuple[Sources, str, bool]  # its splits, the data set, whether the split is its own
 
 
 def _counts(tables: dict[str, BoxTable]) -> str:
@@ -85,7 +86,7 @@ def _counts(tables: dict[str, BoxTable]) -> str:
     return "\n".join(lines)
 
 
-def _coco(root: Path, val: float, rng: np.random.Generator) -> Prepared:
+def _coco(root: Path, place: Path, val: float, rng: np.random.Generator) -> Prepared:
     files = [root / f for f in walk_files(root) if f.lower().endswith(".json")]
     # COCO's own folder has key points and captions as well
     files = [file for file in files if file.name.startswith(_INSTANCES)] or files
@@ -98,7 +99,7 @@ def _coco(root: Path, val: float, rng: np.random.Generator) -> Prepared:
             "ppcls-lite prepare voc|yolo|labelme read other annotations"
         )
     if len(files) == 1:
-        train, evaluation = _split_coco(files[0], root, val, rng)
+        train, evaluation = _split_coco(files[0], place, val, rng)
     elif len(train) != 1 or len(evaluation) != 1:
         found = ", ".join(str(file.relative_to(root)) for file in files[:10])
         raise UserError(
@@ -110,7 +111,7 @@ def _coco(root: Path, val: float, rng: np.random.Generator) -> Prepared:
         images = _images_of(file, root)
         arguments = {"image_root": images, "annotation": file}
         sources[split] = (lambda file=file: read_coco(str(file))), arguments
-    return sources, "COCODataset", ()
+    return sources, "COCODataset", len(files) > 1
 
 
 def _is_coco(file: Path) -> bool:
@@ -139,9 +140,9 @@ def _images_of(file: Path, root: Path) -> Path:
 
 
 def _split_coco(
-    file: Path, root: Path, val: float, rng: np.random.Generator
+    file: Path, place: Path, val: float, rng: np.random.Generator
 ) -> tuple[list[Path], list[Path]]:
-    """One file as two beside it."""
+    """One file as two in the folder `place`."""
     content = read_json(str(file))
     ids = [image["id"] for image in content["images"] if isinstance(image, dict) and "id" in image]
     chosen = {ids[i] for i in _chosen(len(ids), val, rng)}
@@ -155,13 +156,13 @@ def _split_coco(
             ]
             for name, key in (("images", "id"), ("annotations", "image_id"))
         }
-        paths.append(root / f"boxes_{split}.json")
+        paths.append(place / f"boxes_{split}.json")
         text = json.dumps({**kept, "categories": content["categories"]})
         paths[-1].write_text(text, encoding="utf-8")
     return [paths[0]], [paths[1]]
 
 
-def _voc(root: Path, val: float, rng: np.random.Generator) -> Prepared:
+def _voc(root: Path, place: Path, val: float, rng: np.random.Generator) -> Prepared:
     images = {Path(file).stem: file for file in walk_images(root)}
     xmls = {Path(f).stem: f for f in walk_files(root) if f.lower().endswith(".xml")}
     both = sorted(images.keys() & xmls.keys())
@@ -178,27 +179,30 @@ def _voc(root: Path, val: float, rng: np.random.Generator) -> Prepared:
                 f"{root}: {len(unknown):,} names of the {split} split have no image and XML file: "
                 f"{', '.join(unknown[:5])}"
             )
-        write_lines(root / f"{split}_list.txt", [f"{images[s]} {xmls[s]}" for s in its])
+        write_lines(place / f"{split}_list.txt", [f"{images[s]} {xmls[s]}" for s in its])
     names = names_in([str(root / xmls[stem]) for stem in both])
     if set(names) <= set(VOC_CLASSES) and len(names) > len(VOC_CLASSES) // 2:
         names = list(VOC_CLASSES)
-    labels = root / LABELS
+    labels = place / LABELS
     sources: Sources = {}
     for split, stem in (("Train", "train"), ("Eval", "val")):
-        file = root / f"{stem}_list.txt"
+        file = place / f"{stem}_list.txt"
         arguments = {"image_root": root, "annotation": file, "label_file": labels}
         read = lambda file=file: read_voc(str(file), str(root), names)  # noqa: E731
         sources[split] = read, arguments
-    return sources, "VOCDataset", ()
+    return sources, "VOCDataset", _has_split(root)
+
+
+def _has_split(root: Path) -> bool:
+    return all((root / _MAIN / f"{split}.txt").is_file() for split in ("train", "val"))
 
 
 def _voc_splits(
     root: Path, both: list[str], val: float, rng: np.random.Generator
 ) -> dict[str, list[str]]:
     """The names of each split: of ImageSets/Main where it has them, else by chance."""
-    main = root / "ImageSets" / "Main"
-    if (main / "train.txt").is_file() and (main / "val.txt").is_file():
-        files = {split: main / f"{split}.txt" for split in ("train", "val")}
+    if _has_split(root):
+        files = {split: root / _MAIN / f"{split}.txt" for split in ("train", "val")}
         return {s: [line.split()[0] for _, line in read_lines(str(f))] for s, f in files.items()}
     chosen = set(_chosen(len(both), val, rng))
     return {
@@ -207,7 +211,7 @@ def _voc_splits(
     }
 
 
-def _yolo(root: Path, val: float, rng: np.random.Generator) -> Prepared:
+def _yolo(root: Path, place: Path, val: float, rng: np.random.Generator) -> Prepared:
     files = [root / file for file in walk_files(root) if file.lower().endswith((".yaml", ".yml"))]
     named = [file for file in files if file.stem == "data"] or files
     if len(named) != 1:
@@ -217,10 +221,10 @@ def _yolo(root: Path, val: float, rng: np.random.Generator) -> Prepared:
     for split, name in (("Train", "train"), ("Eval", "val")):
         arguments = {"image_root": None, "annotation": named[0], "split": name}
         sources[split] = (lambda name=name: read_yolo(str(named[0]), name)), arguments
-    return sources, "YOLODataset", ()
+    return sources, "YOLODataset", True
 
 
-def _labelme(root: Path, val: float, rng: np.random.Generator) -> Prepared:
+def _labelme(root: Path, place: Path, val: float, rng: np.random.Generator) -> Prepared:
     files = json_files(root)
     if not files:
         raise UserError(f"{root}: there are no JSON files of LabelMe")
@@ -228,15 +232,15 @@ def _labelme(root: Path, val: float, rng: np.random.Generator) -> Prepared:
     chosen = set(_chosen(len(files), val, rng))
     sources: Sources = {}
     for split, stem in (("Train", "train"), ("Eval", "val")):
-        file = root / f"{stem}_list.txt"
+        file = place / f"{stem}_list.txt"
         write_lines(file, [f for i, f in enumerate(files) if (i in chosen) == (stem == "val")])
-        arguments = {"image_root": root, "annotation": file, "label_file": root / LABELS}
+        arguments = {"image_root": root, "annotation": file, "label_file": place / LABELS}
         read = lambda file=file: read_labelme(str(root), str(file), names)  # noqa: E731
         sources[split] = read, arguments
-    return sources, "LabelMeDataset", ()
+    return sources, "LabelMeDataset", False
 
 
-_KINDS: dict[str, Callable[[Path, float, np.random.Generator], Prepared]] = {
+_KINDS: dict[str, Callable[[Path, Path, float, np.random.Generator], Prepared]] = {
     "coco": _coco,
     "voc": _voc,
     "yolo": _yolo,

@@ -35,7 +35,9 @@ from ppcls_lite.inference.cli.output import (
 )
 from ppcls_lite.inference.cli.pictures import Pictures
 from ppcls_lite.inference.cli.resume import Kept, keep
-from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.inference.cli.tally import Tally
+from ppcls_lite.inference.cli.video import Film, films_of, predict_films
+from ppcls_lite.inference.inputs import find_images, labels_in
 from ppcls_lite.inference.slices import Sliced
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.system.files import same_file
@@ -61,6 +63,8 @@ def run(argv: Sequence[str]) -> int:
         parser.error("--resume needs --output, the file to go on with")
     if args.resume and args.save:
         parser.error("--resume goes on with --output only, not with --save")
+    if films := films_of(args):
+        return _predict_films(args, films)
     images = find_images(args.input)
     _refuse_inputs(args, images)
     kept = _keep(args) if args.resume else Kept()
@@ -90,6 +94,7 @@ def run(argv: Sequence[str]) -> int:
         done = len(images) - len(left)
         bar = tqdm(total=len(images), initial=done, unit="image", **_BAR[bool(file)])
         stack.enter_context(bar)
+        tally = Tally(predictor.postprocess, labels_in(args.input))
         watch = Stopwatch()
         tqdm.write(table_head(predictor.postprocess))
         seen = Sliced(predictor, args.slice, args.overlap) if args.slice else predictor
@@ -100,6 +105,7 @@ def run(argv: Sequence[str]) -> int:
             else:
                 for write in writes:
                     write(result)
+            tally.add(result)
             pictures.write(result)
             if file:
                 file.write(result)
@@ -111,6 +117,8 @@ def run(argv: Sequence[str]) -> int:
     print(f"\n{len(images)} images, {len(bad)} unreadable")
     if args.resume:
         print(f"{done} of them were in {args.output} already")
+    for line in tally.summary():
+        print(line)
     unit = "slice" if args.slice else "image"
     for line in watch.summary(_conditions(predictor, args), unit):
         print(line)
@@ -125,6 +133,28 @@ def run(argv: Sequence[str]) -> int:
     for folder in filter(None, (args.draw, args.save_png)):
         print(f"pictures: {folder}")
     return 1 if bad else 0
+
+
+def _predict_films(args: argparse.Namespace, films: Sequence[Film]) -> int:
+    _refuse_inputs(args, [film.path for film in films])
+    _divide_cores(args, len(films))
+    watch = Stopwatch()
+    with contextlib.ExitStack() as stack:
+        predictor = stack.enter_context(_load(args))
+        file = None
+        if args.output:
+            results = ResultFile(
+                args.output, predictor.postprocess, False, _origin(args, predictor.spec)
+            )
+            file = stack.enter_context(results)
+        drawn = Path(args.draw) if args.draw else None
+        predict_films(predictor, films, file, drawn, args.batch_size, watch)
+        for line in watch.summary(_conditions(predictor, args), "frame"):
+            print(line)
+    for kind, place in (("results", args.output), ("videos", args.draw)):
+        if place:
+            print(f"{kind}: {place}")
+    return 0
 
 
 class Stopwatch:
@@ -216,10 +246,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_engine_options(parser)
     add = parser.add_argument
-    text = "images, folders (searched recursively), or text files with one path per line"
+    text = "images, folders (searched recursively), text files with one path per line, or videos"
     add("--input", required=True, nargs="+", metavar="PATH", help=text)
     add("--output", metavar="FILE", help="write all results to this .jsonl or .csv file")
-    add("--draw", metavar="DIR", help="write each image with its answer drawn on it into DIR")
+    add(
+        "--draw",
+        metavar="DIR",
+        help="write images, or videos, with their answers drawn on them into DIR",
+    )
     add("--save-png", metavar="DIR", help="write answers that are pictures into DIR, as PNG files")
     text = "predict slices of N x N pixels, too: small objects in large photographs"
     add("--slice", type=positive, metavar="N", help=text)

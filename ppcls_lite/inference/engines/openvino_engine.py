@@ -73,8 +73,10 @@ class OpenVINOEngine:
                     f"{_first_line(error)}"
                 ) from error
             outputs = [tensor.data.copy() for tensor in request.output_tensors]
-        # Where sizes are free, it answers some that the network cannot take with empty arrays.
-        if any(output.ndim == 0 or len(output) != len(inputs) for output in outputs):
+        # Where sizes are free, it answers some that the network cannot take with empty arrays. An
+        # output may list the objects of all images.
+        whole = [output.ndim > 0 and len(output) == len(inputs) for output in outputs]
+        if not any(whole) or any(output.ndim == 0 for output in outputs):
             raise UserError(f"the network cannot run on an input of shape {inputs.shape}")
         return outputs
 

@@ -44,6 +44,7 @@ class GraphWriter:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._makers: dict[str, onnx.NodeProto] = {}  # name in the graph -> the node that makes it
+        self._rows: set[str] = set()  # values whose first axis is not the batch, by the ids
         self._uses = Counter(v.id for op in operations for v in sources(op))
 
     def write(self, name: str) -> onnx.ModelProto:
@@ -131,6 +132,10 @@ class GraphWriter:
         """`new` is the value that the node of `old` gives from now on."""
         self._names[new.id] = self._names[old.id]
 
+    def lists_rows(self, value: Any) -> None:
+        """The first axis of `value` counts something else than the batch."""
+        self._rows.add(value.id)
+
     def parameter(self, op: Any) -> None:
         self.know(op.results()[0], self._parameters[op.attrs()["parameter_name"]])
 
@@ -147,7 +152,8 @@ class GraphWriter:
         name = self.name(value)
         if name in self._initializers or name in {known.name for known in self._outputs}:
             name = self.node("Identity", [name])
-        free = [BATCH, *[None] * len(value.shape)]
+        first = None if value.id in self._rows else BATCH
+        free = [first, *[None] * len(value.shape)]
         shape = [free[i] if size == -1 else size for i, size in enumerate(value.shape)]
         kind = helper.np_dtype_to_tensor_dtype(dtype_of(value))
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))

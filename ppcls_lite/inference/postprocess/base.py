@@ -39,6 +39,18 @@ class Part(NamedTuple):
     least: int = 0  # pixels: what is smaller is seen better in other parts
 
 
+class Ending(NamedTuple):
+    """The end of a program that gives answers itself, for who has an engine and nothing else.
+
+    outputs: their names. run: tensors of the network, in its order, to theirs. difference: why what
+    an engine gave is not what the post-processing makes of the network's outputs, or None.
+    """
+
+    outputs: tuple[str, ...]
+    run: Callable[[list[Any]], list[Any]]
+    difference: Callable[[Outputs, Outputs], str | None]
+
+
 class Column(NamedTuple):
     """A column of the tables: its name in a file, its title and form on the terminal.
 
@@ -64,6 +76,7 @@ class Postprocess(ABC):
     Networks with other outputs finish them in their `deployed`, and say "none".
     activated_names: what the outputs are called after it; None: as the network calls them.
     columns: of the rows of an image, without its name.
+    draw_threshold: the score from which `draw` shows a part of an answer; None: all.
     makes_png: whether an answer is a picture, which `png` gives.
     coarse: whether it enlarges class scores itself, (N, classes, h, w) of a fraction of the image's
         size, which the program then ends with (`Network.coarse`).
@@ -76,6 +89,7 @@ class Postprocess(ABC):
     columns: tuple[Column, ...]
     makes_png: bool = False
     coarse: bool = False
+    draw_threshold: float | None = None
     merges: bool = False
     forms: ClassVar[Mapping[str, Form]] = {}
 
@@ -90,6 +104,10 @@ class Postprocess(ABC):
     @abstractmethod
     def rows(self, result: Result) -> list[tuple[Any, ...]]:
         """What the tables say about an image: tuples like `columns`, the best first."""
+
+    def is_right(self, result: Result, label: str) -> bool | None:
+        """Whether a result is what a list's `label` says; None where it cannot tell."""
+        return None
 
     def agreement(
         self, reference: Outputs, found: Outputs, kind: OutputKind = "probabilities"
@@ -125,6 +143,13 @@ class Postprocess(ABC):
             return "its program gives no probabilities: Global.output must say logits"
         return None
 
+    def endings(self) -> Mapping[str, Callable[[], Ending]]:
+        """Makers of programs that `export --with` writes beside the predictor's, by name.
+
+        They raise UserError for settings that a program cannot have.
+        """
+        return {}
+
     def describe(self, outputs: Outputs, kind: OutputKind) -> str:
         """What the outputs are, in words."""
         return " and ".join(f"{name} {list(array.shape[1:])}" for name, array in outputs.items())
@@ -142,6 +167,10 @@ class Postprocess(ABC):
     def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray | None:
         """What lies over a photograph of `size` (H, W), as (H, W, 4) uint8 RGBA; None: nothing."""
         return None
+
+    def colours_in_layer(self, result: Result) -> list[str]:
+        """What `layer` shows each of the `class_ids` in, as `#rrggbb`; none: no such thing."""
+        return []
 
     def png(self, result: Result) -> bytes:
         """The answer as a PNG file of its own, where `makes_png` says that there is one."""

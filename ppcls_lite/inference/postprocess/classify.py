@@ -15,7 +15,13 @@ from typing import Any, Literal
 import numpy as np
 
 from ppcls_lite.config.registry import register
-from ppcls_lite.config.schema import ClassCount, Ignored, NonNegativeInt, Probability
+from ppcls_lite.config.schema import (
+    ClassCount,
+    Ignored,
+    NonNegativeInt,
+    PositiveFloat,
+    Probability,
+)
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
@@ -90,6 +96,11 @@ class Classes(ClassScores):
         labels = result["label_names"] or [""] * len(ids)
         return list(zip(ids, scores, labels, strict=True)) or [("", "", "(no class)")]
 
+    def is_right(self, result: Result, label: str) -> bool | None:
+        """Of a class id, or a class's name, against the best class."""
+        first = (result["class_ids"][:1], result["label_names"][:1])
+        return int(label) in first[0] if label.isdecimal() else label in first[1]
+
 
 @dataclass
 class _Labelled(Classes):
@@ -121,20 +132,45 @@ class _Labelled(Classes):
         return {"class_ids": ids.tolist(), "scores": scores.tolist(), "label_names": names}
 
 
+@dataclass
+class _Best(_Labelled):
+    """The best classes of an image, or none where the best is not certain enough.
+
+    temperature: scores become softmax(logits / temperature); null: as they are. reject_below: the
+    score of the best class below which the answer is `unknown`: no class, and the best ones under
+    `guess`; null: there is always an answer.
+    """
+
+    _: KW_ONLY
+    temperature: PositiveFloat | None = None
+    reject_below: Probability | None = None
+
+    def one(self, row: np.ndarray) -> Result:
+        if self.temperature is not None:
+            row = _tempered(row, self.temperature)
+        ids = np.argsort(-row, kind="stable")[: self.topk]
+        answer = self._result(ids, row)
+        if self.reject_below is None or row[ids[0]] >= self.reject_below:
+            return answer
+        return {**self._result(ids[:0], row), "unknown": True, "guess": answer}
+
+    def rows(self, result: Result) -> list[tuple[Any, ...]]:
+        if "guess" in result:
+            return [("", result["guess"]["scores"][0], "(unknown)")]
+        return super().rows(result)
+
+
 @register("postprocess")
 @dataclass
-class Topk(_Labelled):
+class Topk(_Best):
     """The k most probable classes, the best first (all of them if there are fewer)."""
 
     topk: ClassCount = 1
 
-    def one(self, row: np.ndarray) -> Result:
-        return self._result(np.argsort(-row, kind="stable")[: self.topk], row)
-
 
 @register("postprocess")
 @dataclass
-class DistillationPostProcess(_Labelled):
+class DistillationPostProcess(_Best):
     """PaddleClas's post-processing of a distillation's network: `Topk` of what ships.
 
     Only the network of `Arch.infer_model_name` is predicted with or exported, so there is none to
@@ -145,7 +181,6 @@ class DistillationPostProcess(_Labelled):
     key: Ignored = None
     func: Literal["Topk"] = "Topk"
     topk: ClassCount = 1
-    one = Topk.one
 
 
 @register("postprocess")
@@ -158,6 +193,13 @@ class MultiLabelThreshOutput(_Labelled):
 
     def one(self, row: np.ndarray) -> Result:
         return self._result(np.flatnonzero(row >= self.threshold), row)
+
+    def is_right(self, result: Result, label: str) -> bool | None:
+        """Of attributes such as `0,1,0`, all of which count."""
+        known = label.replace(" ", "").split(",")
+        if not {*known} <= {"0", "1"}:
+            return None
+        return result["class_ids"] == [i for i, there in enumerate(known) if there == "1"]
 
 
 @register("postprocess")
@@ -190,6 +232,12 @@ class ScoreOutput(ClassScores):
 
     def one(self, row: np.ndarray) -> Result:
         return {"scores": row.round(self.decimal_places).tolist()}
+
+
+def _tempered(row: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (C,) of the same logits divided by `temperature`."""
+    logs = np.log(np.maximum(row, _SMALLEST_PROBABILITY)) / temperature
+    return softmax(logs[None])[0]
 
 
 def _scores(outputs: Outputs) -> np.ndarray:

@@ -6,7 +6,7 @@ ppcls_lite/ops/nms.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import Agreement, relative_difference
-from ppcls_lite.inference.postprocess.base import Column, Part, Postprocess, Result
+from ppcls_lite.inference.postprocess.base import Column, Ending, Part, Postprocess, Result
 from ppcls_lite.inference.postprocess.detection_files import coco_results, yolo_labels
 from ppcls_lite.inference.spec import OutputKind, Outputs
 from ppcls_lite.ops.boxes import iou
@@ -109,10 +109,14 @@ class DetectionNMS(Postprocess):
 
         In the pixels of the network's input.
         """
-        limits = (_ALL if k is None else k for k in (self.nms_top_k, self.keep_top_k))
-        thresholds = (self.score_threshold, self.nms_threshold)
-        found = multiclass_nms(boxes, scores, *thresholds, *limits, self.across_classes)
+        limits = (self.score_threshold, self.nms_threshold, *self._limits())
+        found = multiclass_nms(boxes, scores, *limits, self.across_classes)
         return found[np.isfinite(found).all(axis=1)]
+
+    def _limits(self) -> tuple[int, int]:
+        """nms_top_k and keep_top_k as numbers."""
+        top, keep = (_ALL if k is None else k for k in (self.nms_top_k, self.keep_top_k))
+        return top, keep
 
     def agreement(
         self, reference: Outputs, found: Outputs, kind: OutputKind = "probabilities"
@@ -122,7 +126,7 @@ class DetectionNMS(Postprocess):
         scores are apart.
         """
         same = [
-            self._same(
+            self._shared(
                 *(self.objects(run["boxes"][n], run["scores"][n]) for run in (reference, found))
             )
             for n in range(len(reference["boxes"]))
@@ -134,7 +138,23 @@ class DetectionNMS(Postprocess):
         difference = relative_difference(reference, found)
         return Agreement(difference, far, none, none, "objects", same_parts=share)
 
-    def _same(self, before: np.ndarray, after: np.ndarray) -> float:
+    def endings(self) -> Mapping[str, Callable[[], Ending]]:
+        return {"nms": self._nms_ending}
+
+    def _nms_ending(self) -> Ending:
+        from ppcls_lite.inference.postprocess.detection_program import nms_ending  # needs Paddle
+
+        if self.across_classes:
+            raise UserError(
+                "export --with nms: a program cannot suppress across classes; set "
+                "Infer.PostProcess.across_classes to false, or leave the program out"
+            )
+        return nms_ending(
+            *(self.score_threshold, self.nms_threshold, *self._limits()),
+            lambda boxes, scores, rows: self._shared(self.objects(boxes, scores), rows),
+        )
+
+    def _shared(self, before: np.ndarray, after: np.ndarray) -> float:
         """The share of the objects (n, 6) of two runs that the other one has, too.
 
         One that the other run puts a little below the limit is there.

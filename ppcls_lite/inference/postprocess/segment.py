@@ -191,6 +191,11 @@ class Segmentation(Postprocess):
     def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray:
         return self._coloured(result)
 
+    def colours_in_layer(self, result: Result) -> list[str]:
+        return [
+            "#{:02x}{:02x}{:02x}".format(*self.colours[i].tolist()) for i in result["class_ids"]
+        ]
+
     def _coloured(self, result: Result) -> np.ndarray:
         """The classes in their colours, (H, W, 4); what was not seen is transparent."""
         classes = decode_map(result["mask"])  # (H, W)

@@ -1,6 +1,6 @@
 // Depthwise convolution of planes, forward and backward: float32, NCHW, one kernel per channel.
 //
-// A plane is copied into a grid: padded, and with stride s split into its s * s phases, so that
+// Most are computed in tiles (depthwise_tiles.cpp). Here, for any window and any size: a plane is copied into a grid: padded, and with stride s split into its s * s phases, so that
 // every tap of the kernel reads the grid at a constant distance from the output's place. An output
 // plane is then one long sum of shifted rows, `out[i] = sum_t w[t] * grid[offset[t] + i]`, whatever
 // kernel size, stride and padding. Places past the end of a row are computed and not copied out.
@@ -8,14 +8,12 @@
 
 #include <algorithm>
 
+#include "depthwise.h"
 #include "vectors.h"
 
 namespace {
 
-struct Shape {
-    int64_t n, c, h, w, out_h, out_w;
-    int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-};
+typedef DepthwiseShape Shape;
 
 // How planes of one shape lie in the scratch memory.
 struct Plan {
@@ -215,6 +213,7 @@ extern "C" {
 
 // y (n, c, out_h, out_w) of x (n, c, h, w) and weights (c, 1, kernel_h, kernel_w).
 void depthwise_forward(const float* x, const float* weights, float* y, const Shape* shape) {
+    if (fits_tiles(*shape)) return tiles_forward(x, weights, y, *shape);
     const Plan p(*shape);
     const Shape& s = p.s;
 #pragma omp parallel num_threads(team(p.work()))
@@ -235,6 +234,7 @@ void depthwise_forward(const float* x, const float* weights, float* y, const Sha
 // Gradients of x (null: not wanted) and of the weights from that of y.
 void depthwise_backward(const float* x, const float* weights, const float* dy, float* dx,
                         float* dweights, const Shape* shape) {
+    if (fits_tiles(*shape)) return tiles_backward(x, weights, dy, dx, dweights, *shape);
     const Plan p(*shape);
     const Shape& s = p.s;
     const std::vector<PhaseTaps> phases = taps_of_phases(p);

@@ -12,7 +12,13 @@ export function show(card, answer) {
     text.hidden = false;
     return;
   }
-  const rows = answer.class_ids.map((id, place) => [nameOf(answer, place, id), parts[place]]);
+  if (answer.unknown) {  // not certain enough: what it would have said
+    show(card, answer.guess);
+    const first = card.querySelector("table").rows[0];
+    first.cells[0].textContent = "unknown, perhaps " + first.cells[0].textContent;
+    return;
+  }
+  const rows = answer.class_ids.map((id, place) => [nameOf(answer, place, id), parts[place], answer.boxes]);
   if (answer.boxes) rows.sort((one, other) => other[1] - one[1]);  // they come class by class
   const [table, rest] = card.querySelectorAll("table");
   rows.slice(0, SHOWN).forEach((row) => add(table, ...row));
@@ -27,8 +33,9 @@ function nameOf(answer, place, id) {
   return (answer.label_names || [])[place] || "class " + id;
 }
 
-function add(table, name, share) {
+function add(table, name, share, isObject) {
   const row = table.insertRow();
+  if (isObject) row.dataset.score = share;  // the slider hides it
   row.insertCell().textContent = name;
   row.insertCell().textContent = (100 * share).toFixed(1) + " %";
   const bar = document.createElement("meter");

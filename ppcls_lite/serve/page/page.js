@@ -2,6 +2,7 @@
 // Read next: answer.js (what is in a card), files.js (where files come from).
 
 import { lay, show } from "./answer.js";
+import { layBoxes, showFrom } from "./boxes.js";
 import { dropped, isImage, pasted } from "./files.js";
 
 const AT_ONCE = 4;  // requests
@@ -72,7 +73,11 @@ async function answer(card, file) {
     const found = await response.json();
     if (!response.ok) throw new Error(found.error);
     show(card, found);
-    if (found.layer) lay(card, found.layer);
+    if (found.boxes && found.size) {
+      layBoxes(card, found);
+      if (part("from").hidden) part("score").value = found.draw_threshold ?? part("score").value;
+      part("from").hidden = false;
+    } else if (found.layer) lay(card, found.layer);
     const time = Math.round(performance.now() - start) + " ms";
     if (found.unsure) state(card, "Not sure: less certain than the network was set to be", "unsure");
     else state(card, time);
@@ -101,6 +106,9 @@ function arrange() {
   const layers = part("answers").querySelectorAll(".layer:not([hidden])");
   part("strength").hidden = !layers.length;
   for (const layer of layers) layer.style.opacity = part("opacity").value;
+  if (!part("answers").querySelector(".boxes")) part("from").hidden = true;
+  part("from").querySelector("output").textContent = Number(part("score").value).toFixed(2);
+  showFrom(part("answers"), Number(part("score").value));
   part("only").hidden = !part("answers").querySelector(".unsure");
 }
 
@@ -122,7 +130,7 @@ for (const id of ["file", "folder"]) {
     event.target.value = "";  // the same file again is a change, too
   });
 }
-part("opacity").addEventListener("input", arrange);
+for (const id of ["opacity", "score"]) part(id).addEventListener("input", arrange);
 part("only-unsure").addEventListener("change", (event) => {
   part("answers").classList.toggle("only-unsure", event.target.checked);
 });

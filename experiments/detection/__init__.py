@@ -1,0 +1,1 @@
+"""Proofs of detection on real images."""

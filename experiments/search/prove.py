@@ -1,0 +1,214 @@
+"""Search against chance and against PP-LCNet's own scales, at equal measured latency.
+
+All images of a data set are dealt into three folds. For each fold, with a seed of its own, networks
+are searched on the other two and trained on them from random weights; the fold scores them, so
+every image scores once and no search has seen those that score. Compared are what evolution found,
+what drawing by chance found at equal cost, and the scale of PP-LCNet whose latency is the target.
+What is done is not done again: the same command goes on.
+
+    python -m experiments.search.prove --data dataset/cifar10 --minutes 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ppcls_lite.benchmark.result import Setting
+from ppcls_lite.errors import UserError
+from ppcls_lite.models.create import create_model
+from ppcls_lite.search.latency import Meter
+from ppcls_lite.search.space import Piece
+from ppcls_lite.system.files import write_text
+from ppcls_lite.system.machine import usable_processors
+from ppcls_lite.system.processes import ROOT, environment, toolkit_command
+
+FOLDS = 3
+BASE = ROOT / "configs" / "_base_" / "pplcnet.yaml"
+STRIDES = {32: [1, 1, 2, 2, 2], 64: [2, 1, 2, 2, 2]}  # the last stage keeps 4 x 4 positions
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what is left, and print the table."""
+    options = _parser().parse_args(argv)
+    setting = Setting(options.engine, options.precision, options.threads)
+    lines = _lines(options.data)
+    strides = STRIDES[options.size]
+    rows: dict[str, list[tuple[float, float]]] = {}  # method -> (ms, top-1) of each fold
+    for target in options.targets:
+        ms = _kept(
+            options.output / f"{target}.json", lambda t=target: _latency(t, strides, options)
+        )
+        for fold in range(FOLDS):
+            place = options.output / f"fold{fold}"
+            recipe = _recipe(place, lines, fold, strides, options)
+            trained = {
+                target: {"name": target, "class_num": _classes(lines), "stride_list": strides}
+            }
+            for strategy in ("evolution", "random"):
+                found = place / f"{target}_{strategy}"
+                if not (found / "report.md").exists():
+                    _toolkit(
+                        *("search", "-c", str(recipe), "--latency", f"{ms:.4f}ms"),
+                        *("--minutes", str(options.minutes), "--output", str(found)),
+                        *("--engine", setting.engine, "--precision", setting.precision),
+                        *("--threads", str(setting.threads)),
+                        *("-o", f"Search.strategy={strategy}", "-o", f"Global.seed={fold}"),
+                        *("-o", "Arch.name=PPLCNet"),
+                    )
+                arch = yaml.safe_load((found / "recipe.yaml").read_text())["Arch"]
+                del arch["pretrained"]  # from random weights, as the scales
+                trained[f"{target}: {strategy}"] = arch
+            for name, arch in trained.items():
+                score = _trained(place / name.replace(": ", "_") / "final", recipe, arch, fold)
+                rows.setdefault(name, []).append((_own(arch, strides, options, place, name), score))
+    print("\n".join(table(rows)))
+    return 0
+
+
+def table(rows: dict[str, list[tuple[float, float]]]) -> list[str]:
+    """A line for each method: latency and top-1, mean and standard error over the folds."""
+    lines = ["| network | ms | top-1 | s.e. |", "|---|---:|---:|---:|"]
+    for name, found in rows.items():
+        ms, scores = zip(*found)
+        error = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
+        lines.append(
+            f"| {name} | {statistics.mean(ms):.3f} | {100 * statistics.mean(scores):.2f} | "
+            f"{100 * error:.2f} |"
+        )
+    return lines
+
+
+def dealt(count: int) -> list[np.ndarray]:
+    """The places of `count` images in each fold."""
+    return np.array_split(np.random.default_rng(0).permutation(count), FOLDS)
+
+
+def _lines(data: Path) -> list[str]:
+    found = []
+    for name in ("train_list.txt", "test_list.txt", "val_list.txt"):
+        if (data / name).is_file():
+            found += [line for line in (data / name).read_text().splitlines() if line.strip()]
+    if not found:
+        raise UserError(f"{data}: expected train_list.txt and test_list.txt or val_list.txt")
+    return found
+
+
+def _classes(lines: Sequence[str]) -> int:
+    return 1 + max(int(line.rsplit(maxsplit=1)[1]) for line in lines)
+
+
+def _recipe(
+    place: Path, lines: Sequence[str], fold: int, strides: list[int], options: argparse.Namespace
+) -> Path:
+    """The recipe that both searches and trainings of a fold share."""
+    place.mkdir(parents=True, exist_ok=True)
+    held = set(dealt(len(lines))[fold].tolist())
+    for name, inside in (("train", False), ("test", True)):
+        chosen = [line for number, line in enumerate(lines) if (number in held) is inside]
+        write_text(place / f"{name}.txt", "".join(f"{line}\n" for line in chosen))
+    size, normalize = options.size, {"NormalizeImage": {"order": ""}}
+    crop = {"RandCropImage": {"size": size, "scale": [0.5, 1.0]}}
+    ends = {
+        "Train": [crop, {"RandFlipImage": {"flip_code": 1}}],
+        "Eval": [{"ResizeImage": {"size": size}}],
+    }
+    data = {}
+    for split, name, batch in (("Train", "train", 64), ("Eval", "test", 128)):
+        data[split] = {
+            "dataset": {
+                "image_root": str(options.data),
+                "cls_label_path": str(place / f"{name}.txt"),
+                "transform_ops": [{"DecodeImage": {"to_rgb": True}}, *ends[split], normalize],
+            },
+            "sampler": {"batch_size": batch, "drop_last": split == "Train"},
+            "loader": {"num_workers": 1},
+        }
+    tree = {
+        "_base_": str(BASE),
+        "Global": {
+            "epochs": options.epochs,
+            "eval_interval": options.epochs,
+            "total_batch_size": 64,
+        },
+        "Arch": {"name": "PPLCNet_x0_5", "class_num": _classes(lines), "stride_list": strides},
+        "Optimizer": {"lr": {"learning_rate": 0.1, "warmup_epoch": 2}},
+        "DataLoader": data,
+        "Metric": {"Eval": [{"TopkAcc": {"topk": [1]}}]},
+        "Infer": {"PostProcess": {"name": "Topk", "topk": 1}},
+    }
+    write_text(place / "recipe.yaml", yaml.safe_dump(tree, sort_keys=False))
+    return place / "recipe.yaml"
+
+
+def _trained(place: Path, recipe: Path, arch: dict, fold: int) -> float:
+    """The last top-1 of a network that is trained from random weights."""
+    records = place / arch["name"] / "metrics.jsonl"
+    own = place / "recipe.yaml"
+    place.mkdir(parents=True, exist_ok=True)
+    tree = {"_base_": str(recipe.resolve()), "Arch": arch}
+    tree["Global"] = {"output_dir": str(place), "checkpoints": "auto", "seed": fold}
+    write_text(own, yaml.safe_dump(tree, sort_keys=False))
+    _toolkit("train", "-c", str(own))
+    last = [json.loads(line) for line in records.read_text().splitlines()]
+    return float([record for record in last if record["kind"] == "eval"][-1]["top1"])
+
+
+def _latency(name: str, strides: list[int], options: argparse.Namespace, **arch: object) -> float:
+    """Measured as a whole, as a search measures."""
+    setting = Setting(options.engine, options.precision, options.threads)
+    arguments = {"class_num": 10, "stride_list": strides, **arch}
+    piece = Piece(name, (3, options.size, options.size), lambda: create_model(name, **arguments))
+    return Meter(setting, usable_processors()[: options.threads], print)([piece])[name]
+
+
+def _own(
+    arch: dict, strides: list[int], options: argparse.Namespace, place: Path, name: str
+) -> float:
+    arguments = {key: value for key, value in arch.items() if key != "name"}
+    file = place / f"{name.replace(': ', '_')}.json"
+    return _kept(file, lambda: _latency(arch["name"], strides, options, **arguments))
+
+
+def _kept(path: Path, make: Callable[[], float]) -> float:
+    """The number in a file, made once."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(make()))
+    return float(json.loads(path.read_text()))
+
+
+def _toolkit(*arguments: str) -> None:
+    done = subprocess.run(toolkit_command(arguments), env=environment())
+    if done.returncode:
+        raise UserError(f"ppcls-lite {arguments[0]} ended with status {done.returncode}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="lists and images (CIFAR-10)")
+    parser.add_argument("--minutes", type=float, default=20, help="of each search")
+    parser.add_argument("--epochs", type=int, default=40, help="of each training that is scored")
+    parser.add_argument("--size", type=int, default=32, choices=sorted(STRIDES), help="of images")
+    parser.add_argument("--targets", nargs="+", default=["PPLCNet_x0_5", "PPLCNet_x1_0"])
+    parser.add_argument("--engine", default="openvino")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("output/prove_search"))
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,1 @@
+"""Looks for the network that fits a latency on this machine: `ppcls-lite search`."""

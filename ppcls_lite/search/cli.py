@@ -1,0 +1,71 @@
+"""`ppcls-lite search -c RECIPE --latency 1.5ms`: the command line. Read next: run.py."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppcls_lite.config.complete import Recipe
+from ppcls_lite.config.file import load_config
+from ppcls_lite.errors import UserError
+from ppcls_lite.recipe.cli import parser
+from ppcls_lite.system import cores
+from ppcls_lite.system.machine import default_threads, usable_processors
+
+_MILLISECONDS = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:ms)?\s*")
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command; 0 when a network was found."""
+    options = _parser().parse_args(argv)
+    match = _MILLISECONDS.fullmatch(options.latency)
+    if not match or float(match[1]) <= 0:
+        raise UserError(f"--latency: expected milliseconds as in 1.5ms, found {options.latency!r}")
+    recipe = Recipe.of(load_config(options.config, options.override))
+    threads = options.threads or default_threads()
+    usable = usable_processors()
+    if not 1 <= threads <= len(usable):
+        raise UserError(f"--threads: expected 1 to {len(usable)}, found {threads}")
+    cores.claim()
+    from ppcls_lite.benchmark.result import Setting
+    from ppcls_lite.engine import log
+    from ppcls_lite.inference.engines import EngineChoice
+    from ppcls_lite.search import report
+    from ppcls_lite.search.run import search
+
+    EngineChoice(options.engine, options.precision, threads)  # is it to be had here?
+    setting = Setting(options.engine, options.precision, threads)
+    folder = Path(options.output)
+    log.setup()
+    minutes = options.minutes
+    if minutes is not None and not 0 < minutes < 100_000:  # nor NaN
+        raise UserError(f"--minutes: expected a number above 0, found {minutes}")
+    result = search(recipe, float(match[1]), setting, usable[:threads], folder, minutes)
+    written = [folder / "recipe.yaml", *report.write(result, folder)]
+    print(f"\n{report.text(result, folder)}")
+    for path in written:
+        print(f"wrote {path}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    options = parser(
+        "search",
+        "Look for the network that fits a latency on this machine and does best on a recipe's "
+        "data. Started again with the same --output, it goes on where it was interrupted.",
+    )
+    latency = "milliseconds for one image, e.g. 1.5ms; a network found takes at most 3%% more"
+    options.add_argument("--latency", required=True, metavar="MS", help=latency)
+    length = "minutes that it may take, about (null: as long as the recipe's Search says)"
+    options.add_argument("--minutes", type=float, metavar="N", help=length)
+    engines = {"choices": ("paddle", "openvino", "onnxruntime"), "default": "openvino"}
+    options.add_argument("--engine", **engines, help="what will run the network (%(default)s)")
+    precisions = {"choices": ("fp32", "bf16"), "default": "fp32"}
+    options.add_argument("--precision", **precisions, help="of its numbers (%(default)s)")
+    threads = "threads of one run (the usable cores, at most 4)"
+    options.add_argument("--threads", type=int, metavar="N", help=threads)
+    output = "folder for what is found (%(default)s)"
+    options.add_argument("--output", default="output/search", metavar="DIR", help=output)
+    return options

@@ -1,0 +1,127 @@
+"""Evolution under a budget: the candidates that score best among those that are fast enough.
+
+Every generation draws neighbours and mixtures of the best so far; what is too slow is thrown away
+before it costs a score. All numbers come from (seed, generation), so every rank and every
+repetition draws alike. Read before: space.py. Read next: supernet.py (scores), run.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ppcls_lite.search.space import Candidate, Space, digest
+
+Fast = Callable[[Sequence[Candidate]], list[bool]]
+Score = Callable[[Sequence[Candidate]], list[float]]
+PARENTS = 0.25  # share of the population that has children
+_CHANGED = 0.1  # share of a child's slots that are drawn anew
+_TRIES = 50  # candidates drawn for each that is wanted, at most
+
+
+class Found:
+    """Scored candidates, each once."""
+
+    def __init__(self) -> None:
+        self.scores: dict[str, float] = {}
+        self.candidates: dict[str, Candidate] = {}
+
+    def add(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
+        for candidate, score in zip(candidates, scores):
+            name = digest(candidate)
+            self.candidates[name], self.scores[name] = candidate, score
+
+    def best(self, count: int) -> list[Candidate]:
+        """The `count` best, best first; of equals the first that was found."""
+        names = sorted(self.scores, key=lambda name: -self.scores[name])
+        return [self.candidates[name] for name in names[:count]]
+
+    def __contains__(self, candidate: Candidate) -> bool:
+        return digest(candidate) in self.candidates
+
+
+def evolve(
+    space: Space,
+    fast: Fast,
+    score: Score,
+    *,
+    population: int,
+    generations: int,
+    seed: int,
+    start: Sequence[Candidate] = (),
+    by_chance: bool = False,
+) -> Found:
+    """All scored candidates, of which `best` are the answer; empty if none is fast enough.
+
+    fast: which of some candidates keep to the budget.
+    score: larger is better.
+    start: candidates of the first generation, if they are fast enough.
+    by_chance: draw every generation anew, to compare with at equal cost.
+    """
+    found = Found()
+    for generation in range(generations):
+        rng = np.random.default_rng((seed, generation))
+        parents = found.best(max(2, round(PARENTS * population)))
+        new = _drawn(
+            space,
+            fast,
+            found,
+            rng,
+            population,
+            first=start if generation == 0 else (),
+            parents=() if by_chance else parents,
+        )
+        if not new:
+            break
+        found.add(new, score(new))
+    return found
+
+
+def _drawn(
+    space: Space,
+    fast: Fast,
+    found: Found,
+    rng: np.random.Generator,
+    count: int,
+    first: Sequence[Candidate],
+    parents: Sequence[Candidate],
+) -> list[Candidate]:
+    """`count` new candidates that are fast enough; fewer where there are no more."""
+    new: dict[str, Candidate] = {}
+    if first:
+        new = {digest(c): c for c, good in zip(first, fast(first)) if good}
+    tried = 0
+    while len(new) < count and tried < _TRIES * count:
+        drawn: dict[str, Candidate] = {}
+        for _ in range(4 * count):
+            candidate = _child(space, parents, rng) if parents else _near_budget(space, rng)
+            name = digest(candidate)
+            if candidate not in found and name not in new:
+                drawn[name] = candidate
+        tried += 4 * count
+        for (name, candidate), good in zip(drawn.items(), fast([*drawn.values()])):
+            if good and len(new) < count:
+                new[name] = candidate
+    return [*new.values()]
+
+
+def _child(space: Space, parents: Sequence[Candidate], rng: np.random.Generator) -> Candidate:
+    one = parents[rng.integers(len(parents))]
+    if rng.random() < 0.5:
+        return space.changed(one, rng, _CHANGED)
+    return space.mixed(one, parents[rng.integers(len(parents))], rng)
+
+
+def _near_budget(space: Space, rng: np.random.Generator) -> Candidate:
+    """Any candidate, drawn so that small and large ones are as likely as those between.
+
+    Slots that are drawn evenly all give networks of the same middle cost. Each candidate draws its
+    own leaning towards the first or the last options.
+    """
+    lean = rng.random()
+    chosen = {}
+    for name, options in space.slots.items():
+        place = rng.binomial(len(options) - 1, lean) if len(options) > 1 else 0
+        chosen[name] = options[place]
+    return space.canonical(chosen)

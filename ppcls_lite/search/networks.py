@@ -1,0 +1,85 @@
+"""From a candidate to the recipe's network: the arguments of `Arch`, and the built network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from ppcls_lite import kernels
+from ppcls_lite.config.check import Node, checked
+from ppcls_lite.config.complete import Recipe, Tree, plain_copy
+from ppcls_lite.errors import ConfigError
+from ppcls_lite.search.space import SIZE, Candidate, Piece, Shape, Space, digest, size_of
+
+_DROPPED = ("name", "scale", "pretrained", "use_ssld")  # of the recipe's Arch
+
+
+class Networks:
+    """Makes the networks of a space's candidates with the recipe's other arguments.
+
+    shape: (C, H, W) of the recipe's images.
+    """
+
+    def __init__(self, recipe: Recipe, space: Space, shape: Shape) -> None:
+        settings = recipe.settings
+        entry = settings.Arch.entry
+        if space.network not in (entry.name, entry.class_name):
+            raise ConfigError(
+                f"Arch.name: is {entry.name}, but {type(space).__name__} has networks of the "
+                f"family {space.network}; name {space.network}, or another Search.space"
+            )
+        own = dict(settings.Arch.arguments)
+        stated = {k: v for k, v in recipe.tree["Arch"].items() if k in own and k not in _DROPPED}
+        chosen = space.arch(space.smallest())
+        self.arguments = {k: v for k, v in stated.items() if k not in chosen}
+        if settings.Arch.arguments.get("class_num") is not None:
+            self.arguments["class_num"] = settings.Arch.arguments["class_num"]
+        self.space, self.shape = space, shape
+        self.plugins = settings.Global.plugins
+        first = self.build(space.smallest())
+        self._native = kernels.prepare(first, settings.Global.cpu_kernels, paddle.get_device())
+
+    def arch(self, candidate: Candidate) -> Tree:
+        """`Arch` of a recipe for the candidate."""
+        return {"name": self.space.network, **self.arguments, **self.space.arch(candidate)}
+
+    def node(self, candidate: Candidate) -> Node:
+        return checked(self.arch(candidate), "model", self.plugins)
+
+    def build(self, candidate: Candidate) -> nn.Layer:
+        """The network, with random weights."""
+        with paddle.utils.unique_name.guard():
+            return self.node(candidate).build()
+
+    def build_to_train(self, candidate: Candidate) -> nn.Layer:
+        """The same with the CPU kernels, as the recipe wants them."""
+        model = self.build(candidate)
+        if self._native:
+            kernels.convert(model, kernels.available())
+        return model
+
+    def pieces(self, candidate: Candidate) -> list[Piece]:
+        """What the candidate's estimate is the sum of."""
+        shape = size_of(candidate, self.shape)
+        return self.space.pieces(candidate, shape, self.arguments) or [self.whole(candidate)]
+
+    def whole(self, candidate: Candidate) -> Piece:
+        """The candidate as a piece of its own."""
+        shape = size_of(candidate, self.shape)
+        size = "x".join(map(str, shape))
+        name = f"{self.space.network} {digest({'arch': self.arch(candidate)})} at {size}"
+        return Piece(name, shape, lambda: self.build(candidate))
+
+    def recipe(self, tree: Tree, candidate: Candidate, weights: str | None) -> Tree:
+        """`tree` as a recipe that trains the candidate from `weights`."""
+        tree = plain_copy(tree)
+        arch: dict[str, Any] = self.arch(candidate)
+        if weights:
+            arch["pretrained"] = weights
+        tree["Arch"] = arch
+        tree.pop("Search", None)
+        if candidate.get(SIZE) is not None:
+            tree.setdefault("Global", {})["image_size"] = candidate[SIZE]
+        return tree

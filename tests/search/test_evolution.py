@@ -1,0 +1,59 @@
+"""Evolution under a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ppcls_lite.search.evolution import Found, evolve
+from ppcls_lite.search.pplcnet_space import PPLCNetSpace
+from ppcls_lite.search.space import Candidate, digest
+
+SPACE = PPLCNetSpace(widths=[[8, 16, 24, 32]] * 5)
+
+
+def cost(candidate: Candidate) -> int:
+    return sum(candidate[f"width{stage}"] for stage in range(2, 7))
+
+
+def fast(candidates: Sequence[Candidate]) -> list[bool]:
+    return [cost(candidate) <= 80 for candidate in candidates]
+
+
+def worth(candidates: Sequence[Candidate]) -> list[float]:
+    """Late width, large kernels and the largest head are good."""
+    return [
+        c["width6"] + 0.2 * c["width2"] + 3 * (c["kernel6.0"] == 5) + c["expand"] / 100
+        for c in candidates
+    ]
+
+
+def run(**changes: object) -> Found:
+    asked = {"population": 12, "generations": 6, "seed": 0, **changes}
+    return evolve(SPACE, fast, worth, **asked)
+
+
+def test_it_finds_more_than_chance_and_keeps_to_the_budget() -> None:
+    found, chance = run(), run(by_chance=True)
+    best, lucky = (max(f.scores.values()) for f in (found, chance))
+    assert best > lucky and all(cost(c) <= 80 for c in found.candidates.values())
+    assert found.best(1)[0]["width6"] == 32
+    assert len(found.scores) == len(chance.scores) == 72
+
+
+def test_the_seed_decides() -> None:
+    first, again, other = run(), run(), run(seed=1)
+    assert list(first.scores) == list(again.scores) != list(other.scores)
+
+
+def test_where_to_start_and_a_budget_that_nobody_meets() -> None:
+    start = [SPACE.smallest(), SPACE.largest()]
+    found = run(generations=1, start=start)
+    assert digest(start[0]) in found.scores and digest(start[1]) not in found.scores
+    none = evolve(SPACE, lambda c: [False] * len(c), worth, population=4, generations=3, seed=0)
+    assert none.scores == {}
+
+
+def test_a_space_of_few_candidates_ends_early() -> None:
+    small = PPLCNetSpace([8], [[8]] * 5, [[1]] * 5, [3], "tail", [32, 64])
+    found = evolve(small, lambda c: [True] * len(c), worth, population=9, generations=9, seed=0)
+    assert len(found.scores) == 2

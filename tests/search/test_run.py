@@ -1,0 +1,133 @@
+"""A whole search on a tiny space; interruptions, budgets, mistakes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ppcls_lite.benchmark.result import Setting
+from ppcls_lite.config.complete import Recipe
+from ppcls_lite.config.settings import SearchSettings
+from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.search import judge, report
+from ppcls_lite.search.held_out import split
+from ppcls_lite.search.run import planned, search
+
+SETTING = Setting("paddle", "fp32", 1)
+
+
+def look(tree: dict[str, Any], folder: Path, target: float = 1.0) -> Any:
+    return search(copy.deepcopy(tree), target, SETTING, [0], folder)
+
+
+def test_a_search_from_start_to_recipe(
+    tree: dict[str, Any], tmp_path: Path, meter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, trained = tmp_path / "found", []
+    real = judge.ProxyJudge.score
+
+    def interrupted(self: Any, candidate: Any, epochs: int, weights: Path) -> float:
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(candidate)
+        return real(self, candidate, epochs, weights)
+
+    monkeypatch.setattr(judge.ProxyJudge, "score", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        look(tree, folder)
+    measured = list(meter.asked)
+    assert len(set(measured)) == len(measured)  # nothing twice
+    entries = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    scores = {e["key"]: e["value"] for e in entries if e["kind"] == "score"}
+    assert len(scores) == 4  # 2 x 2 candidates
+
+    monkeypatch.setattr(judge.ProxyJudge, "score", real)
+    monkeypatch.setattr(judge.SupernetJudge, "_score", None)  # all of it is known
+    result = look(tree, folder)
+    assert meter.asked == measured
+    best = result.finalists[0]
+    assert [len(f.rungs) for f in result.finalists] == [1, 1]
+    assert best.rungs[0] >= result.finalists[1].rungs[0] and best.ms <= 1.03
+    found = yaml.safe_load((folder / "recipe.yaml").read_text())
+    assert "Search" not in found and Recipe.of(found).settings.Arch.entry.name == "PPLCNet"
+    assert found["DataLoader"]["Train"]["dataset"] == tree["DataLoader"]["Train"]["dataset"]
+    assert Path(found["Arch"]["pretrained"]).is_file()
+    text = report.text(result, folder)
+    assert f"{best.ms:.2f} ms" in text and "Kendall's tau" in text
+    assert report.picture(result).count("<circle") == len(result.measured) + 1
+
+    with pytest.raises(UserError, match=r"for something else \(target: 1.0 there, 2.0 now\)"):
+        look(tree, folder, target=2.0)
+
+
+def test_a_budget_that_nobody_meets_names_the_fastest(
+    tree: dict[str, Any], tmp_path: Path, meter: Any
+) -> None:
+    with pytest.raises(UserError, match=r"no candidate takes 0.1 ms or less; the fastest .* takes"):
+        look(tree, tmp_path / "found", target=0.1)
+    assert not (tmp_path / "found" / "recipe.yaml").exists()
+
+
+def test_a_recipe_of_another_family_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["Arch"] = {"name": "MobileNetV1", "class_num": 3}
+    with pytest.raises(ConfigError, match=r"Arch.name: is MobileNetV1, but PPLCNetSpace"):
+        look(tree, tmp_path / "found")
+
+
+def test_images_are_held_out_of_the_training_list(tree: dict[str, Any], tmp_path: Path) -> None:
+    recipe = Recipe.of(tree)
+    made = split(recipe, 0.25, 0, tmp_path / "a")
+    lists = [Path(made["DataLoader"][s]["dataset"]["cls_label_path"]) for s in ("Train", "Eval")]
+    kept, held = (path.read_text().splitlines() for path in lists)
+    source = Path(tree["DataLoader"]["Train"]["dataset"]["cls_label_path"]).read_text()
+    assert sorted(kept + held) == sorted(source.splitlines()) and not {*kept} & {*held}
+    assert sorted(line.split()[-1] for line in held) == ["0"] * 3 + ["1"] * 3 + ["2"] * 3
+    split(recipe, 0.25, 1, tmp_path / "b")
+    assert (tmp_path / "b" / "held_out.txt").read_text() != (lists[1]).read_text()
+
+
+def test_the_ranks_share_what_is_to_be_scored() -> None:
+    class Rank:
+        size = 2
+
+        def __init__(self, rank: int) -> None:
+            self.rank = rank
+
+        def gather(self, value: Any) -> list[Any]:
+            parts[self.rank] = value
+            return parts
+
+    parts: list[Any] = [{}, {}]
+    candidates = [{"width": width} for width in (8, 16, 24)]
+    for rank in (0, 1):
+        one = object.__new__(judge.SupernetJudge)
+        one.world = Rank(rank)
+        one._score = lambda candidate: float(candidate["width"])  # type: ignore[method-assign]
+        if rank:
+            assert one.score(candidates) == [8.0, 16.0, 24.0]
+        else:
+            with pytest.raises(KeyError):  # the other half comes from the other rank
+                one.score(candidates)
+    assert [len(part) for part in parts] == [2, 1]
+
+
+def test_the_plan_fits_the_minutes() -> None:
+    wanted = SearchSettings()
+    plan = planned(wanted, 120, 20.0)
+    assert plan.supernet_epochs == 144
+    alone = plan.rungs * plan.finalists * plan.proxy_epochs * 20.0 / 3
+    assert 0.3 * 7200 < alone <= 0.4 * 7200
+    assert planned(wanted, 0.1, 60.0).supernet_epochs == 1
+
+
+def test_the_order_of_two_lists() -> None:
+    assert report.kendall([1, 2, 3], [10, 20, 30]) == 1.0
+    assert report.kendall([1, 2, 3], [3, 2, 1]) == -1.0
+    assert report.kendall([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / 6**0.5)
+    assert report.kendall([1, 1], [1, 2]) is None
+    assert report.front([(2, 0.5), (1, 0.4), (3, 0.5), (1, 0.3)]) == [(1, 0.4), (2, 0.5)]

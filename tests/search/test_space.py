@@ -1,0 +1,91 @@
+"""Spaces: what a candidate stands for, how others are made of it, what it costs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ppcls_lite.config.check import build
+from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.models.create import create_model
+from ppcls_lite.search.pplcnet_space import PPLCNetSpace
+from ppcls_lite.search.space import digest
+
+SPACE = PPLCNetSpace()
+
+
+def test_the_papers_networks_are_points() -> None:
+    known = SPACE.known()
+    assert list(known) == ["PPLCNet_x0_5", "PPLCNet_x0_75", "PPLCNet_x1_0"]
+    for name, candidate in known.items():
+        ours = create_model("PPLCNet", class_num=10, **SPACE.arch(candidate)).state_dict()
+        official = create_model(name, class_num=10).state_dict()
+        shapes = {key: value.shape for key, value in official.items()}
+        assert {key: value.shape for key, value in ours.items()} == shapes
+        assert candidate == SPACE.canonical(candidate)
+
+
+def test_slots_that_do_not_matter_make_no_other_candidate() -> None:
+    shallow = SPACE.smallest()
+    other = SPACE.canonical({**shallow, "kernel5.6": 5, "attention6.2": 1})
+    assert other == shallow and digest(other) == digest(shallow)
+    deep = SPACE.canonical({**shallow, "depth5": 7, "kernel5.6": 5})
+    assert deep["kernel5.6"] == 5 and digest(deep) != digest(shallow)
+
+
+def test_candidates_are_plain_and_drawn_by_the_generator_alone() -> None:
+    drawn = [SPACE.draw(np.random.default_rng(3)) for _ in range(2)]
+    assert drawn[0] == drawn[1] == json.loads(json.dumps(drawn[0]))
+    rng = np.random.default_rng(0)
+    one, other = SPACE.draw(rng), SPACE.draw(rng)
+    changed = SPACE.changed(one, rng, 0.0)
+    assert sum(changed[slot] != one[slot] for slot in SPACE.slots) <= 1 + 7  # a depth frees blocks
+    mixed = SPACE.mixed(one, other, rng)
+    for slot in ("width2", "depth4", "expand", "stem"):
+        assert mixed[slot] in (one[slot], other[slot])
+
+
+def test_pieces_have_the_shapes_of_the_networks_features() -> None:
+    candidate = SPACE.known()["PPLCNet_x0_5"]
+    pieces = SPACE.pieces(
+        candidate, (3, 65, 224), {"class_num": 7, "stride_list": [2, [2, 1], 2, 2, 2]}
+    )
+    assert len(pieces) == 2 + 2 * 13
+    assert pieces[0].shape == (3, 65, 224) and pieces[1].shape == (8, 33, 112)
+    assert pieces[3].name == "depthwise 16 3 [2,1] 0 hardswish at 16x33x112"
+    assert pieces[-1].shape == (256, 3, 14)
+    x = np.zeros((1, *pieces[0].shape), np.float32)
+    import paddle
+
+    feature = paddle.to_tensor(x)
+    for piece in pieces:
+        layer = piece.build()
+        layer.eval()
+        assert tuple(feature.shape[1:]) == piece.shape, piece.name
+        feature = layer(feature)
+    assert feature.shape == [1, 7]
+
+
+def test_sizes_and_other_networks() -> None:
+    sized = PPLCNetSpace(sizes=[64, 32], attention="tail")
+    assert sized.smallest()["size"] == 32 and sized.largest()["size"] == 64
+    assert sized.arch(sized.largest())["se_mask"].endswith("111")
+    assert "size" not in sized.arch(sized.smallest())
+    other = build({"ArchSpace": {"network": "PPLCNetV3", "keys": {"scale": [0.5, 1.0]}}}, "space")
+    assert other.arch(other.largest()) == {"scale": 1.0} and other.pieces({}, (3, 1, 1), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"widths": [[8]]}, "widths: expected 5 lists"),
+        ({"depths": [[1], [1], [], [1], [1]]}, r"depths\[2\]: expected one option"),
+        ({"kernels": [4]}, "kernels"),
+        ({"attention": "yes"}, "attention"),
+    ],
+)
+def test_a_wrong_space_says_which_key(arguments: dict, message: str) -> None:
+    with pytest.raises((ConfigError, UserError), match=message):
+        build({"PPLCNetSpace": arguments}, "space")
