@@ -137,6 +137,8 @@ def test_a_picture_and_a_layer_show_the_classes() -> None:
     assert drawn.dtype == np.uint8 and drawn.shape == (96, 600, 3)
     right = slice(200, None)  # beside the names
     assert (drawn[:, right][mask[:, right] == 0] == (1, 2, 3)).all()
+    names = answers.colours_in_layer(result)
+    assert names[result["class_ids"].index(0)] == "#010203" and len(names) == 5
     layer = answers.layer(result, mask.shape)
     assert layer.shape == (96, 600, 4) and (layer[..., 3] == 255).all()
     assert (layer[mask == 1][:, :3] == 9).all()
@@ -166,6 +168,9 @@ def test_palettes() -> None:
     assert len(names) == 19 and colours_of("auto", names)[0].tolist() == [128, 64, 128]
     plain = colours_of("auto", ["sky", "pole"])
     assert (plain == colours_of("plain")).all() and len(np.unique(plain[:40], axis=0)) == 40
+    lab = cv2.cvtColor(plain[None, :16], cv2.COLOR_RGB2LAB)[0].astype(float)
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 999 * np.eye(16)
+    assert apart.min() > 25  # no two of sixteen look alike
     # The first eight differ in brightness or hue for everybody: red and green weakness included.
     gray = cv2.cvtColor(plain[None, :8], cv2.COLOR_RGB2LAB)[0].astype(int)
     blue_and_light = gray[:, [0, 2]]
