@@ -277,5 +277,8 @@ def test_a_network_is_the_same_in_every_engine(shape: tuple[int, int, int], tmp_
     with paddle.no_grad():
         expected = network(x).numpy()[0].argmax(axis=0)
     assert (decode_map(result["mask"]) == expected).mean() > 0.999
+    if shape[1] > 0:  # a fixed size is one
+        with pytest.raises(UserError, match=r"the shape \(3, 40, 61\), but the network takes"):
+            predictor.predict(picture[:40])
     with Image.open(io.BytesIO(predictor.postprocess.png(result))) as image:
         assert image.mode == "P" and image.size == odd.shape[1::-1]
