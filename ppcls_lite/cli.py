@@ -32,8 +32,10 @@ class Command(NamedTuple):
 
 _RECIPE = "-c FILE [-o key=value ...]"
 COMMANDS = {
+    "fit": Command("fit.cli:run", "PHOTOS", "from a folder of photographs to an exported network"),
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
     "lr": Command("recipe.cli:lr", _RECIPE, "try learning rates and suggest one, before training"),
+    "runs": Command("engine.runs_cli:run", "[FOLDER] [--json | --csv]", "list runs, best first"),
     "check": Command(
         "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
     ),
@@ -89,8 +91,10 @@ COMMANDS = {
 _DIGITS = "-c configs/quickstart/digits.yaml"
 _BEST = f"{_DIGITS} -o Global.pretrained_model=output/digits/PPLCNet_x0_25/best_model"
 EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick start
+    "fit": "dataset/photos --epochs 20 --size 160",
     "train": f"{_DIGITS} -o Global.epochs=3",
     "lr": _DIGITS,
+    "runs": "output --csv",
     "check": "dataset/photos --output output/check",
     "eval": _BEST,
     "infer": _BEST,

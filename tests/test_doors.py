@@ -34,10 +34,11 @@ DOORS = {
         "config data distill engine errors inference kernels losses metrics models ops optim "
         "report system"
     ),
+    "fit": "benchmark config data engine errors inference models recipe system",
     "search": "benchmark config engine errors inference kernels models recipe system",
     "cli": (
-        "benchmark config data distill engine errors inference models recipe report search serve "
-        "system"
+        "benchmark config data distill engine errors fit inference models recipe report search "
+        "serve system"
     ),
     "completion": "cli",
     "__main__": "cli",

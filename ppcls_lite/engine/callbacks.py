@@ -28,6 +28,7 @@ class FitResult:
 
     `exit_code` is 0 if the run is complete or a callback stopped it; 130 after Ctrl-C, 143 after
     SIGTERM, 75 after SIGUSR1 or `max_minutes`: then everything is saved and it can be resumed.
+    `complete`: whether no epoch is left to be trained. `why`: what stopped it, in words.
     """
 
     run_dir: Path
@@ -35,14 +36,24 @@ class FitResult:
     last: dict[str, float]
     stopped_by: int | None = None
     exit_code: int = 0
+    complete: bool = True
+    why: str = ""
 
 
 class Progress:
     """How far a run has come, for a callback."""
 
-    def __init__(self, state: TrainingState, plan: Plan, run_dir: Path, stop: StopSignals) -> None:
+    def __init__(
+        self,
+        state: TrainingState,
+        plan: Plan,
+        run_dir: Path,
+        stop: StopSignals,
+        higher_is_better: bool,
+    ) -> None:
         self._state, self._plan, self._stop = state, plan, stop
         self.run_dir = run_dir
+        self.higher_is_better = higher_is_better  # the main score
 
     @property
     def epoch(self) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_lite.engine import checkpoint
+from ppcls_lite.engine.log import STEP
 from ppcls_lite.engine.main_score import main_score, may_win
 
 logger = logging.getLogger("ppcls_lite")
@@ -119,7 +120,7 @@ class CheckpointManager:
                     self._remove(unwanted)
                 previous = self.run_dir / "previous" if name == "latest" else None
                 checkpoint.save(self.run_dir / name, state, previous)
-            logger.info(f"Saved {', '.join(names)} in {self.run_dir}")
+            logger.info(f"Saved {', '.join(names)} in {self.run_dir}", extra=STEP)
         except BaseException as error:
             self._error = error  # raised in the training thread
 

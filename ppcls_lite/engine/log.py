@@ -12,17 +12,19 @@ import logging.handlers
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from ppcls_lite.system.terminal import printable
+from ppcls_lite.system.terminal import painted, printable
 
 Item = TypeVar("Item")
 NAME = "ppcls_lite"
 HEARTBEAT = 30.0
+REFRESH = 0.5  # seconds between two looks at the values that a bar shows
+BAR_WIDTH = 32  # characters of a bar beside its title and its values
 LOG_BYTES = 64 * 1024 * 1024  # then train.log becomes train.log.1, and the one before goes
 STEP = {"is_step": True}  # `extra` of a line that a progress bar replaces
 FILE_ONLY = {"file_only": True}  # `extra` of a line that the console shows in another way
@@ -35,6 +37,8 @@ class _Printable(logging.Formatter):
         return printable(super().format(record), lines=True)
 
 
+_COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
+_BAR = "{desc} {percentage:3.0f}% {bar:10} {n_fmt}/{total_fmt}"
 _FORMAT = _Printable("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
 
 
@@ -42,10 +46,17 @@ class _Console(logging.Handler):
     """Prints above a progress bar, if there is one, instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        hidden = getattr(record, "is_step", False) and on_terminal()
-        if not hidden and not getattr(record, "file_only", False):
-            tqdm.write(self.format(record), file=sys.stdout)
-            sys.stdout.flush()
+        seen = on_terminal()
+        if getattr(record, "file_only", False) or (seen and getattr(record, "is_step", False)):
+            return
+        tqdm.write(self._short(record) if seen else self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+    def _short(self, record: logging.LogRecord) -> str:
+        """What a person reads who sits there: neither time nor logger, warnings in colour."""
+        text = printable(record.getMessage(), lines=True)
+        colour = _COLOURS.get(record.levelno)
+        return f"{painted(record.levelname.lower(), colour)}: {text}" if colour else text
 
 
 def setup(run_dir: Path | None = None, rank: int = 0, held: bool = False) -> logging.Logger:
@@ -107,8 +118,26 @@ def on_terminal() -> bool:
     return sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).lines > 0
 
 
-class _Bar(tqdm):
+class Bar(tqdm):
     """A bar on a terminal; elsewhere a line every HEARTBEAT seconds, so that nothing looks dead."""
+
+    @property
+    def wants_values(self) -> bool:
+        """Whether somebody sees it, and its values are older than REFRESH seconds."""
+        return not self.disable and time.monotonic() - self._told > REFRESH
+
+    def tell(self, values: Sequence[str]) -> None:
+        """Show `values`, the most important first, as many as the terminal has room for."""
+        self._told = time.monotonic()
+        if self.disable:
+            return
+        room = os.get_terminal_size(sys.stdout.fileno()).columns - len(self._title) - BAR_WIDTH
+        text = ""
+        for value in values:
+            if len(text) + len(value) + 2 > room:
+                break
+            text += f"  {value}"
+        self.bar_format = _BAR + text.replace("{", "{{").replace("}", "}}")
 
     def update(self, n: float | None = 1) -> bool | None:
         if not self.disable:
@@ -120,9 +149,9 @@ class _Bar(tqdm):
         return None
 
 
-def bar(title: str, total: int, done: int = 0) -> tqdm:
+def bar(title: str, total: int, done: int = 0) -> Bar:
     """Shows how far one gets with `total` steps of which `done` are done."""
-    shown = _Bar(
+    shown = Bar(
         total=total,
         initial=done,
         desc=title,
@@ -130,8 +159,9 @@ def bar(title: str, total: int, done: int = 0) -> tqdm:
         disable=not on_terminal(),
         leave=False,
         dynamic_ncols=True,
+        bar_format=_BAR,
     )
-    shown._title, shown._shown = title, time.monotonic()
+    shown._title, shown._shown, shown._told = title, time.monotonic(), 0.0
     return shown
 
 
@@ -168,6 +198,26 @@ class Stopwatch:
             "reader_cost": self._waited / steps,
             "ips": self._samples / max(passed, 1e-9),
         }
+
+
+class Remaining:
+    """How long a run will take, from what it has taken since `start`, evaluations included."""
+
+    def start(self, updates: int) -> None:
+        self._since, self._updates = time.monotonic(), updates
+
+    def text(self, updates: int, total: int) -> str:
+        """`0:12:34 left` of `total` updates; empty before the first."""
+        done = updates - self._updates
+        if done < 1:
+            return ""
+        left = (time.monotonic() - self._since) / done * (total - updates)
+        return f"{datetime.timedelta(seconds=round(left))} left"
+
+
+def short(name: str, value: float) -> str:
+    """A value as a bar shows it."""
+    return f"{name} {value:.4g}" if abs(value) < 1e4 else f"{name} {value:.3e}"
 
 
 def step_line(

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ppcls_lite.engine import checkpoint
+from ppcls_lite.engine.run_list import OWN, lock_of
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.files import free_name, move, try_lock, write_text
 from ppcls_lite.system.machine import cpu_model, installed_versions, usable_cores
@@ -64,7 +65,7 @@ def owned(run_dir: Path) -> Iterator[None]:
     Raises:
         UserError: another process owns it (which one is in the message), or it cannot be locked.
     """
-    path = run_dir.with_name(f".{run_dir.name}.lock")
+    path = lock_of(run_dir)
     try:
         number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as error:
@@ -82,7 +83,11 @@ def owned(run_dir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}, {shlex.join(sys.argv)}\n")
         file.flush()
-        yield
+        OWN.add(path.resolve())
+        try:
+            yield
+        finally:
+            OWN.discard(path.resolve())
 
 
 def holds_run(run_dir: Path) -> bool:

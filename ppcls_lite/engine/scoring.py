@@ -62,9 +62,9 @@ def score(
     if evaluator.improves(scores, best):
         state.best = {"epoch": state.epoch, "scores": scores, "metrics": kept}
         best = scores[main]
-    logger.info(f"[Eval][Epoch {state.epoch}][Avg]{log.numbers(scores)}")
+    logger.info(f"[Eval][Epoch {state.epoch}][Avg]{log.numbers(scores)}", extra=log.STEP)
     shown = "none yet" if best is None else f"{best:.5f}"
-    logger.info(f"[Eval][Epoch {state.epoch}][best metric: {shown}]")
+    logger.info(f"[Eval][Epoch {state.epoch}][best metric: {shown}]", extra=log.STEP)
     writer.record("eval", state, scores)
     writer.show(evaluator.pictures(), state.updates)
     if state.schedule.follows_score:

@@ -18,7 +18,7 @@ from pathlib import Path
 from ppcls_lite.engine import checkpoint, diverged, log, memory, scoring
 from ppcls_lite.engine.accumulate import shares
 from ppcls_lite.engine.callbacks import Callback, Callbacks, FitResult, Progress
-from ppcls_lite.engine.evaluate import Evaluator, Loader, totals
+from ppcls_lite.engine.evaluate import Evaluator, Loader, results, totals
 from ppcls_lite.engine.meters import NotFiniteError, Origin
 from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.signals import Reason, StopSignals
@@ -63,7 +63,9 @@ class Trainer:
         self.state, self.loader, self.plan, self.writer = state, loader, plan, writer
         self.evaluator, self.world = evaluator, state.world
         self.watch, self.stop = log.Stopwatch(), StopSignals(plan.max_minutes)
-        progress = Progress(state, plan, writer.run_dir, self.stop)
+        self.remaining = log.Remaining()
+        self.up = evaluator is None or evaluator.higher_is_better  # where the main score is to go
+        progress = Progress(state, plan, writer.run_dir, self.stop, self.up)
         self.callbacks = Callbacks(callbacks, progress, self.world.is_main)
         self.stopping = self.saving = False  # what some rank asks for after this step
         self.between_updates = False  # whether the state is one to resume from
@@ -79,15 +81,18 @@ class Trainer:
         state.task.train()
         with self.stop, contextlib.closing(self.writer), self._saved_on_error():
             self.callbacks.start()
+            self.remaining.start(state.updates)
             while not self.is_complete:
                 state.task.loss.begin_epoch(state.epoch)
                 with log.bar(plan.title(state.epoch), state.steps, state.step_in_epoch) as bar:
                     self.watch.restart()
                     for batches in self._updates():
                         self.step(batches)
-                        bar.update()
                         if state.step_in_epoch % plan.print_batch_step == 0 or state.updates == 1:
-                            bar.set_postfix_str(self._report_step())
+                            self._report_step()
+                        if bar.wants_values:
+                            bar.tell(self._values())
+                        bar.update()
                         if self.stopping or (self.world.size == 1 and self.stop):
                             return self._end()
                         if self.saving and state.step_in_epoch < state.steps:
@@ -176,8 +181,8 @@ class Trainer:
         if group:
             yield group
 
-    def _report_step(self) -> str:
-        """Log and record the running averages; returns a short form for the progress bar."""
+    def _report_step(self) -> None:
+        """Log and record the running averages."""
         state, values, costs = self.state, self._totals(), self.watch.costs()
         title, name = self.plan.title(state.epoch), type(state.schedule).__name__
         step, left = state.step_in_epoch, self.plan.epochs * state.steps - state.updates
@@ -187,7 +192,17 @@ class Trainer:
         self.writer.record("step", state, record)
         self.callbacks.step(record)
         self.watch.restart()
-        return f"{log.numbers(values)}, lr: {state.lr:.6f}, {costs['ips']:.1f} images/s"
+
+    def _values(self) -> list[str]:
+        """What a progress bar shows: of this rank's images, without a word to the others."""
+        state = self.state
+        self._require_finite_loss()
+        means = state.meters.means()
+        found = {name: means.pop(name) for name in ("loss",) if name in means}
+        found |= results(state.metrics) | means | {"lr": state.lr}
+        left = self.remaining.text(state.updates, self.plan.epochs * state.steps)
+        shown = [log.short(name, value) for name, value in found.items()]
+        return [*shown[:1], left, *shown[1:], f"{self.watch.costs()['ips']:.0f} images/s"]
 
     def _finish_epoch(self) -> bool:
         """Averages, evaluation and checkpoints of the finished epoch; False if interrupted."""
@@ -197,7 +212,7 @@ class Trainer:
             self._save()
         lr, train, used = state.lr, self._totals(), memory.peak()
         self.between_updates = False
-        logger.info(f"[Train]{title}[Avg]{log.numbers(train | used)}")
+        logger.info(f"[Train]{title}[Avg]{log.numbers(train | used)}", extra=log.STEP)
         self.writer.record("train", state, {"lr": lr} | train | used)
         scores = None
         if evaluated:
@@ -234,8 +249,7 @@ class Trainer:
         for weights in (saved["model"], averaged, *saved["companions"].values()):
             diverged.require_finite(weights, self._done(), self.writer.run_dir)
         if epoch_ended:
-            up = self.evaluator is None or self.evaluator.higher_is_better
-            self.writer.save_epoch(saved, up)
+            self.writer.save_epoch(saved, self.up)
         else:
             self.writer.save(saved)
         self.between_updates = between
@@ -295,7 +309,8 @@ class Trainer:
         self.world.barrier()  # the launcher ends all ranks soon after the first one's exit
         last = state.history[-1]["eval"] if state.history else None
         best = state.best.get("scores", {}) | {"epoch": state.best["epoch"]} if state.best else {}
-        result = FitResult(run_dir, best, last or {}, stopped.received, stopped.exit_code)
+        how = stopped.received, stopped.exit_code, self.is_complete, stopped.text
+        result = FitResult(run_dir, best, last or {}, *how)
         self.callbacks.end(result)
         return result
 

@@ -11,7 +11,7 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ppcls_lite.data.datasets import ImageDataset, ImageNetDataset
 from ppcls_lite.data.grouped_split import grouped_split
 from ppcls_lite.data.image_doctor import Examined, Finding, examine, findings, sizes
 from ppcls_lite.data.prepare.folders import left_out, write_split
-from ppcls_lite.data.prepare.next_step import PHOTOS, with_data
+from ppcls_lite.data.prepare.next_step import PHOTOS, NextStep, labels_at, with_data
 from ppcls_lite.data.prepare.recognise import recognise
 from ppcls_lite.data.scan import ScanReport, scan
 from ppcls_lite.engine import log
@@ -198,32 +198,38 @@ def write(checked: Checked, folder: Path) -> list[Path]:
 
 
 def fix(checked: Checked) -> str:
-    """Write lists in which no picture is in two splits, beside the old ones; returns a text.
+    """Write lists in which no picture is in two splits, beside the old ones; returns a text."""
+    step, text = write_lists(checked, _beside(checked))
+    return f"{text}\nnext, for example:\n{step}"
 
-    Raises UserError for data whose images do not have one class each.
+
+def write_lists(
+    checked: Checked, place: Path, share: float = _SHARE, seed: int = _SEED
+) -> tuple[NextStep, str]:
+    """Write train_list.txt, val_list.txt and labels.txt, or free names of the kind, into `place`.
+
+    No picture is in two splits; unreadable images and copies with different labels are left out.
+    Returns how to train on them, and a text. Raises UserError for data whose images do not have one
+    class each, or of which not all were looked at.
     """
     found = checked.examined
     if found is None:
-        raise UserError("--fix: correct the mistakes first; no image was looked at")
+        raise UserError("new lists: correct the mistakes first; no image was looked at")
     if (found.labels < 0).all():
         raise UserError(
-            "--fix: writes lists of images with one class each; move copies of images with boxes "
-            "or masks by hand"
+            "new lists: are for images with one class each; move copies of images with boxes or "
+            "masks by hand"
         )
     first = next(iter(checked.datasets.values()))
     missing = sum(len(data) for data in checked.datasets.values()) - len(found.splits)
     if missing > len(found.splits) // 100:  # some paths are listed twice, but not so many
-        raise UserError("--fix: looks at all images: leave --images out")
-    made = grouped_split(found, _SHARE, _SEED)
-    roots = {data.paths.root for data in checked.datasets.values()}
-    root = roots.pop() if len(roots) == 1 else str(Path(*_common(roots)))
+        raise UserError("new lists: all images have to be looked at: give --images a larger number")
+    made = grouped_split(found, share, seed)
+    root = _common(checked.datasets.values())
     lines = [
         f"{Path(found.census.looks[i].path).relative_to(root).as_posix()} {found.labels[i]}"
         for i in made.keep
     ]
-    source = Path(first.source)
-    place = source if source.is_dir() else source.parent
-    place = Path(root) if len(checked.datasets) > 1 and source.is_dir() else place
     names = _free(place)
     classes = found.names or [str(i) for i in range(first.class_num)]
     write_split(place, lines, made.in_val, classes, names)
@@ -231,21 +237,28 @@ def fix(checked: Checked) -> str:
         split: {"image_root": root, "cls_label_path": place / names[name]}
         for split, name in (("Train", "train"), ("Eval", "val"))
     }
-    labels = f"Infer.PostProcess.class_id_map_file={place / names['labels']}"
-    step = with_data(PHOTOS, splits, f"Arch.class_num={len(classes)}", labels)
-    return (
+    more = f"Arch.class_num={len(classes)}", labels_at(place, names["labels"])
+    text = (
         f"wrote {', '.join(names.values())} in {place}: {(~made.in_val).sum():,} images for "
         f"training, {made.in_val.sum():,} for validation; left out: {made.unreadable:,} that "
-        f"cannot be read, {made.contradicting:,} copies in different classes\n"
-        f"next, for example:\n{step}"
+        f"cannot be read, {made.contradicting:,} copies in different classes"
     )
+    return with_data(PHOTOS, splits, *more, own_split="Eval" in found.splits), text
 
 
-def _common(roots: set[str]) -> tuple[str, ...]:
-    """The parts of the folder that all `roots` are in."""
-    parts = [Path(root).parts for root in roots]
-    same = [p[0] for p in zip(*parts) if len(set(p)) == 1]
-    return tuple(same)
+def _beside(checked: Checked) -> Path:
+    """Where the lists of the first split are, or the folder of all images."""
+    source = Path(next(iter(checked.datasets.values())).source)
+    return _common(checked.datasets.values()) if source.is_dir() else source.parent
+
+
+def _common(datasets: Iterable[ImageDataset]) -> Path:
+    """The folder that all images are in."""
+    roots = [Path(data.paths.root).parts for data in datasets]
+    same = 0
+    while all(len(parts) > same for parts in roots) and len({p[same] for p in roots}) == 1:
+        same += 1
+    return Path(*roots[0][:same])
 
 
 def _free(place: Path) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
+from ppcls_lite.config.shortcuts import add_shortcuts, overrides
 from ppcls_lite.engine import ranks
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.cli.options import not_negative, positive
@@ -48,7 +49,10 @@ def _checked(args: argparse.Namespace) -> Recipe:
 
 def train(argv: list[str]) -> int:
     """`ppcls-lite train`; returns the exit status, which tells a scheduler to start it again."""
-    args = parser("train", "Train the network of a recipe.").parse_args(argv)
+    options = parser("train", "Train the network of a recipe.")
+    add_shortcuts(options)
+    args = options.parse_args(argv)
+    args.override += overrides(args)
     recipe = _checked(args)
     processes = _cpu_processes(recipe)
     if processes > 1:

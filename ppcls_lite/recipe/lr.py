@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from paddle import nn
 
 from ppcls_lite.config.complete import Recipe
@@ -33,7 +35,8 @@ class FoundRate:
     curve: the rates that were tried and their losses. suggestion: the value for
     `Optimizer.lr.learning_rate`, None where the loss never fell. stated: what the recipe has there,
     None where its schedule has no such key. scale: by what `base_batch_size` multiplies both.
-    folder: rates.json, rates.png and the log.
+    seconds: of an update, the median. updates: of an epoch. folder: rates.json, rates.png and the
+    log.
     """
 
     curve: RateCurve
@@ -41,6 +44,8 @@ class FoundRate:
     stated: float | None
     scale: float
     folder: Path
+    seconds: float
+    updates: int
 
 
 def find_rate(
@@ -79,12 +84,14 @@ def find_rate(
         warn(recipe)
         scan_data(datasets, world)
         training = compose(recipe, datasets, folder, world, (), model)
+        ends = [time.perf_counter()]
         try:
             with log.bar("[lr]", steps) as bar:
 
                 def show(rate: float, loss: float) -> None:
+                    ends.append(time.perf_counter())
                     bar.update()
-                    bar.set_postfix_str(f"rate: {rate:.2g}, loss: {loss:.4g}")
+                    bar.tell([log.short("rate", rate), log.short("loss", loss)])
 
                 curve = sweep(training.trainer, low, high, steps, show)
         finally:
@@ -96,6 +103,8 @@ def find_rate(
             settings.Optimizer.arguments["lr"].arguments.get("learning_rate"),
             schedule.scale,
             folder,
+            float(np.median(np.diff(ends))) if len(ends) > 1 else 0.0,
+            training.trainer.state.steps,
         )
         _write(found)
         logger.info(f"{in_words(found)}. Written: {folder / 'rates.png'}, {folder / 'rates.json'}")

@@ -15,7 +15,10 @@ from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump
 from ppcls_lite.engine import log, rng, run_folder
 from ppcls_lite.engine.callbacks import Callback, FitResult
+from ppcls_lite.engine.epoch_table import EpochTable
+from ppcls_lite.engine.run_status import RunStatus
 from ppcls_lite.recipe import parts
+from ppcls_lite.recipe.closing import closing_words
 from ppcls_lite.recipe.compose import begin, compose
 from ppcls_lite.recipe.start import Tree, finish_loaders, logged, scan_data, warn
 
@@ -48,7 +51,9 @@ def train(
         warn(recipe)
         scan_data(datasets, world)
         parts.compare_names(settings, datasets["Train"])
-        training = compose(recipe, datasets, run_dir, world, callbacks, model)
+        status = RunStatus()
+        watching = [status, EpochTable(), *callbacks]
+        training = compose(recipe, datasets, run_dir, world, watching, model)
         trainer = training.trainer
         if not world.is_main:  # the initial weights are alike, dropout must not be
             rng.seed(parts.seed_of(settings), world.rank)
@@ -62,8 +67,12 @@ def train(
                 run_folder.write_config(run_dir, dump(recipe.tree))
                 run_folder.write_versions(run_dir)
         try:
-            return trainer.fit()
+            with status.failing():
+                result = trainer.fit()
         finally:
             if training.cache:
                 training.cache.flush()
             finish_loaders(training.loaders, run_dir / "bad_files", world)
+        if world.is_main:
+            logger.info(closing_words(result, settings, status.seconds))
+    return result

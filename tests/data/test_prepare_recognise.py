@@ -92,7 +92,7 @@ def test_what_is_nothing_of_this(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found no images"):
         recognise(str(tmp_path))
     images(tmp_path, "a.png", "b.png")
-    with pytest.raises(UserError, match="found 2 images, 2 of them in no sub-folder"):
+    with pytest.raises(UserError, match="found 2 images, in 0 sub-folders and 2 beside them"):
         recognise(str(tmp_path))
     with pytest.raises(UserError, match="there is no image folder"):
         recognise(str(tmp_path / "nowhere"))

@@ -28,7 +28,8 @@ def shades_recipe(shades: Path, tmp_path: Path) -> dict[str, Any]:
     """Two epochs of two updates each on `shades`, into the test's own folder."""
 
     def split(name: str) -> dict[str, Any]:
-        ops = [{"DecodeImage": {}}, {"NormalizeImage": {"order": ""}}, {"ToCHWImage": {}}]
+        ops = [{"DecodeImage": {}}, {"ResizeImage": {"size": 32}}]
+        ops += [{"NormalizeImage": {"order": ""}}, {"ToCHWImage": {}}]
         files = {"image_root": str(shades), "cls_label_path": str(shades / f"{name}.txt")}
         return {
             "dataset": {"name": "ImageNetDataset", **files, "transform_ops": ops},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from ppcls_lite.inference.cli.output import table_lines
 from ppcls_lite.inference.postprocess.classify import Topk
-from ppcls_lite.system.terminal import printable
+from ppcls_lite.system.terminal import painted, printable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,3 +58,26 @@ def test_a_full_disk_behind_standard_output_is_one_message() -> None:
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
     assert b"error:" in done.stderr and b"No space left on device" in done.stderr
+
+
+class Stream(io.StringIO):
+    """A stream that is a terminal, or none."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert painted("bad", "red", Stream(True)) == "\x1b[31mbad\x1b[0m"
+    assert painted("bad", "red", Stream(False)) == "bad"
+    monkeypatch.setenv("TERM", "dumb")
+    assert painted("bad", "red", Stream(True)) == "bad"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert painted("bad", "red", Stream(True)) == "bad"

@@ -57,7 +57,10 @@ def recognise(folder: str) -> Kind:
         return kind
     images = sum(1 for file in files if is_image_name(file))
     loose = sum(1 for file in files if is_image_name(file) and "/" not in file)
-    found = f"{images:,} images, {loose:,} of them in no sub-folder" if images else "no images"
+    folders = len({file.split("/", 1)[0] for file in files if "/" in file and is_image_name(file)})
+    found = "no images"
+    if images:
+        found = f"{images:,} images, in {folders} sub-folders and {loose:,} beside them"
     expected = "\n  ".join(f"{kind.about} (prepare {kind.name})" for kind in KINDS)
     raise UserError(
         f"{folder}: found {found}, and nothing that says what is on them; expected one of\n  "

@@ -1,0 +1,1 @@
+"""`ppcls-lite fit`: a folder of photographs becomes a trained, exported network."""
