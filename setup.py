@@ -20,7 +20,13 @@ setup(
     packages=[*find_packages(include=["ppcls_lite", "ppcls_lite.*"]), "ppcls_lite.configs"],
     package_dir={"ppcls_lite.configs": "configs"},
     package_data={
-        "ppcls_lite": ["py.typed", "label_lists/*.txt", "serve/page/*", "kernels/source/*"],
+        "ppcls_lite": [
+            "py.typed",
+            "label_lists/*.txt",
+            "serve/page/*",
+            "report/page/*",
+            "kernels/source/*",
+        ],
         "ppcls_lite.configs": ["**/*.yaml"],
     },
     install_requires=lines_of("requirements.txt"),
@@ -39,6 +45,7 @@ setup(
             "python-multipart>=0.0.13",
             "prometheus-client>=0.20",
         ],
+        "shards": ["fsspec[http]>=2024.2"],
         "docs": ["mkdocs-material>=9.5"],
         "test": lines_of("tests/requirements.txt"),
     },
