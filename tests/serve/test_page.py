@@ -156,6 +156,7 @@ def test_what_answers_look_like(page: Any, picture: Any, tmp_path: Path) -> None
         "label_names": ["cup"] * 7,
         "boxes": [[0, 0, 9, 9]] * 7,
         "layer": layer,
+        "colours": ["#ff0000"] * 7,
     }
     guess = {"class_ids": [1], "scores": [0.4], "label_names": ["dog"]}
     unsure = {"class_ids": [], "scores": [], "label_names": [], "unknown": True, "guess": guess}
@@ -173,6 +174,9 @@ def test_what_answers_look_like(page: Any, picture: Any, tmp_path: Path) -> None
     cards = page.locator("article").all()[::-1]
     assert rows(cards[0])[:2] == [["cup", "90.0 %"], ["cup", "30.0 %"]]
     assert cards[0].locator(".more summary").inner_text() == "2 more"
+    swatches = cards[0].locator(".swatch")
+    assert swatches.count() == 7 and not cards[1].locator(".swatch").count()
+    assert "255, 0, 0" in swatches.first.evaluate("one => getComputedStyle(one).backgroundColor")
     page.fill("#opacity", "0.25")
     assert cards[0].locator(".layer").evaluate("layer => layer.style.opacity") == "0.25"
     assert "Not sure" in cards[1].inner_text() and rows(cards[1]) == [["dog", "40.0 %"]]
