@@ -33,13 +33,14 @@ from ppcls_lite.search.evolution import evolve
 from ppcls_lite.search.held_out import split
 from ppcls_lite.search.journal import Journal
 from ppcls_lite.search.judge import ProxyJudge, SupernetJudge
-from ppcls_lite.search.latency import LatencyTable, Meter, Scale, errors
+from ppcls_lite.search.latency import LatencyTable, Meter, Scale, errors, fastest
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import Candidate, Space, digest
 from ppcls_lite.system.files import write_text
 
 logger = logging.getLogger("ppcls_lite")
 TOLERANCE = 0.03  # by which a measured latency may miss the target
+AUTO = "auto"  # the engine that is left to a measurement
 _FITTED = 12  # networks that the estimates are brought to scale by
 _MARGIN = 1.05  # of the target: estimates up to there are worth measuring
 
@@ -129,9 +130,9 @@ class _Search:
         facts["space"] = digest({n: list(options) for n, options in self.space.slots.items()})
         facts["strategy"] = self.wanted.strategy
         self.journal = Journal(folder, facts, writes=world.is_main)
-        self.meter = Meter(setting, cores)
-        self.table = LatencyTable(setting, self.meter)
-        self.setting, self.scale = setting, Scale()
+        self.setting, self.scale = self._resolved(setting), Scale()
+        self.meter = Meter(self.setting, cores)
+        self.table = LatencyTable(self.setting, self.meter)
 
     def run(self, minutes: float | None) -> Result:
         folder = self.folder
@@ -192,6 +193,19 @@ class _Search:
             choice["name"] if choice else None,
             is_main=main,
         )
+
+    def _resolved(self, setting: Setting) -> Setting:
+        """With what `auto` would choose for a network from the middle of the space."""
+        if setting.engine != AUTO:
+            return setting
+        kept = self.journal.get("engine", "")
+        if kept is None:
+            middle = self.space.draw(np.random.default_rng(self.seed))
+            piece = self.networks.whole(middle)
+            kept = self.world.from_main(lambda: list(fastest(piece, setting)))
+            self.journal.put("engine", "", kept)
+        logger.info(f"search: auto is {' '.join(kept)}")
+        return Setting(*kept, setting.threads)
 
     def _plan(self, minutes: float | None, judge: SupernetJudge) -> SearchSettings:
         """How long the trainings are; what the first start has planned holds for the others."""

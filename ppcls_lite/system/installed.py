@@ -9,6 +9,7 @@ from ppcls_lite.errors import UserError
 # The extra of setup.py that brings a package, by the name to import.
 _EXTRAS = {
     **{"openvino": "openvino", "onnxruntime": "onnxruntime", "onnx": "onnx"},
+    **{"tensorboardX": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"},
     **{"safetensors": "convert", "fsspec": "shards"},
 }
 
