@@ -99,6 +99,7 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "train": [f"-o{item}" for item in ("Global.epochs=1", *NO_WORKERS)],
     "eval": [f"-o{item}" for item in NO_WORKERS],
     "ablate": ["--epochs", "1"],
+    "tune": [f"-o{item}" for item in ("Global.epochs=2", *NO_WORKERS)],
     "lr": ["--steps", "10", *(f"-o{item}" for item in NO_WORKERS)],
     "quantize": ["--images", "4", "--threads", "1"],
     "prepare_data scenes": ["--images", "16", "--val", "4"],
