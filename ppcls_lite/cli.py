@@ -44,6 +44,9 @@ COMMANDS = {
     ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
     "report": Command("recipe.cli:report", "RUN [--model DIR]", "write one page about a run"),
+    "explain": Command(
+        "recipe.cli:explain", "-c RUN IMAGE ...", "show where an image's class was found"
+    ),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
     "config": Command(
@@ -103,6 +106,7 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "check": "dataset/photos --output output/check",
     "eval": _BEST,
     "report": "output/digits/PPLCNet_x0_25 --model inference/digits",
+    "explain": "-c output/digits/PPLCNet_x0_25 dataset/digits/val/0005_5.png",
     "infer": _BEST,
     "export": _BEST,
     "config": "--list transform",
