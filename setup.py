@@ -19,6 +19,7 @@ setup(
     # The recipes live at the top of the repository and travel inside the package.
     packages=[*find_packages(include=["ppcls_lite", "ppcls_lite.*"]), "ppcls_lite.configs"],
     package_dir={"ppcls_lite.configs": "configs"},
+    include_package_data=False,  # what is said here, and no more
     package_data={
         "ppcls_lite": [
             "py.typed",
@@ -38,6 +39,7 @@ setup(
         "onnx": ["onnx>=1.15"],
         "openvino": ["openvino>=2024.4"],
         "onnxruntime": ["onnxruntime>=1.18"],
+        "multispectral": ["tifffile>=2023.1"],
         "serve": [
             "starlette>=0.37",
             "uvicorn>=0.30",
@@ -49,7 +51,7 @@ setup(
         "mlflow": ["mlflow>=2.9"],
         "wandb": ["wandb>=0.16"],
         "shards": ["fsspec[http]>=2024.2"],
-        "docs": ["mkdocs-material>=9.5"],
+        "docs": ["sphinx>=7.4", "myst-parser>=4", "furo>=2024.8"],
         "test": lines_of("tests/requirements.txt"),
     },
     entry_points={"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]},

@@ -158,7 +158,8 @@ def test_what_answers_look_like(page: Any, picture: Any, tmp_path: Path) -> None
         "layer": layer,
         "colours": ["#ff0000"] * 7,
     }
-    unsure = {"class_ids": [1], "scores": [0.4], "label_names": ["dog"], "unsure": True}
+    guess = {"class_ids": [1], "scores": [0.4], "label_names": ["dog"]}
+    unsure = {"class_ids": [], "scores": [], "label_names": [], "unknown": True, "guess": guess}
     nothing = {"class_ids": [], "scores": [], "label_names": [], "boxes": []}
     words = {"attributes": ["Hat: True"], "output": [1]}
     answers = [objects, unsure, nothing, words]
@@ -235,19 +236,3 @@ def test_boxes_are_shown_from_the_score_of_the_slider(
     assert page.inner_text("#from output") == "0.00"
     page.click("#clear")
     assert not page.is_visible("#from")
-
-
-def test_an_answer_that_is_not_given_shows_the_guess(page: Any) -> None:
-    guess = {"class_ids": [3], "scores": [0.41], "label_names": ["bee"]}
-    answer = {"class_ids": [], "scores": [], "label_names": [], "unknown": True, "guess": guess}
-    shown = page.evaluate(
-        """async (answer) => {
-          const { show } = await import("/page/answer.js");
-          const card = document.createElement("article");
-          card.innerHTML = "<table></table><details class=more><summary></summary><table></table>";
-          show(card, answer);
-          return card.querySelector("table").innerText;
-        }""",
-        answer,
-    )
-    assert "unknown, perhaps bee" in shown and "41.0 %" in shown

@@ -14,8 +14,6 @@ export function show(card, answer) {
   }
   if (answer.unknown) {  // not certain enough: what it would have said
     show(card, answer.guess);
-    const first = card.querySelector("table").rows[0];
-    first.cells[0].textContent = "unknown, perhaps " + first.cells[0].textContent;
     return;
   }
   const colours = answer.colours || [];  // of the classes in the layer
