@@ -39,6 +39,9 @@ COMMANDS = {
     "check": Command(
         "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
     ),
+    "suspects": Command(
+        "recipe.cli:suspects", "DATA | -c FILE", "name labels that are likely wrong"
+    ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
@@ -96,6 +99,7 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "lr": _DIGITS,
     "runs": "output --csv",
     "check": "dataset/photos --output output/check",
+    "suspects": "dataset/photos --output output/suspects",
     "eval": _BEST,
     "infer": _BEST,
     "export": _BEST,
