@@ -43,6 +43,7 @@ COMMANDS = {
         "recipe.cli:suspects", "DATA | -c FILE", "name labels that are likely wrong"
     ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
+    "report": Command("recipe.cli:report", "RUN [--model DIR]", "write one page about a run"),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
     "config": Command(
@@ -101,6 +102,7 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "check": "dataset/photos --output output/check",
     "suspects": "dataset/photos --output output/suspects",
     "eval": _BEST,
+    "report": "output/digits/PPLCNet_x0_25 --model inference/digits",
     "infer": _BEST,
     "export": _BEST,
     "config": "--list transform",

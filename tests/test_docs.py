@@ -52,6 +52,8 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/chaos.py": "takes minutes; tests/experiments/test_chaos.py runs a short form",
     "python deploy/benchmark.py --paper": "exports 20 networks; tests/inference runs a short form",
     "python deploy/benchmark.py --latency-budget": "exports 20 networks, like --paper",
+    "python deploy/benchmark.py --zoo": "exports the zoo; tests/benchmark/test_zoo.py runs a part",
+    "python deploy/benchmark.py --report": "needs what --zoo writes; tests/benchmark/test_zoo.py",
     "python tools/benchmark.py table": "starts many processes; test_speed_table.py runs it",
     "python tools/prove_ssld.py": "trains for minutes; test_prove_ssld.py runs a short form",
     "python tools/prepare_data.py camvid": "test_prepare_masks.py makes the folder and runs it",
@@ -64,6 +66,8 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/prepare_data.py yolo": "tests/data/test_prepare_objects.py makes such files",
     "python tools/prepare_data.py labelme": "tests/data/test_prepare_objects.py makes such files",
     "OMP_NUM_THREADS=1 python tools/benchmark.py segmentation": "test_speed_segmentation.py does",
+    "python tools/benchmark.py detection": "trains for a minute; test_speed_detection.py runs it",
+    "python deploy/predict.py --model output/table4": "its networks are those of --paper",
     "ppcls-lite search": "takes minutes; tests/search/test_run.py runs a short form",
     "ppcls-lite train -c output/search": "follows it",
     **dict.fromkeys(

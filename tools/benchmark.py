@@ -8,7 +8,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_lite.cli import guarded
 
-SUBJECTS = ("data", "predict", "train", "segmentation", "distill", "duplicates", "table")
+SUBJECTS = (
+    *("data", "predict", "train", "segmentation", "detection", "distill", "duplicates", "table"),
+)
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in SUBJECTS:

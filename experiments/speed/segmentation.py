@@ -22,6 +22,7 @@ from ppcls_lite.models.create import create_model
 from ppcls_lite.system.timing import in_turns
 
 RATE = 0.01
+STOCK, KERNELS = "Paddle as it is", "kernels"
 
 
 def updates(options: argparse.Namespace, with_kernels: bool) -> Callable[[], Cost]:
@@ -55,8 +56,13 @@ def run(argv: list[str]) -> int:
     device.select("cpu")
     width, height = options.size
     print(f"{options.arch}, batches of {options.batch_size} images of {width}x{height}, on a CPU")
-    contenders = {"Paddle as it is": updates(options, False), "kernels": updates(options, True)}
-    costs = in_turns(contenders, options.rounds)
+    contenders = {STOCK: updates(options, False), KERNELS: updates(options, True)}
+    return compared(contenders, options.rounds, options.at_least)
+
+
+def compared(contenders: dict[str, Callable[[], Cost]], rounds: int, at_least: float) -> int:
+    """Take the two contenders in turns and print what they cost, and the ratios."""
+    costs = in_turns(contenders, rounds)
     for name, measured in costs.items():
         wall = statistics.median(cost.wall for cost in measured)
         cpu = statistics.median(cost.cpu for cost in measured)
@@ -65,7 +71,7 @@ def run(argv: list[str]) -> int:
     wall = statistics.median(stock.wall / own.wall for stock, own in pairs)
     cpu = statistics.median(stock.cpu / own.cpu for stock, own in pairs)
     print(f"kernels: {wall:.2f}x by the clock, {cpu:.2f}x by processor time (medians of the turns)")
-    return int(cpu < options.at_least)
+    return int(cpu < at_least)
 
 
 def _parser() -> argparse.ArgumentParser:

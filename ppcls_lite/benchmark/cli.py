@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ppcls_lite.benchmark import machine as machines
 from ppcls_lite.benchmark import models as networks
-from ppcls_lite.benchmark import turns
+from ppcls_lite.benchmark import turns, zoo_command
 from ppcls_lite.benchmark.report import Comparison, Report, text
 from ppcls_lite.benchmark.result import PRIMITIVES, Setting
 from ppcls_lite.config.zoo import ZOO
@@ -36,6 +36,13 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
     """The command line; 0 when everything was measured. `comparison` adds `--paper`."""
     options = _parser(comparison).parse_args(argv)
     budget = None if options.latency_budget is None else milliseconds(options.latency_budget)
+    if options.report:
+        zoo_command.report(options, budget)
+        return 0
+    if options.into:
+        raise UserError("--into: goes with --report FILE, whose table it puts into a page")
+    of_zoo = zoo_command.wanted(options, budget)
+    _fill_defaults(options, of_zoo)
     machine = machines.describe()
     cores = _cores(options.cores, machine)
     threads = options.threads or sorted({1, len(machine.cores)})
@@ -55,6 +62,12 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(options.output) if options.output else Path(temporary)
         engines, notes = _engines(options.engines, options.model)
+        pinned = cores if options.cores or len(cores) >= max(threads) else machine.usable
+        if of_zoo:
+            settings, more = _settings(engines, options.precisions, threads, False)
+            print(*(f"note: {note}" for note in notes + more), sep="\n")
+            zoo_command.measure(options, machine, settings, pinned, budget, Path(temporary))
+            return 0
         published = comparison.of(options.paper) if comparison and options.paper else None
         models, shape = _models(options, kept / "models", engines, budget, published)
         settings, more = _settings(engines, options.precisions, threads, options.profile)
@@ -65,7 +78,7 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
             settings,
             options.batch_sizes,
             shape,
-            cores if options.cores or len(cores) >= max(threads) else machine.usable,
+            pinned,
             Path(temporary),
             options.rounds,
             options.seconds,
@@ -77,6 +90,15 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
             for path in report.write(kept):
                 print(f"wrote {path}")
     return 0
+
+
+def _fill_defaults(options: argparse.Namespace, of_zoo: bool) -> None:
+    """What the options say that are left out: of the whole zoo less time, and all precisions."""
+    rounds, seconds = (zoo_command.ROUNDS, zoo_command.SECONDS) if of_zoo else (5, 0.5)
+    precisions = list(PRECISIONS) if of_zoo and options.latency_budget is None else ["fp32"]
+    for name, value in (("rounds", rounds), ("seconds", seconds), ("precisions", precisions)):
+        if getattr(options, name) is None:
+            setattr(options, name, value)
 
 
 def milliseconds(words: str) -> float:
@@ -186,8 +208,6 @@ def _models(
         names += [name for name in list_models(options.zoo) if name in ZOO]
     if not names and published:
         names = published.names()
-    elif not names and budget is not None:
-        names = [name for name, entry in ZOO.items() if entry.top1 is not None]
     if not names:
         raise UserError(
             "what is to be measured? Give --model FOLDER, --arch NAME, --zoo [PATTERN], or "
@@ -217,9 +237,15 @@ def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
     what.add_argument(
         "--arch", nargs="+", metavar="NAME", help="networks of the zoo, random weights"
     )
-    part = {"nargs": "?", "const": "*", "metavar": "PATTERN"}
-    part["help"] = "all networks of the zoo, or those of a pattern such as 'PPLCNet*'"
+    text = "all networks with a published accuracy, accuracy against latency; or a part of them"
+    part = {"nargs": "?", "const": "*", "metavar": "PATTERN", "help": text}
     what.add_argument("--zoo", **part)
+    text = "parts of the zoo, for example 'PPLCNet*' 'StarNet*'"
+    what.add_argument("--filter", nargs="+", metavar="PATTERN", help=text)
+    text = "the table of a zoo.json that was measured before, and a figure beside it"
+    what.add_argument("--report", metavar="FILE", help=text)
+    text = "put the table of --report into a Markdown page, between its marks"
+    what.add_argument("--into", metavar="PAGE", help=text)
     if comparison:
         kinds = {"nargs": "?", "const": comparison.kinds[0], "choices": comparison.kinds}
         what.add_argument("--paper", **kinds, help=comparison.option)
@@ -233,17 +259,19 @@ def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
     )
     how.add_argument("--engines", nargs="+", default=["installed"], metavar="ENGINE", help=text)
     several = {"nargs": "+", "type": int, "metavar": "N"}
-    text = "numbers that are computed with (fp32)"
-    how.add_argument("--precisions", nargs="+", default=["fp32"], choices=PRECISIONS, help=text)
+    text = "numbers that are computed with (fp32; with --zoo all that the machine has)"
+    how.add_argument("--precisions", nargs="+", choices=PRECISIONS, help=text)
     how.add_argument("--threads", **several, help="CPU threads (1, and one for each core)")
     how.add_argument("--cores", **several, help="processors to pin to (quiet ones)")
     how.add_argument("--batch-sizes", **several, default=[1], help="images at once (1)")
     how.add_argument("--image-size", type=int, default=224, metavar="N", help="pixels (224)")
-    how.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each (5)")
-    text = "seconds for each in all (0.5)"
-    how.add_argument("--seconds", type=float, default=0.5, metavar="S", help=text)
+    how.add_argument("--rounds", type=int, metavar="N", help="turns of each (5; with --zoo 3)")
+    text = "seconds for each in all (0.5; with --zoo 0.3)"
+    how.add_argument("--seconds", type=float, metavar="S", help=text)
     how.add_argument("--profile", action="store_true", help="where Paddle's time goes, by oneDNN")
     parser.add_argument(
-        *("--output",), metavar="DIR", help="for latency.json, latency.md, figure1.png, models"
+        *("--output",),
+        metavar="DIR",
+        help="for latency.* and figure1.png, or zoo.*, and the models",
     )
     return parser

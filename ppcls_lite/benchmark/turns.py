@@ -86,6 +86,9 @@ class Process:
         self._process.stdout.close()
 
 
+Profiles = dict[tuple[str, int, int], latency_profile.Profile]
+
+
 def measure(
     models: dict[str, Path],
     settings: Sequence[Setting],
@@ -96,7 +99,7 @@ def measure(
     rounds: int = 5,
     seconds: float = 0.5,
     say: Say = print,
-) -> tuple[list[Result], dict[tuple[str, int, int], latency_profile.Profile]]:
+) -> tuple[list[Result], Profiles]:
     """Measure every model (name to exported folder) with every setting and batch size.
 
     Args:
@@ -111,31 +114,60 @@ def measure(
     which the primitives were measured. A model that one engine cannot run is a UserError: a table
     with holes would compare different models.
     """
-    results: list[Result] = []
-    with contextlib.ExitStack() as stack:
+    with Team(settings, cores, folder, say) as team:
+        return team.measure(models, batch_sizes, image_shape, rounds, seconds)
+
+
+class Team:
+    """The processes of several settings, for one measurement after another; a context."""
+
+    def __init__(
+        self, settings: Sequence[Setting], cores: Sequence[int], folder: Path, say: Say = print
+    ) -> None:
+        self._say = say
+        self._stack = contextlib.ExitStack()
+        self._processes = []
+        for number, setting in enumerate(dict.fromkeys(settings)):
+            process = Process(setting, cores, folder / f"worker{number}.log")
+            self._processes.append(self._stack.enter_context(process))
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def measure(
+        self,
+        models: dict[str, Path],
+        batch_sizes: Sequence[int],
+        image_shape: tuple[int, int, int],
+        rounds: int,
+        seconds: float,
+    ) -> tuple[list[Result], Profiles]:
+        """See `measure` above. The models stay loaded until `forget`."""
         teams: list[tuple[Process, list[Result]]] = []
         profiled: list[tuple[Process, Result]] = []
         outputs: dict[tuple[str, Setting], list[float]] = {}
         expected = 0.0
-        for number, setting in enumerate(dict.fromkeys(settings)):
-            process = stack.enter_context(Process(setting, cores, folder / f"worker{number}.log"))
+        for process in self._processes:
             mine = []
             for model, path in models.items():
                 shapes = [[size, *image_shape] for size in batch_sizes]
                 answer = process.ask(do="load", model=model, folder=str(path), shapes=shapes)
-                outputs[model, setting] = answer["output"]
+                outputs[model, process.setting] = answer["output"]
                 for place, size in enumerate(batch_sizes):
                     run_s = answer["second_s"][place]
                     expected += max(seconds, LEAST_RUNS * run_s) + 2 * rounds * run_s
                     costs = {key: answer[key] for key in ("memory_mib", "library_mib", "load_s")}
                     first_ms = 1000 * answer["first_s"][place]
                     named = {"first_ms": first_ms, "chosen": answer["is"]}
-                    mine.append(Result(model, setting, size, **costs, **named))
+                    mine.append(Result(model, process.setting, size, **costs, **named))
             teams.append((process, mine))
-            results += mine
-            say(f"ready: {setting}")
+            self._say(f"ready: {process.setting}")
+        results = [result for _, mine in teams for result in mine]
         _differences(results, outputs)
-        say(f"{len(results)} contenders, {rounds} rounds: about {expected:.0f} s")
+        self._say(f"{len(results)} contenders, {rounds} rounds: about {expected:.0f} s")
         least = -(-LEAST_RUNS // rounds)
         chance = random.Random(0)
         for _ in range(rounds):
@@ -147,8 +179,12 @@ def measure(
                 result.cpu.append(answer["cpu"])
                 if process.profile:
                     profiled.append((process, result))
-        profiles = _primitive_sums(profiled)
-    return results, profiles
+        return results, _primitive_sums(profiled)
+
+    def forget(self) -> None:
+        """Let the models go that are loaded."""
+        for process in self._processes:
+            process.ask(do="forget")
 
 
 def _in_turn(
@@ -187,9 +223,9 @@ def _differences(
 
 def _primitive_sums(
     turns: Sequence[tuple[Process, Result]],
-) -> dict[tuple[str, int, int], latency_profile.Profile]:
+) -> Profiles:
     """Replace the times of the profiled turns, in their order, by the sums of oneDNN's lines."""
-    profiles: dict[tuple[str, int, int], latency_profile.Profile] = {}
+    profiles: Profiles = {}
     for process in dict.fromkeys(process for process, _ in turns):
         runs = iter(latency_profile.read(process.log))
         done: dict[int, int] = {}

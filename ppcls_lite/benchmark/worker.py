@@ -8,6 +8,7 @@ end), profile.py.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -152,6 +153,13 @@ class Worker:
         wall = clock() - begin
         return {"ms": times, "cpu": (time.process_time() - cpu) / wall}
 
+    def forget(self) -> dict[str, Any]:
+        """Let all models go."""
+        self._runs.clear()
+        self._inputs.clear()
+        gc.collect()
+        return {}
+
     def _input(self, shape: list[int]) -> Any:
         import numpy as np
 
@@ -174,7 +182,9 @@ def main(argv: list[str]) -> int:
     worker = Worker(*(setting[key] for key in ("engine", "precision", "threads", "profile")))
     for line in sys.stdin:
         request = json.loads(line)
-        action = {"load": worker.load, "turn": worker.turn}[request.pop("do")]
+        action = {"load": worker.load, "turn": worker.turn, "forget": worker.forget}[
+            request.pop("do")
+        ]
         try:
             answer = action(**request)
         except UserError as error:

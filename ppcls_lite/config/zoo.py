@@ -32,7 +32,7 @@ class ZooEntry:
     ssld: whether official SSLD weights are published, only_ssld: and no others. flops_size: edge of
     the image that `flops_m` are for. plain: the published numbers are weights and multiply-adds
     alone (see `Cost` in models/create.py). flops_unit: to how many millions the published FLOPs are
-    rounded.
+    rounded. top1_size: edge of the image that the scores are for.
     """
 
     family: str
@@ -53,6 +53,12 @@ class ZooEntry:
     flops_size: int = 224
     plain: bool = False
     flops_unit: int = 1
+    top1_size: int = 224
+
+    @property
+    def accuracy(self) -> float | None:
+        """The best published top-1, distilled or not."""
+        return max(filter(None, (self.top1, self.ssld_top1)), default=None)
 
     @property
     def classifies(self) -> bool:
@@ -120,10 +126,12 @@ def _pplcnet_v4(size: str, form: str = "cls") -> ZooEntry:
     return ZooEntry("PPLCNetV4", args, folder=None)
 
 
-def _mobilenet_v4(size: str, flops_size: int, *numbers: float, note: str = "") -> ZooEntry:
+def _mobilenet_v4(size: str, flops_size: int, top1_size: int, *numbers: float) -> ZooEntry:
     source = "PaddleClas, MobileNetV4 document"
-    note = f"published FLOPs are for {flops_size} x {flops_size}{'; ' * bool(note)}{note}"
-    more = {"source": source, "note": note, "flops_size": flops_size, **_PLAIN}
+    where = "too" if flops_size == top1_size else f"at {top1_size} x {top1_size}"
+    note = f"published FLOPs are for {flops_size} x {flops_size}; accuracy {where}"
+    sizes = {"flops_size": flops_size, "top1_size": top1_size}
+    more = {"source": source, "note": note, **sizes, **_PLAIN}
     return ZooEntry("MobileNetV4", {"size": size}, *numbers, **more)
 
 
@@ -248,15 +256,9 @@ ZOO: dict[str, ZooEntry] = {
     "PPLCNetV4_rec_tiny": _pplcnet_v4("tiny", "rec"),
     "PPLCNetV4_rec_small": _pplcnet_v4("small", "rec"),
     "PPLCNetV4_rec_medium": _pplcnet_v4("medium", "rec"),
-    "MobileNetV4_conv_small": _mobilenet_v4(
-        "conv_small", 256, 3.77, 240, 74.6, 92.1, note="accuracy, too"
-    ),
-    "MobileNetV4_conv_medium": _mobilenet_v4(
-        "conv_medium", 320, 9.72, 1690, 79.9, 95.2, note="accuracy at 256 x 256"
-    ),
-    "MobileNetV4_conv_large": _mobilenet_v4(
-        "conv_large", 448, 32.59, 8680, 83.4, 96.6, note="accuracy, too"
-    ),
+    "MobileNetV4_conv_small": _mobilenet_v4("conv_small", 256, 256, 3.77, 240, 74.6, 92.1),
+    "MobileNetV4_conv_medium": _mobilenet_v4("conv_medium", 320, 256, 9.72, 1690, 79.9, 95.2),
+    "MobileNetV4_conv_large": _mobilenet_v4("conv_large", 448, 448, 32.59, 8680, 83.4, 96.6),
     "PPHGNetV2_B0": _pphgnet_v2("B0", 77.77, 93.91),
     "PPHGNetV2_B1": _pphgnet_v2("B1", 79.18, 94.57),
     "PPHGNetV2_B2": _pphgnet_v2("B2", 81.74, 95.88),

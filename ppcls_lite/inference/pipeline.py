@@ -27,7 +27,7 @@ from ppcls_lite.inference.postprocess.base import Result
 from ppcls_lite.inference.preprocess import Image, Meta, Prepared
 from ppcls_lite.inference.spec import Outputs
 
-Observer = Callable[[Literal["preprocess", "inference"], float, int], None]
+Observer = Callable[[Literal["preprocess", "inference", "postprocess"], float, int], None]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 _RUNNERS = 2  # one batch runs, the next is copied to the engine
@@ -98,7 +98,10 @@ class Pipeline:
             outputs = self.run([item.array for item in good])
             if observe:
                 observe("inference", time.perf_counter() - start, len(good))
+            start = time.perf_counter()
             answers = iter(self.answer(outputs, [item.meta for item in good]))
+            if observe:
+                observe("postprocess", time.perf_counter() - start, len(good))
         results = [
             {"file": item.file, "error": item.error}
             if item.prepared is None

@@ -41,23 +41,27 @@ class NormShape(ctypes.Structure):
     )
 
 
-_FUNCTIONS = {  # name: number of pointers, struct
+_FUNCTIONS = {  # name: number of pointers, structs
     "depthwise_forward": (3, DepthwiseShape),
     "depthwise_backward": (5, DepthwiseShape),
     "norm_forward": (8, NormShape),
     "norm_backward": (9, NormShape),
     "dense_forward": (3, DenseShape),
     "dense_backward": (5, DenseShape),
+    "depthwise_norm_forward": (10, DepthwiseShape, NormShape),
+    "depthwise_norm_backward": (12, DepthwiseShape, NormShape),
+    "dense_norm_forward": (10, DenseShape, NormShape),
+    "dense_norm_backward": (12, DenseShape, NormShape),
 }
 
 
 def load(path: Path) -> ctypes.CDLL:
     """The library at `path`. Raises OSError or AttributeError if it is not what was built."""
     library = ctypes.CDLL(str(path))
-    for name, (pointers, struct) in _FUNCTIONS.items():
+    for name, (pointers, *structs) in _FUNCTIONS.items():
         function = getattr(library, name)
         function.restype = None
-        function.argtypes = [*[c_void_p] * pointers, POINTER(struct)]
+        function.argtypes = [*[c_void_p] * pointers, *map(POINTER, structs)]
     library.use_threads.restype, library.use_threads.argtypes = None, [c_int]
     library.keep_memory.restype, library.keep_memory.argtypes = c_int, []
     return library

@@ -147,6 +147,37 @@ def norm_act(
     return _once(_NormAct.apply(x, scale, shift, bias, running, shape, library))
 
 
+def conv_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    window: Window,
+    depthwise: bool,
+    norm: tuple[Tensor, Tensor, tuple[Tensor, Tensor], tuple[float, float, str | None]],
+    library: ctypes.CDLL,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """A convolution and the normalisation behind it, in one call each way.
+
+    `weight` is that of `depthwise_conv` or of `dense_conv`; `norm`: scale, shift, running and
+    options of `norm_act`, as `bias` is.
+    """
+    scale, shift, running, (epsilon, momentum, act) = norm
+    vectors = (scale, shift, *running) if bias is None else (scale, shift, *running, bias)
+    shape = norm_shape = None
+    if are_plain(x, weight, *vectors) and all(v.is_contiguous() for v in vectors):
+        shape_of = _depthwise_shape if depthwise else _dense_shape
+        shape = shape_of(tuple(x.shape), tuple(weight.shape), window)
+        if shape:
+            y = shape.n, weight.shape[0], shape.out_h, shape.out_w
+            sizes = y, *(tuple(v.shape) for v in vectors)
+            norm_shape = _norm_shape(sizes, epsilon, momentum, ACTIVATIONS[act])
+    if not norm_shape:
+        conv = depthwise_conv if depthwise else dense_conv
+        return norm_act(conv(x, weight, window, library), *norm, library, bias)
+    shapes = shape, norm_shape
+    return _once(_ConvNorm.apply(x, weight, scale, shift, bias, running, shapes, library))
+
+
 def _stock_conv(x: Tensor, weight: Tensor, window: Window, groups: int) -> Tensor:
     sides = (list(pair) for pair in (window.stride, window.padding, window.dilation))
     return F.conv2d(x, weight, None, *sides, groups)
@@ -313,6 +344,49 @@ class _NormAct(PyLayer):
         library.norm_backward(*addresses, shape)
         dbias = [paddle.zeros([shape.c])] * (len(wanted) - 3)
         return _chosen(wanted, dx, dscale, dshift, *dbias)
+
+
+class _ConvNorm(PyLayer):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        bias: Tensor | None,
+        running: tuple[Tensor, Tensor],
+        shapes: tuple[DepthwiseShape | DenseShape, NormShape],
+        library: Any,
+    ) -> Tensor:
+        inputs = (x, weight, scale, shift) if bias is None else (x, weight, scale, shift, bias)
+        wanted = _wanted(*inputs)
+        x, weight = _dense_memory(x), _dense_memory(weight)
+        shape, norm = shapes
+        sizes = [shape.n, norm.c, shape.out_h, shape.out_w]
+        y, z, mean, inverse = _new(sizes), _new(sizes), _new([norm.c]), _new([norm.c])
+        depthwise = isinstance(shape, DepthwiseShape)
+        function = library.depthwise_norm_forward if depthwise else library.dense_norm_forward
+        function(*_addresses(x, weight, scale, shift, *running, y, z, mean, inverse), *shapes)
+        if bias is not None:
+            running[0].add_((1 - norm.momentum) * bias)
+        ctx.save_for_backward(x, weight, scale, shift, y, mean, inverse)
+        ctx.rest = shapes, library, wanted
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        shapes, library, wanted = ctx.rest
+        saved = ctx.saved_tensor()
+        x, weight, scale, shift, y = saved[:5]
+        dz = _gradient(dz, y.shape)
+        dx = _new(x.shape) if wanted[0] else None
+        gradients = dx, _new(weight.shape), _new(scale.shape), _new(shift.shape)
+        depthwise = isinstance(shapes[0], DepthwiseShape)
+        function = library.depthwise_norm_backward if depthwise else library.dense_norm_backward
+        function(*_addresses(*saved, dz, *gradients), *shapes)
+        dbias = [paddle.zeros([shapes[1].c])] * (len(wanted) - 4)
+        return _chosen(wanted, *gradients, *dbias)
 
 
 def _conv_gradients(ctx: Any, dy: Tensor, function: Any) -> tuple[Tensor | None, ...]:

@@ -23,6 +23,7 @@ from ppcls_lite.kernels.ops import (
     ACTIVATIONS,
     STOCK_ACTIVATIONS,
     Window,
+    conv_norm_act,
     dense_conv,
     depthwise_conv,
     linear,
@@ -106,6 +107,21 @@ def run(kernels: ctypes.CDLL) -> list[str]:
     )
     for act in ACTIVATIONS:
         _compare_norm(kernels, act, array, compare, failures)
+    for depthwise, (c, d, h, k, s) in ((True, (6, 6, 15, 5, 2)), (False, (9, 21, 8, 1, 1))):
+        window = Window((k, k), (s, s), (k // 2, k // 2))
+        rest = EPSILON, MOMENTUM, "hardswish"
+        running = [(paddle.zeros([d]), paddle.ones([d])) for _ in range(2)]
+        conv = depthwise_conv if depthwise else dense_conv
+        compare(
+            "convolution with batch normalisation",
+            lambda x, w, *a, how=(window, depthwise), r=running[0], rest=rest: conv_norm_act(
+                x, w, *how, (*a, r, rest), kernels
+            ),
+            lambda x, w, *a, conv=conv, how=window, r=running[1], rest=rest: norm_act(
+                conv(x, w, how, kernels), *a, r, rest, kernels
+            ),
+            [array(3, c, h, h), array(d, 1 if depthwise else c, k, k), array(d), array(d)],
+        )
     failures += _lost_nan(kernels)
     return failures
 

@@ -20,6 +20,7 @@ from paddle import Tensor, nn
 from ppcls_lite.kernels.ops import (
     Window,
     are_plain,
+    conv_norm_act,
     dense_conv,
     depthwise_conv,
     enlarged,
@@ -203,32 +204,34 @@ def _conv_norm_act(
 ) -> Tensor:
     """Their outputs one after another; a bias that normalisation takes away again is not added."""
     native = norm.training and are_plain(x) and _is_known(norm)
-    if native and conv.bias is not None and _is_itself(conv):
-        y = _product(conv, x)
-        if y is not None:
+    if native and _is_itself(conv):
+        if isinstance(conv, NativeDepthwise | NativeDense) and _takes_kernel(conv, x):
+            fused, options = _norm_of(norm, act)
+            how = conv._kernels.window, isinstance(conv, NativeDepthwise)
+            library = conv._kernels.library
+            y = conv_norm_act(x, conv.weight, *how, options, library, conv.bias)
+            return y if fused else act(y)
+        if conv.bias is not None and type(conv) is nn.Conv2D and conv._padding_mode == "zeros":
+            where = conv._stride, conv._updated_padding, conv._dilation, conv._groups
+            y = F.conv2d(x, conv.weight, None, *where, conv._data_format)
             return _norm_act(layer, y, norm, act, conv.bias)
     y = conv(x)
     return _norm_act(layer, y, norm, act) if native and are_plain(y) else act(norm(y))
 
 
-def _product(conv: nn.Conv2D, x: Tensor) -> Tensor | None:
-    """A convolution without its bias; None for one of another kind."""
-    if isinstance(conv, NativeDepthwise | NativeDense) and _takes_kernel(conv, x):
-        return conv.product(x)
-    if type(conv) is not nn.Conv2D or conv._padding_mode != "zeros":
-        return None
-    where = conv._stride, conv._updated_padding, conv._dilation, conv._groups, conv._data_format
-    return F.conv2d(x, conv.weight, None, *where)
-
-
 def _norm_act(
     layer: _Native, x: Tensor, norm: nn.BatchNorm2D, act: nn.Layer, bias: Tensor | None = None
 ) -> Tensor:
-    fused = _NAMES.get(type(act)) if _is_itself(act) else None
-    options = norm._epsilon, norm._momentum, fused
-    running = norm._mean, norm._variance
-    y = norm_act(x, norm.weight, norm.bias, running, options, layer._kernels.library, bias)
-    return act(y) if fused is None else y
+    fused, options = _norm_of(norm, act)
+    y = norm_act(x, *options, layer._kernels.library, bias)
+    return y if fused else act(y)
+
+
+def _norm_of(norm: nn.BatchNorm2D, act: nn.Layer) -> tuple[bool, tuple]:
+    """Whether the activation is computed with the normalisation, and what `norm_act` is told."""
+    name = _NAMES.get(type(act)) if _is_itself(act) else None
+    options = norm._epsilon, norm._momentum, name
+    return name is not None, (norm.weight, norm.bias, (norm._mean, norm._variance), options)
 
 
 def _is_known(norm: nn.Layer) -> bool:

@@ -24,16 +24,18 @@ class SimOTA:
         center_radius: strides from a box's centre within which a place is preferred.
         candidate_topk: overlaps that are added up to the number of a box's places.
         cls_weight, iou_weight: of the class and of the overlap in what a place costs.
+        use_vfl: false: these costs are cross entropy and the logarithm of the overlap.
     """
 
     center_radius: PositiveFloat = 2.5
     candidate_topk: PositiveInt = 10
     cls_weight: NonNegativeFloat = 1.0
     iou_weight: NonNegativeFloat = 6.0
+    use_vfl: bool = True
 
     def __call__(self, *found: Tensor) -> Assignment:
         options = (self.center_radius, self.candidate_topk, self.cls_weight, self.iou_weight)
-        return assigners.simota(*found, *options)
+        return assigners.simota(*found, *options, self.use_vfl)
 
 
 @register("assigner")
@@ -44,13 +46,15 @@ class ATSS:
     Args:
         topk: places of each stride that a box looks at.
         anchor_scale: side of the squares, in strides.
+        force_gt_matching: a box takes at least the place of its best square.
     """
 
     topk: PositiveInt = 9
     anchor_scale: PositiveFloat = 5.0
+    force_gt_matching: bool = False
 
     def __call__(self, *found: Tensor) -> Assignment:
-        return assigners.atss(*found, self.topk, self.anchor_scale)
+        return assigners.atss(*found, self.topk, self.anchor_scale, self.force_gt_matching)
 
 
 @register("assigner")

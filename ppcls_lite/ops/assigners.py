@@ -19,6 +19,7 @@ from ppcls_lite.ops.boxes import centres, depth, giou, iou
 _FAR = 1e5  # more than any cost
 _INSIDE = 1e-9
 _TINY = 1e-9
+_LEAST = 1e-7  # under a logarithm
 
 
 class Assignment(NamedTuple):
@@ -51,13 +52,15 @@ def simota(
     candidate_topk: int = 10,
     cls_weight: float = 1.0,
     iou_weight: float = 6.0,
+    use_vfl: bool = True,
 ) -> Assignment:
     """SimOTA (YOLOX, arXiv 2107.08430, section 2): each box takes the cheapest places.
 
     A box takes as many as its `candidate_topk` best overlaps add up to. What a place costs is its
     error in class and overlap; one that is not both inside the box and within `center_radius`
     strides of its centre is taken only where none is. quality: the overlap; every place counts 1
-    for the scores, and its best score for the box.
+    for the scores, and its best score for the box. use_vfl: these errors are varifocal loss and
+    GIoU; else cross entropy and the logarithm of the overlap, as in YOLOX.
     """
     real = (classes >= 0).unsqueeze(-1)  # (N, G, 1)
     points, strides = places[:, :2], places[:, 2]
@@ -67,8 +70,12 @@ def simota(
     central = depth(centres(truth).unsqueeze(2), around) > 0
     candidate = ((inside | central) & real).any(axis=1, keepdim=True)  # (N, 1, L)
     overlap = iou(boxes.unsqueeze(1), truth.unsqueeze(2))
-    cost = cls_weight * _class_cost(scores, classes, overlap)
-    cost = cost + iou_weight * (1 - giou(boxes.unsqueeze(1), truth.unsqueeze(2)))
+    if use_vfl:
+        kind = _class_cost(scores, classes, overlap)
+        apart = 1 - giou(boxes.unsqueeze(1), truth.unsqueeze(2))
+    else:
+        kind, apart = _entropy(scores, classes), -(overlap + _LEAST).log()
+    cost = cls_weight * kind + iou_weight * apart
     cost = cost + _FAR * (1 - (inside & central).astype("float32"))
     cost = paddle.where(candidate & real, cost, paddle.full_like(cost, 100 * _FAR))
 
@@ -96,6 +103,14 @@ def _class_cost(scores: Tensor, classes: Tensor, overlap: Tensor) -> Tensor:
     return others.sum(axis=1, keepdim=True) - unwanted + wanted
 
 
+def _entropy(scores: Tensor, classes: Tensor) -> Tensor:
+    """Cross entropy of all classes where only a box's own is right, (N, G, L)."""
+    clipped = scores.clip(1e-12, 1 - 1e-7)
+    others = -(1 - clipped).log()  # (N, C, L)
+    own = _of_class(clipped, classes).clip(min=1e-12)
+    return others.sum(axis=1, keepdim=True) - _of_class(others, classes) - own.log()
+
+
 def atss(
     scores: Tensor,
     boxes: Tensor,
@@ -104,13 +119,15 @@ def atss(
     classes: Tensor,
     topk: int = 9,
     anchor_scale: float = 5.0,
+    force_gt_matching: bool = False,
 ) -> Assignment:
     """ATSS (arXiv 1912.02424, section 3.2): a threshold for each box, of its own statistics.
 
     Each place has an anchor, a square of `anchor_scale` strides. Of every stride the `topk` nearest
     places are candidates (all of a stride that has fewer); positive are those whose anchor overlaps
-    by more than mean + deviation of all candidates, and that lie inside. quality: how far the
-    predicted box overlaps.
+    by more than mean + deviation of all candidates, and that lie inside. With `force_gt_matching` a
+    box also takes the place whose anchor it overlaps most, unless it is another box's as well.
+    quality: how far the predicted box overlaps.
     """
     real = (classes >= 0).unsqueeze(-1)  # (N, G, 1)
     points, half = places[:, :2], places[:, 2:] * (anchor_scale / 2)
@@ -131,6 +148,9 @@ def atss(
     )
     match = match * (_inside(points, truth) & real).astype("float32")
     row = _one_row(match, paddle.where(real, overlap, paddle.full_like(overlap, -1)))
+    if force_gt_matching:
+        best = F.one_hot(overlap.argmax(axis=-1), overlap.shape[2]) * real.astype("float32")
+        row = paddle.where(best.sum(axis=1) == 1, best.argmax(axis=1), row)
     quality = _of_row(iou(boxes.unsqueeze(1), truth.unsqueeze(2)), row)
     return Assignment(row, quality, quality, quality)
 

@@ -32,6 +32,11 @@ def parser(name: str, about: str, required: bool = True) -> argparse.ArgumentPar
     options = argparse.ArgumentParser(prog=f"ppcls-lite {name}", description=about)
     recipe = {"required": required, "metavar": "FILE", "help": "the recipe (YAML)"}
     options.add_argument("-c", "--config", **recipe)
+    _add_overrides(options)
+    return options
+
+
+def _add_overrides(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "-o",
         "--override",
@@ -40,7 +45,6 @@ def parser(name: str, about: str, required: bool = True) -> argparse.ArgumentPar
         metavar="path.to.key=value",
         help="change one value, e.g. -o DataLoader.Train.sampler.batch_size=64; repeatable",
     )
-    return options
 
 
 def _checked(args: argparse.Namespace) -> Recipe:
@@ -183,6 +187,22 @@ def evaluate(argv: list[str]) -> None:
     from ppcls_lite.recipe import evaluate as command
 
     command.evaluate(recipe)
+
+
+def report(argv: list[str]) -> None:
+    """`ppcls-lite report`."""
+    about = "Write report.html about a run, evaluating its best weights where that is missing."
+    options = argparse.ArgumentParser(prog="ppcls-lite report", description=about)
+    options.add_argument("config", metavar="RUN", help="the run's folder, or its recipe")
+    _add_overrides(options)
+    text = "an exported folder whose size and speed are measured for the page"
+    options.add_argument("--model", metavar="DIR", help=text)
+    args = options.parse_args(argv)
+    cores.claim()
+    recipe = _checked(args)
+    from ppcls_lite.recipe import report as command
+
+    command.report(recipe, args.model, recipe.settings.Global.plugins)
 
 
 def infer(argv: list[str]) -> int:

@@ -143,7 +143,7 @@ PicoHead:
   loss_class: {name: VarifocalLoss, use_sigmoid: true, iou_weighted: true, loss_weight: 1.0}
   loss_dfl: {name: DistributionFocalLoss, loss_weight: 0.25}
   loss_bbox: {name: GIoULoss, loss_weight: 2.0}
-  assigner: {name: SimOTAAssigner, candidate_topk: 10, iou_weight: 6}
+  assigner: {name: SimOTAAssigner, candidate_topk: 10, iou_weight: 6, use_vfl: false}
 """
 
 
@@ -240,6 +240,7 @@ def test_a_recipe_of_the_first_generation(tmp_path: Path) -> None:
     assert loss["dfl_weight"] == 0.25 and "static_assigner" not in loss
     assert loss["assigner"] == {
         "name": "SimOTA",
+        "use_vfl": False,
         "center_radius": 2.5,
         "candidate_topk": 10,
         "cls_weight": 1.0,

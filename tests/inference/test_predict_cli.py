@@ -236,10 +236,12 @@ def test_the_stopwatch_reports_per_image() -> None:
     for seconds in (0.2, 0.4, 0.6):
         watch("preprocess", seconds, 4)
         watch("inference", seconds, 2)
-    head, first, second, rate = watch.summary("batch 4")
+        watch("postprocess", seconds, 1)
+    head, first, second, third, rate = watch.summary("batch 4")
     assert "batch 4" in head
     assert first.split()[:2] == ["pre-processing", "100.00"]
     assert second.split()[:2] == ["inference", "200.00"]
+    assert third.split()[:2] == ["post-processing", "400.00"]
     assert rate.split()[-1] == "images/s" and float(rate.split()[2]) > 0
 
 

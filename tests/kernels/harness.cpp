@@ -42,6 +42,16 @@ void norm_forward(const float*, const float*, const float*, float*, float*, floa
                   const Norm*);
 void norm_backward(const float*, const float*, const float*, const float*, const float*,
                    const float*, float*, float*, float*, const Norm*);
+void depthwise_norm_forward(const float*, const float*, const float*, const float*, float*, float*,
+                            float*, float*, float*, float*, const Depthwise*, const Norm*);
+void depthwise_norm_backward(const float*, const float*, const float*, const float*, const float*,
+                             const float*, const float*, const float*, float*, float*, float*,
+                             float*, const Depthwise*, const Norm*);
+void dense_norm_forward(const float*, const float*, const float*, const float*, float*, float*,
+                        float*, float*, float*, float*, const Dense*, const Norm*);
+void dense_norm_backward(const float*, const float*, const float*, const float*, const float*,
+                         const float*, const float*, const float*, float*, float*, float*, float*,
+                         const Dense*, const Norm*);
 }
 
 static std::mt19937_64 generator;
@@ -185,6 +195,58 @@ static int64_t channels(int64_t limit) {  // most often few
     return std::min(limit, pick(1, highest[pick(0, 3)]));
 }
 
+// A convolution and its normalisation in one call, against the two calls.
+template <typename Shape, typename Forward, typename Backward, typename Both, typename BothBack>
+static void with_norm(const Shape& s, int64_t outs, int64_t size, int64_t inputs, int64_t weights,
+                      Values kind, const Forward& forward, const Backward& backward,
+                      const Both& both, const BothBack& both_back) {
+    if (s.n * size < 2) return;  // a single value is not for the kernel
+    const Norm norm{s.n, outs, size, 1e-5f, 0.9f, static_cast<int>(pick(0, 3))};
+    const int64_t count = s.n * outs * size;
+    const Array x = filled(inputs, kind), k = filled(weights, kind), dz = filled(count, kind);
+    const Array gamma = filled(outs, kind), beta = filled(outs, kind);
+    struct Results {
+        Array y, z, mean, inverse, running_mean, running_variance, dx, dk, dgamma, dbeta;
+        Results(int64_t count, int64_t outs, int64_t inputs, int64_t weights)
+            : y(count), z(count), mean(outs), inverse(outs), running_mean(outs, 0.5f),
+              running_variance(outs, 2.0f), dx(inputs), dk(weights), dgamma(outs), dbeta(outs) {}
+    } one(count, outs, inputs, weights), two(count, outs, inputs, weights);
+    both(x, k, gamma, beta, one.running_mean, one.running_variance, one.y, one.z, one.mean,
+         one.inverse, &s, &norm);
+    const bool with_dx = pick(0, 3);
+    both_back(x, k, gamma, beta, one.y, one.mean, one.inverse, dz,
+              with_dx ? static_cast<float*>(one.dx) : nullptr, one.dk, one.dgamma, one.dbeta, &s,
+              &norm);
+    calls += 2;
+    if (kind != ORDINARY) return;
+    forward(x, k, two.y, &s);
+    norm_forward(two.y, gamma, beta, two.running_mean, two.running_variance, two.z, two.mean,
+                 two.inverse, &norm);
+    const Array dy(count);
+    norm_backward(two.y, gamma, beta, two.mean, two.inverse, dz, dy, two.dgamma, two.dbeta, &norm);
+    backward(x, k, dy, two.dx, two.dk, &s);
+    auto same = [&](const char* name, const Array& found, const Array& expected) {
+        Sums sums(found.count);
+        float largest = 0;
+        for (int64_t i = 0; i < found.count; ++i) {
+            sums.value[i] = expected[i];
+            largest = std::max(largest, std::fabs(expected[i]));
+        }
+        for (int64_t i = 0; i < found.count; ++i) sums.size[i] = largest;
+        compare(name, found, sums);
+    };
+    same("fused convolution", one.y, two.y);
+    same("fused output", one.z, two.z);
+    same("fused mean", one.mean, two.mean);
+    same("fused deviation", one.inverse, two.inverse);
+    same("fused running mean", one.running_mean, two.running_mean);
+    same("fused running variance", one.running_variance, two.running_variance);
+    if (with_dx) same("fused gradient of the input", one.dx, two.dx);
+    same("fused gradient of the weights", one.dk, two.dk);
+    same("fused gradient of the scale", one.dgamma, two.dgamma);
+    same("fused gradient of the shift", one.dbeta, two.dbeta);
+}
+
 static void try_depthwise(Values kind) {
     const Geometry g = geometry(false);
     const int64_t n = pick(1, 11), c = channels(std::max<int64_t>(1, 300000 / (g.work() * n)));
@@ -195,6 +257,9 @@ static void try_depthwise(Values kind) {
                 [&](const auto& use) {
                     each_product(n, c, c, true, g.h, g.w, g.out_h, g.out_w, g.window, use);
                 });
+    with_norm(s, c, g.out_h * g.out_w, n * c * g.h * g.w,
+              c * g.window.kernel_h * g.window.kernel_w, kind, depthwise_forward,
+              depthwise_backward, depthwise_norm_forward, depthwise_norm_backward);
 }
 
 static void try_dense(Values kind) {
@@ -208,6 +273,9 @@ static void try_dense(Values kind) {
                 [&](const auto& use) {
                     each_product(n, in, out, false, g.h, g.w, g.out_h, g.out_w, g.window, use);
                 });
+    with_norm(s, out, g.out_h * g.out_w, n * in * g.h * g.w,
+              out * in * g.window.kernel_h * g.window.kernel_w, kind, dense_forward,
+              dense_backward, dense_norm_forward, dense_norm_backward);
 }
 
 // Without activation: y, the statistics, and gradients against their formulas.

@@ -208,7 +208,7 @@ def test_single_images_train_as_with_stock_paddle(watched: Watched) -> None:
             optimizer.step()
             optimizer.clear_grad()
         model.eval()
-    assert {"norm_forward", "dense_forward"} <= set(watched.called)
+    assert {"dense_norm_forward", "dense_forward"} <= set(watched.called)
     for (key, one), other in zip(stock.state_dict().items(), own.state_dict().values()):
         if key.startswith("blocks6") and key.endswith(("_mean", "_variance")):
             assert (one.numpy() == other.numpy()).all(), key  # untouched
@@ -344,4 +344,4 @@ def test_a_pickled_network_is_stock_and_a_copy_keeps_the_kernels(watched: Watche
     again = copy.deepcopy(own)
     again.train()
     again(images)
-    assert {"norm_forward", "dense_forward"} <= set(watched.called)
+    assert {"dense_norm_forward", "dense_forward"} <= set(watched.called)

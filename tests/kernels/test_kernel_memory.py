@@ -30,7 +30,8 @@ def test_no_access_outside_the_tensors_no_undefined_behaviour_and_the_right_valu
     level: str, tmp_path: Path
 ) -> None:
     program = compiled(tmp_path, kernel_fuzz.levels()[level])
-    assert kernel_fuzz.fuzz(program, 0, SHAPES) == (3 * SHAPES, "")
+    calls, failure = kernel_fuzz.fuzz(program, 0, SHAPES)
+    assert failure == "" and calls > 4 * SHAPES
 
 
 def test_the_fuzz_notices_a_wrong_border(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from ppcls_lite.kernels import swap
 from ppcls_lite.kernels.ops import (
     ACTIVATIONS,
     Window,
+    conv_norm_act,
     dense_conv,
     depthwise_conv,
     enlarged,
@@ -178,6 +179,45 @@ def test_depthwise_with_any_window(
             assert worst <= TOLERANCE, (size, pad)
 
 
+FUSED = {  # depthwise, channels, outputs, kernel, stride
+    "tiles": (True, 24, 24, 3, 1),
+    "tiles of a stride": (True, 5, 5, 5, 2),
+    "planes": (True, 6, 6, 4, 2),
+    "pointwise": (False, 24, 40, 1, 1),
+    "window": (False, 9, 10, 3, 2),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_convolution_with_its_normalisation_is_both_of_them(
+    name: str, native: ctypes.CDLL
+) -> None:
+    depthwise, channels, outputs, kernel, stride = FUSED[name]
+    window = Window((kernel, kernel), (stride, stride), (kernel // 2, kernel // 2))
+    conv = depthwise_conv if depthwise else dense_conv
+    for act in ACTIVATIONS:
+        options, bias = (EPSILON, MOMENTUM, act), paddle.to_tensor(array(outputs))
+        own, stock = ((paddle.zeros([outputs]), paddle.ones([outputs])) for _ in range(2))
+        x = array(4, channels, 13, 14) * 0.01 + 30  # a large mean and a small deviation
+        worst = difference(
+            lambda x, w, *a, own=own, options=options, bias=bias: conv_norm_act(
+                x, w, window, depthwise, (*a, own, options), native, bias
+            ),
+            lambda x, w, *a, stock=stock, options=options, bias=bias: norm_act(
+                conv(x, w, window, native), *a, stock, options, native, bias
+            ),
+            [
+                x,
+                array(outputs, 1 if depthwise else channels, kernel, kernel),
+                array(outputs),
+                array(outputs),
+            ],
+        )
+        assert worst <= 1e-5, act
+        for one, other in zip(own, stock):
+            assert np.array_equal(one.numpy(), other.numpy())
+
+
 def bits(native: ctypes.CDLL, threads: int) -> list[bytes]:
     """Everything that the kernels compute for some layers, to the bit."""
     native.use_threads(threads)
@@ -203,6 +243,17 @@ def bits(native: ctypes.CDLL, threads: int) -> list[bytes]:
         (
             lambda x, w: dense_conv(x, w, Window((3, 3), (1, 1), (1, 1)), native),
             [array(2, 300, 5, 5), array(260, 300, 3, 3)],
+        ),
+        *(
+            (
+                lambda x, w, g, b, depthwise=depthwise, c=c, k=k: conv_norm_act(
+                    *(x, w, Window((k, k), (1, 1), (k // 2, k // 2)), depthwise),
+                    (g, b, (paddle.zeros([c]), paddle.ones([c])), (EPSILON, MOMENTUM, "relu")),
+                    native,
+                ),
+                [array(11, c, 9, 9), array(c, 1 if depthwise else c, k, k), array(c), array(c)],
+            )
+            for depthwise, c, k in ((True, 24, 5), (False, 40, 1), (False, 24, 3))
         ),
         (lambda x, w: linear(x, w, native), [array(33, 90), array(90, 600)]),
         (

@@ -107,3 +107,35 @@ def test_task_aligned_prefers_the_class_by_alpha_and_the_overlap_by_beta() -> No
     given = paddle.to_tensor(scores), paddle.to_tensor(boxes), *rest
     assert places_of(task_aligned(*given, topk=1, alpha=6.0, beta=1.0)) == [3]
     assert 3 not in places_of(task_aligned(*given, topk=5, alpha=0.1, beta=6.0))
+
+
+def test_atss_gives_a_box_too_small_for_its_candidates_the_best_place() -> None:
+    """A box between the places: none lies inside, and the best anchor is one place's."""
+    given = inputs([[13, 13, 15, 15], [30, 30, 62, 62], [-1, -1, -1, -1]], [0, 1, -1])
+    plain, forced = (atss(*given, 9, 1.0, force) for force in (False, True))
+    assert places_of(plain) == []
+    (place,) = places_of(forced)
+    assert given[2].numpy()[place].tolist() == [12, 12, 8]  # the only square over the box
+    assert set(places_of(plain, 1)) <= set(places_of(forced, 1))
+    assert forced.row.numpy().min() >= -1 and forced.row.numpy().max() == 1
+    same = inputs([[13, 13, 15, 15], [13, 13, 15, 15]], [0, 1])  # both want it: neither gets it
+    assert (atss(*same, 9, 1.0, True).row.numpy() == -1).all()
+
+
+def test_simota_counts_entropy_and_overlap_without_varifocal_loss() -> None:
+    """Worked out by hand: of two places, one is right in class, the other in its box."""
+    truth = [[8.0, 8, 24, 24]]
+    scores, boxes, places, *rest = inputs(truth, [1])
+    first, second = 9, 10  # cells (12, 12) and (20, 12), both inside and central
+    scores[0, :, :] = 0.01
+    boxes[0, :] = paddle.to_tensor([50.0, 50, 60, 60])
+    scores[0, 1, first], boxes[0, first] = 0.9, paddle.to_tensor([8.0, 8, 24, 16])  # IoU 1/2
+    scores[0, 1, second], boxes[0, second] = 0.2, paddle.to_tensor([8.0, 8, 24, 24])  # IoU 1
+    costs = {
+        first: -np.log(0.9) - np.log(0.99) + 6 * np.log(2),
+        second: -np.log(0.2) - np.log(0.99),
+    }
+    assert costs[second] < costs[first]
+    given = (scores, boxes, places, *rest)
+    assert places_of(simota(*given, use_vfl=False)) == [second]
+    assert places_of(simota(*given, iou_weight=1.0, use_vfl=False)) == [first]

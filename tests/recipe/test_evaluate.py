@@ -217,3 +217,27 @@ def test_a_postprocessing_without_a_threshold_is_one_message(
     answer = ["-o", "Infer.PostProcess.name=ScoreOutput", "--reject-precision", "0.9"]
     assert main(["export", "-c", str(home / "recipe.yaml"), *answer]) == 1
     assert "ScoreOutput has no threshold" in capsys.readouterr().err
+
+
+def test_a_training_ends_with_a_page_and_report_adds_the_mistakes(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "tried"
+    shutil.copytree(home / "output" / "PPLCNet_x0_25", run, ignore=shutil.ignore_patterns("eval"))
+    plain = (run / "report.html").read_text(encoding="utf-8")
+    assert "ppcls-lite report" in plain and '"images, Train", 24' in plain
+    assert main(["report", str(run)]) == 0
+    assert f"written: {run / 'report.html'}" in capfd.readouterr().out
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "95 %: " in page and '"calibration": {"images": 6' in page
+    assert main(["report", str(run)]) == 0  # evaluated once, not twice
+    assert "[Eval]" not in capfd.readouterr().out
+
+
+def test_a_report_of_nothing_is_one_message(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(tmp_path / "none")]) == 2
+    place = ["-o", f"Global.output_dir={tmp_path}"]
+    assert main(["report", str(home / "recipe.yaml"), *place]) == 1
+    assert "holds no best_model" in capsys.readouterr().err

@@ -242,6 +242,8 @@ _ASSIGNERS = {
         {"center_radius": 2.5, "candidate_topk": 10, "cls_weight": 1.0, "iou_weight": 3.0},
     ),
 }
+_SWITCHES = {"use_vfl": True, "force_gt_matching": False}
+_SWITCH_OF = {"use_vfl": "SimOTA", "force_gt_matching": "ATSS"}
 
 
 def _assigner(part: Keys, keys: Keys, key: str, default: str) -> Tree:
@@ -258,10 +260,13 @@ def _assigner(part: Keys, keys: Keys, key: str, default: str) -> Tree:
         raise ConfigError(f"{part.at(key)}: {shown(kind)}: expected {default}")
     name, defaults = _ASSIGNERS[kind]
     found = {k: own.number(k, f"{place}.{k}", value) for k, value in defaults.items()}
-    own.drop("use_vfl", "is always so here")
+    for key, default in _SWITCHES.items():
+        given = own.peek(key, default)
+        if given == default or name != _SWITCH_OF[key]:
+            own.drop(key, f"is {str(default).lower()}")
+        else:
+            found[key] = own.take(key, f"{place}.{key}", default)
     own.drop("num_classes", "is the network's")
-    if not own.peek("force_gt_matching"):
-        own.drop("force_gt_matching", "is off")
     own.close()
     return {"name": name, **found}
 

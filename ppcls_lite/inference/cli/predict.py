@@ -51,6 +51,11 @@ TABLE_LIMIT = 20  # images shown when all results go to a file anyway
 _MOST_OVERLAP = 0.9  # of two slices: a hundred times as many
 BAD_LIMIT = 50  # unreadable files listed at the end
 MANY = 64  # images that are worth starting threads and a process for
+_STAGES = {
+    "preprocess": "pre-processing",
+    "inference": "inference",
+    "postprocess": "post-processing",
+}
 # With a file for the results, a bar on a terminal; without one, the table shows how far it is.
 _BAR: dict[bool, dict[str, Any]] = {True: {"disable": None}, False: {"disable": True}}
 
@@ -158,10 +163,10 @@ def _predict_films(args: argparse.Namespace, films: Sequence[Film]) -> int:
 
 
 class Stopwatch:
-    """Collects how long pre-processing and inference took, per image; any thread may call it."""
+    """Collects how long the stages took, per image; any thread may call it."""
 
     def __init__(self) -> None:
-        self._seconds: dict[str, list[float]] = {"preprocess": [], "inference": []}
+        self._seconds: dict[str, list[float]] = {stage: [] for stage in _STAGES}
         self._start = time.perf_counter()
         self._images = 0
 
@@ -175,11 +180,12 @@ class Stopwatch:
             return []
         lines = [f"ms per {unit}, median (10 % to 90 %), {conditions}:"]
         for stage, seconds in self._seconds.items():
+            if not seconds:
+                continue
             low, middle, high = np.percentile(np.array(seconds) * 1e3, [10, 50, 90])
-            name = "pre-processing" if stage == "preprocess" else stage
-            lines.append(f"  {name:<14} {middle:8.2f}  ({low:.2f} to {high:.2f})")
+            lines.append(f"  {_STAGES[stage]:<15} {middle:8.2f}  ({low:.2f} to {high:.2f})")
         rate = self._images / (time.perf_counter() - self._start)
-        return [*lines, f"  all together   {rate:8.1f}  {unit}s/s"]
+        return [*lines, f"  all together    {rate:8.1f}  {unit}s/s"]
 
 
 def _refuse_inputs(args: argparse.Namespace, images: Sequence[Path]) -> None:

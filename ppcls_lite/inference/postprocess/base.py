@@ -78,6 +78,8 @@ class Postprocess(ABC):
     columns: of the rows of an image, without its name.
     draw_threshold: the score from which `draw` shows a part of an answer; None: all.
     makes_png: whether an answer is a picture, which `png` gives.
+    coarse: whether it enlarges class scores itself, (N, classes, h, w) of a fraction of the image's
+        size, which the program then ends with (`Network.coarse`).
     merges: whether answers for parts of a photograph make one for the whole, which `merged` gives.
     forms: of files that other tools read, by the name that `predict --save` has for them.
     """
@@ -86,6 +88,7 @@ class Postprocess(ABC):
     activated_names: tuple[str, ...] | None = None
     columns: tuple[Column, ...]
     makes_png: bool = False
+    coarse: bool = False
     draw_threshold: float | None = None
     merges: bool = False
     forms: ClassVar[Mapping[str, Form]] = {}
@@ -165,6 +168,10 @@ class Postprocess(ABC):
         """What lies over a photograph of `size` (H, W), as (H, W, 4) uint8 RGBA; None: nothing."""
         return None
 
+    def colours_in_layer(self, result: Result) -> list[str]:
+        """What `layer` shows each of the `class_ids` in, as `#rrggbb`; none: no such thing."""
+        return []
+
     def png(self, result: Result) -> bytes:
         """The answer as a PNG file of its own, where `makes_png` says that there is one."""
         raise NotImplementedError(f"{type(self).__name__} makes no picture of its own")
@@ -172,6 +179,10 @@ class Postprocess(ABC):
     def merged(self, parts: Sequence[Part], size: tuple[int, int]) -> Result:
         """One answer for a photograph of `size` (H, W), where `merges` says that there is one."""
         raise NotImplementedError(f"{type(self).__name__} merges no parts")
+
+    def enlarged(self, outputs: Outputs, size: Sequence[int]) -> Outputs:
+        """`coarse` outputs as they are for images of `size` (H, W), where `coarse` says so."""
+        raise NotImplementedError(f"{type(self).__name__} enlarges nothing")
 
     @property
     def activated_kind(self) -> OutputKind:

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "columns.h"
+#include "norm.h"
 
 namespace {
 
@@ -204,6 +205,20 @@ void turn(const float* from, int64_t rows, int64_t stride, int64_t vecs, float* 
         }
 }
 
+// sums (a_rows, room) += a * b^T over CHUNK pixels; `panel` is scratch for a part of b, turned.
+void outer_panels(const float* a, int64_t a_rows, int64_t a_stride, const float* b, int64_t b_rows,
+                  int64_t b_stride, float* panel, float* sums, int64_t room) {
+    for (int64_t c = 0; c < room; c += PANEL) {
+        const int64_t vecs = std::min<int64_t>(TILE_VECS, (room - c) / LANES);
+        turn(b + c * b_stride, b_rows - c, b_stride, vecs, panel);
+        const auto work = vecs == 4   ? outer_rows<MANY_REGISTERS ? 4 : 2>
+                          : vecs == 3 ? outer_rows<MANY_REGISTERS ? 3 : 2>
+                          : vecs == 2 ? outer_rows<2>
+                                      : outer_rows<1>;
+        work(a, a_rows, a_stride, panel, sums + c, room);
+    }
+}
+
 // A side of the weights' gradient: rows of pixels, in place or gathered.
 template <typename Source>
 struct Side {
@@ -252,15 +267,8 @@ void outer_product(const A& a, const B& b, int64_t columns, const Write& written
             for (int64_t k = chunks * group / groups; k < chunks * (group + 1) / groups; ++k) {
                 left.read(from, some, k * CHUNK, columns);
                 right.read(0, b.rows(), k * CHUNK, columns);
-                for (int64_t c = 0; c < room; c += PANEL) {
-                    const int64_t vecs = std::min<int64_t>(TILE_VECS, (room - c) / LANES);
-                    turn(right.data + c * right.stride, b.rows() - c, right.stride, vecs, panel.get());
-                    const auto work = vecs == 4   ? outer_rows<MANY_REGISTERS ? 4 : 2>
-                                      : vecs == 3 ? outer_rows<MANY_REGISTERS ? 3 : 2>
-                                      : vecs == 2 ? outer_rows<2>
-                                                  : outer_rows<1>;
-                    work(left.data, some, left.stride, panel.get(), sums + c, room);
-                }
+                outer_panels(left.data, some, left.stride, right.data, b.rows(), right.stride,
+                             panel.get(), sums, room);
             }
         }
     }
@@ -309,6 +317,50 @@ void weights_gradient(const Pixels& dy, const Source& input, int64_t columns, fl
         outer_product(dy, input, columns, [&](const float* parts, int64_t groups, int64_t room) {
             add_groups(parts, groups, room, rows, depth, dweights);
         });
+}
+
+// Both gradients of a 1x1 convolution in one pass over the output's gradient: `dy` is read once for
+// each chunk of pixels.
+template <typename Source>
+void pointwise_gradients(const Source& dy, const Pixels& input, const float* weights,
+                         int64_t columns, float* dx, float* dweights) {
+    const int64_t rows = input.channels, outs = dy.rows(), room = round_up<int64_t>(outs, LANES);
+    const Packed own(weights, rows, 1, outs, rows, {0});
+    const Places places{dx, rows, input.size, 1, input.size, 0, input.size, 1};
+    const Tile work = TILES[own.height - 4];
+    const int64_t chunks = (columns + CHUNK - 1) / CHUNK;
+    const int64_t most = std::max<int64_t>(1, (4 << 20) / (rows * room));
+    const int64_t groups = std::min({chunks, most, (int64_t)32});
+    const Scratch parts = scratch(groups * rows * room);
+#pragma omp parallel num_threads(team(2 * rows * outs * columns))
+    {
+        Side<Pixels> left(input, rows);
+        Side<Source> right(dy, outs);
+        const Scratch panel = scratch(CHUNK * PANEL), result = scratch(own.tiles() * own.height * PANEL);
+#pragma omp for schedule(static)
+        for (int64_t group = 0; group < groups; ++group) {
+            float* sums = parts.get() + group * rows * room;
+            std::fill(sums, sums + rows * room, 0.0f);
+            for (int64_t k = chunks * group / groups; k < chunks * (group + 1) / groups; ++k) {
+                left.read(0, rows, k * CHUNK, columns);
+                right.read(0, outs, k * CHUNK, columns);
+                outer_panels(left.data, rows, left.stride, right.data, outs, right.stride,
+                             panel.get(), sums, room);
+                for (int64_t p = 0; p < CHUNK && k * CHUNK + p < columns; p += PANEL) {
+                    const int64_t first = k * CHUNK + p, count = std::min<int64_t>(PANEL, columns - first);
+                    float* place = places.direct(first, PANEL, columns);
+                    float* to = place ? place : result.get();
+                    const int64_t step = place ? places.plane : PANEL;
+                    for (int64_t t = 0; t < own.tiles(); ++t)
+                        work(own.values.get() + t * own.height * outs, outs, right.data + p,
+                             right.stride, to + t * own.height * step, step,
+                             std::min(own.height, rows - t * own.height), true);
+                    if (!place) places.scatter(to, PANEL, 0, rows, first, count);
+                }
+            }
+        }
+    }
+    add_groups_turned(parts.get(), groups, room, outs, rows, dweights);
 }
 
 bool is_pointwise(const Shape& s) {
@@ -403,6 +455,30 @@ void dense_backward(const float* x, const float* weights, const float* dy, float
     } else {
         input_gradient(weights, dy, dx, s);
     }
+}
+
+// A convolution (x -> y) with the normalisation and activation behind it (y -> z).
+void dense_norm_forward(const float* x, const float* weights, const float* gamma, const float* beta,
+                        float* running_mean, float* running_variance, float* y, float* z,
+                        float* mean, float* inverse, const Shape* shape, const NormShape* norm) {
+    dense_forward(x, weights, y, shape);
+    norm_forward(y, gamma, beta, running_mean, running_variance, z, mean, inverse, norm);
+}
+
+// All gradients (of x null: not wanted) from that of z.
+void dense_norm_backward(const float* x, const float* weights, const float* gamma,
+                         const float* beta, const float* y, const float* mean, const float* inverse,
+                         const float* dz, float* dx, float* dweights, float* dgamma, float* dbeta,
+                         const Shape* shape, const NormShape* norm) {
+    const Shape& s = *shape;
+    if (dx && is_pointwise(s)) {
+        const Slopes slopes(y, dz, *norm, gamma, beta, mean, inverse, dgamma, dbeta);
+        const Pixels input{x, s.in, s.h * s.w};
+        return pointwise_gradients(slopes, input, weights, s.n * s.h * s.w, dx, dweights);
+    }
+    const Scratch dy = scratch(norm->n * norm->c * norm->size);
+    norm_backward(y, gamma, beta, mean, inverse, dz, dy.get(), dgamma, dbeta, norm);
+    dense_backward(x, weights, dy.get(), dx, dweights, shape);
 }
 
 }  // extern "C"

@@ -7,6 +7,7 @@
 // Every sum has a fixed order: results do not depend on the number of threads.
 
 #include <algorithm>
+#include <memory>
 
 #include "depthwise.h"
 #include "vectors.h"
@@ -213,7 +214,7 @@ extern "C" {
 
 // y (n, c, out_h, out_w) of x (n, c, h, w) and weights (c, 1, kernel_h, kernel_w).
 void depthwise_forward(const float* x, const float* weights, float* y, const Shape* shape) {
-    if (fits_tiles(*shape)) return tiles_forward(x, weights, y, *shape);
+    if (fits_tiles(*shape)) return tiles_forward(x, weights, y, *shape, nullptr);
     const Plan p(*shape);
     const Shape& s = p.s;
 #pragma omp parallel num_threads(team(p.work()))
@@ -234,7 +235,7 @@ void depthwise_forward(const float* x, const float* weights, float* y, const Sha
 // Gradients of x (null: not wanted) and of the weights from that of y.
 void depthwise_backward(const float* x, const float* weights, const float* dy, float* dx,
                         float* dweights, const Shape* shape) {
-    if (fits_tiles(*shape)) return tiles_backward(x, weights, dy, dx, dweights, *shape);
+    if (fits_tiles(*shape)) return tiles_backward(x, weights, dy, nullptr, dx, dweights, *shape);
     const Plan p(*shape);
     const Shape& s = p.s;
     const std::vector<PhaseTaps> phases = taps_of_phases(p);
@@ -291,6 +292,36 @@ void depthwise_backward(const float* x, const float* weights, const float* dy, f
         for (int64_t group = 0; group < groups; ++group) sum += parts[group * s.c * taps + i];
         dweights[i] = sum;
     }
+}
+
+// A depthwise convolution (x -> y) with the normalisation and activation behind it (y -> z).
+void depthwise_norm_forward(const float* x, const float* weights, const float* gamma,
+                            const float* beta, float* running_mean, float* running_variance,
+                            float* y, float* z, float* mean, float* inverse, const Shape* shape,
+                            const NormShape* norm) {
+    const NormState state{gamma, beta, running_mean, running_variance, mean, inverse};
+    if (!fits_tiles(*shape)) {
+        depthwise_forward(x, weights, y, shape);
+        return norm_forward(y, gamma, beta, running_mean, running_variance, z, mean, inverse, norm);
+    }
+    std::vector<double> statistics(2 * norm->n * norm->c);
+    tiles_forward(x, weights, y, *shape, statistics.data());
+    normalise_planes(y, statistics.data(), z, *norm, state);
+}
+
+// All gradients (of x null: not wanted) from that of z.
+void depthwise_norm_backward(const float* x, const float* weights, const float* gamma,
+                             const float* beta, const float* y, const float* mean,
+                             const float* inverse, const float* dz, float* dx, float* dweights,
+                             float* dgamma, float* dbeta, const Shape* shape,
+                             const NormShape* norm) {
+    if (fits_tiles(*shape)) {
+        const Slopes slopes(y, dz, *norm, gamma, beta, mean, inverse, dgamma, dbeta);
+        return tiles_backward(x, weights, nullptr, &slopes, dx, dweights, *shape);
+    }
+    const std::unique_ptr<float[]> dy(new float[norm->n * norm->c * norm->size]);
+    norm_backward(y, gamma, beta, mean, inverse, dz, dy.get(), dgamma, dbeta, norm);
+    depthwise_backward(x, weights, dy.get(), dx, dweights, shape);
 }
 
 }  // extern "C"

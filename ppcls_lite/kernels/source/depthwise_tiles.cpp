@@ -114,14 +114,13 @@ struct Plan {
     int64_t work() const { return 2 * s.n * s.c * s.out_h * out_cols * taps(); }
 };
 
-// Planes to a tile; lanes past `lanes` are zero.
-void turn_in(const float* planes, int64_t lanes, const Grid& grid, float* tile) {
-    const int64_t size = grid.places.size();
-    const int64_t* place = grid.places.data();
+// `size` pixels of some planes, each `stride` apart, to a tile; lanes past `lanes` are zero.
+void turn_in(const float* planes, int64_t stride, int64_t lanes, int64_t size, const int64_t* place,
+             float* tile) {
     if (size < LANES) {
         for (int64_t p = 0; p < size; ++p) {
             float* to = tile + place[p];
-            for (int64_t i = 0; i < lanes; ++i) to[i] = planes[i * size + p];
+            for (int64_t i = 0; i < lanes; ++i) to[i] = planes[i * stride + p];
             for (int64_t i = lanes; i < LANES; ++i) to[i] = 0;
         }
         return;
@@ -131,13 +130,30 @@ void turn_in(const float* planes, int64_t lanes, const Grid& grid, float* tile) 
         Vec block[LANES] = {};
         if (lanes == LANES) {
 #pragma GCC unroll 16
-            for (int i = 0; i < LANES; ++i) block[i] = load(planes + i * size + at);
+            for (int i = 0; i < LANES; ++i) block[i] = load(planes + i * stride + at);
         } else {
-            for (int64_t i = 0; i < lanes; ++i) block[i] = load(planes + i * size + at);
+            for (int64_t i = 0; i < lanes; ++i) block[i] = load(planes + i * stride + at);
         }
         turned(block);
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; ++i) store(tile + place[at + i], block[i]);
+    }
+}
+
+void turn_in(const float* planes, int64_t lanes, const Grid& grid, float* tile) {
+    const int64_t size = grid.places.size();
+    turn_in(planes, size, lanes, size, grid.places.data(), tile);
+}
+
+// The same for a gradient that is formed on the way, some pixels of all planes at a time.
+void turn_in(const Slopes& slopes, int64_t first, int64_t lanes, const Grid& grid, float* tile) {
+    constexpr int64_t SOME = 16 * LANES;
+    alignas(64) float pixels[LANES * SOME];
+    const int64_t size = grid.places.size();
+    for (int64_t p = 0; p < size; p += SOME) {
+        const int64_t count = std::min(SOME, size - p);
+        for (int64_t i = 0; i < lanes; ++i) slopes.write(first + i, p, count, pixels + i * SOME);
+        turn_in(pixels, SOME, lanes, count, grid.places.data() + p, tile);
     }
 }
 
@@ -317,7 +333,9 @@ bool fits_tiles(const DepthwiseShape& s) {
     return (2 * input + output) * LANES * 4 <= ROOM;
 }
 
-void tiles_forward(const float* x, const float* weights, float* y, const DepthwiseShape& s) {
+void tiles_forward(const float* x, const float* weights, float* y, const DepthwiseShape& s,
+                   double* statistics) {
+    const int64_t size = s.out_h * s.out_w;
     const Plan p(s);
     const Tile own = weights_of(p, weights);
     const Row work = row_for(s.kernel_w, s.stride_w, p.at_once);
@@ -337,13 +355,15 @@ void tiles_forward(const float* x, const float* weights, float* y, const Depthwi
                      own.data + (block * p.taps() + rows.begin * s.kernel_w) * LANES,
                      output.data + r * p.output.width * LANES, 1, p.out_cols / p.at_once);
             }
-            turn_out(output.data, lanes, p.output, y + first * s.out_h * s.out_w);
+            turn_out(output.data, lanes, p.output, y + first * size);
+            for (int64_t i = first; statistics && i < first + lanes; ++i)
+                plane_statistics(y + i * size, size, statistics + 2 * i);
         }
     }
 }
 
-void tiles_backward(const float* x, const float* weights, const float* dy, float* dx,
-                    float* dweights, const DepthwiseShape& s) {
+void tiles_backward(const float* x, const float* weights, const float* dy, const Slopes* slopes,
+                    float* dx, float* dweights, const DepthwiseShape& s) {
     const Plan p(s);
     const Tile own = weights_of(p, weights);
     const Blocks& b = p.blocks;
@@ -369,7 +389,10 @@ void tiles_backward(const float* x, const float* weights, const float* dy, float
                  ++round) {
                 const int64_t first = b.first(round, block), lanes = b.lanes(round, block);
                 turn_in(x + first * s.h * s.w, lanes, p.input, input.data);
-                turn_in(dy + first * s.out_h * s.out_w, lanes, p.gradient, gradient.data);
+                if (dy)
+                    turn_in(dy + first * s.out_h * s.out_w, lanes, p.gradient, gradient.data);
+                else
+                    turn_in(*slopes, first, lanes, p.gradient, gradient.data);
                 for (int64_t a = 0; a < s.kernel_h; ++a) {
                     // the output's rows whose tap a lies inside the plane
                     const int64_t top = a - s.pad_h;

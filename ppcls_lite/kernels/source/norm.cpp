@@ -7,6 +7,7 @@
 
 #include <cmath>
 
+#include "norm.h"
 #include "vectors.h"
 
 namespace {
@@ -41,11 +42,7 @@ inline float slope(float z) {
     return 1;
 }
 
-struct Norm {
-    int64_t n, c, size;  // size: pixels of a plane
-    float epsilon, momentum;
-    int activation;
-};
+typedef NormShape Norm;
 
 template <int A>
 void normalise(const float* x, float* y, const Norm& s, const float* gamma, const float* beta,
@@ -61,65 +58,122 @@ void normalise(const float* x, float* y, const Norm& s, const float* gamma, cons
     }
 }
 
+// Sums over one plane: of the gradient, and of its product with the centred input.
 template <int A>
-void gradients(const float* x, const float* dy, float* dx, const Norm& s, const float* gamma,
-               const float* beta, const float* mean, const float* inverse, float* dgamma,
-               float* dbeta) {
-    std::vector<double> sums(2 * s.n * s.c);
-    std::vector<float> mean_of(2 * s.c);
-#pragma omp parallel num_threads(team(8 * s.n * s.c * s.size))
-    {
-#pragma omp for schedule(static)
-        for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
-            const int64_t c = plane % s.c;
-            const float m = mean[c], inv = inverse[c], scale = gamma[c] * inv, shift = beta[c];
-            const float* __restrict in = x + plane * s.size;
-            const float* __restrict out = dy + plane * s.size;
-            float plain = 0, weighted = 0;
+void plane_sums(const float* __restrict in, const float* __restrict out, int64_t size,
+                const Slopes::Channel& own, float inverse, double* to) {
+    const float m = own.mean, scale = own.scale, shift = own.shift;
+    float plain = 0, weighted = 0;
 #pragma omp simd reduction(+ : plain, weighted)
-            for (int64_t i = 0; i < s.size; ++i) {
-                const float centred = in[i] - m;
-                const float dz = out[i] * slope<A>(centred * scale + shift);
-                plain += dz;
-                weighted += dz * centred;
-            }
-            sums[2 * plane] = plain;
-            sums[2 * plane + 1] = static_cast<double>(weighted) * inv;
-        }
-#pragma omp for schedule(static)
-        for (int64_t c = 0; c < s.c; ++c) {
-            double plain = 0, weighted = 0;
-            for (int64_t n = 0; n < s.n; ++n) {
-                plain += sums[2 * (n * s.c + c)];
-                weighted += sums[2 * (n * s.c + c) + 1];
-            }
-            dbeta[c] = static_cast<float>(plain);
-            dgamma[c] = static_cast<float>(weighted);
-            const double count = static_cast<double>(s.n * s.size);
-            mean_of[2 * c] = static_cast<float>(plain / count);
-            mean_of[2 * c + 1] = static_cast<float>(weighted / count * inverse[c]);
-        }
-        if (dx) {
-#pragma omp for schedule(static)
-            for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
-                const int64_t c = plane % s.c;
-                const float m = mean[c], scale = gamma[c] * inverse[c], shift = beta[c];
-                const float plain = mean_of[2 * c], weighted = mean_of[2 * c + 1];
-                const float* __restrict in = x + plane * s.size;
-                const float* __restrict out = dy + plane * s.size;
-                float* __restrict to = dx + plane * s.size;
+    for (int64_t i = 0; i < size; ++i) {
+        const float centred = in[i] - m;
+        const float dz = out[i] * slope<A>(centred * scale + shift);
+        plain += dz;
+        weighted += dz * centred;
+    }
+    to[0] = plain;
+    to[1] = static_cast<double>(weighted) * inverse;
+}
+
+template <int A>
+void plane_gradient(const float* __restrict in, const float* __restrict out, int64_t size,
+                    const Slopes::Channel& own, float* __restrict to) {
+    const float m = own.mean, scale = own.scale, shift = own.shift;
+    const float plain = own.plain, weighted = own.weighted;
 #pragma omp simd
-                for (int64_t i = 0; i < s.size; ++i) {
-                    const float centred = in[i] - m;
-                    const float dz = out[i] * slope<A>(centred * scale + shift);
-                    to[i] = scale * (dz - plain - centred * weighted);
-                }
-            }
-        }
+    for (int64_t i = 0; i < size; ++i) {
+        const float centred = in[i] - m;
+        const float dz = out[i] * slope<A>(centred * scale + shift);
+        to[i] = scale * (dz - plain - centred * weighted);
     }
 }
 
 }  // namespace
+
+void plane_statistics(const float* __restrict plane, int64_t size, double* to) {
+    float sum = 0, squares = 0, rest = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < size; ++i) sum += plane[i];
+    const float m = sum / static_cast<float>(size);
+#pragma omp simd reduction(+ : squares, rest)
+    for (int64_t i = 0; i < size; ++i) {
+        const float d = plane[i] - m;
+        squares += d * d;
+        rest += d;
+    }
+    const double count = static_cast<double>(size), r = rest;
+    to[0] = m + r / count;
+    to[1] = squares - r * r / count;
+}
+
+void normalise_planes(const float* x, const double* parts, float* y, const NormShape& s,
+                      const NormState& state) {
+    float *mean = state.mean, *inverse = state.inverse;
+    std::vector<double> means(s.c), squares(s.c);
+    for (int64_t n = 0; n < s.n; ++n)
+        for (int64_t c = 0; c < s.c; ++c) means[c] += parts[2 * (n * s.c + c)];
+    for (int64_t c = 0; c < s.c; ++c) means[c] /= static_cast<double>(s.n);
+    for (int64_t n = 0; n < s.n; ++n)
+        for (int64_t c = 0; c < s.c; ++c) {
+            const double* own = parts + 2 * (n * s.c + c);
+            const double d = own[0] - means[c];
+            squares[c] += own[1] + d * d * static_cast<double>(s.size);
+        }
+    for (int64_t c = 0; c < s.c; ++c) {
+        const double variance = squares[c] / static_cast<double>(s.n * s.size);
+        mean[c] = static_cast<float>(means[c]);
+        inverse[c] = static_cast<float>(1 / std::sqrt(variance + s.epsilon));
+        const float keep = s.momentum;
+        state.running_mean[c] = state.running_mean[c] * keep + mean[c] * (1 - keep);
+        state.running_variance[c] =
+            state.running_variance[c] * keep + static_cast<float>(variance) * (1 - keep);
+    }
+    const float *gamma = state.gamma, *beta = state.beta;
+    switch (s.activation) {
+        case RELU: return normalise<RELU>(x, y, s, gamma, beta, mean, inverse);
+        case RELU6: return normalise<RELU6>(x, y, s, gamma, beta, mean, inverse);
+        case HARDSWISH: return normalise<HARDSWISH>(x, y, s, gamma, beta, mean, inverse);
+        default: return normalise<NONE>(x, y, s, gamma, beta, mean, inverse);
+    }
+}
+
+Slopes::Slopes(const float* x, const float* dy, const NormShape& s, const float* gamma,
+               const float* beta, const float* mean, const float* inverse, float* dgamma,
+               float* dbeta)
+    : x(x), dy(dy), channels(s.c), size(s.size), activation(s.activation), of(s.c) {
+    const auto sums_of = s.activation == RELU        ? plane_sums<RELU>
+                         : s.activation == RELU6     ? plane_sums<RELU6>
+                         : s.activation == HARDSWISH ? plane_sums<HARDSWISH>
+                                                     : plane_sums<NONE>;
+    std::vector<double> sums(2 * s.n * s.c);
+    for (int64_t c = 0; c < s.c; ++c) of[c] = {mean[c], gamma[c] * inverse[c], beta[c], 0, 0};
+#pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
+    for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
+        const int64_t c = plane % s.c, at = plane * s.size;
+        sums_of(x + at, dy + at, s.size, of[c], inverse[c], &sums[2 * plane]);
+    }
+    for (int64_t n = 1; n < s.n; ++n)
+        for (int64_t i = 0; i < 2 * s.c; ++i) sums[i] += sums[n * 2 * s.c + i];
+    for (int64_t c = 0; c < s.c; ++c) {
+        const double plain = sums[2 * c], weighted = sums[2 * c + 1];
+        dbeta[c] = static_cast<float>(plain);
+        dgamma[c] = static_cast<float>(weighted);
+        const double count = static_cast<double>(s.n * s.size);
+        of[c].plain = static_cast<float>(plain / count);
+        of[c].weighted = static_cast<float>(weighted / count * inverse[c]);
+    }
+}
+
+void Slopes::write(int64_t plane, int64_t first, int64_t count, float* to) const {
+    const int64_t at = plane * size + first;
+    const Channel& own = of[plane % channels];
+    switch (activation) {
+        case RELU: return plane_gradient<RELU>(x + at, dy + at, count, own, to);
+        case RELU6: return plane_gradient<RELU6>(x + at, dy + at, count, own, to);
+        case HARDSWISH: return plane_gradient<HARDSWISH>(x + at, dy + at, count, own, to);
+        default: return plane_gradient<NONE>(x + at, dy + at, count, own, to);
+    }
+}
 
 extern "C" {
 
@@ -129,50 +183,12 @@ void norm_forward(const float* x, const float* gamma, const float* beta, float* 
                   float* running_variance, float* y, float* mean, float* inverse,
                   const Norm* shape) {
     const Norm& s = *shape;
-    std::vector<double> parts(2 * s.n * s.c);  // of each plane: mean, sum of squared distances
-#pragma omp parallel num_threads(team(8 * s.n * s.c * s.size))
-    {
-#pragma omp for schedule(static)
-        for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
-            const float* __restrict from = x + plane * s.size;
-            float sum = 0, squares = 0, rest = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = 0; i < s.size; ++i) sum += from[i];
-            const float m = sum / static_cast<float>(s.size);
-#pragma omp simd reduction(+ : squares, rest)
-            for (int64_t i = 0; i < s.size; ++i) {
-                const float d = from[i] - m;
-                squares += d * d;
-                rest += d;
-            }
-            const double size = static_cast<double>(s.size), r = rest;
-            parts[2 * plane] = m + r / size;
-            parts[2 * plane + 1] = squares - r * r / size;
-        }
-#pragma omp for schedule(static)
-        for (int64_t c = 0; c < s.c; ++c) {
-            double m = 0, squares = 0;
-            for (int64_t n = 0; n < s.n; ++n) m += parts[2 * (n * s.c + c)];
-            m /= static_cast<double>(s.n);
-            for (int64_t n = 0; n < s.n; ++n) {
-                const double d = parts[2 * (n * s.c + c)] - m;
-                squares += parts[2 * (n * s.c + c) + 1] + d * d * static_cast<double>(s.size);
-            }
-            const double variance = squares / static_cast<double>(s.n * s.size);
-            mean[c] = static_cast<float>(m);
-            inverse[c] = static_cast<float>(1 / std::sqrt(variance + s.epsilon));
-            const float keep = s.momentum;
-            running_mean[c] = running_mean[c] * keep + mean[c] * (1 - keep);
-            running_variance[c] =
-                running_variance[c] * keep + static_cast<float>(variance) * (1 - keep);
-        }
-    }
-    switch (s.activation) {
-        case RELU: return normalise<RELU>(x, y, s, gamma, beta, mean, inverse);
-        case RELU6: return normalise<RELU6>(x, y, s, gamma, beta, mean, inverse);
-        case HARDSWISH: return normalise<HARDSWISH>(x, y, s, gamma, beta, mean, inverse);
-        default: return normalise<NONE>(x, y, s, gamma, beta, mean, inverse);
-    }
+    std::vector<double> parts(2 * s.n * s.c);
+#pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
+    for (int64_t plane = 0; plane < s.n * s.c; ++plane)
+        plane_statistics(x + plane * s.size, s.size, &parts[2 * plane]);
+    const NormState state{gamma, beta, running_mean, running_variance, mean, inverse};
+    normalise_planes(x, parts.data(), y, s, state);
 }
 
 // Gradients of x (null: not wanted), gamma and beta from that of y.
@@ -180,16 +196,11 @@ void norm_backward(const float* x, const float* gamma, const float* beta, const 
                    const float* inverse, const float* dy, float* dx, float* dgamma, float* dbeta,
                    const Norm* shape) {
     const Norm& s = *shape;
-    switch (s.activation) {
-        case RELU:
-            return gradients<RELU>(x, dy, dx, s, gamma, beta, mean, inverse, dgamma, dbeta);
-        case RELU6:
-            return gradients<RELU6>(x, dy, dx, s, gamma, beta, mean, inverse, dgamma, dbeta);
-        case HARDSWISH:
-            return gradients<HARDSWISH>(x, dy, dx, s, gamma, beta, mean, inverse, dgamma, dbeta);
-        default:
-            return gradients<NONE>(x, dy, dx, s, gamma, beta, mean, inverse, dgamma, dbeta);
-    }
+    const Slopes slopes(x, dy, s, gamma, beta, mean, inverse, dgamma, dbeta);
+    if (!dx) return;
+#pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
+    for (int64_t plane = 0; plane < s.n * s.c; ++plane)
+        slopes.write(plane, 0, s.size, dx + plane * s.size);
 }
 
 }  // extern "C"

@@ -20,7 +20,12 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.models.network import Network
 from ppcls_lite.models.weights.load import find_weights, read_state, write_state
 from ppcls_lite.models.weights.safetensors_file import write_safetensors
-from ppcls_lite.models.weights.torch_names import of_torch, to_ours, to_theirs
+from ppcls_lite.models.weights.torch_names import (
+    of_torch,
+    of_transformers,
+    to_ours,
+    to_theirs,
+)
 
 
 class Converted(NamedTuple):
@@ -63,7 +68,7 @@ def convert(
         state, found = read_onnx(source, arch, arguments)
         told |= found
     elif foreign:
-        told = {**_timm(arch)[1].options, **told}
+        told = told if of_transformers(state) else {**_timm(arch)[1].options, **told}
         state = to_ours(_network(arch, told), state)
     if names == "timm":
         state = _as_timm(state, arch, told)
