@@ -39,6 +39,7 @@ setup(
         "onnx": ["onnx>=1.15"],
         "openvino": ["openvino>=2024.4"],
         "onnxruntime": ["onnxruntime>=1.18"],
+        "multispectral": ["tifffile>=2023.1"],
         "serve": [
             "starlette>=0.37",
             "uvicorn>=0.30",

@@ -205,6 +205,26 @@ def report(argv: list[str]) -> None:
     command.report(recipe, args.model, recipe.settings.Global.plugins)
 
 
+def explain(argv: list[str]) -> None:
+    """`ppcls-lite explain`."""
+    about = "Show where in an image a classifier found its class (Grad-CAM)."
+    options = argparse.ArgumentParser(prog="ppcls-lite explain", description=about)
+    text = "the run's folder, or a recipe"
+    options.add_argument("-c", "--config", required=True, metavar="RUN", help=text)
+    _add_overrides(options)
+    text = "images, folders, or lists of them"
+    options.add_argument("images", nargs="+", metavar="IMAGE", help=text)
+    text = "the name or number of a class (the best of each image)"
+    options.add_argument("--class", dest="wanted", metavar="NAME", help=text)
+    text = "where the pictures go (explained)"
+    options.add_argument("--output", default="explained", metavar="DIR", help=text)
+    args = options.parse_args(argv)
+    recipe = _checked(args)
+    from ppcls_lite.recipe import explain as command
+
+    command.explain(recipe, args.images, Path(args.output), args.wanted)
+
+
 def infer(argv: list[str]) -> int:
     """`ppcls-lite infer`; returns 1 if an image could not be read."""
     args = parser("infer", "Predict the recipe's Infer images without exporting.").parse_args(argv)

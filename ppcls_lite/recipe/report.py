@@ -17,6 +17,7 @@ from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.spec import FILE_NAME
 from ppcls_lite.recipe.certainty import EVALUATIONS, SCORES, weights_checksum
 from ppcls_lite.recipe.evaluate import evaluate
+from ppcls_lite.recipe.explain import explain_mistakes
 from ppcls_lite.recipe.parts import run_dir_of
 from ppcls_lite.recipe.start import BEST, with_weights
 from ppcls_lite.report.facts import read_facts
@@ -41,6 +42,7 @@ def report(recipe: Recipe, model_dir: Path | None = None, plugins: Sequence[str]
     scores = read_facts(run_dir / EVALUATIONS / BEST / SCORES)
     if scores is None or scores["sha256"] != weights_checksum(known.settings):
         evaluate(known)
+        explain_mistakes(known, run_dir / EVALUATIONS / BEST)
     exported = _exported(Path(model_dir), plugins) if model_dir else None
     path = write_page(run_dir, exported)
     logger.info(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")

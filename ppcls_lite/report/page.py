@@ -24,7 +24,7 @@ from ppcls_lite.report.summary import RunSummary
 from ppcls_lite.report.words import confused
 from ppcls_lite.system.files import write_text
 
-PAGE = "report.html"
+PAGE, EXPLAINED = "report.html", "explained"
 _PICTURES = (("The first batch, as the network saw it", "first_batch.png"),)
 _CELLS = 30_000  # of a matrix, the largest, so that a thousand classes stay a small file
 _EDGE, _QUALITY = 1200, 80  # pixels of a large picture, and of JPEG
@@ -90,7 +90,7 @@ def _group(group: Mapping[str, Any], place: Path) -> dict[str, Any]:
     for number, (file, caption) in enumerate(group["images"]):
         picture = thumbnail(file)
         if picture is not None:
-            why = place / "explained" / f"{explained_name(group['title'], number)}.png"
+            why = place / EXPLAINED / f"{explained_name(group['title'], number)}.png"
             shown = _uri(read_image(why)) if why.is_file() else None
             name = Path(file).name
             images.append(
