@@ -7,6 +7,7 @@ has all characters is looked for once; where there is none, one warning says wha
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def put_text(
     pen, bold = ImageDraw.Draw(image), thickness // 2
     pen.text(place, text, tuple(colour), font, anchor="ls", stroke_width=bold)
     picture[:] = np.asarray(image)
+
+
+def put_edged_text(picture: np.ndarray, text: str, place: Place, face: int, scale: float) -> None:
+    """`put_text` in white with a black edge, readable on any colour.
+
+    The edge of OpenCV's letters is the same letters, moved: thicker ones may have other widths.
+    """
+    black, white = (0, 0, 0), (255, 255, 255)
+    if _pillow_font(text, face, scale) is not None:
+        put_text(picture, text, place, face, scale, black, 3)
+    else:
+        for right, down in itertools.product((-1, 0, 1), repeat=2):
+            near = place[0] + right, place[1] + down
+            put_text(picture, text, near, face, scale, black, 1)
+    put_text(picture, text, place, face, scale, white, 1)
 
 
 def _pillow_font(text: str, face: int, scale: float) -> ImageFont.FreeTypeFont | None:

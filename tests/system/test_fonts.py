@@ -48,3 +48,12 @@ def test_without_a_font_there_is_one_warning(
     assert np.array_equal(written(text), written("??"))
     (warning,) = [r for r in caplog.records if "no font of this system" in r.message]
     assert "fonts-noto-cjk" in warning.message
+
+
+def test_letters_have_an_edge_around_them_alone() -> None:
+    picture = np.full((30, 120, 3), 128, np.uint8)
+    fonts.put_edged_text(picture, "tree  12.5%", (5, 20), FACE, 1)
+    letters = np.flatnonzero((picture[..., 0] > 200).any(axis=0))
+    columns = np.flatnonzero((picture != 128).any(axis=(0, 2)))
+    assert letters.size > 20 and (picture < 60).any()
+    assert columns[0] >= letters[0] - 2 and columns[-1] <= letters[-1] + 2
