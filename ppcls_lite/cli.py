@@ -106,7 +106,7 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "check": "dataset/photos --output output/check",
     "eval": _BEST,
     "report": "output/digits/PPLCNet_x0_25 --model inference/digits",
-    "explain": "-c output/digits/PPLCNet_x0_25 dataset/digits/val/0005_5.png",
+    "explain": f"{_DIGITS} dataset/digits/val/0005_5.png",
     "infer": _BEST,
     "export": _BEST,
     "config": "--list transform",

@@ -170,7 +170,7 @@ def explain(argv: list[str]) -> None:
     text = "images, folders, or lists of them"
     options.add_argument("images", nargs="+", metavar="IMAGE", help=text)
     text = "the name or number of a class (the best of each image)"
-    options.add_argument("--class", dest="wanted", metavar="CLASS", help=text)
+    options.add_argument("--class", dest="wanted", metavar="NAME", help=text)
     text = "where the pictures go (explained)"
     options.add_argument("--output", default="explained", metavar="DIR", help=text)
     args = options.parse_args(argv)
