@@ -19,8 +19,15 @@ setup(
     # The recipes live at the top of the repository and travel inside the package.
     packages=[*find_packages(include=["ppcls_lite", "ppcls_lite.*"]), "ppcls_lite.configs"],
     package_dir={"ppcls_lite.configs": "configs"},
+    include_package_data=False,  # what is said here, and no more
     package_data={
-        "ppcls_lite": ["py.typed", "label_lists/*.txt", "serve/page/*", "kernels/source/*"],
+        "ppcls_lite": [
+            "py.typed",
+            "label_lists/*.txt",
+            "serve/page/*",
+            "report/page/*",
+            "kernels/source/*",
+        ],
         "ppcls_lite.configs": ["**/*.yaml"],
     },
     install_requires=lines_of("requirements.txt"),
@@ -32,6 +39,7 @@ setup(
         "onnx": ["onnx>=1.15"],
         "openvino": ["openvino>=2024.4"],
         "onnxruntime": ["onnxruntime>=1.18"],
+        "multispectral": ["tifffile>=2023.1"],
         "serve": [
             "starlette>=0.37",
             "uvicorn>=0.30",
@@ -39,7 +47,11 @@ setup(
             "python-multipart>=0.0.13",
             "prometheus-client>=0.20",
         ],
-        "docs": ["mkdocs-material>=9.5"],
+        "tensorboard": ["tensorboardX>=2.6", "tensorboard>=2.14"],
+        "mlflow": ["mlflow>=2.9"],
+        "wandb": ["wandb>=0.16"],
+        "shards": ["fsspec[http]>=2024.2"],
+        "docs": ["sphinx>=7.4", "myst-parser>=4", "furo>=2024.8"],
         "test": lines_of("tests/requirements.txt"),
     },
     entry_points={"console_scripts": ["ppcls-lite = ppcls_lite.cli:main"]},

@@ -39,6 +39,7 @@ _HOMES = {
     "find_rate": "ppcls_lite.recipe.lr",
     "load_config": "ppcls_lite.config.file",
     "train": "ppcls_lite.recipe.train",
+    "tune": "ppcls_lite.recipe.tune",
     "evaluate": "ppcls_lite.recipe.evaluate",
     "export": "ppcls_lite.recipe.export",
     "Predictor": "ppcls_lite.inference.predictor",
@@ -56,6 +57,7 @@ __all__ = [
     "load_config",
     "register",
     "train",
+    "tune",
 ]
 
 

@@ -35,11 +35,21 @@ COMMANDS = {
     "fit": Command("fit.cli:run", "PHOTOS", "from a folder of photographs to an exported network"),
     "train": Command("recipe.cli:train", _RECIPE, "train the network of a recipe"),
     "lr": Command("recipe.cli:lr", _RECIPE, "try learning rates and suggest one, before training"),
+    "tune": Command(
+        "recipe.tune_cli:run", "-c FILE --try KEY=A,B ...", "find good settings of a recipe"
+    ),
     "runs": Command("engine.runs_cli:run", "[FOLDER] [--json | --csv]", "list runs, best first"),
     "check": Command(
         "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
     ),
+    "suspects": Command(
+        "recipe.cli:suspects", "DATA | -c FILE", "name labels that are likely wrong"
+    ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
+    "report": Command("recipe.cli:report", "RUN [--model DIR]", "write one page about a run"),
+    "explain": Command(
+        "recipe.cli:explain", "-c RUN IMAGE ...", "show where an image's class was found"
+    ),
     "infer": Command("recipe.cli:infer", _RECIPE, "predict the recipe's Infer images"),
     "export": Command("recipe.cli:export", _RECIPE, "write an inference model and check it"),
     "config": Command(
@@ -94,9 +104,13 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "fit": "dataset/photos --epochs 20 --size 160",
     "train": f"{_DIGITS} -o Global.epochs=3",
     "lr": _DIGITS,
+    "tune": f"{_DIGITS} --try Optimizer.lr.learning_rate=0.03,0.1,0.3",
     "runs": "output --csv",
     "check": "dataset/photos --output output/check",
+    "suspects": "dataset/photos --output output/suspects",
     "eval": _BEST,
+    "report": "output/digits/PPLCNet_x0_25 --model inference/digits",
+    "explain": f"{_DIGITS} dataset/digits/val/0005_5.png",
     "infer": _BEST,
     "export": _BEST,
     "config": "--list transform",

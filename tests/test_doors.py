@@ -25,14 +25,15 @@ DOORS = {
     "metrics": "config errors losses ops report system",
     "kernels": "errors models ops system",
     "engine": "errors system",
+    "loggers": "config engine errors system",
     "inference": "config data errors ops system",
     "report": "data errors inference system",
     "serve": "errors inference system",
     "distill": "config data engine errors inference system",
     "benchmark": "config errors inference models system",
     "recipe": (
-        "config data distill engine errors inference kernels losses metrics models ops optim "
-        "report system"
+        "config data distill engine errors inference kernels loggers losses metrics models ops "
+        "optim report system"
     ),
     "fit": "benchmark config data engine errors inference models recipe system",
     "search": "benchmark config engine errors inference kernels models recipe system",

@@ -18,6 +18,7 @@ from ppcls_lite.config.schema import Pixels
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.errors import ConfigError
 
+KEEPS_RATIO = "keep_ratio"  # an argument of transforms whose size is a limit
 Tree = dict[str, Any]
 Changes = dict[str, dict[str, Any]]  # a component's place in the recipe -> new arguments
 
@@ -89,6 +90,11 @@ def _edge(ops: Sequence[Node], place: str, problems: list[str]) -> int | None:
         problems.append(f"{place}: none of its transforms sets the size of an image: {names}")
         return None
     op, name, value = sizes[-1]
+    if op.get(KEEPS_RATIO):
+        problems.append(
+            f"{op.path}.{name}: with {KEEPS_RATIO} images are no squares but keep their ratio"
+        )
+        return None
     edges = {value} if isinstance(value, int) else set(value)
     if len(edges) > 1:
         problems.append(f"{op.path}.{name}: is {value}, which is not square")

@@ -144,6 +144,7 @@ OptimizerSpec = Annotated[object, ComponentOf("optimizer")]
 ScheduleSpec = Annotated[object, ComponentOf("schedule", ScheduleExtras)]
 RegularizerSpec = Annotated[object, ComponentOf("regularizer")]
 PostprocessSpec = Annotated[object, ComponentOf("postprocess")]
+LoggerSpec = Annotated[object, ComponentOf("logger")]
 SpaceSpec = Annotated[object, ComponentOf("space")]
 
 

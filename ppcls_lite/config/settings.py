@@ -18,6 +18,7 @@ from ppcls_lite.config.schema import (
     ComponentOf,
     Edge,
     Ignored,
+    LoggerSpec,
     LossSpec,
     MetricSpec,
     NetworkExtras,
@@ -70,7 +71,8 @@ class Saving:
     save_minutes: PositiveFloat | None = None  # the same by the clock
     keep_last: PositiveInt | None = None  # how many epoch_N stay; null: all
     keep_best: PositiveInt | None = None  # keep the epoch_N of that many best scores as well
-    use_visualdl: bool = False
+    use_visualdl: bool = False  # short for VisualDL among the loggers
+    loggers: list[LoggerSpec] = field(default_factory=list)  # where records and pictures go, too
     save_inference_dir: str = "./inference"
     pdx_model_name: str | None = None  # what PaddleX calls an exported network; null: the zoo's
 

@@ -39,9 +39,10 @@ _LARGE = {"first_block_expand": False, "se_divisor": 8, "gate_slope": "1/6", **_
 TIMM: dict[str, TimmNetwork] = {
     "lcnet_035": TimmNetwork("PPLCNet_x0_35", _HEAD),
     "lcnet_050": TimmNetwork("PPLCNet_x0_5", _HEAD, tags=("ra2_in1k",)),
-    "lcnet_075": TimmNetwork("PPLCNet_x0_75", _HEAD),
+    "lcnet_075": TimmNetwork("PPLCNet_x0_75", _HEAD, tags=("ra2_in1k",)),
     "lcnet_100": TimmNetwork("PPLCNet_x1_0", _HEAD, tags=("ra2_in1k",)),
     "lcnet_150": TimmNetwork("PPLCNet_x1_5", _HEAD),
+    "lcnetv2_small": TimmNetwork("PPLCNetV2_small", _DROPOUT, tags=("paddle_in1k",)),
     "lcnetv2_base": TimmNetwork("PPLCNetV2_base", _DROPOUT, tags=("paddle_in1k", "ssld_in1k")),
     "lcnetv2_large": TimmNetwork("PPLCNetV2_large", _DROPOUT, tags=("paddle_in1k",)),
     "mobilenetv1_100": TimmNetwork("MobileNetV1", {"act": "relu6"}, tags=("ra4_e3600_r224_in1k",)),
@@ -54,33 +55,40 @@ TIMM: dict[str, TimmNetwork] = {
     "mobilenetv4_conv_small": TimmNetwork(
         "MobileNetV4_conv_small", tags=("e1200_r224_in1k", "e2400_r224_in1k", "e3600_r256_in1k")
     ),
-    "mobilenetv4_conv_medium": TimmNetwork("MobileNetV4_conv_medium"),
+    "mobilenetv4_conv_medium": TimmNetwork(
+        "MobileNetV4_conv_medium",
+        tags=("e250_r384_in12k_ft_in1k", "e500_r224_in1k", "e500_r256_in1k"),
+    ),
     "mobilenetv4_conv_large": TimmNetwork(
         "MobileNetV4_conv_large", tags=("e500_r256_in1k", "e600_r384_in1k")
     ),
     "hgnetv2_b0": TimmNetwork(
         "PPHGNetV2_B0", tags=("ssld_stage1_in22k_in1k", "ssld_stage2_ft_in1k")
     ),
-    "hgnetv2_b1": TimmNetwork("PPHGNetV2_B1"),
+    "hgnetv2_b1": TimmNetwork(
+        "PPHGNetV2_B1", tags=("ssld_stage1_in22k_in1k", "ssld_stage2_ft_in1k")
+    ),
     "hgnetv2_b2": TimmNetwork(
         "PPHGNetV2_B2", tags=("ssld_stage1_in22k_in1k", "ssld_stage2_ft_in1k")
     ),
-    "hgnetv2_b3": TimmNetwork("PPHGNetV2_B3"),
+    "hgnetv2_b3": TimmNetwork(
+        "PPHGNetV2_B3", tags=("ssld_stage1_in22k_in1k", "ssld_stage2_ft_in1k")
+    ),
     "starnet_s1": TimmNetwork("StarNet_S1", tags=("in1k",)),
-    "starnet_s2": TimmNetwork("StarNet_S2"),
+    "starnet_s2": TimmNetwork("StarNet_S2", tags=("in1k",)),
     "starnet_s3": TimmNetwork("StarNet_S3", tags=("in1k",)),
-    "starnet_s4": TimmNetwork("StarNet_S4"),
+    "starnet_s4": TimmNetwork("StarNet_S4", tags=("in1k",)),
     "fasternet_t0": TimmNetwork("FasterNet_T0", tags=("in1k",)),
     "fasternet_t1": TimmNetwork("FasterNet_T1", tags=("in1k",)),
-    "fasternet_t2": TimmNetwork("FasterNet_T2"),
+    "fasternet_t2": TimmNetwork("FasterNet_T2", tags=("in1k",)),
     "resnet18d": TimmNetwork("ResNet18_vd", tags=("ra2_in1k", "ra4_e3600_r224_in1k")),
     "resnet34d": TimmNetwork("ResNet34_vd", tags=("ra2_in1k",)),
     "resnet50d": TimmNetwork(
         "ResNet50_vd",
         tags=("a1_in1k", "a2_in1k", "a3_in1k", "gluon_in1k", "ra2_in1k", "ra4_e3600_r224_in1k"),
     ),
-    "resnet101d": TimmNetwork("ResNet101_vd"),
-    "resnet152d": TimmNetwork("ResNet152_vd"),
+    "resnet101d": TimmNetwork("ResNet101_vd", tags=("gluon_in1k", "ra2_in1k")),
+    "resnet152d": TimmNetwork("ResNet152_vd", tags=("gluon_in1k", "ra2_in1k")),
     "resnet50": TimmNetwork(
         "ResNet50",
         tags=(

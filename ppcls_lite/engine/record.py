@@ -1,10 +1,8 @@
-"""The numbers of a run as data: metrics.jsonl, mirrored to VisualDL if wanted.
+"""The numbers of a run as data: metrics.jsonl, mirrored to loggers if wanted.
 
 One JSON object a line, `kind` is `step` (a printed step: means since the epoch's start), `train`
 (an epoch's means) or `eval`. A resumed run first drops the lines that were written after its
-checkpoint, so that the file equals an uninterrupted run's apart from times. VisualDL's file is
-written anew from metrics.jsonl by each start, because VisualDL shows only the newest file of a
-folder. Read next: visual.py.
+checkpoint, so that the file equals an uninterrupted run's apart from times. Read next: loggers.py.
 """
 
 from __future__ import annotations
@@ -12,13 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ppcls_lite.engine.visual import VisualLog
+from ppcls_lite.engine.loggers import Guarded, Logger
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.files import atomic_file, link_or_copy
 
@@ -31,19 +30,19 @@ VARYING = ("batch_cost", "reader_cost", "ips", "peak_rss_mb", "peak_gpu_mb")  # 
 class Recorder:
     """Writes the records of a run into `run_dir`.
 
-    `hyper_parameters` go to VisualDL's table, with the names of the values to compare there.
+    `loggers` get the same, and the `hyper_parameters` by which runs are compared.
     """
 
     def __init__(
         self,
         run_dir: str | Path,
-        use_visualdl: bool = False,
+        loggers: Sequence[Logger] = (),
         hyper_parameters: Mapping[str, Value] | None = None,
     ) -> None:
         self.path = Path(run_dir) / "metrics.jsonl"
         self.lines = 0
         self._hyper_parameters = dict(hyper_parameters or {})
-        self._visual = VisualLog(Path(run_dir) / "vdl") if use_visualdl else None
+        self._loggers = [Guarded(logger) for logger in loggers]
 
     def open(self, keep: int = 0) -> None:
         """Start with the first `keep` lines of the file (a resumed run) or none (a new one)."""
@@ -51,10 +50,8 @@ class Recorder:
         self.lines = len(kept)
         with atomic_file(self.path) as file:
             file.write("".join(f"{json.dumps(record)}\n" for record in kept).encode())
-        if self._visual:
-            self._visual.open(self._hyper_parameters)
-            for record in kept:
-                self._visual.add(record)
+        for mirror in self._loggers:
+            mirror.open(self.path.parent, self._hyper_parameters, kept)
 
     def write(self, kind: str, epoch: int, step: int, values: Mapping[str, Value]) -> None:
         """Add one record; `step` counts the updates of the whole run."""
@@ -71,17 +68,23 @@ class Recorder:
                 f"resume with -o Global.checkpoints={self.path.parent / 'latest'}"
             ) from None
         self.lines += 1
-        if self._visual:
-            self._visual.add(record)
+        for mirror in self._loggers:
+            mirror.add(record)
 
     def show(self, tag: str, picture: np.ndarray, step: int = 0) -> None:
-        """Show `picture` (H, W, 3) uint8 in VisualDL, as of `step` updates."""
-        if self._visual:
-            self._visual.image(tag, picture, step)
+        """Hand `picture` (H, W, 3) uint8, as of `step` updates, to the loggers."""
+        for mirror in self._loggers:
+            mirror.image(tag, picture, step)
+
+    def show_file(self, tag: str, path: Path, step: int) -> None:
+        """The same of a picture that has been written."""
+        if self._loggers:
+            with Image.open(path) as picture:
+                self.show(tag, np.asarray(picture.convert("RGB")), step)  # (H, W, 3)
 
     def close(self) -> None:
-        if self._visual:
-            self._visual.close()
+        for mirror in self._loggers:
+            mirror.close()
 
     def _read(self, keep: int) -> list[dict[str, Any]]:
         """The first `keep` records, or those before one that a crash or somebody has damaged."""

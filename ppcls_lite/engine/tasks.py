@@ -121,7 +121,7 @@ class Distilled(Supervised):
     """Networks that see the same images; those named in `frozen` never change.
 
     The loss and the metrics get a dict: each network's outputs under its name, and the student's
-    logits under `logits`, so that those which know no distillation look at the student. Networks
+    once more as they are, so that those which know no distillation look at the student. Networks
     that are not frozen learn together with the student, as companions. An evaluation runs the
     student alone.
 
@@ -171,16 +171,16 @@ class Distilled(Supervised):
         return outputs
 
     def losses(self, batch: Batch) -> tuple[Terms, Outputs]:
-        """The loss terms, and the outputs of all networks with the student's logits."""
+        """The loss terms, and the outputs of all networks and, by themselves, the student's."""
         teachers = self.teacher_outputs(batch)
         learnt = {name: network(batch["image"]) for name, network in self.learners.items()}
         outputs = {**teachers, **learnt, **self.named(learnt[self.student])}
         return self.loss(outputs, batch), outputs
 
     def named(self, output: Outputs) -> dict[str, Outputs]:
-        """The student's output under its name, and its logits."""
-        logits = output["logits"] if isinstance(output, Mapping) else output
-        return {self.student: output, "logits": logits}
+        """The student's output under its name, and what it holds; of a tensor alone, logits."""
+        own = output if isinstance(output, Mapping) else {"logits": output}
+        return {self.student: output, **own}
 
 
 def _is_still(layer: nn.Layer) -> bool:

@@ -98,8 +98,8 @@ class Trainer:
                         if self.saving and state.step_in_epoch < state.steps:
                             self._save()
                 if not self._finish_epoch():
-                    return self._end()
-        return self._end()
+                    break
+            return self._end()
 
     def step(self, batches: Sequence[Batch]) -> None:
         """One update: forward and backward over `batches`, then the optimizer."""

@@ -126,7 +126,10 @@ class Writer:
         if self.pictures:
             self.pictures.finish(state.history)
             if evaluator:
-                evaluator.report(self.run_dir, self.class_names, state.best.get("metrics", {}))
+                kept = state.best.get("metrics", {})
+                files = evaluator.report(self.run_dir, self.class_names, kept)
+                for path in [p for p in files if p.suffix == ".png"]:
+                    self.recorder.show_file(f"best/{path.stem}", path, state.updates)
 
     def _open_records(self, lines: int) -> None:
         self.recorder.open(lines)

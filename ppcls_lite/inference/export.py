@@ -142,6 +142,13 @@ def export_model(
     views = views_of(tiling, tta)
     require_seen(views, shape)
     answers = build_postprocess(spec)
+    if answers.coarse:
+        if views:
+            raise UserError(
+                "Infer.PostProcess: output: coarse is for whole images; leave it out where "
+                "Infer.tiling or Infer.tta put scores together"
+            )
+        shipped.coarsen()
     inside = add_softmax or answers.activation != "softmax"
     if answers.activation != "none" and inside and not views:
         shipped.activation = _ACTIVATIONS[answers.activation]

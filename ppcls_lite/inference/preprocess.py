@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,7 +108,7 @@ class Preprocessor:
                 f"{self._shape}; correct transform_ops in {FILE_NAME} "
                 "(usually a missing CropImage)"
             )
-        return Prepared(array, sample["meta"])
+        return Prepared(array, replace(sample["meta"], seen=array.shape[1:]))
 
 
 def _middle(array: np.ndarray, window: tuple[int, int]) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from ppcls_lite.errors import UserError
 from ppcls_lite.inference.spec import LOGITS
 
 STEM = "inference"
@@ -33,6 +34,19 @@ class Shipped(nn.Layer):
         self.activation: Callable[[Tensor], Tensor] | None = None
         self.outputs: tuple[str, ...] = tuple(getattr(model, "outputs", LOGITS))
         self._deployed = getattr(model, "deployed", self._logits)
+
+    def coarsen(self) -> None:
+        """Give class scores as the network has them before its last enlargement.
+
+        Raises UserError for a network that has none.
+        """
+        coarse = getattr(self.model, "coarse", None)
+        if coarse is None:
+            raise UserError(
+                "Infer.PostProcess: asks for the scores before the last enlargement (output: "
+                f"coarse), but {type(self.model).__name__} has none: leave it out"
+            )
+        self._deployed = coarse
 
     def forward(self, image: Tensor) -> list[Tensor]:
         outputs = self._deployed(image)

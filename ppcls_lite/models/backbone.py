@@ -8,7 +8,7 @@ Trunk and classifier live in one Layer, so that the state dict keeps the officia
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Literal
 
 from paddle import Tensor, nn
@@ -54,6 +54,9 @@ class Backbone(Network):
             return output
         tapped, self._tapped = self._tapped, {}
         return {"logits": output, **tapped}
+
+    def evidence(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]] | None:
+        return (self.forward_stages(x)[-1], self.forward_head) if self.class_num else None
 
     def own_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         return torch_names.to_ours(self, state) if torch_names.of_torch(state) else state

@@ -182,16 +182,24 @@ class DeepLabV3P(Network):
         In training with auxiliary heads a dict: `logits`, and `aux_0`, ... of the same shape.
         """
         stages = self.backbone.forward_stages(x)
-        near = stages[self.low_feature]
-        low = self.head(
-            near, stages[-1], self.resize
-        )  # (N, C, H / 4, W / 4), or of another feature
-        logits = self.resize(low, x)  # (N, C, H, W)
+        logits = self.resize(self._coarse(stages), x)  # (N, C, H, W)
         if not (self.training and self.auxiliary):
             return logits
         aux = [head(stages[place]) for head, place in zip(self.aux_heads, self.auxiliary)]
         named = {f"aux_{i}": self.resize(logits, x) for i, logits in enumerate(aux)}
         return {"logits": logits, **named}
+
+    def coarse(self, x: Tensor) -> list[Tensor]:
+        """The logits before the last enlargement, (N, class_num, h, w), for an export.
+
+        Raises UserError with `align_corners`, which post-processing does not know.
+        """
+        if self.resize.align_corners:
+            raise UserError("output: coarse: expected a network with align_corners: false")
+        return [self._coarse(self.backbone.forward_stages(x))]
+
+    def _coarse(self, stages: Sequence[Tensor]) -> Tensor:
+        return self.head(stages[self.low_feature], stages[-1], self.resize)  # (N, C, h, w)
 
 
 def _stages(trunk: Network) -> tuple[Sequence[int], Sequence[int]]:

@@ -7,7 +7,7 @@ classifier, built and with its weights. Read next: backbone.py (networks that en
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from paddle import Tensor, nn
@@ -39,6 +39,13 @@ class Network(nn.Layer):
     def raw(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) -> what leaves the last layers, for each name of `raw_outputs`."""
         raise NotImplementedError
+
+    def evidence(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]] | None:
+        """Images (N, 3, H, W) -> the last feature (N, C, h, w), and what makes logits of it.
+
+        For class_map.py; None: the network has no such place.
+        """
+        return None
 
     @classmethod
     def classes_in(cls, state: Mapping[str, Any]) -> int | None:

@@ -2,13 +2,15 @@
 
 `cityscapes`: as its scripts have them. `voc`: PASCAL VOC's, where class 0 is black. `plain`: for
 any classes, made of eight colours that people with a colour vision deficiency tell apart, by Okabe
-and Ito (https://jfly.uni-koeln.de/color/); from the ninth class on lighter and darker ones.
+and Ito (https://jfly.uni-koeln.de/color/); from the ninth class on lighter and darker ones, always
+the one that is farthest from those before it, and what is almost black last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from ppcls_lite.ops.masks import MASK_FILL
@@ -39,6 +41,7 @@ _PLAIN = (
     *((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)),
     *((86, 180, 233), (213, 94, 0), (240, 228, 66), (90, 90, 90)),
 )
+_DARK = 75  # of 255 of brightness: hides what is below it
 _MIXED = ((255, 0.45), (0, 0.4), (255, 0.7), (0, 0.65))  # with white or black, and how much of it
 
 
@@ -89,4 +92,10 @@ def _plain() -> np.ndarray:
     base = np.array(_PLAIN, np.float64)
     rows = [base, *(base * (1 - share) + end * share for end, share in _MIXED)]
     made = np.concatenate(rows).round().astype(np.uint8)  # (40, 3)
-    return np.tile(made, (-(-COLOURS // len(made)), 1))[:COLOURS]
+    seen = cv2.cvtColor(made[None], cv2.COLOR_RGB2LAB)[0].astype(np.float64)  # as eyes compare
+    apart = np.linalg.norm(seen[:, None] - seen[None], axis=2)  # (40, 40)
+    apart[:, seen[:, 0] < _DARK] /= 1000
+    order = list(range(len(base)))
+    while len(order) < len(made):
+        order.append(int(apart[order].min(axis=0).argmax()))
+    return np.tile(made[order], (-(-COLOURS // len(made)), 1))[:COLOURS]

@@ -13,14 +13,16 @@ from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.engine import log
-from ppcls_lite.inference.export import ExportReport, Format, export_model
+from ppcls_lite.inference.export import CARD, ExportReport, Format, export_model
 from ppcls_lite.inference.inputs import find_images
+from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.metrics.certainty import Wish
 from ppcls_lite.recipe.certainty import certainty, known_calibration
 from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import build_model, shipped
-from ppcls_lite.recipe.parts import image_shape_of, labels_of
-from ppcls_lite.recipe.start import Tree, say_weights, start_alone, warn, with_weights
+from ppcls_lite.recipe.parts import image_shape_of, labels_of, run_dir_of
+from ppcls_lite.recipe.start import BEST, Tree, say_weights, start_alone, warn, with_weights
+from ppcls_lite.report.model_card import write_card
 
 logger = logging.getLogger("ppcls_lite")
 _NOTHING = Wish()
@@ -69,6 +71,8 @@ def export(
         calibration=calibration,
         programs=programs,
     )
+    home = run_dir_of(settings) if name == BEST else Path(settings.Global.save_inference_dir)
+    write_card(report.folder / CARD, InferenceSpec.read(report.folder, None), home)
     logger.info(str(report))
     return report
 

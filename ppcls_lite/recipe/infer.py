@@ -6,7 +6,9 @@ Read before: start.py. Read next: inference/predictor.py.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.components import take_apart
@@ -20,6 +22,7 @@ from ppcls_lite.inference.shipped import Shipped
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.recipe.classes import count_classes_in_weights
 from ppcls_lite.recipe.networks import build_model, shipped
+from ppcls_lite.recipe.parts import labels_of
 from ppcls_lite.recipe.start import Tree, say_weights, start_alone, warn, with_weights
 
 
@@ -42,7 +45,7 @@ def infer(tree: Tree | Recipe) -> int:
     spec = InferenceSpec(
         model_name=shipped(settings).node.entry.name,
         transform_ops=recipe.tree["Infer"]["transforms"],
-        postprocess=dict([take_apart(recipe.tree["Infer"]["PostProcess"])]),
+        postprocess=_named(recipe.tree["Infer"]["PostProcess"], labels_of(settings, required=True)),
         image_shape=None,
         output="logits",
         outputs=engine.outputs,
@@ -64,6 +67,17 @@ def infer(tree: Tree | Recipe) -> int:
             if kept:
                 kept.write(result)
     return 1 if failed else 0
+
+
+def _named(node: Any, labels: Sequence[str] | None) -> dict[str, Any]:
+    """The post-processing, with the names of classes in place of their file where there are any."""
+    name, arguments = take_apart(node)
+    if labels is not None:
+        arguments = {
+            k: v for k, v in arguments.items() if k not in ("class_id_map_file", "delimiter")
+        }
+        arguments["label_list"] = [str(label) for label in labels]
+    return {name: arguments}
 
 
 def _images(wanted: InferSettings) -> list[Path]:

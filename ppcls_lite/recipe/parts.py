@@ -17,7 +17,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ppcls_lite.config.check import Node, checked
+from ppcls_lite.config.check import Node, build, checked
 from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
@@ -31,6 +31,7 @@ from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.ema import CorrectedAverage, ExponentialAverage, needs_warmup
 from ppcls_lite.engine.evaluate import Evaluator, Forward, dygraph
+from ppcls_lite.engine.loggers import Logger
 from ppcls_lite.engine.plan import Plan
 from ppcls_lite.engine.record import Recorder
 from ppcls_lite.engine.tasks import Supervised
@@ -47,6 +48,7 @@ from ppcls_lite.recipe.networks import shipped
 from ppcls_lite.report.pictures import RunPictures
 
 logger = logging.getLogger("ppcls_lite")
+VISUALDL = "VisualDL"  # what Global.use_visualdl means among the loggers
 
 
 def run_dir_of(settings: RecipeSettings) -> Path:
@@ -310,7 +312,7 @@ def build_writer(
     kept = ("save_interval", "save_steps", "save_minutes", "keep_last", "keep_best")
     return Writer(
         run_dir,
-        Recorder(run_dir, run.use_visualdl, _compared(settings)),
+        Recorder(run_dir, build_loggers(settings) if world.is_main else (), _compared(settings)),
         CheckpointManager(run_dir, **{name: getattr(run, name) for name in kept}),
         RunPictures(run_dir, *scale, draw=dataset.draw),
         labels,
@@ -318,8 +320,16 @@ def build_writer(
     )
 
 
+def build_loggers(settings: RecipeSettings) -> list[Logger]:
+    """`Global.loggers`, and VisualDL where `Global.use_visualdl` asks for it."""
+    nodes = list(settings.Global.loggers)
+    if settings.Global.use_visualdl and all(n.entry.class_name != VISUALDL for n in nodes):
+        return [*(node.build() for node in nodes), build(VISUALDL, "logger")]
+    return [node.build() for node in nodes]
+
+
 def _compared(settings: RecipeSettings) -> dict[str, Any]:
-    """The hyper-parameters by which VisualDL compares runs."""
+    """The hyper-parameters by which loggers compare runs."""
     lr = settings.Optimizer.arguments.get("lr")
     compared = {"Arch": settings.Arch.entry.name, "Optimizer": settings.Optimizer.entry.name}
     length = "epochs" if settings.Global.iters is None else "iters"

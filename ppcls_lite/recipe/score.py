@@ -46,7 +46,8 @@ class EngineEvaluation:
     """The images of `loader` and the `metrics` that score the network of an exported folder."""
 
     def __init__(self, spec: InferenceSpec, loader: Loader, metrics: Sequence[Metric]) -> None:
-        activation = build_postprocess(spec).activation
+        self._answers = build_postprocess(spec)
+        activation = self._answers.activation
         self._inverse = _INVERSE["none" if spec.output == "logits" else activation]
         self._loader, self._metrics = loader, metrics
         self._views = views_of(spec.tiling, spec.tta)
@@ -58,7 +59,7 @@ class EngineEvaluation:
 
         @contextlib.contextmanager
         def forward(model: nn.Layer, images: Tensor, batches: int) -> Iterator[Callable]:
-            yield lambda images: self._as_network(run(images.numpy()))
+            yield lambda images: self._as_network(run(images.numpy()), images.shape[2:])
 
         if self._views:
             forward = ViewedForward(self._views, forward)
@@ -66,8 +67,13 @@ class EngineEvaluation:
         task = Supervised(nn.Identity(), None)
         return Evaluator(task, self._loader, self._metrics, forward=forward).run()
 
-    def _as_network(self, outputs: Outputs) -> Any:
-        """The outputs as the network itself gives them: one alone as a tensor."""
+    def _as_network(self, outputs: Outputs, size: Sequence[int]) -> Any:
+        """The outputs as the network itself gives them for images of `size` (H, W).
+
+        One alone is a tensor; scores of a fraction of the size are classes already.
+        """
+        if self._answers.coarse:
+            outputs = self._answers.enlarged(outputs, size)
         found = {name: paddle.to_tensor(self._inverse(o)) for name, o in outputs.items()}
         return found if len(found) > 1 else next(iter(found.values()))
 

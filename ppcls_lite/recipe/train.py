@@ -21,6 +21,9 @@ from ppcls_lite.recipe import parts
 from ppcls_lite.recipe.closing import closing_words
 from ppcls_lite.recipe.compose import begin, compose
 from ppcls_lite.recipe.start import Tree, finish_loaders, logged, scan_data, warn
+from ppcls_lite.report.facts import write_facts
+from ppcls_lite.report.page import write_page
+from ppcls_lite.report.summary import RUN
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -73,6 +76,12 @@ def train(
             if training.cache:
                 training.cache.flush()
             finish_loaders(training.loaders, run_dir / "bad_files", world)
+        if world.is_main and result.exit_code == 0:
+            images = {split: len(dataset) for split, dataset in datasets.items()}
+            numbers = sum(p.size for p in trainer.state.task.model.parameters())
+            facts = {"best": result.best, "images": images, "parameters": int(numbers)}
+            write_facts(run_dir / RUN, facts)
+            write_page(run_dir)
         if world.is_main:
             logger.info(closing_words(result, settings, status.seconds))
     return result

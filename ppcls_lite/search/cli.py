@@ -33,16 +33,20 @@ def run(argv: Sequence[str]) -> int:
     from ppcls_lite.engine import log
     from ppcls_lite.inference.engines import EngineChoice
     from ppcls_lite.search import report
-    from ppcls_lite.search.run import search
+    from ppcls_lite.search.run import AUTO, search
 
+    auto = options.engine == AUTO
+    precision = options.precision or ("any" if auto else "fp32")
     EngineChoice(options.engine, options.precision, threads)  # is it to be had here?
-    setting = Setting(options.engine, options.precision, threads)
+    setting = Setting(options.engine, precision, threads)
     folder = Path(options.output)
     log.setup()
     minutes = options.minutes
     if minutes is not None and not 0 < minutes < 100_000:  # nor NaN
         raise UserError(f"--minutes: expected a number above 0, found {minutes}")
     result = search(recipe, float(match[1]), setting, usable[:threads], folder, minutes)
+    if not result.is_main:
+        return 0
     written = [folder / "recipe.yaml", *report.write(result, folder)]
     print(f"\n{report.text(result, folder)}")
     for path in written:
@@ -60,10 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     options.add_argument("--latency", required=True, metavar="MS", help=latency)
     length = "minutes that it may take, about (null: as long as the recipe's Search says)"
     options.add_argument("--minutes", type=float, metavar="N", help=length)
-    engines = {"choices": ("paddle", "openvino", "onnxruntime"), "default": "openvino"}
-    options.add_argument("--engine", **engines, help="what will run the network (%(default)s)")
-    precisions = {"choices": ("fp32", "bf16"), "default": "fp32"}
-    options.add_argument("--precision", **precisions, help="of its numbers (%(default)s)")
+    engines = {"choices": ("auto", "paddle", "openvino", "onnxruntime"), "default": "auto"}
+    what = "what will run the network; auto: what is fastest here (%(default)s)"
+    options.add_argument("--engine", **engines, help=what)
+    of = "of an engine's numbers (fp32; auto chooses this as well)"
+    options.add_argument("--precision", choices=("fp32", "bf16"), help=of)
     threads = "threads of one run (the usable cores, at most 4)"
     options.add_argument("--threads", type=int, metavar="N", help=threads)
     output = "folder for what is found (%(default)s)"

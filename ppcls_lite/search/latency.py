@@ -24,9 +24,13 @@ from paddle import Tensor, nn
 from ppcls_lite.benchmark.models import steady
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.benchmark.turns import Process
+from ppcls_lite.inference.auto.cache import ChoiceCache
+from ppcls_lite.inference.auto.choose import choose
 from ppcls_lite.inference.engines.files import ONNX_NAMES
+from ppcls_lite.inference.export import export_model
 from ppcls_lite.inference.onnx.export import write_onnx
 from ppcls_lite.inference.shipped import Shipped, save_program
+from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.search.space import Piece
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.home import home_folder
@@ -37,6 +41,7 @@ TOGETHER = 40  # networks that take turns
 _PACKAGES = ("paddlepaddle", "openvino", "onnxruntime")
 _ROUNDS, _LEAST = 7, 4  # turns of each network, and its runs in each of them at least
 _SECONDS = 0.02  # of a turn
+_CHOICE_S = 30.0  # for finding the fastest engine
 
 
 class _Start(nn.Layer):
@@ -169,6 +174,25 @@ class Scale:
     def __call__(self, total: float, count: int) -> float:
         """The estimate for a network, ms."""
         return float(self._factors @ [total, count, 1.0])
+
+
+def fastest(piece: Piece, setting: Setting) -> tuple[str, str]:
+    """Engine and precision that answer fastest for a whole network, as engine="auto" chooses.
+
+    Of `setting` threads and precision count; "any" leaves the latter open too.
+    """
+    precision = None if setting.precision == "any" else setting.precision
+    shape = piece.shape
+    network = steady(piece.build(), (shape[1], shape[2]), shape[0])
+    steps = [{"ResizeImage": {"size": [shape[2], shape[1]]}}, {"NormalizeImage": {"order": ""}}]
+    with tempfile.TemporaryDirectory() as room:
+        folder = Path(room) / "model"
+        export_model(network, folder, shape, steps, format="both")
+        spec = InferenceSpec.read(folder)
+        cache = ChoiceCache(Path(room) / "choices")
+        asked = {"precision": precision, "budget_s": _CHOICE_S, "cache": cache, "apart": True}
+        choice = choose(folder, spec, (1, *shape), setting.threads, **asked)
+    return choice.engine, choice.precision
 
 
 def errors(estimated: Sequence[float], measured: Sequence[float]) -> tuple[float, float]:

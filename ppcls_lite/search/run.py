@@ -33,13 +33,14 @@ from ppcls_lite.search.evolution import evolve
 from ppcls_lite.search.held_out import split
 from ppcls_lite.search.journal import Journal
 from ppcls_lite.search.judge import ProxyJudge, SupernetJudge
-from ppcls_lite.search.latency import LatencyTable, Meter, Scale, errors
+from ppcls_lite.search.latency import LatencyTable, Meter, Scale, errors, fastest
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import Candidate, Space, digest
 from ppcls_lite.system.files import write_text
 
 logger = logging.getLogger("ppcls_lite")
 TOLERANCE = 0.03  # by which a measured latency may miss the target
+AUTO = "auto"  # the engine that is left to a measurement
 _FITTED = 12  # networks that the estimates are brought to scale by
 _MARGIN = 1.05  # of the target: estimates up to there are worth measuring
 
@@ -66,6 +67,7 @@ class Result:
     finalists: list[Finalist]  # best first
     params: dict[str, int]  # of the finalists
     budgets_choice: str | None  # the network of the zoo that the target alone would choose
+    is_main: bool = True  # whether this process writes and prints
 
 
 def search(
@@ -128,9 +130,9 @@ class _Search:
         facts["space"] = digest({n: list(options) for n, options in self.space.slots.items()})
         facts["strategy"] = self.wanted.strategy
         self.journal = Journal(folder, facts, writes=world.is_main)
-        self.meter = Meter(setting, cores)
-        self.table = LatencyTable(setting, self.meter)
-        self.setting, self.scale = setting, Scale()
+        self.setting, self.scale = self._resolved(setting), Scale()
+        self.meter = Meter(self.setting, cores)
+        self.table = LatencyTable(self.setting, self.meter)
 
     def run(self, minutes: float | None) -> Result:
         folder = self.folder
@@ -166,11 +168,12 @@ class _Search:
                 raise UserError(self._too_slow(times))
             measured = [(times[digest(c)], found.scores[digest(c)]) for c in best]
             choice = self._budgets_choice(known)
+            names = {digest(entry["candidate"]): name for name, entry in known.items()}
             finalists = [
-                Finalist(digest(c), c, times[digest(c)], found.scores[digest(c)])
-                for c in inside[: wanted.finalists]
+                Finalist(names.get(key, key), c, times[key], found.scores[key])
+                for c, key in ((c, digest(c)) for c in inside[: wanted.finalists])
             ]
-            if choice and digest(choice["candidate"]) not in {f.name for f in finalists}:
+            if choice and choice["name"] not in {f.name for f in finalists}:
                 score = self._scores([choice["candidate"]], judge.score)[0]
                 finalists.append(Finalist(choice["name"], choice["candidate"], choice["ms"], score))
             proxies = ProxyJudge(tree, self.networks, judge.higher_is_better, folder / "networks")
@@ -188,7 +191,21 @@ class _Search:
             finalists,
             {f.name: self._params(f.candidate) for f in finalists},
             choice["name"] if choice else None,
+            is_main=main,
         )
+
+    def _resolved(self, setting: Setting) -> Setting:
+        """With what `auto` would choose for a network from the middle of the space."""
+        if setting.engine != AUTO:
+            return setting
+        kept = self.journal.get("engine", "")
+        if kept is None:
+            middle = self.space.draw(np.random.default_rng(self.seed))
+            piece = self.networks.whole(middle)
+            kept = self.world.from_main(lambda: list(fastest(piece, setting)))
+            self.journal.put("engine", "", kept)
+        logger.info(f"search: auto is {' '.join(kept)}")
+        return Setting(*kept, setting.threads)
 
     def _plan(self, minutes: float | None, judge: SupernetJudge) -> SearchSettings:
         """How long the trainings are; what the first start has planned holds for the others."""

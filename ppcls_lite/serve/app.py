@@ -189,7 +189,10 @@ class Service:
         return await asyncio.wrap_future(self._threads.submit(self._with_layer, answer, size))
 
     def _with_layer(self, answer: Answer, meta: Meta) -> Answer:
-        """The answer with `layer`: what the page lays over the photograph, a PNG as base64."""
+        """The answer with `layer`: what the page lays over the photograph, a PNG as base64.
+
+        Where classes have colours in it, `colours` has them in the order of `class_ids`.
+        """
         postprocess = self.predictor.postprocess
         if postprocess.draw_threshold is not None:
             answer = {**answer, "draw_threshold": postprocess.draw_threshold}
@@ -201,7 +204,9 @@ class Service:
             size = [max(1, round(edge * shrink)) for edge in layer.shape[1::-1]]
             layer = cv2.resize(layer, size, interpolation=cv2.INTER_NEAREST)
         _, data = cv2.imencode(".png", layer[..., [2, 1, 0, 3]])
-        return {**answer, "layer": base64.b64encode(data.tobytes()).decode("ascii")}
+        colours = self.predictor.postprocess.colours_in_layer(answer)
+        known = {"colours": colours} if colours else {}
+        return {**answer, "layer": base64.b64encode(data.tobytes()).decode("ascii"), **known}
 
     def _keep_place(self, job: Future[Prepared]) -> None:
         """Count a request as at work until its thread has ended."""

@@ -9,7 +9,8 @@ from ppcls_lite.errors import UserError
 # The extra of setup.py that brings a package, by the name to import.
 _EXTRAS = {
     **{"openvino": "openvino", "onnxruntime": "onnxruntime", "onnx": "onnx"},
-    **{"safetensors": "convert"},
+    **{"tensorboardX": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"},
+    **{"safetensors": "convert", "fsspec": "shards"},
 }
 
 
@@ -18,7 +19,9 @@ def missing(package: str) -> str | None:
     if importlib.util.find_spec(package) is not None:
         return None
     extra = _EXTRAS.get(package)
-    command = f'pip install ".[{extra}]", or pip install {package}' if extra else f"pip {package}"
+    command = (
+        f'pip install ".[{extra}]", or pip install {package}' if extra else f"pip install {package}"
+    )
     return f"the Python package {package} is not installed: {command}"
 
 

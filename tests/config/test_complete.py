@@ -189,6 +189,14 @@ def parts(value: Any) -> Iterator[Any]:
             yield from parts(item)
 
 
+def test_a_size_that_is_only_a_limit_is_no_square() -> None:
+    resize = "{ResizeImage: {size: [320, 320], keep_ratio: true, size_divisor: 32}}"
+    place = "DataLoader.Eval.dataset.transform_ops"
+    name = "detection/picodet_s_320_coco_lcnet"
+    text = refused("Global.image_size=96", f"{place}=[DecodeImage, {resize}]", name=name)
+    assert f"{place}.1.ResizeImage.size: with keep_ratio images are no squares" in text
+
+
 def test_a_checked_recipe_cannot_be_changed() -> None:
     whole = recipe("AMP.level=O1", "EMA.decay=0.9")
     found = [whole, *parts(whole.settings)]

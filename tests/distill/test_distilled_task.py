@@ -98,7 +98,7 @@ def test_outputs_carry_all_networks_and_the_students_logits():
 
     task = Distilled(networks, loss, frozen=["Teacher"])
     task.losses(batch_of())
-    assert list(seen) == ["Teacher", "Student", "logits"]
+    assert list(seen) == ["Teacher", "Student", "logits", "blocks4"]
     assert list(seen["Teacher"]) == ["logits", "blocks4"]
     assert seen["logits"] is seen["Student"]["logits"]
     assert not seen["Student"]["blocks4"].stop_gradient and seen["Teacher"]["blocks4"].stop_gradient

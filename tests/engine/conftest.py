@@ -20,6 +20,7 @@ from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.engine.writer import Writer
+from ppcls_lite.loggers.visualdl_logger import VisualDL
 from ppcls_lite.losses.base import CombinedLoss, Loss
 from ppcls_lite.report.pictures import RunPictures
 
@@ -181,7 +182,7 @@ def build(run_dir, optimizer="Momentum", loader=None, loss=cross_entropy, net=Ti
     saving = ("save_interval", "save_steps", "save_minutes", "keep_last", "keep_best")
     writer = Writer(
         run_dir,
-        Recorder(run_dir, use_visualdl=options.pop("visualdl", False)),
+        Recorder(run_dir, loggers=[VisualDL()] if options.pop("visualdl", False) else ()),
         CheckpointManager(run_dir, **taken(options, saving)),
         RunPictures(run_dir) if options.pop("pictures", False) else None,
     )

@@ -11,6 +11,7 @@ import pytest
 from ppcls_lite.engine.record import Recorder
 from ppcls_lite.engine.writer import Writer
 from ppcls_lite.errors import UserError
+from ppcls_lite.loggers.visualdl_logger import VisualDL
 from ppcls_lite.report.pictures import RunPictures
 
 
@@ -19,16 +20,17 @@ def lines(run_dir):
 
 
 def written(run_dir):
-    """Everything in VisualDL's newest file, read with VisualDL's own reader."""
+    """Everything in VisualDL's newest files, by curve and chart, by its own reader."""
     from visualdl import LogReader
 
-    (path,) = (run_dir / "vdl").glob("vdlrecords.*.log")
-    reader = LogReader(file_path=str(path))
-    scalars = {
-        tag.replace("%", "/"): [(r.id, r.value) for r in reader.get_data("scalar", tag)]
-        for tag in reader.get_tags()["scalar"]
-    }
-    return scalars, reader
+    scalars, readers = {}, {}
+    for folder in sorted((run_dir / "vdl").iterdir()):
+        (path,) = folder.glob("vdlrecords.*.log")
+        reader = readers[folder.name] = LogReader(file_path=str(path))
+        for tag in reader.get_tags().get("scalar", []):
+            values = [(r.id, r.value) for r in reader.get_data("scalar", tag)]
+            scalars[f"{folder.name}:{tag.replace('%', '/')}"] = values
+    return scalars, readers
 
 
 def test_lines_and_resume(tmp_path):
@@ -66,7 +68,7 @@ def test_unwritable_file(tmp_path):
 
 def test_visualdl_really_holds_the_records(tmp_path):
     parameters = {"batch_size": 8, "lr": 0.1, "optimizer": "Momentum", "nesterov": True}
-    recorder = Recorder(tmp_path, use_visualdl=True, hyper_parameters=parameters)
+    recorder = Recorder(tmp_path, loggers=[VisualDL()], hyper_parameters=parameters)
     recorder.open()
     recorder.show(
         "train/first_batch", np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
@@ -74,19 +76,21 @@ def test_visualdl_really_holds_the_records(tmp_path):
     recorder.write("step", 1, 10, {"lr": 0.5, "loss": 2.0})
     recorder.write("step", 1, 20, {"lr": 0.25, "loss": 1.0})
     recorder.write("train", 1, 25, {"loss": 1.5})
-    recorder.write("eval", 1, 25, {"mA": 0.75, "f1": 0.5})
+    recorder.write("eval", 1, 25, {"mA": 0.75, "f1": 0.5, "loss": 3.0})
     recorder.write("eval", 2, 50, {"mA": 0.8, "f1": 0.6})
     recorder.close()
 
-    scalars, reader = written(tmp_path)
-    assert scalars["train/loss"] == [(10, 2.0), (20, 1.0)]
-    assert scalars["train/lr"] == [(10, 0.5), (20, 0.25)]
-    assert scalars["train_epoch/loss"] == [(1, 1.5)]
-    assert scalars["eval/mA"] == [(1, 0.75), (2, pytest.approx(0.8))]
-    (image,) = reader.get_data("image", "train%first_batch")
+    scalars, readers = written(tmp_path)
+    assert scalars["train:step/loss"] == [(10, 2.0), (20, 1.0)]
+    assert scalars["train:step/lr"] == [(10, 0.5), (20, 0.25)]
+    assert scalars["train:epoch/loss"] == [(1, 1.5)]  # the same chart as the evaluation's
+    assert scalars["eval:epoch/loss"] == [(1, 3.0)]
+    assert scalars["eval:epoch/mA"] == [(1, 0.75), (2, pytest.approx(0.8))]
+    (image,) = readers["train"].get_data("image", "train%first_batch")
+    reader = readers["eval"]
     assert image.image.encoded_image_string.startswith(b"\x89PNG")
     (record,) = reader.get_data("hyper_parameters", reader.get_tags()["hyper_parameters"][0])
-    assert [info.name for info in record.hparam.metricInfos] == ["train/loss", "eval/mA"]
+    assert [info.name for info in record.hparam.metricInfos] == ["epoch/mA"]
     found = {
         i.name: i.string_value or i.float_value or i.int_value for i in record.hparam.hparamInfos
     }
@@ -96,7 +100,7 @@ def test_visualdl_really_holds_the_records(tmp_path):
 
 def test_visualdl_after_resume_has_no_doubles(tmp_path):
     def begun(lines):
-        recorder = Recorder(tmp_path, use_visualdl=True)
+        recorder = Recorder(tmp_path, loggers=[VisualDL()])
         writer = Writer(tmp_path, recorder, pictures=RunPictures(tmp_path))
         writer.open(lines)
         return writer, recorder
@@ -111,9 +115,9 @@ def test_visualdl_after_resume_has_no_doubles(tmp_path):
     recorder.write("step", 1, 4, {"loss": 40.0})
     resumed.rewind(3)  # begins VisualDL's file once more
     resumed.close()
-    scalars, reader = written(tmp_path)
-    assert scalars["train/loss"] == [(1, 1.0), (2, 2.0), (3, 30.0)]
-    assert len(reader.get_data("image", "train%first_batch")) == 1
+    scalars, readers = written(tmp_path)
+    assert scalars["train:step/loss"] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    assert len(readers["train"].get_data("image", "train%first_batch")) == 1
 
 
 def test_a_writer_that_is_not_active_leaves_nothing(tiny, tmp_path):
@@ -137,7 +141,7 @@ def test_missing_visualdl_is_one_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.setattr(logging.getLogger("ppcls_lite"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
-    recorder = Recorder(tmp_path, use_visualdl=True)
+    recorder = Recorder(tmp_path, loggers=[VisualDL()])
     recorder.open()
     recorder.write("step", 1, 1, {"loss": 1.0})
     recorder.show("train/first_batch", np.ones((4, 4, 3), np.uint8))
@@ -156,7 +160,7 @@ def test_failing_visualdl_does_not_stop_training(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(visualdl.LogWriter, "add_scalar", full)
     monkeypatch.setattr(logging.getLogger("ppcls_lite"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
-    recorder = Recorder(tmp_path, use_visualdl=True)
+    recorder = Recorder(tmp_path, loggers=[VisualDL()])
     recorder.open()
     for step in range(5):
         recorder.write("step", 1, step, {"loss": 1.0})

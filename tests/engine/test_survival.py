@@ -20,6 +20,7 @@ from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.checkpoint_manager import CheckpointManager
 from ppcls_lite.engine.record import VARYING, Recorder
 from ppcls_lite.errors import UserError
+from ppcls_lite.loggers.visualdl_logger import VisualDL
 from ppcls_lite.system import manifest
 
 
@@ -402,7 +403,7 @@ def test_a_full_disk_under_visualdl_does_not_stop_training(tiny, tmp_path, small
     (small_disk / "filler").write_bytes(b"0" * (240 * 1024))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "vdl").symlink_to(small_disk)
-    recorder = Recorder(tmp_path / "run", use_visualdl=True)
+    recorder = Recorder(tmp_path / "run", loggers=[VisualDL()])
     recorder.open()
     for step in range(3000):
         recorder.write("step", 1, step, {"loss": 1.0, "top1": 0.5, "lr": 0.1})

@@ -80,6 +80,7 @@ def test_segmenters_have_a_table_of_their_own() -> None:
         ["mIoU (%)", "published (ms)", "paddle fp32, 1 thread"],
         *(["55.42", "135.00", "60.00"], ["58.36", "82.00", "50.00"]),
     ]
+    assert [row[1:3] for row in table.rows[1:]] == [["1.33", "5912"], ["1.1", "5828"]]
     assert question.rows[1][:2] == [fast, slow] and "holds in 1 of 1" in question.text
     assert published.as_dict(results)["ordering"][0]["published_ratio"] == pytest.approx(135 / 82)
 

@@ -13,6 +13,7 @@ import paddle
 import pytest
 from PIL import Image
 
+from ppcls_lite.config.settings import TilingSettings
 from ppcls_lite.data.mask_file import read_mask
 from ppcls_lite.data.transforms.geometry import MASK_FILL, Meta
 from ppcls_lite.errors import UserError
@@ -136,6 +137,8 @@ def test_a_picture_and_a_layer_show_the_classes() -> None:
     assert drawn.dtype == np.uint8 and drawn.shape == (96, 600, 3)
     right = slice(200, None)  # beside the names
     assert (drawn[:, right][mask[:, right] == 0] == (1, 2, 3)).all()
+    names = answers.colours_in_layer(result)
+    assert names[result["class_ids"].index(0)] == "#010203" and len(names) == 5
     layer = answers.layer(result, mask.shape)
     assert layer.shape == (96, 600, 4) and (layer[..., 3] == 255).all()
     assert (layer[mask == 1][:, :3] == 9).all()
@@ -165,6 +168,9 @@ def test_palettes() -> None:
     assert len(names) == 19 and colours_of("auto", names)[0].tolist() == [128, 64, 128]
     plain = colours_of("auto", ["sky", "pole"])
     assert (plain == colours_of("plain")).all() and len(np.unique(plain[:40], axis=0)) == 40
+    lab = cv2.cvtColor(plain[None, :16], cv2.COLOR_RGB2LAB)[0].astype(float)
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 999 * np.eye(16)
+    assert apart.min() > 25  # no two of sixteen look alike
     # The first eight differ in brightness or hue for everybody: red and green weakness included.
     gray = cv2.cvtColor(plain[None, :8], cv2.COLOR_RGB2LAB)[0].astype(int)
     blue_and_light = gray[:, [0, 2]]
@@ -204,16 +210,55 @@ def test_outputs_that_do_not_fit(outputs: dict[str, np.ndarray], message: str) -
         Segmentation(label_list=[*"abcde"])(outputs)
 
 
-@pytest.mark.parametrize("shape", [(3, 45, 61), (3, -1, -1)], ids=["odd", "free"])
-def test_a_network_is_the_same_in_every_engine(shape: tuple[int, int, int], tmp_path: Path) -> None:
-    pytest.importorskip("onnx", reason="onnx, which writes ONNX files, is not installed")
+def noisy_network(**arguments: Any) -> paddle.nn.Layer:
+    """A network of 5 classes with the statistics of noise, without which all fades."""
     paddle.seed(1)
-    network = create_model("deeplabv3p_PPLCNet_x0_25", class_num=5)
+    network = create_model("deeplabv3p_PPLCNet_x0_25", class_num=5, **arguments)
     for layer in network.sublayers():
         if hasattr(layer, "_momentum"):
             layer._momentum = 0.0
     network.train()
-    network(paddle.randn([4, 3, 64, 64]))  # statistics, without which all fades
+    network(paddle.randn([4, 3, 64, 64]))
+    network.eval()
+    return network
+
+
+def test_coarse_scores_give_the_same_classes(tmp_path: Path) -> None:
+    """As those of the whole network, resized back and cut to the photograph."""
+    ops = [{"ResizeImage": {"size": [61, 45]}}, {"Padv2": {"size_divisor": 10}}]
+    network, picture = noisy_network(), blocks(50, 76, 4)[..., None].repeat(3, axis=2) * 50
+    ask = {"Segmentation": {"output": "coarse"}}
+    report = export_model(
+        network, tmp_path / "m", (3, 50, 70), [*ops, NORMAL], ask, sample_images=[picture]
+    )
+    assert report.changed == 0 and "logits of 13 x 18 pixels x 5" in report.what
+    predictor = Predictor(tmp_path / "m", threads=1)
+    (result,) = predictor.predict(picture)
+    found = decode_map(result["mask"])
+    array, meta = Preprocessor([*ops, NORMAL])(picture)
+    with paddle.no_grad():
+        classes = network(paddle.to_tensor(array[None])).argmax(axis=1).numpy()
+    expected = decode_map(Segmentation()({"classes": classes}, [meta])[0]["mask"])
+    assert found.shape == (50, 76) and len(np.unique(found)) > 2 and (found == expected).all()
+
+
+def test_what_has_no_coarse_scores_is_refused(tmp_path: Path) -> None:
+    ask = {"Segmentation": {"output": "coarse"}}
+    corners = create_model("deeplabv3p_PPLCNet_x0_25", class_num=5, align_corners=True)
+    for network, options, message in (
+        (paddle.nn.Conv2D(3, 5, 1), {}, r"asks for the scores before .* but Conv2D has none"),
+        (corners, {}, "expected a network with align_corners: false"),
+        (noisy_network(), {"tiling": TilingSettings([32, 32])}, "coarse is for whole images"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export_model(network, tmp_path / "m", (3, -1, -1), [NORMAL], ask, **options)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("shape", [(3, 45, 61), (3, -1, -1)], ids=["odd", "free"])
+def test_a_network_is_the_same_in_every_engine(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="onnx, which writes ONNX files, is not installed")
+    network = noisy_network()
     size = (45, 61) if shape[1] > 0 else (33, 64)  # one pixel more than a multiple of 32
     picture = np.repeat(blocks(*size, 4)[..., None] * 50, 3, axis=2)
     pictures = [picture, np.ascontiguousarray(picture[:, ::-1])]
@@ -232,5 +277,8 @@ def test_a_network_is_the_same_in_every_engine(shape: tuple[int, int, int], tmp_
     with paddle.no_grad():
         expected = network(x).numpy()[0].argmax(axis=0)
     assert (decode_map(result["mask"]) == expected).mean() > 0.999
+    if shape[1] > 0:  # a fixed size is one
+        with pytest.raises(UserError, match=r"the shape \(3, 40, 61\), but the network takes"):
+            predictor.predict(picture[:40])
     with Image.open(io.BytesIO(predictor.postprocess.png(result))) as image:
         assert image.mode == "P" and image.size == odd.shape[1::-1]

@@ -365,5 +365,5 @@ def test_features_of_other_sizes_are_refused():
 
 def test_all_are_registered():
     names = {n for n in registry.names("loss") if n.startswith("Distillation")}
-    kinds = ("DML", "CE", "GTCE", "KLDiv", "DKD", "Distance", "MultiLabel")
+    kinds = ("DML", "CE", "GTCE", "KLDiv", "DKD", "Distance", "MultiLabel", "Detection")
     assert names == {f"Distillation{kind}Loss" for kind in kinds}

@@ -15,14 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ppcls_lite.config.complete import Recipe
+from ppcls_lite.config.file import load_config
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights import hub
 from ppcls_lite.models.weights.hub import HubFile, hub_file, parse
+from ppcls_lite.models.weights.load import write_state
 from ppcls_lite.models.weights.pretrained import fetch_weights, list_pretrained, weights_file
 from ppcls_lite.models.weights.safetensors_file import write_safetensors
 from ppcls_lite.models.weights.timm_config import preparation_of, read_config
 from ppcls_lite.models.weights.torch_names import to_theirs
+from ppcls_lite.recipe.networks import build_model
 
 COMMIT = "0123456789" * 4
 ADDRESS = "timm://starnet_s1.in1k"
@@ -216,3 +220,28 @@ def test_a_network_by_its_address(tmp_path: Path) -> None:
     after = create_model("StarNet_S1", class_num=3, pretrained=ADDRESS)
     for key, value in after.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), state[key])
+
+
+def test_photographs_reach_their_weights_by_any_of_four_ways(
+    server: type[Hub], tmp_path: Path
+) -> None:
+    """The quick start's recipe: by the official name, a path, an address, the hub's cache."""
+    source = create_model("PPLCNet_x1_0")
+    state = {key: value.numpy() for key, value in source.state_dict().items()}
+    name = "PPLCNet_x1_0_pretrained.pdparams"
+    path = write_state(tmp_path / "home" / "weights" / name, state)
+    Hub.files["mine.pdparams"] = path.read_bytes()
+    folder = tmp_path / "cache" / "models--someone--pplcnet"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    (folder / "snapshots" / COMMIT).mkdir(parents=True)
+    write_safetensors(folder / "snapshots" / COMMIT / "model.safetensors", state)
+    ways = ["true", str(path), f"{Hub.storage}/files/mine.pdparams", "hf://someone/pplcnet"]
+    for way in ways:
+        overrides = [f"Arch.pretrained={json.dumps(way) if way != 'true' else way}"]
+        recipe = load_config("configs/quickstart/photos.yaml", [*overrides, "Arch.class_num=2"])
+        model = build_model(Recipe.of(recipe).settings, training=True)
+        for key, value in model.state_dict().items():
+            if not key.startswith("fc."):  # 2 classes instead of 1000
+                np.testing.assert_array_equal(value.numpy(), state[key], err_msg=f"{way} {key}")
+    assert [asked for asked, _ in Hub.asked] == ["/files/mine.pdparams"]

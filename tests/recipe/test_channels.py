@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from experiments.image_kinds import tiff
 from ppcls_lite.config.file import load_config
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.recipe.export import export
@@ -19,13 +21,17 @@ DECODED = {1: 3, 4: 4, 6: 6}  # channels of the network -> of the decoder
 
 
 def save(path: Path, image: np.ndarray) -> Path:
-    """A PNG with transparency, or an array."""
+    """A PNG with transparency, a TIFF of more bands, or for every second image an array of them."""
     if image.shape[2] <= 4:
         path = path.with_suffix(".png")
         path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    else:
+    elif int(path.name) % 2 or find_spec("tifffile") is None:
         path = path.with_suffix(".npy")
         np.save(path, image)
+    else:
+        path = path.with_suffix(".tif")
+        extra = [0] * (image.shape[2] - 3)  # unspecified samples
+        path.write_bytes(tiff(image, "<", {338: extra}))
     return path
 
 
@@ -71,9 +77,15 @@ def test_from_the_file_to_the_answer(channels: int, tmp_path: Path) -> None:
     tree = recipe(tmp_path, channels)
     run_dir = train(tree).run_dir
     tree["Global"]["pretrained_model"] = str(run_dir / "latest")
-    report = export(tree, "both" if channels == 6 else "paddle")
-    predictor = Predictor(report.folder)
-    assert predictor.spec.image_shape[0] == channels
-    files = sorted(tmp_path.glob("?.npy" if channels == 6 else "?.png"))
-    (answer,) = predictor.predict(str(files[0]))
-    assert answer["class_ids"][0] in (0, 1)
+    report = export(tree, "both")
+    files = sorted(str(path) for path in tmp_path.glob("?.*") if path.stem.isdigit())
+    assert len(files) == 8
+    scores = {}
+    for engine in ("paddle", "openvino", "onnxruntime"):
+        predictor = Predictor(report.folder, engine=engine)
+        assert predictor.spec.image_shape[0] == channels
+        answers = list(predictor.predict(files))
+        assert all(answer["class_ids"][0] in (0, 1) for answer in answers)
+        scores[engine] = [answer["scores"][0] for answer in answers]
+    np.testing.assert_allclose(scores["openvino"], scores["paddle"], atol=1e-4)
+    np.testing.assert_allclose(scores["onnxruntime"], scores["paddle"], atol=1e-4)

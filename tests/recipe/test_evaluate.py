@@ -217,3 +217,62 @@ def test_a_postprocessing_without_a_threshold_is_one_message(
     answer = ["-o", "Infer.PostProcess.name=ScoreOutput", "--reject-precision", "0.9"]
     assert main(["export", "-c", str(home / "recipe.yaml"), *answer]) == 1
     assert "ScoreOutput has no threshold" in capsys.readouterr().err
+
+
+def test_a_training_ends_with_a_page_and_report_adds_the_mistakes(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "tried"
+    shutil.copytree(home / "output" / "PPLCNet_x0_25", run, ignore=shutil.ignore_patterns("eval"))
+    plain = (run / "report.html").read_text(encoding="utf-8")
+    assert "ppcls-lite report" in plain and '"images, Train", 24' in plain
+    assert main(["report", str(run)]) == 0
+    assert f"written: {run / 'report.html'}" in capfd.readouterr().out
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "95 %: " in page and '"calibration": {"images": 6' in page
+    assert main(["report", str(run)]) == 0  # evaluated once, not twice
+    assert "[Eval]" not in capfd.readouterr().out
+
+
+def test_a_report_of_nothing_is_one_message(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(tmp_path / "none")]) == 2
+    place = ["-o", f"Global.output_dir={tmp_path}"]
+    assert main(["report", str(home / "recipe.yaml"), *place]) == 1
+    assert "holds no best_model" in capsys.readouterr().err
+
+
+def test_a_class_is_shown_where_it_was_found(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, image = home / "output" / "PPLCNet_x0_25", home / "val" / "lime" / "0.png"
+    (tmp_path / "names.txt").write_text("\n".join(sorted(COLOURS)), encoding="utf-8")
+    answer = f"Infer.PostProcess={{Topk: {{class_id_map_file: {tmp_path / 'names.txt'}}}}}"
+    options = [
+        "explain",
+        "-c",
+        str(run),
+        "-o",
+        answer,
+        "--output",
+        str(tmp_path / "why"),
+        str(image),
+    ]
+    assert main([*options, "--class", "coral"]) == 0
+    picture = cv2.imread(str(tmp_path / "why" / "0.png"))
+    assert picture.shape == (320, 644, 3)
+    blue, green, red = picture[:, :320].reshape(-1, 3).mean(axis=0)
+    assert green > max(blue, red)  # what the network saw; beside it the map
+    assert main([*options, "--class", "plaid"]) == 1
+    assert "no such class; there are azure, black, coral, lime" in capsys.readouterr().err
+
+
+def test_a_report_explains_the_mistakes(home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(home / "output" / "PPLCNet_x0_25", run, ignore=shutil.ignore_patterns("eval"))
+    assert main(["report", str(run), "-o", "Infer.PostProcess.name=Topk"]) == 0
+    images = json.loads((run / "eval" / "best_model" / "images.json").read_text())
+    count = sum(len(group["images"]) for group in images)
+    assert len([*(run / "eval" / "best_model" / "explained").iterdir()]) == count > 0
+    assert (run / "report.html").read_text(encoding="utf-8").count('"why": "data:') == count

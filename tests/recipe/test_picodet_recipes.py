@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
+from ppcls_lite.cli import main
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
+from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.weights.load import read_state
 from ppcls_lite.recipe.evaluate import evaluate
 from ppcls_lite.recipe.export import export
+from ppcls_lite.recipe.infer import infer
 from ppcls_lite.recipe.train import train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -86,19 +91,97 @@ def recipe(photos: Path, out: Path, name: str, *overrides: str, plain: bool = Tr
     return load_config(path, overrides)
 
 
-def test_eight_images_are_remembered_and_exported(photos: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def learnt(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
+    """The recipe with the weights of a run that has seen nothing but the eight images, its scores.
+
+    It predicts with what has been exported.
+    """
+    home = tmp_path_factory.mktemp("learnt")
     fast = "{name: AdamW, weight_decay: 0.0, lr: {name: Cosine, learning_rate: 0.01}}"
-    changes = ("Global.epochs=6", "Global.eval_interval=6", "EMA.decay=0.9")
-    tree = recipe(photos, tmp_path, "picodet_s_320_coco_lcnet", f"Optimizer={fast}", *changes)
+    changes = ("Global.epochs=8", "Global.eval_interval=8", "EMA.decay=0.9")
+    tree = recipe(photos, home, "picodet_s_320_coco_lcnet", f"Optimizer={fast}", *changes)
     tree["DataLoader"]["Train"]["dataset"]["annotation"] = str(photos / "long.json")
     run = train(tree)
-    assert run.last["AP_ema"] > 0.95, run.last
-    assert run.last["AP50_ema"] == 1
     tree["Global"]["pretrained_model"] = str(run.run_dir / "best_model")
-    assert evaluate(tree)["AP"] == pytest.approx(run.last["AP_ema"], abs=1e-6)  # counts the classes
     report = export(tree)
     assert report.changed == 0
     assert report.max_difference < 1e-3
+    return tree, run.last
+
+
+def test_eight_images_are_remembered(learnt: tuple[Any, dict[str, Any]]) -> None:
+    tree, last = learnt
+    assert last["AP_ema"] > 0.95, last
+    assert last["AP50_ema"] == 1
+    assert evaluate(tree)["AP"] == pytest.approx(last["AP_ema"], abs=1e-6)  # counts the classes
+
+
+def test_the_names_of_a_label_file_are_in_the_table(
+    learnt: tuple[Any, dict[str, Any]],
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tree = copy.deepcopy(learnt[0])
+    names = tmp_path / "names.txt"
+    names.write_text("red\nblue\n", encoding="utf-8")
+    tree["DataLoader"]["Eval"]["dataset"] |= {"name": "VOCDataset", "label_file": str(names)}
+    tree["Infer"]["infer_imgs"] = str(photos / "images")
+    assert infer(tree) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"^\S*0\.png +[01] +\d\.\d+ .* (red|blue)$", table, re.MULTILINE), table
+
+
+def test_int8_says_what_it_costs_in_ap(
+    learnt: tuple[Any, dict[str, Any]],
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package}, which quantises, is not installed")
+    tree = copy.deepcopy(learnt[0])
+    folder = tree["Global"]["save_inference_dir"]
+    config, others = tmp_path / "recipe.yaml", tmp_path / "others"
+    config.write_text(json.dumps(tree), encoding="utf-8")
+    others.mkdir()
+    for path in (photos / "images").iterdir():  # calibration must not see what is scored
+        cv2.imwrite(str(others / path.name), cv2.imread(str(path))[:, ::-1])
+    command = ["quantize", "--model", folder, "--calibration", str(others), "-c", str(config)]
+    assert main([*command, "--threads", "1"]) == 0
+    shown = capsys.readouterr().out
+    row = re.search(r"^onnxruntime +(\S+)% +(\S+)%", shown, re.MULTILINE)
+    assert "AP fp32" in shown and row
+    before, after = map(float, row.groups())
+    assert before > 95 and after > 60, shown
+    with Predictor(folder, engine="onnxruntime", precision="int8", threads=1) as predictor:
+        (answer,) = predictor.predict([str(photos / "images" / "0.png")])
+    assert max(answer["scores"]) > 0.3
+
+
+def test_a_detector_teaches_another(
+    learnt: tuple[Any, dict[str, Any]], photos: Path, tmp_path: Path
+) -> None:
+    tree = copy.deepcopy(learnt[0])
+    weights = tree["Global"].pop("pretrained_model")
+    teacher, student = copy.deepcopy(tree["Arch"]), copy.deepcopy(tree["Arch"])
+    student["name"] = student["name"].replace("picodet", "picodet_legacy")
+    student["head"]["num_convs"] = 2
+    models = [{"Teacher": teacher | {"pretrained": weights}}, {"Student": student}]
+    arch = {"name": "DistillationModel", "models": models, "freeze_params_list": [True, False]}
+    tree["Arch"] = arch | {"class_num": 2}
+    tree["Loss"]["Train"].append({"DistillationDetectionLoss": None})
+    tree["DataLoader"]["Train"]["dataset"]["annotation"] = str(photos / "train.json")
+    tree["Global"] |= {"epochs": 1, "eval_interval": 1, "output_dir": str(tmp_path)}
+    run = train(tree)
+    log = (run.run_dir / "train.log").read_text(encoding="utf-8")
+    found = re.search(r"Teacher, which does not change\]\[Avg\]AP: ([\d.]+)", log)
+    assert found and float(found[1]) > 0.9
+    terms = re.findall(r"(scores|sides)_Student_Teacher: ([\d.]+)", log)
+    assert {name for name, _ in terms} == {"scores", "sides"}
+    assert all(0 < float(value) < 50 for _, value in terms)
+    assert 0 <= run.last["AP"] <= 1
 
 
 BASES = {"picodet_s_320_coco_lcnet": 256, "picodet_MobileNetV3_large_x0_35_coco": 224}

@@ -157,6 +157,17 @@ def test_resized_images_are_scored_in_their_own_pixels(home: Path, way: str, out
     assert by_recipe(spec, "resizing.yaml").scores(run)["miou"] == pytest.approx(found["miou"])
 
 
+def test_coarse_scores_are_enlarged_before_they_are_scored(home: Path) -> None:
+    ask = {"Segmentation": {"output": "coarse"}}
+    spec = InferenceSpec("Net", OPS, ask, (3, -1, -1), "logits")
+    std, mean = (np.reshape(n, (3, 1, 1)) for n in ([0.229, 0.224, 0.225], [0.485, 0.456, 0.406]))
+
+    def run(images: np.ndarray) -> Outputs:
+        return {"logits": (images * std + mean).astype(np.float32)[..., 1::2, 1::2]}
+
+    assert 0.8 < by_recipe(spec, "recipe.yaml").scores(run)["miou"] < 1.0
+
+
 def test_evaluations_follow_infer(home: Path) -> None:
     tree = yaml.safe_load(Path("recipe.yaml").read_text(encoding="utf-8"))
     tree["Infer"] = {"PostProcess": {"Segmentation": {}}, "tiling": {"size": [64, 32]}}

@@ -141,6 +141,24 @@ def test_a_recipe_trains_evaluates_exports_and_predicts(
     assert sum(answer["pixels"]) == SHAPE[0] * SHAPE[1]
 
 
+def test_photographs_of_one_channel(scenes: Path, tmp_path: Path) -> None:
+    """From the file to the answer; one image an update is enough."""
+    name = "deeplabv3p_PPLCNet_x0_5_camvid"
+    arch = "{name: deeplabv3p_PPLCNet_x0_25, class_num: 3, backbone: {in_channels: 1}}"
+    numbers = "{mean: [0.5], std: [0.5], order: ''}"
+    ops = f"[DecodeImage, ToGray, {{NormalizeImage: {numbers}}}]"
+    own = [f"DataLoader.{split}.dataset.transform_ops={ops}" for split in ("Train", "Eval")]
+    own += [f"Arch={arch}", "DataLoader.Train.sampler.batch_size=1", "Global.iters=1"]
+    tree = small(name, scenes, tmp_path, *own, "Global.eval_steps=1", "Global.total_batch_size=1")
+    run = train(tree)
+    assert np.isfinite(run.last["loss"])
+    tree["Global"]["pretrained_model"] = str(run.run_dir / "best_model")
+    with Predictor(export(tree).folder) as predictor:
+        assert predictor.spec.image_shape[0] == 1
+        (answer,) = predictor.predict(str(scenes / "images" / "0.png"))
+    assert answer["mask"]["size"] == [*SHAPE]
+
+
 def remembered(scenes: Path, out: Path, *overrides: str) -> Any:
     """The recipe of CamVid for a small network that is to learn the eight scenes by heart."""
     fast = "{name: AdamW, weight_decay: 0.0, lr: {name: Cosine, learning_rate: 0.01}}"

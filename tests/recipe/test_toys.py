@@ -283,8 +283,10 @@ CLASSIFICATION = {  # where classes are the question
 
 PROBLEMS = {  # a file for each answer; detect and its neighbours say boxes, segment's say classes
     f"inference/postprocess/{name}.py"
-    for name in ("segment", "placing", "detect", "detection_files")
-} | {"inference/onnx/arrays.py"}  # translates argmax as any other operation
+    for name in ("segment", "detect", "detection_files", "detection_program")
+} | {  # translate argmax and suppression as any other operation
+    *("inference/onnx/arrays.py", "inference/onnx/suppression.py"),
+}
 ACTIVATION = r"'argmax'[^\n]*"  # what a program may end with, as in a softmax
 
 

@@ -156,8 +156,10 @@ def test_what_answers_look_like(page: Any, picture: Any, tmp_path: Path) -> None
         "label_names": ["cup"] * 7,
         "boxes": [[0, 0, 9, 9]] * 7,
         "layer": layer,
+        "colours": ["#ff0000"] * 7,
     }
-    unsure = {"class_ids": [1], "scores": [0.4], "label_names": ["dog"], "unsure": True}
+    guess = {"class_ids": [1], "scores": [0.4], "label_names": ["dog"]}
+    unsure = {"class_ids": [], "scores": [], "label_names": [], "unknown": True, "guess": guess}
     nothing = {"class_ids": [], "scores": [], "label_names": [], "boxes": []}
     words = {"attributes": ["Hat: True"], "output": [1]}
     answers = [objects, unsure, nothing, words]
@@ -172,6 +174,9 @@ def test_what_answers_look_like(page: Any, picture: Any, tmp_path: Path) -> None
     cards = page.locator("article").all()[::-1]
     assert rows(cards[0])[:2] == [["cup", "90.0 %"], ["cup", "30.0 %"]]
     assert cards[0].locator(".more summary").inner_text() == "2 more"
+    swatches = cards[0].locator(".swatch")
+    assert swatches.count() == 7 and not cards[1].locator(".swatch").count()
+    assert "255, 0, 0" in swatches.first.evaluate("one => getComputedStyle(one).backgroundColor")
     page.fill("#opacity", "0.25")
     assert cards[0].locator(".layer").evaluate("layer => layer.style.opacity") == "0.25"
     assert "Not sure" in cards[1].inner_text() and rows(cards[1]) == [["dog", "40.0 %"]]
@@ -231,19 +236,3 @@ def test_boxes_are_shown_from_the_score_of_the_slider(
     assert page.inner_text("#from output") == "0.00"
     page.click("#clear")
     assert not page.is_visible("#from")
-
-
-def test_an_answer_that_is_not_given_shows_the_guess(page: Any) -> None:
-    guess = {"class_ids": [3], "scores": [0.41], "label_names": ["bee"]}
-    answer = {"class_ids": [], "scores": [], "label_names": [], "unknown": True, "guess": guess}
-    shown = page.evaluate(
-        """async (answer) => {
-          const { show } = await import("/page/answer.js");
-          const card = document.createElement("article");
-          card.innerHTML = "<table></table><details class=more><summary></summary><table></table>";
-          show(card, answer);
-          return card.querySelector("table").innerText;
-        }""",
-        answer,
-    )
-    assert "unknown, perhaps bee" in shown and "41.0 %" in shown

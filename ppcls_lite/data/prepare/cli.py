@@ -19,6 +19,7 @@ from ppcls_lite.data.prepare.masks import prepare_camvid, prepare_masks
 from ppcls_lite.data.prepare.objects import prepare_objects
 from ppcls_lite.data.prepare.relabel import relabel
 from ppcls_lite.data.prepare.scenes import SCENES_FOLDER, prepare_scenes
+from ppcls_lite.data.prepare.shards import prepare_shards
 
 _SHARE = "for validation (0.2)"
 _WRITTEN = "where images and lists go (%(default)s)"
@@ -113,6 +114,23 @@ def run(argv: Sequence[str]) -> int:
     other.add_argument("--output", required=True, metavar="DIR", help="where the new lists go")
     other.add_argument("--labels", metavar="FILE", help="names of the ids (labels.txt)")
     other.set_defaults(act=lambda a: relabel(a.lists, a.map, a.output, a.labels))
+
+    shards = commands.add_parser("shards", help="a list's images in a few large tar files")
+    shards.add_argument("list", metavar="LIST", help="lines `path id`")
+    shards.add_argument("--images", default=".", metavar="DIR", help="that paths start from (.)")
+    shards.add_argument("--output", required=True, metavar="DIR", help="a new folder for the files")
+    each = "images in each file (1000)"
+    shards.add_argument("--per-shard", type=int, default=1000, metavar="N", help=each)
+    edge = "shorter edge, in pixels, that larger images are shrunk to (0: they stay as they are)"
+    shards.add_argument("--size", type=int, default=0, metavar="N", help=edge)
+    quality = "of the JPEGs that shrinking makes, 1 to 100 (90)"
+    shards.add_argument("--quality", type=int, default=90, metavar="N", help=quality)
+    shards.add_argument("--seed", type=int, default=0, metavar="N", help="of the order (0)")
+    shards.set_defaults(
+        act=lambda a: prepare_shards(
+            a.list, a.images, a.output, a.per_shard, a.size, a.quality, a.seed
+        )
+    )
 
     args = options.parse_args(argv)
     step = args.act(args)

@@ -31,12 +31,14 @@ class Meta:
     """What a chain of transforms did to an image.
 
     `height` and `width` are those of the image as it was decoded; `source` (2, 3) float64 is the
-    affine map that sends a point (x, y) of the result to its place there.
+    affine map that sends a point (x, y) of the result to its place there. `seen` (height, width)
+    is the size of the result where a prediction has made one, (0, 0) before.
     """
 
     height: int = 0
     width: int = 0
     source: np.ndarray = field(default_factory=lambda: np.eye(2, 3))
+    seen: tuple[int, int] = (0, 0)
 
     def boxes_back(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (n, 4) in the result's pixels as boxes in those of the decoded image."""

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ppcls_lite.data.transforms.bands import MOST_OF_OTHERS, is_tiff, read_bands
 from ppcls_lite.data.transforms.image_header import (
     ADVICE,
     UNCLEAR,
@@ -98,6 +99,8 @@ def decode_channels(data: bytes, name: str, channels: int, max_pixels: int) -> n
             return _rgba(data, name, max_pixels)
         if data.startswith(_ARRAY):
             image = np.load(io.BytesIO(data), allow_pickle=False)
+        elif channels > MOST_OF_OTHERS and is_tiff(data):
+            image = read_bands(data, max_pixels * channels)
         else:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is None:

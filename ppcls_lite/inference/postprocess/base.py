@@ -19,6 +19,7 @@ import numpy as np
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.inference.agreement import Agreement, distance, relative_difference
 from ppcls_lite.inference.spec import OutputKind, Outputs
+from ppcls_lite.system.fonts import put_edged_text
 
 Result = dict[str, Any]
 Write = Callable[[Result], None]
@@ -78,6 +79,8 @@ class Postprocess(ABC):
     columns: of the rows of an image, without its name.
     draw_threshold: the score from which `draw` shows a part of an answer; None: all.
     makes_png: whether an answer is a picture, which `png` gives.
+    coarse: whether it enlarges class scores itself, (N, classes, h, w) of a fraction of the image's
+        size, which the program then ends with (`Network.coarse`).
     merges: whether answers for parts of a photograph make one for the whole, which `merged` gives.
     forms: of files that other tools read, by the name that `predict --save` has for them.
     """
@@ -86,6 +89,7 @@ class Postprocess(ABC):
     activated_names: tuple[str, ...] | None = None
     columns: tuple[Column, ...]
     makes_png: bool = False
+    coarse: bool = False
     draw_threshold: float | None = None
     merges: bool = False
     forms: ClassVar[Mapping[str, Form]] = {}
@@ -157,13 +161,16 @@ class Postprocess(ABC):
         for number, row in enumerate(self.rows(result), start=1):
             cells = (column.text(value) for column, value in zip(self.columns, row))
             text, place = "  ".join(cells).strip(), (_MARGIN, number * _LINE)
-            for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable anywhere
-                cv2.putText(picture, text, place, cv2.FONT_HERSHEY_PLAIN, 1, colour, thickness)
+            put_edged_text(picture, text, place, cv2.FONT_HERSHEY_PLAIN, 1)
         return picture
 
     def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray | None:
         """What lies over a photograph of `size` (H, W), as (H, W, 4) uint8 RGBA; None: nothing."""
         return None
+
+    def colours_in_layer(self, result: Result) -> list[str]:
+        """What `layer` shows each of the `class_ids` in, as `#rrggbb`; none: no such thing."""
+        return []
 
     def png(self, result: Result) -> bytes:
         """The answer as a PNG file of its own, where `makes_png` says that there is one."""
@@ -172,6 +179,10 @@ class Postprocess(ABC):
     def merged(self, parts: Sequence[Part], size: tuple[int, int]) -> Result:
         """One answer for a photograph of `size` (H, W), where `merges` says that there is one."""
         raise NotImplementedError(f"{type(self).__name__} merges no parts")
+
+    def enlarged(self, outputs: Outputs, size: Sequence[int]) -> Outputs:
+        """`coarse` outputs as they are for images of `size` (H, W), where `coarse` says so."""
+        raise NotImplementedError(f"{type(self).__name__} enlarges nothing")
 
     @property
     def activated_kind(self) -> OutputKind:

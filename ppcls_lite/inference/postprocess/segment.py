@@ -1,7 +1,8 @@
 """A class for each pixel to answers: a map in the photograph's own pixels, and what it covers.
 
 The exported program gives the classes themselves, (N, H, W) int32, or on request their
-probabilities. Read before: base.py. Read next: run_lengths.py, ../../ops/placing.py.
+probabilities, or logits that are enlarged here. Read before: base.py.
+Read next: run_lengths.py, ../../ops/placing.py, ../../ops/enlarging.py.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from ppcls_lite.inference.agreement import Agreement, relative_difference
 from ppcls_lite.inference.postprocess.base import Column, Postprocess, Result
 from ppcls_lite.inference.postprocess.run_lengths import decode_map, encode_map, palette_png
 from ppcls_lite.inference.spec import OutputKind, Outputs
+from ppcls_lite.ops.enlarging import enlarged_classes
 from ppcls_lite.ops.palettes import colours_of
 from ppcls_lite.ops.placing import Way, classes_in_photograph, scores_in_photograph
+from ppcls_lite.system.fonts import put_edged_text, text_size
 
 _ROUNDING = 1e-4  # share of an image's pixels that may get another class by rounding, at a tie
 _MOST = 255  # classes: a mask's pixels have 8 bits, and MASK_FILL is none
@@ -38,8 +41,11 @@ class Segmentation(Postprocess):
     """The class of each pixel of the photograph.
 
     Args:
-        output: what the exported program gives: `classes` (N, H, W) int32, or `probabilities`
-            (N, C, H, W), which are resized to the photograph before the best class is taken.
+        output: what the exported program gives: `classes` (N, H, W) int32; `probabilities`
+            (N, C, H, W), which are resized to the photograph before the best class is taken; or
+            `coarse`, logits (N, C, h, w) as the network has them before its last enlargement, of
+            which the same classes are found in a fraction of the time where there are many
+            (ops/enlarging.py).
         palette: colours of pictures: auto (Cityscapes's for its classes, else plain), cityscapes,
             voc, plain, or a list of [red, green, blue].
         opacity: of the colours over the photograph.
@@ -49,7 +55,7 @@ class Segmentation(Postprocess):
     first, and `mask`, the map itself (run_lengths.py); 255 in it is what the network has not seen.
     """
 
-    output: Literal["classes", "probabilities"] = "classes"
+    output: Literal["classes", "probabilities", "coarse"] = "classes"
     palette: Literal["auto", "cityscapes", "voc", "plain"] | list[list[Level]] = "auto"
     opacity: Probability = 0.5
     _: KW_ONLY
@@ -67,9 +73,10 @@ class Segmentation(Postprocess):
     def __post_init__(self) -> None:
         if self.label_list is None and self.class_id_map_file is not None:
             self.label_list = read_label_file(self.class_id_map_file, self.delimiter)
+        self.coarse = self.output == "coarse"
         if self.output == "classes":
             self.activation, self.activated_names = "argmax", ("classes",)
-        else:
+        elif self.output == "probabilities":
             self.activation, self.activated_names = "softmax", ("probabilities",)
         if not isinstance(self.palette, str):
             wrong = [colour for colour in self.palette if len(colour) != 3]
@@ -79,7 +86,9 @@ class Segmentation(Postprocess):
 
     def __call__(self, outputs: Outputs, metas: Sequence[Meta] = ()) -> list[Result]:
         found = _one(outputs)
-        metas = metas or [Meta(*found.shape[-2:])] * len(found)
+        metas = metas or [Meta(*found.shape[-2:], seen=found.shape[-2:])] * len(found)
+        if self.coarse and found.ndim == 4:
+            found = [enlarged_classes(scores, meta.seen) for scores, meta in zip(found, metas)]
         return [self._result(*self._placed(*pair)) for pair in zip(found, metas)]
 
     def classes(self, found: np.ndarray, way: Way) -> np.ndarray:
@@ -87,10 +96,16 @@ class Segmentation(Postprocess):
 
         found: classes (h, w), or logits (C, h, w) before the activation.
         """
-        if found.ndim == 3:
+        if found.ndim == 3 and self.coarse:
+            found = found.argmax(axis=0)
+        elif found.ndim == 3:
             (activated,) = self.activated({"logits": found[None]}).values()
             found = activated[0]
         return self._placed(found, way)[0]
+
+    def enlarged(self, outputs: Outputs, size: Sequence[int]) -> Outputs:
+        """Outputs of a program that ends with `coarse` as classes (N, *size)."""
+        return {"classes": np.stack([enlarged_classes(s, size) for s in _one(outputs)])}
 
     def _placed(self, found: np.ndarray, way: Way) -> tuple[np.ndarray, np.ndarray | None]:
         """Classes (height, width) of the photograph and, where there are any, their scores."""
@@ -157,7 +172,7 @@ class Segmentation(Postprocess):
     def _with_legend(self, picture: np.ndarray, rows: Sequence[tuple[Any, ...]]) -> np.ndarray:
         texts = [f"{name or number}  {share:.1%}" for number, _, share, name in rows]
         font = cv2.FONT_HERSHEY_PLAIN, 1
-        wide = max((cv2.getTextSize(text, *font, 1)[0][0] for text in texts), default=0)
+        wide = max((text_size(text, *font, 1)[0][0] for text in texts), default=0)
         wide, high = wide + _LINE + 2 * _MARGIN, len(texts) * _LINE + _MARGIN
         height, width = picture.shape[:2]
         left = 0
@@ -170,12 +185,16 @@ class Segmentation(Postprocess):
             end = corner[0] + _LINE - 6, number * _LINE
             cv2.rectangle(picture, corner, end, self.colours[row[0]].tolist(), -1)
             place = left + _MARGIN + _LINE, number * _LINE
-            for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable anywhere
-                cv2.putText(picture, text, place, *font, colour, thickness)
+            put_edged_text(picture, text, place, *font)
         return picture
 
     def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray:
         return self._coloured(result)
+
+    def colours_in_layer(self, result: Result) -> list[str]:
+        return [
+            "#{:02x}{:02x}{:02x}".format(*self.colours[i].tolist()) for i in result["class_ids"]
+        ]
 
     def _coloured(self, result: Result) -> np.ndarray:
         """The classes in their colours, (H, W, 4); what was not seen is transparent."""

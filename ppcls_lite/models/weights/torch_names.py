@@ -1,4 +1,5 @@
-"""The parameters of our networks under timm's names, as they stand in safetensors files.
+"""The parameters of our networks under timm's names, as they stand in safetensors files, and those
+of Hugging Face's transformers.
 
 A family's rules rewrite our key into theirs, one after another. Linear weights are stored
 (out, in) there. What their network does not have because it would change nothing, a convolution
@@ -245,6 +246,45 @@ NAMINGS: dict[str, tuple[Naming, ...]] = {
 }
 
 
+# Hugging Face's transformers (5.x) has these networks as PaddleClas does, factors and all. Its
+# MobileNetV1 and V2 are TensorFlow's (padding, 1001 classes), its classifier of PP-HGNetV2 has no
+# `last_conv`: other networks.
+_PARTS = (
+    (r"\.conv\.(?=weight)", ".convolution."),
+    (r"\.bn\.", ".normalization."),
+)
+TRANSFORMERS: dict[str, Naming] = {
+    "PPLCNet": Naming(
+        (
+            *_PARTS,
+            (r"^conv1\.", "encoder.convolution."),
+            *((rf"^blocks{i}\.", f"encoder.blocks.{i - 2}.layers.") for i in range(2, 7)),
+            (r"\.dw_conv\.", ".depthwise_convolution."),
+            (r"\.pw_conv\.", ".pointwise_convolution."),
+            (r"\.se\.conv1\.", ".squeeze_excitation_module.convolutions.0."),
+            (r"\.se\.conv2\.", ".squeeze_excitation_module.convolutions.2."),
+            (r"^last_conv\.", "last_convolution."),
+            (r"^fc\.", "head."),
+        ),
+        _EXPANDED,
+    ),
+    "PPHGNetV2": Naming(
+        (
+            *_PARTS,
+            (r"^stem\.", "embedder."),
+            (r"^stages\.", "encoder.stages."),
+            (r"\.aggregation_squeeze_conv\.", ".aggregation.0."),
+            (r"\.aggregation_excitation_conv\.", ".aggregation.1."),
+        ),
+    ),
+}
+
+
+def of_transformers(state: Iterable[str]) -> bool:
+    """Whether the names are those of a network of Hugging Face's transformers."""
+    return any(key.endswith(".normalization.running_mean") for key in state)
+
+
 def of_torch(state: Iterable[str]) -> bool:
     """Whether the names are those of a PyTorch network."""
     return any(key.endswith(("running_mean", _COUNTERS)) for key in state)
@@ -257,7 +297,7 @@ def to_ours(model: Network, state: Mapping[str, np.ndarray]) -> dict[str, np.nda
     family whose names are not known.
     """
     own = {key: value.shape for key, value in model.state_dict().items()}
-    naming = _naming(model, own)
+    naming = _naming(model, own, of_transformers(state))
     pairs = naming.of([*own, *(key for key in naming.head if key not in own)])
     linear = _linear_weights(model, own)
     found = {k: v for k, v in state.items() if not k.endswith(_COUNTERS)}
@@ -275,12 +315,19 @@ def to_ours(model: Network, state: Mapping[str, np.ndarray]) -> dict[str, np.nda
     return ours | found
 
 
-def to_theirs(model: Network, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The other way round; raises UserError where timm's network could not hold the weights."""
+def to_theirs(
+    model: Network, state: Mapping[str, np.ndarray], transformers: bool = False
+) -> dict[str, np.ndarray]:
+    """The other way round, under timm's names or those of `transformers`.
+
+    Raises UserError where their network could not hold the weights.
+    """
     own = {key: list(value.shape) for key, value in state.items()}
-    naming, linear = _naming(model, own), _linear_weights(model, own)
+    naming, linear = _naming(model, own, transformers), _linear_weights(model, own)
     theirs = {}
     for key, name in naming.of(own).items():
+        if transformers and (key == "last_conv.bias" or key.split(".")[0] == name.split(".")[0]):
+            raise UserError(f"transformers' {type(model).__name__} has no place for {key}")
         value = state[key]
         neutral = bool(naming.identity and re.search(naming.identity, key))
         if neutral and np.allclose(value, _neutral(key, own[key]), atol=1e-7):
@@ -289,7 +336,15 @@ def to_theirs(model: Network, state: Mapping[str, np.ndarray]) -> dict[str, np.n
     return theirs
 
 
-def _naming(model: Network, keys: Mapping[str, object]) -> Naming:
+def _naming(model: Network, keys: Mapping[str, object], by_transformers: bool = False) -> Naming:
+    if by_transformers:
+        found = TRANSFORMERS.get(type(model).__name__)
+        if found is None:
+            raise UserError(
+                f"the names are those of transformers, which are known for "
+                f"{', '.join(TRANSFORMERS)}; {type(model).__name__} is none of them"
+            )
+        return found
     choices = NAMINGS.get(type(model).__name__)
     if choices is None:
         raise UserError(

@@ -14,11 +14,10 @@ export function show(card, answer) {
   }
   if (answer.unknown) {  // not certain enough: what it would have said
     show(card, answer.guess);
-    const first = card.querySelector("table").rows[0];
-    first.cells[0].textContent = "unknown, perhaps " + first.cells[0].textContent;
     return;
   }
-  const rows = answer.class_ids.map((id, place) => [nameOf(answer, place, id), parts[place], answer.boxes]);
+  const colours = answer.colours || [];  // of the classes in the layer
+  const rows = answer.class_ids.map((id, place) => [nameOf(answer, place, id), parts[place], answer.boxes, colours[place]]);
   if (answer.boxes) rows.sort((one, other) => other[1] - one[1]);  // they come class by class
   const [table, rest] = card.querySelectorAll("table");
   rows.slice(0, SHOWN).forEach((row) => add(table, ...row));
@@ -33,10 +32,17 @@ function nameOf(answer, place, id) {
   return (answer.label_names || [])[place] || "class " + id;
 }
 
-function add(table, name, share, isObject) {
+function add(table, name, share, isObject, colour) {
   const row = table.insertRow();
   if (isObject) row.dataset.score = share;  // the slider hides it
-  row.insertCell().textContent = name;
+  const cell = row.insertCell();
+  cell.textContent = name;
+  if (colour) {
+    const swatch = document.createElement("span");
+    swatch.className = "swatch";
+    swatch.style.background = colour;
+    cell.prepend(swatch);
+  }
   row.insertCell().textContent = (100 * share).toFixed(1) + " %";
   const bar = document.createElement("meter");
   bar.value = share;

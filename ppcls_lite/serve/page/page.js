@@ -79,9 +79,9 @@ async function answer(card, file) {
       part("from").hidden = false;
     } else if (found.layer) lay(card, found.layer);
     const time = Math.round(performance.now() - start) + " ms";
-    if (found.unsure) state(card, "Not sure: less certain than the network was set to be", "unsure");
+    if (found.unknown) state(card, "Not sure enough to answer; perhaps:", "unsure");
     else state(card, time);
-    card.classList.toggle("unsure", Boolean(found.unsure));
+    card.classList.toggle("unsure", Boolean(found.unknown));
   } catch (error) {
     failed += 1;
     const lost = error instanceof TypeError;  // fetch itself
