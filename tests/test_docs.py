@@ -55,6 +55,7 @@ NOT_RUN = {  # beginning of the command: why
     "python deploy/benchmark.py --zoo": "exports the zoo; tests/benchmark/test_zoo.py runs a part",
     "python deploy/benchmark.py --report": "needs what --zoo writes; tests/benchmark/test_zoo.py",
     "python tools/benchmark.py table": "starts many processes; test_speed_table.py runs it",
+    "python tools/compare_recipes.py": "trains for an hour; test_compare_recipes.py has its parts",
     "python tools/prove_ssld.py": "trains for minutes; test_prove_ssld.py runs a short form",
     "python tools/prepare_data.py camvid": "test_prepare_masks.py makes the folder and runs it",
     "python tools/prepare_data.py cityscapes": "test_prepare_masks.py makes it and runs it",
@@ -97,6 +98,10 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "deploy/benchmark": [
         *("--threads", "1", "--image-size", "32", "--rounds", "1", "--seconds", "0"),
         *("--batch-sizes", "1", "--engines", "paddle", "--precisions", "fp32"),
+    ],
+    "fit": [
+        *("--epochs", "1", "--size", "32", "--batch", "2", "--lr", "0.01"),
+        *(f"-o{item}" for item in NO_WORKERS),
     ],
     "train": [f"-o{item}" for item in ("Global.epochs=1", *NO_WORKERS)],
     "eval": [f"-o{item}" for item in NO_WORKERS],

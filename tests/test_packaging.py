@@ -214,7 +214,7 @@ MYPY = """
 [mypy]
 strict = True
 follow_imports = silent
-[mypy-paddle.*,cv2.*,matplotlib.*,visualdl.*,tqdm.*]
+[mypy-paddle.*,cv2.*,numpy.*,PIL.*,matplotlib.*,visualdl.*,tqdm.*]
 follow_imports = skip
 ignore_missing_imports = True
 """

@@ -65,7 +65,7 @@ def _cell(line: Line | None, on_front: bool) -> str:
     if line is None:
         return "-"
     mark = FRONT if on_front else ""
-    return f"{mark}{line.ms:.2f}{mark} {_SHORT[line.engine]}{'~' * line.unsteady}"
+    return f"{mark}{line.ms:.2f}{mark} {_SHORT.get(line.engine, line.engine)}{'~' * line.unsteady}"
 
 
 def _accuracy(name: str) -> str:

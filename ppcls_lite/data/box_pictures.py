@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
+from ppcls_lite.system.fonts import put_text, text_size
+
 COLOURS = (
     *((255, 80, 80), (80, 255, 80), (110, 160, 255), (255, 220, 60), (255, 100, 255)),
     *((60, 230, 230), (255, 160, 40), (180, 140, 255), (190, 255, 60), (255, 160, 190)),
@@ -39,9 +41,9 @@ def _label(
 ) -> None:
     """Black on the box's colour, above its corner or, at the upper edge, below it."""
     size = 0.7 * thick
-    (width, height), below = cv2.getTextSize(text, _FONT, size, thick)
+    (width, height), below = text_size(text, _FONT, size, thick)
     left = max(0, min(x, picture.shape[1] - width))
     top = y - height - below if y >= height + below else y
     corners = (left, top), (left + width, top + height + below)
     cv2.rectangle(picture, *corners, colour, cv2.FILLED)
-    cv2.putText(picture, text, (left, top + height), _FONT, size, (0, 0, 0), thick)
+    put_text(picture, text, (left, top + height), _FONT, size, (0, 0, 0), thick)

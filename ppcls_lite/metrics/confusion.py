@@ -18,6 +18,7 @@ from ppcls_lite.losses.targets import is_soft, logits_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State, answered
 from ppcls_lite.report.facts import Classes, cells_of, names_of
 from ppcls_lite.report.words import confused, worst_first
+from ppcls_lite.system.fonts import font_file
 
 NAMED_CLASSES = 30  # more would not be legible on the picture's axes
 
@@ -137,6 +138,8 @@ def draw(
         names = _legible(labels or [], count)
         axes.set_xticks(range(count), names, rotation=90 if labels is not None else 0)
         axes.set_yticks(range(count), names)
+        for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+            tick.set_family(_family(names))
         for row, column in np.argwhere(matrix > 0):
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
@@ -151,12 +154,21 @@ def draw(
 
 
 def _legible(labels: Sequence[str], count: int) -> list[str]:
-    """The labels; a number for a class without one, or with characters that the font lacks."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    font = get_font(findfont(FontProperties()))
+    """The labels; a number for a class without one, or with characters that no font has."""
     names = [str(i) for i in range(count)]
     for i, label in enumerate(labels[:count]):
-        if all(font.get_char_index(ord(character)) for character in label):
+        if font_file(label):
             names[i] = label
     return names
+
+
+def _family(names: Sequence[str]) -> list[str]:
+    """The fonts that have all characters of the names, for matplotlib."""
+    from matplotlib.font_manager import FontProperties, fontManager
+
+    families = []
+    for file in dict.fromkeys(font_file(name) for name in names):
+        if file:
+            fontManager.addfont(file)
+            families.append(FontProperties(fname=file).get_name())
+    return families

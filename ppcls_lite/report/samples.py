@@ -6,17 +6,17 @@ Read before: ../data/datasets.py. Read next: ../recipe/check.py.
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ppcls_lite.data.datasets import ImageDataset
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.fonts import font_for
 
 ROWS, COLUMNS, CELL = 25, 8, 96  # of a sheet of classes: pictures, and pixels of their edge
 GRID_COLUMNS, GRID_CELL = 4, 240  # of a sheet of pictures with boxes or masks
@@ -95,7 +95,9 @@ def draw_sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], cell: int = CEL
     for row, (name, pictures) in enumerate(rows):
         top = GAP + row * step
         for line, text in enumerate(name.split("\n")):
-            pen.text((GAP, top + 4 + 18 * line), fitting(text, left - 2 * GAP), _INK, font())
+            pen.text(
+                (GAP, top + 4 + 18 * line), fitting(text, left - 2 * GAP), _INK, font_for(text, 13)
+            )
         for column, picture in enumerate(pictures):
             small = fitted(picture, cell)
             dx, dy = ((cell - edge) // 2 for edge in small.size)
@@ -112,18 +114,8 @@ def fitted(picture: np.ndarray, edge: int) -> Image.Image:
     return image.resize(size, how)
 
 
-@functools.cache
-def font(size: int = 13) -> ImageFont.FreeTypeFont:
-    """The font that comes with matplotlib; it has Latin, Greek and Cyrillic letters."""
-    import matplotlib
-
-    return ImageFont.truetype(
-        str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size
-    )
-
-
 def fitting(text: str, width: int, size: int = 13) -> str:
     """A text, cut where it is wider than `width` pixels."""
-    while text and font(size).getlength(text) > width:
+    while text and font_for(text, size).getlength(text) > width:
         text = text.rstrip("…")[:-1] + "…" if len(text.rstrip("…")) > 1 else ""
     return text

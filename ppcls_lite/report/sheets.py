@@ -12,11 +12,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.errors import ImageError
 from ppcls_lite.report.facts import IMAGES, read_facts
+from ppcls_lite.system.fonts import font_for
 
 EDGE = 160  # pixels of a small picture
 _LINE, _COLUMNS, _LETTERS = 14, 6, 24
@@ -73,10 +74,10 @@ def sheet(pictures: Iterable[tuple[np.ndarray, Sequence[str]]]) -> np.ndarray:
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     canvas = Image.new("RGB", (columns * (EDGE + 8), rows * height), "white")
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    pen = ImageDraw.Draw(canvas)
     for number, (picture, text) in enumerate(shown):
         left, top = number % columns * (EDGE + 8) + 4, number // columns * height + 4
         canvas.paste(Image.fromarray(picture), (left, top + EDGE - picture.shape[0]))
         for line, words in enumerate(text):
-            pen.text((left, top + EDGE + 2 + line * _LINE), words, "black", font)
+            pen.text((left, top + EDGE + 2 + line * _LINE), words, "black", font_for(words, 12))
     return np.asarray(canvas)

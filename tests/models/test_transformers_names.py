@@ -15,7 +15,10 @@ from ppcls_lite.models.create import create_model
 from ppcls_lite.models.weights import torch_names
 from ppcls_lite.models.weights.convert import convert
 from ppcls_lite.models.weights.load import load_weights
-from ppcls_lite.models.weights.safetensors_file import write_safetensors
+from ppcls_lite.models.weights.safetensors_file import (
+    read_safetensors,
+    write_safetensors,
+)
 from tests.models.made_up import made_up
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "transformers" / "pplcnet_x0_25.json.gz"
@@ -33,6 +36,11 @@ def test_pplcnet_is_that_of_transformers(tmp_path: Path) -> None:
     images = np.random.RandomState(7).standard_normal((2, 3, 96, 96)).astype("float32")
     ours = tmp_path / "ours.pdparams"
     convert(path, ours, "PPLCNet_x0_25")
+    back = tmp_path / "back.safetensors"
+    convert(ours, back, "PPLCNet_x0_25", names="transformers")
+    kept = read_safetensors(back)
+    assert kept.keys() == {name for name in state if not name.endswith("tracked")}
+    assert all(np.array_equal(value, state[name]) for name, value in kept.items())
     for source in (path, ours):
         network = create_model("PPLCNet_x0_25", class_num=10)
         load_weights(network, source)
@@ -41,6 +49,9 @@ def test_pplcnet_is_that_of_transformers(tmp_path: Path) -> None:
             found = network(paddle.to_tensor(images)).numpy()
         expected = np.array(golden["logits"])
         assert np.abs(found - expected).max() / np.abs(expected).max() < 2e-5
+    with pytest.raises(UserError, match=r"has no place for last_conv\.weight"):
+        hgnet = create_model("PPHGNetV2_B0", class_num=2)
+        torch_names.to_theirs(hgnet, hgnet.state_dict(), transformers=True)
     with pytest.raises(UserError, match="transformers, which are known for PPLCNet, PPHGNetV2;"):
         torch_names.to_ours(create_model("MobileNetV1_x0_25"), state)
 

@@ -19,6 +19,7 @@ import numpy as np
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.inference.agreement import Agreement, distance, relative_difference
 from ppcls_lite.inference.spec import OutputKind, Outputs
+from ppcls_lite.system.fonts import put_edged_text
 
 Result = dict[str, Any]
 Write = Callable[[Result], None]
@@ -160,8 +161,7 @@ class Postprocess(ABC):
         for number, row in enumerate(self.rows(result), start=1):
             cells = (column.text(value) for column, value in zip(self.columns, row))
             text, place = "  ".join(cells).strip(), (_MARGIN, number * _LINE)
-            for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable anywhere
-                cv2.putText(picture, text, place, cv2.FONT_HERSHEY_PLAIN, 1, colour, thickness)
+            put_edged_text(picture, text, place, cv2.FONT_HERSHEY_PLAIN, 1)
         return picture
 
     def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray | None:

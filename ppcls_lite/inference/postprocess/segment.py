@@ -26,6 +26,7 @@ from ppcls_lite.inference.spec import OutputKind, Outputs
 from ppcls_lite.ops.enlarging import enlarged_classes
 from ppcls_lite.ops.palettes import colours_of
 from ppcls_lite.ops.placing import Way, classes_in_photograph, scores_in_photograph
+from ppcls_lite.system.fonts import put_edged_text, text_size
 
 _ROUNDING = 1e-4  # share of an image's pixels that may get another class by rounding, at a tie
 _MOST = 255  # classes: a mask's pixels have 8 bits, and MASK_FILL is none
@@ -171,7 +172,7 @@ class Segmentation(Postprocess):
     def _with_legend(self, picture: np.ndarray, rows: Sequence[tuple[Any, ...]]) -> np.ndarray:
         texts = [f"{name or number}  {share:.1%}" for number, _, share, name in rows]
         font = cv2.FONT_HERSHEY_PLAIN, 1
-        wide = max((cv2.getTextSize(text, *font, 1)[0][0] for text in texts), default=0)
+        wide = max((text_size(text, *font, 1)[0][0] for text in texts), default=0)
         wide, high = wide + _LINE + 2 * _MARGIN, len(texts) * _LINE + _MARGIN
         height, width = picture.shape[:2]
         left = 0
@@ -184,8 +185,7 @@ class Segmentation(Postprocess):
             end = corner[0] + _LINE - 6, number * _LINE
             cv2.rectangle(picture, corner, end, self.colours[row[0]].tolist(), -1)
             place = left + _MARGIN + _LINE, number * _LINE
-            for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable anywhere
-                cv2.putText(picture, text, place, *font, colour, thickness)
+            put_edged_text(picture, text, place, *font)
         return picture
 
     def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray:

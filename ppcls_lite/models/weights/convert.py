@@ -40,15 +40,15 @@ def convert(
     target: str | Path,
     arch: str | None = None,
     arguments: Mapping[str, Any] | None = None,
-    names: Literal["own", "timm"] = "own",
+    names: Literal["own", "timm", "transformers"] = "own",
 ) -> Converted:
     """Convert a file of weights; the suffixes name the formats.
 
     source: `.pdparams` (may be left out), `.safetensors` or `.onnx`; the last needs `arch`, the
     zoo name of the network it was exported from, and the `arguments` that it was built with, if
     they are not the usual ones nor seen in the graph, as strides are. A file with timm's names
-    needs `arch`, too, and so does `names` "timm", which writes them. target: `.pdparams` or
-    `.safetensors`.
+    needs `arch`, too, and so does `names` "timm" or "transformers", which writes them. target:
+    `.pdparams` or `.safetensors`.
     """
     source, target = Path(source), Path(target)
     told = dict(arguments or {})
@@ -60,7 +60,7 @@ def convert(
         raise UserError(f"{target}: the result is .pdparams or .safetensors, not {target.suffix!r}")
     state = None if source.suffix == ".onnx" else read_state(source)
     foreign = state is None or of_torch(state)
-    if arch is None and (foreign or names == "timm"):
+    if arch is None and (foreign or names != "own"):
         raise UserError(f"{source}: --arch is needed, for example --arch PPLCNet_x1_0")
     if state is None:
         from ppcls_lite.models.weights.onnx_import import read_onnx
@@ -72,6 +72,8 @@ def convert(
         state = to_ours(_network(arch, told), state)
     if names == "timm":
         state = _as_timm(state, arch, told)
+    elif names == "transformers":
+        state = to_theirs(_network(arch, told), state, transformers=True)
     if target.suffix == ".safetensors":
         write_safetensors(target, state)
     else:
@@ -131,8 +133,10 @@ def run(argv: list[str]) -> None:
     )
     text = "its arguments, as in a recipe's Arch: stride_list=[2,[2,1],[2,1],[2,1],[2,1]]"
     options.add_argument("--arch-args", nargs="+", default=[], metavar="KEY=VALUE", help=text)
-    text = "names of the parameters in the result: Paddle's (own) or timm's, for timm's network"
-    options.add_argument("--names", choices=("own", "timm"), default="own", help=text)
+    text = "names of the parameters in the result: Paddle's (own), or those of another toolkit"
+    options.add_argument(
+        "--names", choices=("own", "timm", "transformers"), default="own", help=text
+    )
     args = options.parse_args(argv)
     arguments = _arguments(args.arch_args)
     arrays, told = convert(args.source, args.target, args.arch, arguments, args.names)

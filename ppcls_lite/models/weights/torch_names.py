@@ -315,12 +315,19 @@ def to_ours(model: Network, state: Mapping[str, np.ndarray]) -> dict[str, np.nda
     return ours | found
 
 
-def to_theirs(model: Network, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The other way round; raises UserError where timm's network could not hold the weights."""
+def to_theirs(
+    model: Network, state: Mapping[str, np.ndarray], transformers: bool = False
+) -> dict[str, np.ndarray]:
+    """The other way round, under timm's names or those of `transformers`.
+
+    Raises UserError where their network could not hold the weights.
+    """
     own = {key: list(value.shape) for key, value in state.items()}
-    naming, linear = _naming(model, own), _linear_weights(model, own)
+    naming, linear = _naming(model, own, transformers), _linear_weights(model, own)
     theirs = {}
     for key, name in naming.of(own).items():
+        if transformers and (key == "last_conv.bias" or key.split(".")[0] == name.split(".")[0]):
+            raise UserError(f"transformers' {type(model).__name__} has no place for {key}")
         value = state[key]
         neutral = bool(naming.identity and re.search(naming.identity, key))
         if neutral and np.allclose(value, _neutral(key, own[key]), atol=1e-7):
