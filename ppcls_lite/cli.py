@@ -42,6 +42,9 @@ COMMANDS = {
     "check": Command(
         "recipe.cli:check", "DATA | -c FILE", "look through a folder of images, or a recipe's data"
     ),
+    "suspects": Command(
+        "recipe.cli:suspects", "DATA | -c FILE", "name labels that are likely wrong"
+    ),
     "eval": Command("recipe.cli:evaluate", _RECIPE, "score weights on the recipe's Eval data"),
     "report": Command("recipe.cli:report", "RUN [--model DIR]", "write one page about a run"),
     "explain": Command(
@@ -104,6 +107,7 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "tune": f"{_DIGITS} --try Optimizer.lr.learning_rate=0.03,0.1,0.3",
     "runs": "output --csv",
     "check": "dataset/photos --output output/check",
+    "suspects": "dataset/photos --output output/suspects",
     "eval": _BEST,
     "report": "output/digits/PPLCNet_x0_25 --model inference/digits",
     "explain": f"{_DIGITS} dataset/digits/val/0005_5.png",

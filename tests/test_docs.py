@@ -99,6 +99,10 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
         *("--threads", "1", "--image-size", "32", "--rounds", "1", "--seconds", "0"),
         *("--batch-sizes", "1", "--engines", "paddle", "--precisions", "fp32"),
     ],
+    "fit": [
+        *("--epochs", "1", "--size", "32", "--batch", "2", "--lr", "0.01"),
+        *(f"-o{item}" for item in NO_WORKERS),
+    ],
     "train": [f"-o{item}" for item in ("Global.epochs=1", *NO_WORKERS)],
     "eval": [f"-o{item}" for item in NO_WORKERS],
     "ablate": ["--epochs", "1"],

@@ -26,8 +26,10 @@ class ClassTable:
     counted: str
 
     @classmethod
-    def of(cls, datasets: Mapping[str, ImageDataset]) -> ClassTable | None:
-        """None where the data sets do not count their classes."""
+    def of(
+        cls, datasets: Mapping[str, ImageDataset], known: Sequence[str] | None = None
+    ) -> ClassTable | None:
+        """None where the data sets do not count their classes. known: names from elsewhere."""
         found = {split: data.counts() for split, data in datasets.items()}
         counts = {split: own for split, own in found.items() if own is not None}
         if not counts:
@@ -35,7 +37,7 @@ class ClassTable:
         length = max(map(len, counts.values()))
         counts = {split: np.pad(own, (0, length - len(own))) for split, own in counts.items()}
         first = next(datasets[split] for split in counts)
-        keys = list(first.class_keys) if first.class_keys is not None else []
+        keys = list(known or (first.class_keys if first.class_keys is not None else ()))
         names = [str(keys[i]) if i < len(keys) else str(i) for i in range(length)]
         return cls(names, counts, first.counted)
 

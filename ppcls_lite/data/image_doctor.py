@@ -68,8 +68,12 @@ def examine(
     datasets: Mapping[str, ImageDataset],
     limit: int | None = None,
     tell: Callable[[int], None] = lambda number: None,
+    names: Sequence[str] | None = None,
 ) -> Examined:
-    """Look at all images, or at `limit` of each split, evenly spread."""
+    """Look at all images, or at `limit` of each split, evenly spread.
+
+    names: of the classes, where the data sets do not know them.
+    """
     paths: dict[str, tuple[str, int]] = {}
     for split, data in datasets.items():
         one_each = data.labels is not None and data.labels.ndim == 1
@@ -77,7 +81,7 @@ def examine(
         for i in range(0, len(data), step):
             label = int(data.labels[i]) if one_each else -1
             paths.setdefault(data.paths[i], (split, label))
-    keys = next((d.class_keys for d in datasets.values() if d.class_keys is not None), ())
+    keys = names or next((d.class_keys for d in datasets.values() if d.class_keys is not None), ())
     return Examined(
         take_census(list(paths), tell),
         [split for split, _ in paths.values()],

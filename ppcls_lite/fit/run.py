@@ -34,6 +34,11 @@ logger = logging.getLogger("ppcls_lite")
 RECIPE = "recipe.yaml"
 IMAGES = 20_000  # of each split that are looked at
 FROM_SCRATCH = 60  # epochs, where a network learns all it knows from the photographs
+FROM_SCRATCH_PHOTOS = (  # the recipe's own are for fine-tuning
+    "Optimizer.lr.learning_rate=0.05",
+    "DataLoader.Train.sampler.batch_size=16",
+    "Global.total_batch_size=16",
+)
 SWEEP = 0.15, 40, 240  # updates for the rate: their share of the training's, least and most
 AFTER = 30  # seconds for evaluation, export and the choice of the engine
 RESERVE = 0.85  # share of --minutes that the epochs are planned for
@@ -154,12 +159,15 @@ def _network(wanted: Wanted, place: Path, step: NextStep) -> Recipe:
         f"Global.output_dir={place / 'run'}",
         f"Global.save_inference_dir={place / 'export'}",
     ]
+    base = Recipe.of(load_config(step.recipe, step.overrides)).settings
     if wanted.from_scratch:
-        nodes = nodes_of(Recipe.of(load_config(step.recipe, step.overrides)).settings.Arch)
-        given = [node for node in nodes if getattr(node.extras, "pretrained", None)]
+        given = [n for n in nodes_of(base.Arch) if getattr(n.extras, "pretrained", None)]
         changes += [f"{node.path}.pretrained=false" for node in given]
-        if not wanted.states("Global.epochs"):
-            changes.append(f"Global.epochs={FROM_SCRATCH}")
+        if given and base.Global.epochs:
+            changes.append(f"Global.epochs={max(FROM_SCRATCH, base.Global.epochs)}")
+        changes += FROM_SCRATCH_PHOTOS if step.recipe == PHOTOS else ()
+    if wanted.states("Global.epochs") and base.Global.iters:  # the recipe counts updates
+        changes += ["Global.iters=null", "Global.eval_steps=null"]
     recipe = _written(place, step.recipe, [*changes, *wanted.changes])
     if wanted.latency is None:
         return recipe
@@ -217,12 +225,12 @@ def _rate(wanted: Wanted, place: Path, recipe: Recipe, start: float) -> Recipe:
         epochs = epochs_within(run.max_minutes, epoch, epochs)
     if epochs != run.epochs:
         changes["Global.epochs"] = epochs
-    if epochs:
-        whole = time.monotonic() - start + epochs * epoch + AFTER
-        _say(
-            f"training: {epochs} epochs of {found.updates} updates and {in_words(epoch)} each, "
-            f"about {in_words(epochs * epoch)}; the whole about {in_words(whole)}"
-        )
+    length = f"{epochs} epochs of {found.updates} updates and {in_words(epoch)} each"
+    left = (epochs or 0) * epoch
+    if run.iters:
+        length, left = f"{run.iters:,} updates", run.iters * epoch / max(found.updates, 1)
+    whole = in_words(time.monotonic() - start + left + AFTER)
+    _say(f"training: {length}, about {in_words(left)}; the whole about {whole}")
     return _kept(place, changes)
 
 

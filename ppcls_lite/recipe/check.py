@@ -11,7 +11,7 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from ppcls_lite.data.prepare.recognise import recognise
 from ppcls_lite.data.scan import ScanReport, scan
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ConfigError, UserError, joined
-from ppcls_lite.recipe.parts import class_num_of, compare_names, seed_of
+from ppcls_lite.recipe.classes import count_classes_in_data
+from ppcls_lite.recipe.parts import class_num_of, compare_names, labels_of, seed_of
 from ppcls_lite.report.samples import write_samples
 
 _LIMIT = 20_000  # letters of each kind in the report
@@ -95,7 +96,16 @@ def check_recipe(recipe: Recipe, images: int | None, split: bool = True) -> Chec
         compare_names(settings, datasets["Train"])
         if "Eval" in datasets:
             datasets["Eval"].number_as(datasets["Train"])
-    return _look_through(datasets, images, [*recipe.notes, *recipe.warnings], split)
+    about = [*recipe.notes, *recipe.warnings]
+    return _look_through(datasets, images, about, split, names_in(recipe))
+
+
+def names_in(recipe: Recipe) -> list[str] | None:
+    """The classes' names that a recipe states, where they are as many as its data have."""
+    try:
+        return labels_of(count_classes_in_data(recipe).settings)
+    except ConfigError:  # the data do not tell how many there are
+        return None
 
 
 def check_data(place: str, images: int | None) -> Checked:
@@ -140,16 +150,17 @@ def _look_through(
     images: int | None,
     about: list[str] | None = None,
     split: bool = True,
+    names: Sequence[str] | None = None,
 ) -> Checked:
     report: ScanReport = scan(datasets, thorough=True)
-    made = Checked(datasets, ClassTable.of(datasets), report.facts, about or [])
+    made = Checked(datasets, ClassTable.of(datasets, names), report.facts, about or [])
     made.mistakes, made.warnings = report.errors, report.warnings
     if made.table:
         made.warnings += made.table.warnings()
     if images != 0 and not report.errors:
         total = sum(min(len(d), images or len(d)) for d in datasets.values())
         with log.bar("images", total) as bar:
-            made.examined = examine(datasets, images, lambda _: bar.update())
+            made.examined = examine(datasets, images, lambda _: bar.update(), names)
         if not split:
             made.examined.splits = ["Images"] * len(made.examined.splits)
         made.findings = findings(made.examined)
@@ -225,12 +236,12 @@ def write_lists(
     if missing > len(found.splits) // 100:  # some paths are listed twice, but not so many
         raise UserError("new lists: all images have to be looked at: give --images a larger number")
     made = grouped_split(found, share, seed)
-    root = _common(checked.datasets.values())
+    root = common_root(checked.datasets.values())
     lines = [
         f"{Path(found.census.looks[i].path).relative_to(root).as_posix()} {found.labels[i]}"
         for i in made.keep
     ]
-    names = _free(place)
+    names = free_lists(place)
     classes = found.names or [str(i) for i in range(first.class_num)]
     write_split(place, lines, made.in_val, classes, names)
     splits = {
@@ -249,10 +260,10 @@ def write_lists(
 def _beside(checked: Checked) -> Path:
     """Where the lists of the first split are, or the folder of all images."""
     source = Path(next(iter(checked.datasets.values())).source)
-    return _common(checked.datasets.values()) if source.is_dir() else source.parent
+    return common_root(checked.datasets.values()) if source.is_dir() else source.parent
 
 
-def _common(datasets: Iterable[ImageDataset]) -> Path:
+def common_root(datasets: Iterable[ImageDataset]) -> Path:
     """The folder that all images are in."""
     roots = [Path(data.paths.root).parts for data in datasets]
     same = 0
@@ -261,7 +272,7 @@ def _common(datasets: Iterable[ImageDataset]) -> Path:
     return Path(*roots[0][:same])
 
 
-def _free(place: Path) -> Mapping[str, str]:
+def free_lists(place: Path) -> Mapping[str, str]:
     """Names of lists that are not there yet."""
     for number in range(1, 1000):
         end = "" if number == 1 else f"_{number}"

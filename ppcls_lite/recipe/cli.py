@@ -18,6 +18,7 @@ from ppcls_lite.engine import ranks
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.inference.cli.options import not_negative, positive
 from ppcls_lite.system import cores, launchers
+from ppcls_lite.system.files import free_name
 from ppcls_lite.system.machine import usable_cores
 from ppcls_lite.system.processes import toolkit_command
 
@@ -132,6 +133,50 @@ def check(argv: list[str]) -> int:
     if args.fix:
         print(f"\n{command.fix(checked)}")
     return int(checked.is_wrong or (args.strict and not checked.is_clean))
+
+
+def suspects(argv: list[str]) -> int:
+    """`ppcls-lite suspects`."""
+    about = "Name images whose labels are likely wrong, and write lists by what is decided."
+    options = parser("suspects", about, False)
+    text = "a folder of sub-folders of classes, or a list"
+    options.add_argument("data", nargs="?", metavar="DATA", help=text)
+    text = "a new folder for suspects.csv and suspects.png (suspects/DATA)"
+    options.add_argument("--output", type=Path, metavar="DIR", help=text)
+    text = "judge by the features of this network of the zoo, with its official weights"
+    options.add_argument("--network", metavar="NAME", help=text)
+    text = "the network's weights, instead of the official ones"
+    options.add_argument("--weights", metavar="FILE", help=text)
+    text = "write new lists by the decisions in a suspects.csv: keep, yes, drop or a class"
+    options.add_argument("--apply", type=Path, metavar="CSV", help=text)
+    args = options.parse_args(argv)
+    if (args.data is None) == (args.config is None):
+        raise UserError("suspects: give a folder of images, or a recipe with -c FILE, and not both")
+    if args.weights and not args.network:
+        raise UserError("--weights: say of which network with --network")
+    recipe = _checked(args) if args.config else None
+    cores.claim()
+    from ppcls_lite.recipe import suspects as command
+
+    data = command.labelled(args.data, recipe)
+    if args.apply:
+        step, text = command.apply(data, args.apply)
+        print(f"{text}\nnext, for example:\n{step}")
+        return 0
+    found = command.find(data, args.network, args.weights)
+    name = Path(args.data or args.config).resolve().stem
+    output = args.output or free_name(Path("suspects", name), "run")
+    written = command.write(data, found, output)
+    print(
+        f"{len(data.paths):,} images, {found.right:.1%} of which look like what they are labelled "
+        f"to a judge that has not seen them; {len(found.places):,} look like something else, the "
+        "most certain first:"
+    )
+    for place, words in list(zip(found.places, command.in_words(data, found)))[:20]:
+        print(f"  {data.paths[place]}: {words}")
+    print(f"written: {', '.join(map(str, written))}")
+    print("next: write yes, drop or a class into the column `decision`, and give it to --apply")
+    return 0
 
 
 def evaluate(argv: list[str]) -> None:
