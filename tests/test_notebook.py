@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = ROOT / "docs" / "first_network.ipynb"
+NOTEBOOK = ROOT / "docs" / "digits.ipynb"
 
 
 def test_the_cells_run_in_their_order(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 Tables 2 and 3 of the PP-LCNet paper (arXiv:2109.15099; Xeon Gold 6148, batch 1, MKLDNN, 10 threads)
 and the table of PaddleClas's PP-LCNetV2 document (Xeon Gold 6271C, OpenVINO), whose numbers are
-data of the zoo; the paper's tables 4, PicoDet, and 5, DeepLabV3+, on the same machine; and
-PicoDet-L at 640 pixels, of PaddleDetection's configs/picodet (Core i7-10750H, MKLDNN, 12 threads).
+data of the zoo; and the paper's tables 4, PicoDet, and 5, DeepLabV3+, on the same machine.
 Read next: figure.py, ppcls_lite/config/zoo.py.
 """
 
@@ -128,11 +127,6 @@ DETECTION = _detectors(
     tuple(tuple(_DETECTORS)[start : start + 2] for start in (0, 2)),
     _DETECTORS,
 )
-LARGE = _detectors(
-    "PicoDet-L at 640 pixels",
-    (("picodet_PPLCNet_x2_0",),),
-    {"picodet_PPLCNet_x2_0": (42.6, 62.5)},
-)
 
 
 @dataclass(frozen=True)
@@ -153,7 +147,6 @@ KINDS = {
     # Nor the size here; the scores are those of training at 320 pixels.
     "detection": Kind((DETECTION,), (DETECTION,), Job((320, 320), 80, {"DetectionNMS": {}})),
     "detection-416": Kind((DETECTION,), (DETECTION,), Job((416, 416), 80, {"DetectionNMS": {}})),
-    "detection-640": Kind((LARGE,), (LARGE,), Job((640, 640), 80, {"DetectionNMS": {}})),
 }
 
 

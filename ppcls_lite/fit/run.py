@@ -34,6 +34,11 @@ logger = logging.getLogger("ppcls_lite")
 RECIPE = "recipe.yaml"
 IMAGES = 20_000  # of each split that are looked at
 FROM_SCRATCH = 60  # epochs, where a network learns all it knows from the photographs
+FROM_SCRATCH_PHOTOS = (  # the recipe's own are for fine-tuning
+    "Optimizer.lr.learning_rate=0.05",
+    "DataLoader.Train.sampler.batch_size=16",
+    "Global.total_batch_size=16",
+)
 SWEEP = 0.15, 40, 240  # updates for the rate: their share of the training's, least and most
 AFTER = 30  # seconds for evaluation, export and the choice of the engine
 RESERVE = 0.85  # share of --minutes that the epochs are planned for
@@ -160,6 +165,7 @@ def _network(wanted: Wanted, place: Path, step: NextStep) -> Recipe:
         changes += [f"{node.path}.pretrained=false" for node in given]
         if given and base.Global.epochs:
             changes.append(f"Global.epochs={max(FROM_SCRATCH, base.Global.epochs)}")
+        changes += FROM_SCRATCH_PHOTOS if step.recipe == PHOTOS else ()
     if wanted.states("Global.epochs") and base.Global.iters:  # the recipe counts updates
         changes += ["Global.iters=null", "Global.eval_steps=null"]
     recipe = _written(place, step.recipe, [*changes, *wanted.changes])

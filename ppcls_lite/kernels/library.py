@@ -63,5 +63,6 @@ def load(path: Path) -> ctypes.CDLL:
         function.restype = None
         function.argtypes = [*[c_void_p] * pointers, *map(POINTER, structs)]
     library.use_threads.restype, library.use_threads.argtypes = None, [c_int]
+    library.bind_threads.restype, library.bind_threads.argtypes = c_int, []
     library.keep_memory.restype, library.keep_memory.argtypes = c_int, []
     return library

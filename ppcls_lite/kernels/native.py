@@ -47,6 +47,7 @@ def prepare(model: nn.Layer, mode: Mode, device: str) -> bool:
         logger.warning(f"CPU kernels: Paddle's own, which are slower: {error}")
         return False
     kernels.keep_memory()
+    kernels.bind_threads()
     changed = convert(model, kernels)
     logger.info(f"CPU kernels: native in {changed} layers, {threads()} threads each")
     return True

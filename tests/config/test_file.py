@@ -43,10 +43,12 @@ def test_a_base_of_a_base_is_relative_to_its_own_folder(tmp_path: Path) -> None:
 def test_overrides_walk_lists_and_empty_maps(tmp_path: Path) -> None:
     text = "ops:\n  - Crop: {size: 224}\n  - ToCHW:\n  - Flip\nG: {e: 1}\n"
     overrides = ["ops.0.Crop.size=192", "ops.1.ToCHW.k=1", "ops.2.Flip.code=0", "G.lr=1e-4"]
+    overrides += ["M.a.b.c=1", "M.a.b.d=2"]  # neither loses the other
     tree = load_config(write(tmp_path, "a.yaml", text), [*overrides, "N.a=[1]"])
     assert tree["ops"] == [{"Crop": {"size": 192}}, {"ToCHW": {"k": 1}}, {"Flip": {"code": 0}}]
     assert tree["G"] == {"e": 1, "lr": 1e-4}
     assert tree["N"] == {"a": [1]}
+    assert tree["M"] == {"a": {"b": {"c": 1, "d": 2}}}
 
 
 @pytest.mark.parametrize(

@@ -331,8 +331,16 @@ void pointwise_gradients(const Source& dy, const Pixels& input, const float* wei
     const int64_t chunks = (columns + CHUNK - 1) / CHUNK;
     const int64_t most = std::max<int64_t>(1, (4 << 20) / (rows * room));
     const int64_t groups = std::min({chunks, most, (int64_t)32});
+    const int threads = team(2 * rows * outs * columns);
+    const auto written = [&](const float* sums, int64_t count, int64_t width) {
+        add_groups_turned(sums, count, width, outs, rows, dweights);
+    };
+    if (groups < threads) {  // one after the other, each cut for all threads; the same sums
+        outer_product(input, dy, columns, written);
+        return multiply(own, dy, places, columns);
+    }
     const Scratch parts = scratch(groups * rows * room);
-#pragma omp parallel num_threads(team(2 * rows * outs * columns))
+#pragma omp parallel num_threads(threads)
     {
         Side<Pixels> left(input, rows);
         Side<Source> right(dy, outs);
@@ -360,7 +368,7 @@ void pointwise_gradients(const Source& dy, const Pixels& input, const float* wei
             }
         }
     }
-    add_groups_turned(parts.get(), groups, room, outs, rows, dweights);
+    written(parts.get(), groups, room);
 }
 
 bool is_pointwise(const Shape& s) {

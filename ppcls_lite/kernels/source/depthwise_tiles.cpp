@@ -150,6 +150,10 @@ void turn_in(const Slopes& slopes, int64_t first, int64_t lanes, const Grid& gri
     constexpr int64_t SOME = 16 * LANES;
     alignas(64) float pixels[LANES * SOME];
     const int64_t size = grid.places.size();
+    if (slopes.small) {
+        slopes.write_planes(first, lanes, pixels);
+        return turn_in(pixels, size, lanes, size, grid.places.data(), tile);
+    }
     for (int64_t p = 0; p < size; p += SOME) {
         const int64_t count = std::min(SOME, size - p);
         for (int64_t i = 0; i < lanes; ++i) slopes.write(first + i, p, count, pixels + i * SOME);

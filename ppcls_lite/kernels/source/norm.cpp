@@ -44,9 +44,33 @@ inline float slope(float z) {
 
 typedef NormShape Norm;
 
+// What each channel has, as often as a plane has pixels.
+template <typename Of>
+std::vector<float> for_each_pixel(const Norm& s, const Of& of) {
+    std::vector<float> values(s.c * s.size);
+    for (int64_t c = 0; c < s.c; ++c)
+        for (int64_t i = 0; i < s.size; ++i) values[c * s.size + i] = of(c);
+    return values;
+}
+
 template <int A>
 void normalise(const float* x, float* y, const Norm& s, const float* gamma, const float* beta,
                const float* mean, const float* inverse) {
+    if (s.size < LANES) {
+        const std::vector<float> means = for_each_pixel(s, [&](int64_t c) { return mean[c]; });
+        const std::vector<float> shifts = for_each_pixel(s, [&](int64_t c) { return beta[c]; });
+        const std::vector<float> scales =
+            for_each_pixel(s, [&](int64_t c) { return gamma[c] * inverse[c]; });
+        const float *m = means.data(), *scale = scales.data(), *shift = shifts.data();
+        for (int64_t n = 0; n < s.n; ++n) {
+            const float* __restrict from = x + n * s.c * s.size;
+            float* __restrict to = y + n * s.c * s.size;
+#pragma omp simd
+            for (int64_t i = 0; i < s.c * s.size; ++i)
+                to[i] = act<A>((from[i] - m[i]) * scale[i] + shift[i]);
+        }
+        return;
+    }
 #pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
     for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
         const int64_t c = plane % s.c;
@@ -75,6 +99,45 @@ void plane_sums(const float* __restrict in, const float* __restrict out, int64_t
     to[1] = static_cast<double>(weighted) * inverse;
 }
 
+// The same for all planes of an image whose planes are small; `products` is scratch.
+template <int A>
+void image_sums(const float* __restrict in, const float* __restrict out, const Slopes& s,
+                const float* inverse, float* __restrict products, double* to) {
+    const int64_t floats = s.channels * s.size;
+    const float *m = s.mean.data(), *scale = s.scale.data(), *shift = s.shift.data();
+    float* __restrict slopes = products + floats;
+#pragma omp simd
+    for (int64_t i = 0; i < floats; ++i) {
+        const float centred = in[i] - m[i];
+        slopes[i] = out[i] * slope<A>(centred * scale[i] + shift[i]);
+        products[i] = slopes[i] * centred;
+    }
+    for (int64_t c = 0; c < s.channels; ++c) {
+        float plain = 0, weighted = 0;
+        for (int64_t i = c * s.size; i < (c + 1) * s.size; ++i) {
+            plain += slopes[i];
+            weighted += products[i];
+        }
+        to[2 * c] = plain;
+        to[2 * c + 1] = static_cast<double>(weighted) * inverse[c];
+    }
+}
+
+// The gradient of pixels [first, first + count) of an image, which begins at `in` and `out`.
+template <int A>
+void image_gradient(const float* __restrict in, const float* __restrict out, const Slopes& s,
+                    int64_t first, int64_t count, float* __restrict to) {
+    const float *m = &s.mean[first], *scale = &s.scale[first], *shift = &s.shift[first];
+    const float *plain = &s.plain[first], *weighted = &s.weighted[first];
+    in += first, out += first;
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+        const float centred = in[i] - m[i];
+        const float dz = out[i] * slope<A>(centred * scale[i] + shift[i]);
+        to[i] = scale[i] * (dz - plain[i] - centred * weighted[i]);
+    }
+}
+
 template <int A>
 void plane_gradient(const float* __restrict in, const float* __restrict out, int64_t size,
                     const Slopes::Channel& own, float* __restrict to) {
@@ -92,6 +155,17 @@ void plane_gradient(const float* __restrict in, const float* __restrict out, int
 
 void plane_statistics(const float* __restrict plane, int64_t size, double* to) {
     float sum = 0, squares = 0, rest = 0;
+    if (size < LANES) {  // too short for vectors
+        for (int64_t i = 0; i < size; ++i) sum += plane[i];
+        const float m = sum / static_cast<float>(size);
+        for (int64_t i = 0; i < size; ++i) {
+            squares += (plane[i] - m) * (plane[i] - m);
+            rest += plane[i] - m;
+        }
+        to[0] = m + static_cast<double>(rest) / static_cast<double>(size);
+        to[1] = squares - static_cast<double>(rest) * rest / static_cast<double>(size);
+        return;
+    }
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < size; ++i) sum += plane[i];
     const float m = sum / static_cast<float>(size);
@@ -140,17 +214,33 @@ void normalise_planes(const float* x, const double* parts, float* y, const NormS
 Slopes::Slopes(const float* x, const float* dy, const NormShape& s, const float* gamma,
                const float* beta, const float* mean, const float* inverse, float* dgamma,
                float* dbeta)
-    : x(x), dy(dy), channels(s.c), size(s.size), activation(s.activation), of(s.c) {
+    : x(x), dy(dy), channels(s.c), size(s.size), activation(s.activation), of(s.c),
+      small(s.size < LANES) {
     const auto sums_of = s.activation == RELU        ? plane_sums<RELU>
                          : s.activation == RELU6     ? plane_sums<RELU6>
                          : s.activation == HARDSWISH ? plane_sums<HARDSWISH>
                                                      : plane_sums<NONE>;
     std::vector<double> sums(2 * s.n * s.c);
     for (int64_t c = 0; c < s.c; ++c) of[c] = {mean[c], gamma[c] * inverse[c], beta[c], 0, 0};
+    if (small) {
+        this->mean = for_each_pixel(s, [&](int64_t c) { return of[c].mean; });
+        scale = for_each_pixel(s, [&](int64_t c) { return of[c].scale; });
+        shift = for_each_pixel(s, [&](int64_t c) { return of[c].shift; });
+        const auto image = s.activation == RELU        ? image_sums<RELU>
+                           : s.activation == RELU6     ? image_sums<RELU6>
+                           : s.activation == HARDSWISH ? image_sums<HARDSWISH>
+                                                       : image_sums<NONE>;
+        std::vector<float> products(2 * s.c * s.size);
+        for (int64_t n = 0; n < s.n; ++n) {
+            const int64_t at = n * s.c * s.size;
+            image(x + at, dy + at, *this, inverse, products.data(), &sums[2 * n * s.c]);
+        }
+    } else {
 #pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
-    for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
-        const int64_t c = plane % s.c, at = plane * s.size;
-        sums_of(x + at, dy + at, s.size, of[c], inverse[c], &sums[2 * plane]);
+        for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
+            const int64_t c = plane % s.c, at = plane * s.size;
+            sums_of(x + at, dy + at, s.size, of[c], inverse[c], &sums[2 * plane]);
+        }
     }
     for (int64_t n = 1; n < s.n; ++n)
         for (int64_t i = 0; i < 2 * s.c; ++i) sums[i] += sums[n * 2 * s.c + i];
@@ -161,6 +251,26 @@ Slopes::Slopes(const float* x, const float* dy, const NormShape& s, const float*
         const double count = static_cast<double>(s.n * s.size);
         of[c].plain = static_cast<float>(plain / count);
         of[c].weighted = static_cast<float>(weighted / count * inverse[c]);
+    }
+    if (!small) return;
+    plain = for_each_pixel(s, [&](int64_t c) { return of[c].plain; });
+    weighted = for_each_pixel(s, [&](int64_t c) { return of[c].weighted; });
+}
+
+void Slopes::write_planes(int64_t first, int64_t planes, float* to) const {
+    if (!small) {
+        for (int64_t i = 0; i < planes; ++i) write(first + i, 0, size, to + i * size);
+        return;
+    }
+    const auto image = activation == RELU        ? image_gradient<RELU>
+                       : activation == RELU6     ? image_gradient<RELU6>
+                       : activation == HARDSWISH ? image_gradient<HARDSWISH>
+                                                 : image_gradient<NONE>;
+    for (int64_t i = 0; i < planes;) {
+        const int64_t c = (first + i) % channels, some = std::min(planes - i, channels - c);
+        const int64_t at = (first + i - c) * size;
+        image(x + at, dy + at, *this, c * size, some * size, to + i * size);
+        i += some;
     }
 }
 
@@ -198,6 +308,7 @@ void norm_backward(const float* x, const float* gamma, const float* beta, const 
     const Norm& s = *shape;
     const Slopes slopes(x, dy, s, gamma, beta, mean, inverse, dgamma, dbeta);
     if (!dx) return;
+    if (slopes.small) return slopes.write_planes(0, s.n * s.c, dx);
 #pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
     for (int64_t plane = 0; plane < s.n * s.c; ++plane)
         slopes.write(plane, 0, s.size, dx + plane * s.size);

@@ -43,12 +43,17 @@ struct Slopes {
         float mean, scale, shift, plain, weighted;
     };
     std::vector<Channel> of;
+    // Planes smaller than a vector: what a channel has, for each pixel of an image.
+    bool small;
+    std::vector<float> mean, scale, shift, plain, weighted;
 
     // The first of the two passes: the sums over the batch, which are dgamma and dbeta.
     Slopes(const float* x, const float* dy, const NormShape& shape, const float* gamma,
            const float* beta, const float* mean, const float* inverse, float* dgamma, float* dbeta);
     // `count` pixels of a plane (n * channels + c) from `first` on.
     void write(int64_t plane, int64_t first, int64_t count, float* to) const;
+    // All pixels of consecutive planes.
+    void write_planes(int64_t first, int64_t planes, float* to) const;
 
     // A source of columns, as Pixels in columns.h, that is never in place.
     int64_t rows() const { return channels; }
@@ -60,7 +65,15 @@ struct Slopes {
         for (int64_t done = 0; done < count;) {
             const int64_t at = (first + done) % size, piece = std::min(count - done, size - at);
             const int64_t plane = (first + done) / size * channels + row;
-            for (int64_t k = 0; k < rows; ++k) write(plane + k, at, piece, to + k * stride + done);
+            if (small && piece == size) {
+                std::vector<float> whole(rows * size);
+                write_planes(plane, rows, whole.data());
+                for (int64_t k = 0; k < rows; ++k)
+                    std::copy_n(&whole[k * size], size, to + k * stride + done);
+            } else {
+                for (int64_t k = 0; k < rows; ++k)
+                    write(plane + k, at, piece, to + k * stride + done);
+            }
             done += piece;
         }
         for (int64_t k = 0; k < rows && count < stride; ++k)

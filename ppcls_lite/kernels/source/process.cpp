@@ -5,6 +5,10 @@
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
+#if defined(_OPENMP) && defined(__linux__)
+#include <omp.h>
+#include <sched.h>
+#endif
 
 extern "C" {
 
@@ -13,6 +17,33 @@ int kernels_threads = 1;
 int64_t kernels_worth = 4 << 20;
 
 void use_threads(int count) { kernels_threads = count; }
+
+// Give each thread but the caller's a core of its own; returns how many got one. Else a thread that
+// has slept is woken on the core of the one that wakes it, and both may share it for a whole run.
+// The calling thread stays free, as processes that it starts have the cores that it has. Nothing is
+// done where the threads are not as many as the cores of this process, which others then use too,
+// or where OpenMP was told how to bind them.
+int bind_threads() {
+    int bound = 0;
+#if defined(_OPENMP) && defined(__linux__)
+    cpu_set_t cores;
+    if (std::getenv("KMP_AFFINITY") || std::getenv("OMP_PROC_BIND")) return 0;
+    if (sched_getaffinity(0, sizeof cores, &cores) || CPU_COUNT(&cores) != kernels_threads) return 0;
+#pragma omp parallel num_threads(kernels_threads) reduction(+ : bound)
+    {
+        int left = omp_get_thread_num(), core = 0;
+        for (; core < CPU_SETSIZE; ++core)
+            if (CPU_ISSET(core, &cores) && left-- == 0) break;
+        if (omp_get_thread_num() > 0) {
+            cpu_set_t own;
+            CPU_ZERO(&own);
+            CPU_SET(core, &own);
+            bound += sched_setaffinity(0, sizeof own, &own) == 0;
+        }
+    }
+#endif
+    return bound;
+}
 
 // Keep freed memory for the next allocation. Else the C library, from which Paddle's tensors come,
 // gives large blocks back at once, and each step's activations are made of pages that the system

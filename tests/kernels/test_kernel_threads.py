@@ -1,0 +1,47 @@
+"""Each thread of the kernels has a core of its own; what the process starts has all of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import paddle
+import pytest
+
+PROGRAM = """
+import ctypes, os, subprocess, sys
+for path in sys.argv[2:]:  # OpenMP first, as Paddle has loaded it in a training
+    kernels = ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+kernels.use_threads(int(sys.argv[1]))
+bound = kernels.bind_threads()
+masks = [os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")]
+alone = sorted(core for mask in masks if len(mask) == 1 for core in mask)
+child = [sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
+inherited = subprocess.run(child, capture_output=True, text=True).stdout.strip()
+print(bound, alone, len(os.sched_getaffinity(0)), inherited)
+"""
+
+
+def run(home: Path, threads: int, **variables: str) -> str:
+    (path,) = home.glob("kernels/*/kernels.so")
+    names = ("KMP_AFFINITY", "OMP_PROC_BIND")
+    clean = {k: v for k, v in os.environ.items() if k not in names}
+    runtime = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
+    needed = [str(runtime)] if runtime.exists() else []
+    command = [sys.executable, "-c", PROGRAM, str(threads), *needed, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean | variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux binds threads")
+def test_every_other_thread_gets_a_core_and_children_get_all(kernels_home: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        pytest.skip("needs two cores")
+    count = len(cores)
+    assert run(kernels_home, count) == f"{count - 1} {cores[1:]} {count} {count}"
+    for free in (run(kernels_home, count + 1), run(kernels_home, count, OMP_PROC_BIND="false")):
+        assert free == f"0 [] {count} {count}"
