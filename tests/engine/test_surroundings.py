@@ -60,7 +60,7 @@ def test_step_lines_give_way_to_a_bar_on_a_terminal(
     assert kept.count("a step") == 1 and kept.count("an epoch") == 1
     assert shown.count(b"an epoch") == 1
     assert (b"a step" in shown) is not is_seen
-    assert (b"[Epoch 1/2]:" in shown) is is_seen
+    assert (b"[Epoch 1/2]  33%" in shown) is is_seen
 
 
 def test_long_silence_is_broken_off_a_terminal(caplog, monkeypatch):
