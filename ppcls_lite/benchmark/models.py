@@ -27,7 +27,7 @@ from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec
 from ppcls_lite.models.create import create_model
 
 _NOISE = 8  # images that the statistics are taken from
-_NOISE_EDGE = 224  # of larger networks' images for that, at most
+_NOISE_EDGE = 416  # of larger networks' images for that, at most
 CLASSES = 1000
 
 
