@@ -74,7 +74,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     backend("build_sdist", source, place)
     (archive,) = place.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
-        tar.extractall(place, filter="data")
+        tar.extractall(place, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     backend("build_wheel", place / archive.name.removesuffix(".tar.gz"), place)
     return place
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import sys
@@ -25,7 +26,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from ppcls_lite.config.file import is_file
@@ -202,9 +203,18 @@ def _add(table: dict[tuple[str, str], Entry], found: Iterable[Entry]) -> None:
             )
 
 
+class _Source(importlib.machinery.SourceFileLoader):
+    """Reads the source itself, never what Python keeps of it: that is told apart by its size and
+    the second of its change, which two states of a file may share."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _run(path: Path, name: str) -> ModuleType:
     """Run a plug-in's file as the module `name`."""
-    spec = importlib.util.spec_from_file_location(name, path)
+    loader = _Source(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     made = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(made)

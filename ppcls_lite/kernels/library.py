@@ -41,7 +41,7 @@ class NormShape(ctypes.Structure):
     )
 
 
-_FUNCTIONS = {  # name: number of pointers, structs
+FUNCTIONS = {  # name: number of pointers, structs
     "depthwise_forward": (3, DepthwiseShape),
     "depthwise_backward": (5, DepthwiseShape),
     "norm_forward": (8, NormShape),
@@ -58,7 +58,7 @@ _FUNCTIONS = {  # name: number of pointers, structs
 def load(path: Path) -> ctypes.CDLL:
     """The library at `path`. Raises OSError or AttributeError if it is not what was built."""
     library = ctypes.CDLL(str(path))
-    for name, (pointers, *structs) in _FUNCTIONS.items():
+    for name, (pointers, *structs) in FUNCTIONS.items():
         function = getattr(library, name)
         function.restype = None
         function.argtypes = [*[c_void_p] * pointers, *map(POINTER, structs)]

@@ -229,7 +229,7 @@ def test_the_teacher_of_a_run_is_the_file_it_was(home: Path, tmp_path: Path, mon
     tasks = []
     build = networks.build_task
     monkeypatch.setattr(
-        "ppcls_lite.recipe.train.build_task", lambda *a: tasks.append(build(*a)) or tasks[0]
+        "ppcls_lite.recipe.compose.build_task", lambda *a: tasks.append(build(*a)) or tasks[0]
     )
     train(frozen(home, tmp_path))
     (teacher,) = tasks[0].frozen.values()

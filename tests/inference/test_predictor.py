@@ -146,7 +146,8 @@ def test_bad_images_are_kept_apart_when_streaming(predictor: Predictor, pictures
     assert "truncated JPEG" in results[1]["error"] and str(bad) not in results[1]["error"]
     assert "No such file" in results[2]["error"]
     assert results[0] == predictor.predict(images[0])[0]
-    assert seen == [("preprocess", 3), ("inference", 1), ("preprocess", 1), ("inference", 1)]
+    stages = ("preprocess", "inference", "postprocess")
+    assert seen == [*zip(stages, (3, 1, 1)), *zip(stages, (1, 1, 1))]
     with pytest.raises(ImageError, match=r"bad.jpg: truncated JPEG"):
         predictor.predict(images)
 

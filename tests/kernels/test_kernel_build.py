@@ -16,7 +16,7 @@ import paddle
 import pytest
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.kernels import build, native, prepare
+from ppcls_lite.kernels import build, library, native, prepare
 from ppcls_lite.models.create import create_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -300,16 +300,16 @@ def test_the_self_test_notices_wrong_results_and_crashes(
     own = tmp_path / "source"
     own.mkdir()
     for body in ("", "*(volatile int*)0 = 1;"):
-        code = 'extern "C" {\nvoid use_threads(int) {}\nint keep_memory() { return 0; }\n'
-        for name in ("depthwise_forward", "depthwise_backward", "dense_forward"):
+        code = 'extern "C" {\nvoid use_threads(int) {}\n'
+        for name in ("keep_memory", "bind_threads"):
+            code += f"int {name}() {{ return 0; }}\n"
+        for name in library.FUNCTIONS:
             code += f"void {name}() {{ {body} }}\n"
-        for name in ("dense_backward", "norm_forward", "norm_backward"):
-            code += f"void {name}() {{}}\n"
         (own / "wrong.cpp").write_text(code + "}\n")
-        library = tmp_path / f"wrong{len(body)}.so"
-        command = [*compiler.command, "-shared", "-fPIC", own / "wrong.cpp", "-o", library]
+        wrong = tmp_path / f"wrong{len(body)}.so"
+        command = [*compiler.command, "-shared", "-fPIC", own / "wrong.cpp", "-o", wrong]
         subprocess.run(command, check=True)
-        failure = build._tested(library)
+        failure = build._tested(wrong)
         assert failure is not None
         assert ("differs" in failure) == (body == "")
         assert ("SIGSEGV" in failure) == (body != "")
