@@ -9,7 +9,6 @@ turns.py (the measurement), report.py (what is said about it).
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from ppcls_lite.benchmark import machine as machines
 from ppcls_lite.benchmark import models as networks
 from ppcls_lite.benchmark import turns, zoo_command
+from ppcls_lite.benchmark.budget import read_milliseconds
 from ppcls_lite.benchmark.report import Comparison, Report, text
 from ppcls_lite.benchmark.result import PRIMITIVES, Setting
 from ppcls_lite.config.zoo import ZOO
@@ -102,11 +102,11 @@ def _fill_defaults(options: argparse.Namespace, of_zoo: bool) -> None:
 
 
 def milliseconds(words: str) -> float:
-    """The number in "2ms", "2 ms" or "2"; UserError if it is none, or not above zero."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms)?\s*", words)
-    if not match or float(match[1]) <= 0:
-        raise UserError(f"--latency-budget: expected milliseconds as in 2ms, found {words!r}")
-    return float(match[1])
+    """What `--latency-budget` says; UserError if it is no latency."""
+    try:
+        return read_milliseconds(words)
+    except ValueError as error:
+        raise UserError(f"--latency-budget: {error}") from None
 
 
 def _cores(asked: Sequence[int] | None, machine: machines.Machine) -> Sequence[int]:

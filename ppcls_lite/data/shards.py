@@ -226,9 +226,3 @@ class ShardSampler(DistributedBatchSampler):
         opened = (shards[g : g + self.open_shards] for g in groups)
         parts = (np.concatenate([self._members[s] for s in group]) for group in opened)
         return np.concatenate([rng.permutation(part) for part in parts])
-
-
-def spread(order: np.ndarray, shard: np.ndarray, batch: int) -> float:
-    """How well an order mixes: distinct shards in a batch, mean over the batches."""
-    starts = range(0, len(order) - batch + 1, batch)
-    return float(np.mean([len(np.unique(shard[order[s : s + batch]])) for s in starts]))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ppcls_lite.benchmark.budget import read_milliseconds
 from ppcls_lite.config.shortcuts import add_shortcuts, overrides
 from ppcls_lite.system import cores
 
@@ -44,10 +44,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _milliseconds(text: str) -> float:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms)?\s*", text)
-    if not match or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"expected milliseconds as in 2ms, found {text[:40]!r}")
-    return float(match[1])
+    try:
+        return read_milliseconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _share(text: str) -> float:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import is_file, load_config
 from ppcls_lite.data.class_table import ClassTable
@@ -241,20 +243,16 @@ def write_lists(
         f"{Path(found.census.looks[i].path).relative_to(root).as_posix()} {found.labels[i]}"
         for i in made.keep
     ]
-    names = free_lists(place)
     classes = found.names or [str(i) for i in range(first.class_num)]
-    write_split(place, lines, made.in_val, classes, names)
-    splits = {
-        split: {"image_root": root, "cls_label_path": place / names[name]}
-        for split, name in (("Train", "train"), ("Eval", "val"))
-    }
-    more = f"Arch.class_num={len(classes)}", labels_at(place, names["labels"])
+    written, step = write_beside(
+        *(place, root, lines, made.in_val, classes), own_split="Eval" in found.splits
+    )
     text = (
-        f"wrote {', '.join(names.values())} in {place}: {(~made.in_val).sum():,} images for "
+        f"wrote {written}: {(~made.in_val).sum():,} images for "
         f"training, {made.in_val.sum():,} for validation; left out: {made.unreadable:,} that "
         f"cannot be read, {made.contradicting:,} copies in different classes"
     )
-    return with_data(PHOTOS, splits, *more, own_split="Eval" in found.splits), text
+    return step, text
 
 
 def _beside(checked: Checked) -> Path:
@@ -284,3 +282,26 @@ def free_lists(place: Path) -> Mapping[str, str]:
         if not any((place / name).exists() for name in names.values()):
             return names
     raise UserError(f"{place}: there are a thousand lists already")
+
+
+def write_beside(
+    place: Path,
+    root: Path,
+    lines: Sequence[str],
+    in_val: np.ndarray,
+    classes: Sequence[str],
+    own_split: bool = True,
+) -> tuple[str, NextStep]:
+    """Write new lists of images below `root` into `place`; their names, and what reads them.
+
+    lines: `path class`; in_val: (n,) bool, which of them are for validation.
+    """
+    names = free_lists(place)
+    write_split(place, lines, in_val, classes, names)
+    splits = {
+        split: {"image_root": root, "cls_label_path": place / names[name]}
+        for split, name in (("Train", "train"), ("Eval", "val"))
+    }
+    more = f"Arch.class_num={len(classes)}", labels_at(place, names["labels"])
+    step = with_data(PHOTOS, splits, *more, own_split=own_split)
+    return f"{', '.join(names.values())} in {place}", step

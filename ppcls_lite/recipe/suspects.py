@@ -20,8 +20,7 @@ from ppcls_lite.config.file import is_file, load_config
 from ppcls_lite.data.datasets import ImageDataset, ImageNetDataset
 from ppcls_lite.data.label_suspects import FOLDS, Suspects, out_of_fold, suspects
 from ppcls_lite.data.patch_features import patch_features, small_picture
-from ppcls_lite.data.prepare.folders import write_split
-from ppcls_lite.data.prepare.next_step import PHOTOS, NextStep, labels_at, with_data
+from ppcls_lite.data.prepare.next_step import NextStep
 from ppcls_lite.data.prepare.recognise import recognise
 from ppcls_lite.data.prepare.split import stratified_split
 from ppcls_lite.data.transforms.compose import Compose
@@ -32,7 +31,7 @@ from ppcls_lite.data.transforms.resize import ResizeImage
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.models.create import create_model
-from ppcls_lite.recipe.check import common_root, free_lists, names_in
+from ppcls_lite.recipe.check import common_root, names_in, write_beside
 from ppcls_lite.report.sheets import lines, sheet, thumbnail
 from ppcls_lite.system.machine import usable_cores
 
@@ -249,19 +248,8 @@ def apply(data: Labelled, table: Path, place: Path | None = None) -> tuple[NextS
         for path, label, keep in zip(data.paths, labels, kept)
         if keep
     ]
-    place = place or root
-    names = free_lists(place)
-    write_split(place, texts, in_val[kept], data.names, names)
-    splits = {
-        split: {"image_root": root, "cls_label_path": place / names[name]}
-        for split, name in (("Train", "train"), ("Eval", "val"))
-    }
-    more = f"Arch.class_num={len(data.names)}", labels_at(place, names["labels"])
-    text = (
-        f"{changed:,} labels changed, {dropped:,} images dropped; wrote "
-        f"{', '.join(names.values())} in {place}"
-    )
-    return with_data(PHOTOS, splits, *more), text
+    written, step = write_beside(place or root, root, texts, in_val[kept], data.names)
+    return step, f"{changed:,} labels changed, {dropped:,} images dropped; wrote {written}"
 
 
 def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:

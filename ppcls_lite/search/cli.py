@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ppcls_lite.benchmark.budget import read_milliseconds
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.errors import UserError
@@ -14,15 +14,14 @@ from ppcls_lite.recipe.cli import parser
 from ppcls_lite.system import cores
 from ppcls_lite.system.machine import default_threads, usable_processors
 
-_MILLISECONDS = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:ms)?\s*")
-
 
 def run(argv: Sequence[str]) -> int:
     """The command; 0 when a network was found."""
     options = _parser().parse_args(argv)
-    match = _MILLISECONDS.fullmatch(options.latency)
-    if not match or float(match[1]) <= 0:
-        raise UserError(f"--latency: expected milliseconds as in 1.5ms, found {options.latency!r}")
+    try:
+        target = read_milliseconds(options.latency)
+    except ValueError as error:
+        raise UserError(f"--latency: {error}") from None
     recipe = Recipe.of(load_config(options.config, options.override))
     threads = options.threads or default_threads()
     usable = usable_processors()
@@ -44,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
     minutes = options.minutes
     if minutes is not None and not 0 < minutes < 100_000:  # nor NaN
         raise UserError(f"--minutes: expected a number above 0, found {minutes}")
-    result = search(recipe, float(match[1]), setting, usable[:threads], folder, minutes)
+    result = search(recipe, target, setting, usable[:threads], folder, minutes)
     if not result.is_main:
         return 0
     written = [folder / "recipe.yaml", *report.write(result, folder)]

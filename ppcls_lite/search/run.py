@@ -36,7 +36,7 @@ from ppcls_lite.search.judge import ProxyJudge, SupernetJudge
 from ppcls_lite.search.latency import LatencyTable, Meter, Scale, errors, fastest
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import Candidate, Space, digest
-from ppcls_lite.system.files import write_text
+from ppcls_lite.system.files import link_or_copy, write_text
 
 logger = logging.getLogger("ppcls_lite")
 TOLERANCE = 0.03  # by which a measured latency may miss the target
@@ -149,7 +149,7 @@ class _Search:
         try:
             wanted = self.wanted = self._plan(minutes, judge)
             judge.train(wanted.supernet_epochs)
-            known = {c["name"]: c for c in self._known()}
+            known = self._known()
             found = evolve(
                 self.space,
                 self._fast,
@@ -289,11 +289,11 @@ class _Search:
             )
         return values
 
-    def _known(self) -> list[dict[str, Any]]:
-        """Networks of the zoo that are points of the space, with their latencies."""
+    def _known(self) -> dict[str, dict[str, Any]]:
+        """By name, networks of the zoo that are points of the space, with their latencies."""
         known = self.space.known()
         times = self._whole([*known.values()])
-        return [{"name": n, "candidate": c, "ms": times[digest(c)]} for n, c in known.items()]
+        return {n: {"name": n, "candidate": c, "ms": times[digest(c)]} for n, c in known.items()}
 
     def _budgets_choice(self, known: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
         """The slowest network of the zoo that keeps to the target."""
@@ -340,7 +340,7 @@ class _Search:
         epochs = self.wanted.proxy_epochs * 2 ** (len(winner.rungs) - 1)
         weights = proxies.run_dir(winner.candidate, epochs) / "best_model.pdparams"
         kept = self.folder / "weights.pdparams"
-        kept.write_bytes(weights.read_bytes())
+        link_or_copy(weights, kept)
         tree = self.networks.recipe(self.recipe.tree, winner.candidate, str(kept))
         tree["Global"] = {**(tree.get("Global") or {}), "output_dir": str(self.folder / "run")}
         text = f"# {winner.ms:.2f} ms ({self.setting}); found by ppcls-lite search\n"

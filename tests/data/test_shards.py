@@ -21,7 +21,7 @@ from ppcls_lite.data.prepare.shards import prepare_shards
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.data.scan import scan
 from ppcls_lite.data.shard_store import ShardStore
-from ppcls_lite.data.shards import INDEX, ShardDataset, ShardSampler, index_of, spread
+from ppcls_lite.data.shards import INDEX, ShardDataset, ShardSampler, index_of
 from ppcls_lite.errors import ImageError, UserError
 
 DECODE = {"DecodeImage": {}}
@@ -29,6 +29,12 @@ OPS = build_list(
     [DECODE, {"ResizeImage": {"size": 8}}, {"NormalizeImage": {"order": ""}}], "transform"
 )
 REMOTE = pytest.mark.skipif(find_spec("fsspec") is None, reason="needs fsspec")
+
+
+def spread(order: np.ndarray, shard: np.ndarray, batch: int) -> float:
+    """How well an order mixes: distinct shards in a batch, mean over the batches."""
+    starts = range(0, len(order) - batch + 1, batch)
+    return float(np.mean([len(np.unique(shard[order[s : s + batch]])) for s in starts]))
 
 
 @pytest.fixture(scope="module")
