@@ -45,6 +45,16 @@ class Brightness:
         return [(powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)]
 
 
+class LeftHalf:
+    """Stands in for the program of maps: every class is in the left half, class 2 nowhere."""
+
+    def __init__(self) -> None:
+        self.alive = True
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        return np.float32([[[1, 0]], [[1, 0]], [[0, 0]]])  # (classes, h, w)
+
+
 def spec() -> InferenceSpec:
     ops = [
         {"DecodeImage": {}},
@@ -59,6 +69,11 @@ def spec() -> InferenceSpec:
 @pytest.fixture
 def engine() -> Brightness:
     return Brightness()
+
+
+@pytest.fixture
+def maps() -> LeftHalf:
+    return LeftHalf()
 
 
 @pytest.fixture
@@ -98,6 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         postprocess={"Topk": {"topk": 2}},
         labels=LABELS,
         model_name="PPLCNet_x0_25",
+        programs=["maps"],
     )
     return path
 
