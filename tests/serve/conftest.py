@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,12 +94,20 @@ def picture() -> Callable[..., bytes]:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported network with random weights."""
+    return _exported(tmp_path_factory.mktemp("serve") / "model")
+
+
+@pytest.fixture(scope="session")
+def folder_with_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _exported(tmp_path_factory.mktemp("maps") / "model", ["maps"])
+
+
+def _exported(path: Path, programs: Sequence[str] = ()) -> Path:
     paddle = pytest.importorskip("paddle")
     from ppcls_lite.inference.export import export_model
     from ppcls_lite.models.create import create_model
 
     paddle.seed(0)
-    path = tmp_path_factory.mktemp("serve") / "model"
     export_model(
         create_model("PPLCNet_x0_25", class_num=3),
         path,
@@ -113,7 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         postprocess={"Topk": {"topk": 2}},
         labels=LABELS,
         model_name="PPLCNet_x0_25",
-        programs=["maps"],
+        programs=programs,
     )
     return path
 
