@@ -36,6 +36,7 @@ from ppcls_lite.search.judge import ProxyJudge, SupernetJudge
 from ppcls_lite.search.latency import LatencyTable, Meter, Scale, errors, fastest
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import Candidate, Space, digest
+from ppcls_lite.search.zero_cost import Untrained
 from ppcls_lite.system.files import link_or_copy, write_text
 
 logger = logging.getLogger("ppcls_lite")
@@ -66,6 +67,7 @@ class Result:
     measured: list[tuple[float, float]]  # latency and supernet score of candidates, as a whole
     finalists: list[Finalist]  # best first
     params: dict[str, int]  # of the finalists
+    untrained: dict[str, list[float]]  # what cheap scores say of them, in their order
     budgets_choice: str | None  # the network of the zoo that the target alone would choose
     is_main: bool = True  # whether this process writes and prints
 
@@ -129,6 +131,8 @@ class _Search:
         facts = {"target": target, "setting": str(setting), "seed": self.seed}
         facts["space"] = digest({n: list(options) for n, options in self.space.slots.items()})
         facts["strategy"] = self.wanted.strategy
+        if self.wanted.sieve:
+            facts["sieve"] = f"{self.wanted.sieve} {self.wanted.sieve_keeps:g}"
         self.journal = Journal(folder, facts, writes=world.is_main)
         self.setting, self.scale = self._resolved(setting), Scale()
         self.meter = Meter(self.setting, cores)
@@ -150,6 +154,7 @@ class _Search:
             wanted = self.wanted = self._plan(minutes, judge)
             judge.train(wanted.supernet_epochs)
             known = self._known()
+            untrained = Untrained(self.networks, judge.first_images(), self.seed, self.world)
             found = evolve(
                 self.space,
                 self._fast,
@@ -159,6 +164,8 @@ class _Search:
                 seed=self.seed,
                 start=[entry["candidate"] for entry in known.values()],
                 by_chance=wanted.strategy == "random",
+                sieve=untrained.by(wanted.sieve) if wanted.sieve else None,
+                sieve_keeps=wanted.sieve_keeps,
             )
             best = found.best(wanted.measured)
             before = self._estimates(best)
@@ -190,6 +197,7 @@ class _Search:
             measured,
             finalists,
             {f.name: self._params(f.candidate) for f in finalists},
+            untrained.all([f.candidate for f in finalists]),
             choice["name"] if choice else None,
             is_main=main,
         )
