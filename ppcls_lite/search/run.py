@@ -131,6 +131,8 @@ class _Search:
         facts = {"target": target, "setting": str(setting), "seed": self.seed}
         facts["space"] = digest({n: list(options) for n, options in self.space.slots.items()})
         facts["strategy"] = self.wanted.strategy
+        if self.wanted.max_parameters:
+            facts["max_parameters"] = self.wanted.max_parameters
         if self.wanted.sieve:
             facts["sieve"] = f"{self.wanted.sieve} {self.wanted.sieve_keeps:g}"
         self.journal = Journal(folder, facts, writes=world.is_main)
@@ -240,6 +242,12 @@ class _Search:
         fastest = times[digest(self.space.smallest())]
         if fastest > self.target * (1 + TOLERANCE):
             raise UserError(self._too_slow({"": fastest}))
+        if not self._small(self.space.smallest()):
+            raise UserError(
+                f"search: no candidate has {self.wanted.max_parameters:,} parameters or fewer; the "
+                f"smallest has {self._params(self.space.smallest()):,}. Give a larger "
+                "Search.max_parameters, or smaller options in Search.space"
+            )
 
     def _too_slow(self, times: dict[str, float]) -> str:
         return (
@@ -281,7 +289,13 @@ class _Search:
         return [self.scale(*pair) for pair in zip(*self._sums(candidates))]
 
     def _fast(self, candidates: Sequence[Candidate]) -> list[bool]:
-        return [ms <= self.target * _MARGIN for ms in self._estimates(candidates)]
+        """Which keep to both bounds, by what is estimated."""
+        times = self._estimates(candidates)
+        return [ms <= self.target * _MARGIN and self._small(c) for c, ms in zip(candidates, times)]
+
+    def _small(self, candidate: Candidate) -> bool:
+        most = self.wanted.max_parameters
+        return most is None or self._params(candidate) <= most
 
     def _scores(
         self, candidates: Sequence[Candidate], score: Callable[[Sequence[Candidate]], list[float]]
@@ -304,8 +318,9 @@ class _Search:
         return {n: {"name": n, "candidate": c, "ms": times[digest(c)]} for n, c in known.items()}
 
     def _budgets_choice(self, known: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-        """The slowest network of the zoo that keeps to the target."""
-        inside = [k for k in known.values() if k["ms"] <= self.target * (1 + TOLERANCE)]
+        """The slowest network of the zoo that keeps to the bounds."""
+        limit = self.target * (1 + TOLERANCE)
+        inside = [k for k in known.values() if k["ms"] <= limit and self._small(k["candidate"])]
         return max(inside, key=lambda entry: entry["ms"], default=None)
 
     def _halve(self, finalists: list[Finalist], proxies: ProxyJudge, judge: SupernetJudge) -> None:
