@@ -85,13 +85,13 @@ def test_a_second_bound_that_nobody_meets_names_the_smallest(
 def test_a_second_bound_is_kept(tree: dict[str, Any], tmp_path: Path, meter: Any) -> None:
     one = _Search(Recipe.of(copy.deepcopy(tree)), World(), 9.0, SETTING, [0], tmp_path / "a")
     space = one.space
-    sizes = [one._params(c) for c in (space.smallest(), space.largest())]
-    assert one._fast([space.smallest(), space.largest()]) == [True, True]
+    sizes = [one.networks.parameters(c) for c in (space.smallest(), space.largest())]
+    assert one.budget.kept([space.smallest(), space.largest()]) == [True, True]
     tree["Search"] = {**(tree.get("Search") or {}), "max_parameters": sizes[1] - 1}
     two = _Search(Recipe.of(tree), World(), 9.0, SETTING, [0], tmp_path / "b")
-    two._calibrate()
+    two.budget.calibrate(0)
     assert sizes[0] < sizes[1]
-    assert two._fast([space.smallest(), space.largest()]) == [True, False]
+    assert two.budget.kept([space.smallest(), space.largest()]) == [True, False]
 
 
 def test_a_recipe_of_another_family_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:
