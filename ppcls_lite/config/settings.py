@@ -273,6 +273,9 @@ class SearchSettings:
 
     space: SpaceSpec | None = None  # null: PPLCNetSpace
     strategy: Literal["evolution", "random"] = "evolution"  # random: to compare, at equal cost
+    max_parameters: PositiveInt | None = None  # a second bound beside the latency
+    sieve: Literal["parameters", "synflow", "patterns"] | None = None  # search/zero_cost.py
+    sieve_keeps: Annotated[float, Range(0.05, 1)] = 0.5  # share of what is drawn that is scored
     held_out: Annotated[float, Range(0.05, 0.5)] = 0.2  # share of the training list that judges
     supernet_epochs: Annotated[int, Range(1, 100_000)] = 30
     population: Annotated[int, Range(4, 10_000)] = 40

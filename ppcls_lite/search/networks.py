@@ -60,6 +60,10 @@ class Networks:
             kernels.convert(model, kernels.available())
         return model
 
+    def parameters(self, candidate: Candidate) -> int:
+        """How many trainable numbers it has."""
+        return sum(p.size for p in self.build(candidate).parameters() if not p.stop_gradient)
+
     def pieces(self, candidate: Candidate) -> list[Piece]:
         """What the candidate's estimate is the sum of."""
         shape = size_of(candidate, self.shape)
