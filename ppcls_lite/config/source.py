@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_origin
@@ -79,7 +80,7 @@ class Source:
                 if isinstance(decorator, ast.Call) and self._stands_for(decorator.func) in _MARKS:
                     found.append(self._mark(node, decorator))
                     read.add(decorator.func)
-        for node in ast.walk(self.tree):
+        for node in ast.walk(self.tree) if self._says_more(read) else ():
             match node:
                 case ast.Name(id=name) | ast.Attribute(attr=name):
                     known = name == "register" or name in self.imports
@@ -89,6 +90,16 @@ class Source:
             if is_mark and node not in read:
                 self._refuse(node, f"expected @register(KIND) before a class; {_ALONE}")
         return found
+
+    def _says_more(self, read: Collection[ast.expr]) -> bool:
+        """Whether the text names the mark elsewhere than where it is imported and `read`.
+
+        Looking at every node of a large module takes long, and few of them need it.
+        """
+        known = {"register", *(own for own, name in self.imports.items() if name in _MARKS)}
+        said = re.findall(rf"\b({'|'.join(map(re.escape, known))})\b", self.text)
+        imported = self.text.count("import register\n") if known == {"register"} else 0
+        return len(said) > len(read) + imported
 
     def _mark(self, node: ast.ClassDef, decorator: ast.Call) -> Mark:
         if not isinstance(decorator.func, ast.Name) or decorator.func.id != "register":
@@ -204,13 +215,22 @@ def _of_package(path: Path) -> Source:
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Name in the module -> the dotted name that it was imported as."""
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.asname, alias.name) for alias in node.names if alias.asname)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
                 name = "register" if alias.name == "*" else alias.name
                 yield alias.asname or name, f"{node.module}.{name}"
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements inside a node, without their expressions, which are most of a module."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inside = getattr(node, field, None)
+        for item in inside if isinstance(inside, list) else ():
+            yield item
+            yield from _statements(item)
 
 
 def _is_dataclass(node: ast.ClassDef) -> bool:
