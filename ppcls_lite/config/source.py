@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_origin
@@ -80,7 +80,7 @@ class Source:
                 if isinstance(decorator, ast.Call) and self._stands_for(decorator.func) in _MARKS:
                     found.append(self._mark(node, decorator))
                     read.add(decorator.func)
-        for node in ast.walk(self.tree) if self._says_more(read) else ():
+        for node in ast.walk(self.tree) if self._more_than(len(found)) else ():
             match node:
                 case ast.Name(id=name) | ast.Attribute(attr=name):
                     known = name == "register" or name in self.imports
@@ -91,15 +91,11 @@ class Source:
                 self._refuse(node, f"expected @register(KIND) before a class; {_ALONE}")
         return found
 
-    def _says_more(self, read: Collection[ast.expr]) -> bool:
-        """Whether the text names the mark elsewhere than where it is imported and `read`.
-
-        Looking at every node of a large module takes long, and few of them need it.
-        """
-        known = {"register", *(own for own, name in self.imports.items() if name in _MARKS)}
-        said = re.findall(rf"\b({'|'.join(map(re.escape, known))})\b", self.text)
-        imported = self.text.count("import register\n") if known == {"register"} else 0
-        return len(said) > len(read) + imported
+    def _more_than(self, marks: int) -> bool:
+        """Whether the text may name a mark elsewhere than in its import and before `marks` classes;
+        looking at every node takes ten times as long."""
+        names = [name for name, stands_for in self.imports.items() if stands_for in _MARKS]
+        return names != ["register"] or len(re.findall(r"\bregister\b", self.text)) != marks + 1
 
     def _mark(self, node: ast.ClassDef, decorator: ast.Call) -> Mark:
         if not isinstance(decorator.func, ast.Name) or decorator.func.id != "register":
@@ -213,6 +209,14 @@ def _of_package(path: Path) -> Source:
     return Source(path)
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements of a module, those inside others included, without their expressions."""
+    for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for child in getattr(node, name, ()):
+            yield child
+            yield from _statements(child)
+
+
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Name in the module -> the dotted name that it was imported as."""
     for node in _statements(tree):
@@ -222,15 +226,6 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
             for alias in node.names:
                 name = "register" if alias.name == "*" else alias.name
                 yield alias.asname or name, f"{node.module}.{name}"
-
-
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """All statements inside a node, without their expressions, which are most of a module."""
-    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
-        inside = getattr(node, field, None)
-        for item in inside if isinstance(inside, list) else ():
-            yield item
-            yield from _statements(item)
 
 
 def _is_dataclass(node: ast.ClassDef) -> bool:
