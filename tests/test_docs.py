@@ -81,6 +81,7 @@ NOT_RUN = {  # beginning of the command: why
 }
 NEEDS = {  # part of a command: the optional package without which it is left out
     "--format ": "onnx",
+    "benchmark.py start": "onnx",
     "--engine openvino": "openvino",
     "--engine onnxruntime": "onnxruntime",
     "deploy/quantize.py": "onnxruntime",
@@ -114,6 +115,7 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "benchmark data": ["--images", "4", "--batch-size", "2", "--rounds", "1", "--workers"],
     "benchmark predict": ["--images", "4", "--batch-size", "2", "--rounds", "1"],
     "benchmark distill": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size=32"],
+    "benchmark start": ["--rounds", "1"],
     "benchmark teacher": [
         *("--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size", "32"),
         *("--teacher", "PPLCNet_x0_25", "--student", "PPLCNet_x0_25"),
