@@ -266,7 +266,7 @@ def _suggest(name: object, known: Iterable[str]) -> str:
 def suggest_component(name: object, kind: str, known: Iterable[str]) -> str:
     """The component that may be meant by an unknown name; of a network over a trunk, the trunk."""
     if kind == "model" and isinstance(name, str):
-        for prefix in OVER_TRUNKS:
+        for prefix in sorted(OVER_TRUNKS, key=len, reverse=True):  # one begins with another
             trunk = name.removeprefix(f"{prefix}_")
             if trunk != name:
                 return _suggest(trunk, known).replace("mean '", f"mean '{prefix}_")
