@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -254,24 +255,41 @@ class World:
         return str(error).strip().partition("\n")[0]
 
     def _tell(self, error: BaseException) -> None:
-        with contextlib.suppress(*STORE_ERRORS):  # rank 0, which keeps it, may be gone
-            store = core.create_or_get_global_tcp_store()
-            name = f"rank {self.rank} on {socket.gethostname()}"
-            text = f"{name} has stopped this run: {str(error) or type(error).__name__}"
-            status = getattr(error, "exit_code", UserError.exit_code)
-            store.set(MESSAGE, f"{status} {text}".encode())
-            store.add(FAILURES, 1)
+        name = f"rank {self.rank} on {socket.gethostname()}"
+        text = f"{name} has stopped this run: {str(error) or type(error).__name__}"
+        status = getattr(error, "exit_code", UserError.exit_code)
+
+        def tell() -> None:
+            with contextlib.suppress(*STORE_ERRORS):  # rank 0, which keeps it, may be gone
+                store = core.create_or_get_global_tcp_store()
+                store.set(MESSAGE, f"{status} {text}".encode())
+                store.add(FAILURES, 1)
+
+        _within(PATIENCE, tell)
 
     def _told(self) -> tuple[str, int] | None:
         """Message and exit status of the rank that failed; None if it left none in time."""
-        store, end = core.create_or_get_global_tcp_store(), time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            with contextlib.suppress(*STORE_ERRORS):  # one of them is a signal during the question
-                if store.add(FAILURES, 0):
-                    status, _, text = bytes(store.get(MESSAGE)).decode().partition(" ")
-                    return text, int(status)
-            time.sleep(0.1)
-        return None
+
+        def ask() -> tuple[str, int] | None:
+            store, end = core.create_or_get_global_tcp_store(), time.monotonic() + PATIENCE
+            while time.monotonic() < end:
+                with contextlib.suppress(*STORE_ERRORS):
+                    if store.add(FAILURES, 0):
+                        status, _, text = bytes(store.get(MESSAGE)).decode().partition(" ")
+                        return text, int(status)
+                time.sleep(0.1)
+            return None
+
+        return _within(PATIENCE + 1, ask)
+
+
+def _within(seconds: float, call: Callable[[], Value]) -> Value | None:
+    """What `call` returns, None if it takes longer: a store that hangs answers no question."""
+    answers: list[Value] = []
+    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else None
 
 
 def flatten(part: Tensor) -> Tensor:
