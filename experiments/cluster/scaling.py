@@ -76,7 +76,7 @@ def measured(arch: str, images: int, steps: int) -> Rank:
 
     from experiments.speed.train import Batches, toolkit_loop
     from ppcls_lite.engine.distributed import STATISTICS, World
-    from ppcls_lite.models import create_model
+    from ppcls_lite.models.create import create_model
 
     paddle.set_device("cpu")
     tensors = create_model(arch, class_num=1000).state_dict()
