@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from ppcls_lite.config.check import Node
+from ppcls_lite.config.node import Node
 from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
