@@ -120,7 +120,7 @@ def on_a_slow_line(size: int, repeats: int = 5) -> float:
             machine.narrow(f"{SLOW / 1e6:.0f}mbit")
             place = {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": "0"}
             place |= {"MASTER_ADDR": net.machines[0].address, "MASTER_PORT": str(PORT)}
-            command = [sys.executable, "-m", __name__, "--exchange", str(size)]
+            command = [sys.executable, "-m", f"{__package__}.scaling", "--exchange", str(size)]
             command += ["--repeats", str(repeats)]
             variables = environment(**place, GLOG_minloglevel="2", PYTHONWARNINGS="ignore")
             team.append(machine.start(command, env=variables, stdout=subprocess.PIPE))
