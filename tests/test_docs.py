@@ -51,6 +51,9 @@ NOT_RUN = {  # beginning of the command: why
     "python deploy/server.py": "is a server that does not end; tests/serve runs it",
     "python tools/chaos.py": "takes minutes; tests/experiments/test_chaos.py runs a short form",
     "python deploy/benchmark.py --paper": "exports 20 networks; tests/inference runs a short form",
+    "python deploy/benchmark.py --model inference/digits --mode throughput": (
+        "starts a process for each core; tests/benchmark/test_throughput.py runs a short form"
+    ),
     "python deploy/benchmark.py --latency-budget": "exports 20 networks, like --paper",
     "python deploy/benchmark.py --zoo": "exports the zoo; tests/benchmark/test_zoo.py runs a part",
     "python deploy/benchmark.py --report": "needs what --zoo writes; tests/benchmark/test_zoo.py",
