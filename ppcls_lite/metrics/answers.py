@@ -25,6 +25,7 @@ from ppcls_lite.metrics.calibration import Bin, Cut
 from ppcls_lite.metrics.certainty import Certainty, Wish, unreachable
 from ppcls_lite.ops.intervals import wilson
 from ppcls_lite.report.facts import CALIBRATION, ImageGroup, names_of, write_facts, write_images
+from ppcls_lite.report.figures import write_figure
 from ppcls_lite.system.files import atomic_text
 
 PREDICTIONS = "predictions.csv"
@@ -258,5 +259,5 @@ def _draw(facts: Mapping[str, Any], folder: Path) -> Path:
     axes.grid(alpha=0.3)
     axes.legend()
     path = folder / "reliability.png"
-    figure.savefig(path, dpi=100)
+    write_figure(figure, path)
     return path
