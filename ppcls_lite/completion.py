@@ -78,7 +78,7 @@ def script(shell: str) -> str:
     template, option, choice, entry = _SCRIPTS[shell]
     return template.format(
         commands=entry[0].join(
-            entry[1].format(name=name, about=command.about.replace("'", "").replace(":", "\\:"))
+            entry[1].format(name=name, about=command.about.replace("'", "'\\''").replace(":", "\\:"))
             for name, command in COMMANDS.items()
         ),
         options="\n".join(
