@@ -118,6 +118,10 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "benchmark data": ["--images", "4", "--batch-size", "2", "--rounds", "1", "--workers"],
     "benchmark predict": ["--images", "4", "--batch-size", "2", "--rounds", "1"],
     "benchmark distill": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size=32"],
+    "benchmark teacher": [
+        *("--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size", "32"),
+        *("--teacher", "PPLCNet_x0_25", "--student", "PPLCNet_x0_25"),
+    ],
     "benchmark train": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size", "32"],
 }
 # 1: slower than aimed at, which four images do not tell

@@ -1,7 +1,7 @@
 """The run settings: every section and key of the YAML that is not a component's argument.
 
 Keys keep PaddleClas's spelling; the comments say what a key does where the name does not. These
-dataclasses are the schema of a recipe: check.py walks a YAML along their annotations. They are
+dataclasses are the schema of a recipe: walk.py takes a YAML along their annotations. They are
 frozen: what a run finds out later (its share of the batch, a random seed, the class count of the
 data) goes into copies that are passed on. Read next: check.py, then recipe/train.py.
 """

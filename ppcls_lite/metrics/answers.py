@@ -148,9 +148,7 @@ class Answers:
         Raises UserError where no threshold is precise enough.
         """
         found = calibration.cuts(*self.confidence_and_right(temperature))
-        if name == "coverage":
-            return calibration.cut_for_coverage(found, share)
-        chosen = calibration.cut_for_precision(found, share)
+        chosen = calibration.chosen_cut(found, name, share)
         if chosen is None:
             raise unreachable(share, max(cut.precision for cut in found), int(self.scored.sum()))
         return chosen

@@ -15,7 +15,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
-from ppcls_lite.config.check import Inside
+from ppcls_lite.config.node import Inside
 from ppcls_lite.config.schema import DISTILLATION_MODEL
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.distill.distillation_model import DistillationModel, Member

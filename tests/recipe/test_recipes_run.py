@@ -23,9 +23,10 @@ import pytest
 
 from ppcls_lite.cli import main
 from ppcls_lite.config import registry
-from ppcls_lite.config.check import Node, build_list, check
+from ppcls_lite.config.check import build_list, check
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
+from ppcls_lite.config.node import Node
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.data.labels import BUNDLED
 from ppcls_lite.data.prepare.cli import run as prepare
