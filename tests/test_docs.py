@@ -72,6 +72,9 @@ NOT_RUN = {  # beginning of the command: why
     "python -m experiments.detection.trunks": "trains six detectors on the blood cells",
     "python tools/benchmark.py detection": "trains for a minute; test_speed_detection.py runs it",
     "python deploy/predict.py --model output/table4": "its networks are those of --paper",
+    "bash deploy/cluster/keep_running.sh": "several machines; test_cluster_examples.py runs it",
+    "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python": "needs an etcd server and several machines",
+    "python -m experiments.cluster": "takes minutes; test_cluster.py runs a short form",
     "ppcls-lite search": "takes minutes; tests/search/test_run.py runs a short form",
     "ppcls-lite train -c output/search": "follows it",
     **dict.fromkeys(

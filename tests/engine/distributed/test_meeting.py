@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -39,11 +40,11 @@ class Store:
             return self._values[key]
 
 
-def joined(size: int, patience: float) -> list[Meeting]:
+def joined(size: int, patience: float, stall: float = math.inf) -> list[Meeting]:
     """The ends of all ranks, in this process."""
-    store = Store()
+    store, host = Store(), "127.0.0.1"
     with ThreadPoolExecutor(size) as pool:
-        ends = [pool.submit(Meeting, r, size, store, "127.0.0.1", patience) for r in range(size)]
+        ends = [pool.submit(Meeting, r, size, store, host, patience, stall) for r in range(size)]
         return [end.result() for end in ends]
 
 
@@ -84,6 +85,26 @@ def test_a_slow_rank_is_told_from_a_silent_one_and_one_that_is_gone(
     team = joined(2, 20)
     team[1]._socket.shutdown(2)
     assert "has ended without a message: killed" in error_of(team[0])
+
+
+def test_a_silent_rank_is_not_waited_for_as_long_as_a_slow_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meeting, "BEAT", 0.05)
+    team = joined(2, patience=600, stall=0.6)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(team[0].meet)
+        time.sleep(1.2)  # it shows that it is alive
+        assert not waiting.done()
+        team[1]._lock.acquire()  # as if it were stopped
+        with pytest.raises(LostError, match=r"rank 1 on .* has given no sign of life for \d+ s"):
+            waiting.result(timeout=20)
+
+
+def test_a_silent_rank_0_is_not_waited_for_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting._Server, "_send", lambda server, data: None)
+    one = joined(2, patience=600, stall=0.3)[1]
+    assert "rank 0 on 127.0.0.1 has given no sign of life for 0.3 s" in error_of(one)
 
 
 PROGRAM = """
