@@ -89,9 +89,13 @@ def _finish() -> None:
         paddle.device.synchronize()
 
 
-def bare_loop(arch: str, batches: Batches) -> Callable[[], None]:
-    """One epoch of forward, backward, step, as one would write it."""
+def bare_loop(
+    arch: str, batches: Batches, change: Callable[[nn.Layer], None] | None = None
+) -> Callable[[], None]:
+    """One epoch of forward, backward, step, as one would write it; `change` sees the network."""
     model = create_model(arch, class_num=CLASSES)
+    if change is not None:
+        change(model)
     optimizer = paddle.optimizer.Momentum(RATE, 0.9, model.parameters(), weight_decay=3e-5)
 
     def epoch() -> None:
