@@ -48,7 +48,7 @@ class Work:
 
 def work_of(backward: bool, shape: DepthwiseShape | DenseShape | NormShape) -> Work:
     """Of a call with this shape, the first that it is given."""
-    if isinstance(shape, NormShape):  # alone: what normalises reads again what it has written
+    if isinstance(shape, NormShape):  # of a result that is stored for others than a convolution
         floats = shape.n * shape.c * shape.size
         return Work(4 * floats * (3 if backward else 2), 0)
     depthwise = isinstance(shape, DepthwiseShape)
@@ -100,9 +100,12 @@ def peak(rounds: int = 7, repeats: int = 1_000_000) -> float:
     """Multiplications a second, each with its addition, of one thread with its widest vectors."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "peak.so"
-        command = [*build.find_compiler().command, *build.FLAGS, "-march=native", "-shared"]
+        command = [*build.find_compiler().command, *build.FLAGS, f"-I{build.SOURCES}", "-shared"]
         source = Path(__file__).with_name("peak.cpp")
-        subprocess.run([*command, f"-I{build.SOURCES}", source, "-o", path], check=True)
+        for machine in build.MACHINE_FLAGS:
+            done = subprocess.run([*command, *machine, source, "-o", path], capture_output=True)
+            if done.returncode == 0:
+                break
         own = ctypes.CDLL(str(path))
     own.multiply_and_add.argtypes = [ctypes.c_int64]
     return repeats * own.products() / _fastest(lambda: own.multiply_and_add(repeats), rounds)

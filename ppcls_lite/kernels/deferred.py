@@ -37,6 +37,7 @@ from ppcls_lite.kernels.tensors import (
     without_gaps,
 )
 
+SMALL = 32  # planes of fewer pixels are stored: forming them in pieces takes longer
 Norm = tuple[Tensor, Tensor, tuple[Tensor, Tensor], tuple[float, float, str | None]]
 
 
@@ -103,6 +104,8 @@ def conv_norm(
     `weight` is that of `depthwise_conv` or of `dense_conv`; `norm`: scale, shift, running and
     options of `norm_act`, as `bias` is.
     """
+    if isinstance(x, Deferred) and x.of.shape.size < SMALL:
+        x = x.values()
     scale, shift, running, (epsilon, momentum, act) = norm
     vectors = (scale, shift, *running) if bias is None else (scale, shift, *running, bias)
     read = x.raw if isinstance(x, Deferred) else x
