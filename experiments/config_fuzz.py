@@ -31,9 +31,9 @@ from typing import Any
 
 import paddle  # noqa: F401 (losses and metrics need it; before the clock runs)
 
-from ppcls_lite.config.check import Node
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump, load_config
+from ppcls_lite.config.node import Node
 from ppcls_lite.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,7 +23,8 @@ from ppcls_lite.kernels import build
 from ppcls_lite.system.machine import cpu_flags
 
 HARNESS = Path(__file__).resolve().parents[1] / "tests" / "kernels" / "harness.cpp"
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+LONG, SHORT = ("-g", "-O1"), ("-g1", "-O0")  # for many shapes; compiled in a third of the time
 PORTION = 1000  # shapes of one process
 
 
@@ -35,14 +36,17 @@ def levels() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def compile_harness(program: Path, compiler: Sequence[str], level: Sequence[str]) -> str | None:
+def compile_harness(
+    program: Path, compiler: Sequence[str], level: Sequence[str], effort: Sequence[str] = LONG
+) -> str | None:
     """Compile the harness with the kernels; what is missing if there are no sanitizers here.
 
     Raises subprocess.CalledProcessError if the sources do not compile.
     """
     flags = [flag for flag in build.FLAGS if not flag.startswith("-O")]
     sources = sorted(build.SOURCES.glob("*.cpp"))
-    command = [*compiler, *flags, *level, *SANITIZERS, *sources, HARNESS, "-o", program]
+    flags += [*level, *SANITIZERS, *effort]
+    command = [*compiler, *flags, *sources, HARNESS, "-o", program]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode and any(
         words in done.stderr for words in ("cannot find", "common_interface_defs.h")

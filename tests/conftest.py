@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ppcls_lite.system.home import home_folder
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOG_minloglevel", "2")
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures" / "classification"
+KERNELS = home_folder() / "kernels"
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +30,33 @@ def fixtures() -> Path:
 def segmentation() -> Path:
     """The golden values of segmentation."""
     return FIXTURES.with_name("segmentation")
+
+
+@pytest.fixture(scope="session")
+def make_home() -> Callable[[Path], Path]:
+    """Makes a folder for `PPCLS_LITE_HOME` in which nothing lies but the compiled kernels.
+
+    They are those of this user, whose name has everything that they depend on: a build in each
+    home would take twenty seconds.
+    """
+
+    def make(folder: Path) -> Path:
+        KERNELS.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True)
+        (folder / "kernels").symlink_to(KERNELS)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def own_home(
+    make_home: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The test's own `PPCLS_LITE_HOME`, with kernels."""
+    home = make_home(tmp_path / "home")
+    monkeypatch.setenv("PPCLS_LITE_HOME", str(home))
+    return home
 
 
 Named = Sequence[tuple[str, Sequence[int]]]  # state-dict keys and shapes

@@ -115,6 +115,10 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "benchmark data": ["--images", "4", "--batch-size", "2", "--rounds", "1", "--workers"],
     "benchmark predict": ["--images", "4", "--batch-size", "2", "--rounds", "1"],
     "benchmark distill": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size=32"],
+    "benchmark teacher": [
+        *("--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size", "32"),
+        *("--teacher", "PPLCNet_x0_25", "--student", "PPLCNet_x0_25"),
+    ],
     "benchmark train": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size", "32"],
 }
 # 1: slower than aimed at, which four images do not tell
@@ -156,7 +160,11 @@ def label(item: object) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def checkout(put_back: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(
+    put_back: None,
+    make_home: Callable[[Path], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A checkout with a few generated photographs, digits, and the quick start's model."""
     pytest.importorskip("sklearn", reason="the quick start's digits come with scikit-learn")
     root = tmp_path_factory.mktemp("checkout")
@@ -173,7 +181,7 @@ def checkout(put_back: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = rng.integers(0, 256, (6, 8, 3), np.uint8).repeat(48, 0).repeat(48, 1)
         path.write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
     cifar10_archive(root / "cifar-10-binary.tar.gz", rng)
-    official = root / "home" / "weights" / "PPLCNet_x1_0_pretrained.pdparams"
+    official = make_home(root / "home") / "weights" / "PPLCNet_x1_0_pretrained.pdparams"
     official.parent.mkdir(parents=True)
     write_state(official, create_model("PPLCNet_x1_0").state_dict())
     with pytest.MonkeyPatch.context() as patch:

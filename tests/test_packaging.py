@@ -135,13 +135,15 @@ DataLoader:
 
 
 @pytest.mark.parametrize("kind", ["whl", "tar.gz"])
-def test_it_works_in_a_bare_environment(built: Path, kind: str, tmp_path: Path) -> None:
+def test_it_works_in_a_bare_environment(
+    built: Path, kind: str, own_home: Path, tmp_path: Path
+) -> None:
     """Far from a checkout: the command, its recipes and label files, and one epoch with kernels."""
     (package,) = built.glob(f"*.{kind}")
     bin = bare_environment(tmp_path / "environment", package)
     work = tmp_path / "work"
     work.mkdir()
-    environment = {**os.environ, "PPCLS_LITE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
 
     def output(*command: str | Path) -> str:

@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ppcls_lite.cli import guarded
 
 SUBJECTS = (
-    *("data", "predict", "train", "segmentation", "detection", "distill", "duplicates", "table"),
-    "roofline",
+    *("data", "predict", "train", "segmentation", "detection", "distill", "teacher", "duplicates"),
+    *("table", "roofline"),
 )
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ what drawing by chance found at equal cost, and the scale of PP-LCNet whose late
 What is done is not done again: the same command goes on.
 
     python -m experiments.search.prove --data dataset/cifar10 --minutes 20
+    python -m experiments.search.prove --data dataset/cifar10 --space sizes --output output/sizes
+
+The second one's space has the edge of the images as a slot, and narrower widths to pay for it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -34,6 +38,20 @@ from ppcls_lite.system.processes import ROOT, environment, toolkit_command
 
 FOLDS = 3
 BASE = ROOT / "configs" / "_base_" / "pplcnet.yaml"
+SPACES: dict[str, dict[str, Any]] = {
+    "default": {"name": "PPLCNetSpace"},
+    "sizes": {
+        "name": "PPLCNetSpace",
+        "sizes": [24, 32, 40, 48],
+        "widths": [
+            [8, 16, 24, 32],
+            [16, 24, 32, 48, 64],
+            [32, 48, 64, 96, 128],
+            [64, 96, 128, 192, 256],
+            [128, 192, 256, 384, 512],
+        ],
+    },
+}
 STRIDES = {32: [1, 1, 2, 2, 2], 64: [2, 1, 2, 2, 2]}  # the last stage keeps 4 x 4 positions
 
 
@@ -45,15 +63,14 @@ def main(argv: Sequence[str]) -> int:
     strides = STRIDES[options.size]
     rows: dict[str, list[tuple[float, float]]] = {}  # method -> (ms, top-1) of each fold
     for target in options.targets:
-        ms = _kept(
-            options.output / f"{target}.json", lambda t=target: _latency(t, strides, options)
-        )
+        asked = {"name": target, "class_num": 10, "stride_list": strides}
+        file = options.output / f"{target}.json"
+        ms = _kept(file, lambda a=asked: _latency(a, options.size, options))
         for fold in range(FOLDS):
             place = options.output / f"fold{fold}"
             recipe = _recipe(place, lines, fold, strides, options)
-            trained = {
-                target: {"name": target, "class_num": _classes(lines), "stride_list": strides}
-            }
+            scale = {"name": target, "class_num": _classes(lines), "stride_list": strides}
+            trained = {target: (scale, options.size)}
             for strategy in ("evolution", "random"):
                 found = place / f"{target}_{strategy}"
                 if not (found / "report.md").exists():
@@ -63,14 +80,20 @@ def main(argv: Sequence[str]) -> int:
                         *("--engine", setting.engine, "--precision", setting.precision),
                         *("--threads", str(setting.threads)),
                         *("-o", f"Search.strategy={strategy}", "-o", f"Global.seed={fold}"),
+                        *("-o", f"Search.space={json.dumps(SPACES[options.space])}"),
                         *("-o", "Arch.name=PPLCNet"),
                     )
-                arch = yaml.safe_load((found / "recipe.yaml").read_text())["Arch"]
+                tree = yaml.safe_load((found / "recipe.yaml").read_text())
+                arch = tree["Arch"]
                 del arch["pretrained"]  # from random weights, as the scales
-                trained[f"{target}: {strategy}"] = arch
-            for name, arch in trained.items():
-                score = _trained(place / name.replace(": ", "_") / "final", recipe, arch, fold)
-                rows.setdefault(name, []).append((_own(arch, strides, options, place, name), score))
+                size = tree["Global"].get("image_size", options.size)
+                trained[f"{target}: {strategy}"] = (arch, size)
+            for name, (arch, size) in trained.items():
+                final = place / name.replace(": ", "_") / "final"
+                score = _trained(final, recipe, arch, size, fold)
+                own = place / f"{name.replace(': ', '_')}.json"
+                ms = _kept(own, lambda a=arch, s=size: _latency(a, s, options))
+                rows.setdefault(name, []).append((ms, score))
     print("\n".join(table(rows)))
     return 0
 
@@ -150,33 +173,27 @@ def _recipe(
     return place / "recipe.yaml"
 
 
-def _trained(place: Path, recipe: Path, arch: dict, fold: int) -> float:
+def _trained(place: Path, recipe: Path, arch: dict, size: int, fold: int) -> float:
     """The last top-1 of a network that is trained from random weights."""
     records = place / arch["name"] / "metrics.jsonl"
     own = place / "recipe.yaml"
     place.mkdir(parents=True, exist_ok=True)
     tree = {"_base_": str(recipe.resolve()), "Arch": arch}
     tree["Global"] = {"output_dir": str(place), "checkpoints": "auto", "seed": fold}
+    tree["Global"]["image_size"] = size
     write_text(own, yaml.safe_dump(tree, sort_keys=False))
     _toolkit("train", "-c", str(own))
     last = [json.loads(line) for line in records.read_text().splitlines()]
     return float([record for record in last if record["kind"] == "eval"][-1]["top1"])
 
 
-def _latency(name: str, strides: list[int], options: argparse.Namespace, **arch: object) -> float:
+def _latency(arch: dict[str, Any], size: int, options: argparse.Namespace) -> float:
     """Measured as a whole, as a search measures."""
     setting = Setting(options.engine, options.precision, options.threads)
-    arguments = {"class_num": 10, "stride_list": strides, **arch}
-    piece = Piece(name, (3, options.size, options.size), lambda: create_model(name, **arguments))
-    return Meter(setting, usable_processors()[: options.threads], print)([piece])[name]
-
-
-def _own(
-    arch: dict, strides: list[int], options: argparse.Namespace, place: Path, name: str
-) -> float:
     arguments = {key: value for key, value in arch.items() if key != "name"}
-    file = place / f"{name.replace(': ', '_')}.json"
-    return _kept(file, lambda: _latency(arch["name"], strides, options, **arguments))
+    name = arch["name"]
+    piece = Piece(name, (3, size, size), lambda: create_model(name, **arguments))
+    return Meter(setting, usable_processors()[: options.threads], print)([piece])[name]
 
 
 def _kept(path: Path, make: Callable[[], float]) -> float:
@@ -199,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=20, help="of each search")
     parser.add_argument("--epochs", type=int, default=40, help="of each training that is scored")
     parser.add_argument("--size", type=int, default=32, choices=sorted(STRIDES), help="of images")
+    parser.add_argument("--space", default="default", choices=sorted(SPACES), help="what to choose")
     parser.add_argument("--targets", nargs="+", default=["PPLCNet_x0_5", "PPLCNet_x1_0"])
     parser.add_argument("--engine", default="openvino")
     parser.add_argument("--precision", default="fp32")

@@ -29,7 +29,6 @@ import numpy as np
 import paddle
 
 from experiments.speed.train import CLASSES, Batches, bare_loop
-from ppcls_lite import kernels
 from ppcls_lite.engine import device
 from ppcls_lite.inference.cli.options import positive
 from ppcls_lite.kernels import build
@@ -135,12 +134,11 @@ def run(argv: Sequence[str]) -> int:
     batches = Batches(options.steps, images, options.image_size)
 
     def watch(model: paddle.nn.Layer) -> None:
-        kernels.prepare(model, "on", "cpu")
         for name, layer in model.named_sublayers(include_self=True):
             if (handle := getattr(layer, "_kernels", None)) is not None:
                 handle.library = Watched(handle.library, name, calls)
 
-    epoch = bare_loop(options.arch, batches, watch)
+    epoch = bare_loop(options.arch, batches, "on", watch)
     for _ in range(STEPS):
         calls.clear()
         epoch()

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ppcls_lite.config.check import Node, check, is_ignored
+from ppcls_lite.config.check import check
 from ppcls_lite.config.dataset_dir import fill_in
 from ppcls_lite.config.image_size import changed, component_at, nodes_of, resize
+from ppcls_lite.config.node import Node
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.config.timm import options_for
+from ppcls_lite.config.walk import is_ignored
 from ppcls_lite.errors import ConfigError, shown
 
 Tree = dict[str, Any]

@@ -200,6 +200,18 @@ def merged_over(
     return merged
 
 
+def difference(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What a file whose `_base_` is `base` has to say to be `own`: the way back of the merge."""
+    if not base.keys() <= own.keys():
+        return {REPLACE: True, **own}
+    said = {}
+    for key, value in own.items():
+        both_maps = isinstance(value, dict) and isinstance(base.get(key), dict)
+        if key not in base or type(value) is not type(base[key]) or value != base[key]:
+            said[key] = difference(base[key], value) if both_maps else value
+    return said
+
+
 def _without_marks(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {k: _without_marks(v) for k, v in tree.items() if (k, v) != _ALONE}

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ppcls_lite.config.check import Node
+from ppcls_lite.config.node import Node
 from ppcls_lite.config.schema import Pixels
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.errors import ConfigError

@@ -90,13 +90,31 @@ def register(
     return lambda cls: cls
 
 
+class _Installed(Mapping[tuple[str, str], Entry]):
+    """The installed components; the files of a kind are read when it is first asked for.
+
+    Reading all takes half a second, which a predictor's start can spare.
+    """
+
+    def __getitem__(self, key: tuple[str, str]) -> Entry:
+        return (_everything() if _points() else _package(key[0]))[key]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(_everything())
+
+    def __len__(self) -> int:
+        return len(_everything())
+
+
 def entries(plugins: Sequence[str | Path] = ()) -> Table:
     """All components, keyed by (kind, name): the installed ones and those of the files `plugins`.
 
     Raises ConfigError for a file that is missing, broken or without components, and for a name
     that is taken, with both files.
     """
-    table = dict(_installed())
+    if not plugins:
+        return _Installed()
+    table = dict(_everything())
     for file in dict.fromkeys(Path(plugin).expanduser().absolute() for plugin in plugins):
         _add(table, _of_file(file))
     return table
@@ -127,14 +145,15 @@ def names(kind: str, table: Table | None = None) -> list[str]:
 
 
 @functools.cache
-def _package() -> Table:
-    """The components of this package and its model zoo."""
+def _package(only: str | None = None) -> Table:
+    """The components of this package and its model zoo; `only`: those beside one kind at least."""
     table: dict[tuple[str, str], Entry] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if "@register(" in path.read_text(encoding="utf-8"):
+    mark = "@register(" if only is None else f'@register("{only}"'
+    for path, text in _modules():
+        if mark in text:
             parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
             _add(table, _read(Source(path), ".".join(parts).removesuffix(".__init__")))
-    for name, row in ZOO.items():
+    for name, row in ZOO.items() if only in (None, "model") else ():
         family = table["model", row.family]
         summary = f"{row.family} with {row.args}" if row.args else family.summary
         table["model", name] = replace(family, name=name, summary=summary).fix(row.args)
@@ -142,10 +161,23 @@ def _package() -> Table:
 
 
 @functools.cache
-def _installed() -> Table:
+def _modules() -> list[tuple[Path, str]]:
+    """The files of this package that mark components, and their texts."""
+    texts = ((path, path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py")))
+    return [(path, text) for path, text in texts if "@register(" in text]
+
+
+@functools.cache
+def _points() -> Sequence[importlib.metadata.EntryPoint]:
+    """What installed packages name as their plug-ins."""
+    return tuple(importlib.metadata.entry_points(group=GROUP))
+
+
+@functools.cache
+def _everything() -> Table:
     """The components of this package and of installed packages that have an entry point."""
     table = dict(_package())
-    for point in importlib.metadata.entry_points(group=GROUP):
+    for point in _points():
         package = point.dist.name if point.dist else point.module
         try:
             found = importlib.util.find_spec(point.module)

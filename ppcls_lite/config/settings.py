@@ -1,7 +1,7 @@
 """The run settings: every section and key of the YAML that is not a component's argument.
 
 Keys keep PaddleClas's spelling; the comments say what a key does where the name does not. These
-dataclasses are the schema of a recipe: check.py walks a YAML along their annotations. They are
+dataclasses are the schema of a recipe: walk.py takes a YAML along their annotations. They are
 frozen: what a run finds out later (its share of the batch, a random seed, the class count of the
 data) goes into copies that are passed on. Read next: check.py, then recipe/train.py.
 """
@@ -273,6 +273,9 @@ class SearchSettings:
 
     space: SpaceSpec | None = None  # null: PPLCNetSpace
     strategy: Literal["evolution", "random"] = "evolution"  # random: to compare, at equal cost
+    max_parameters: PositiveInt | None = None  # a second bound beside the latency
+    sieve: Literal["parameters", "synflow", "patterns"] | None = None  # search/zero_cost.py
+    sieve_keeps: Annotated[float, Range(0.05, 1)] = 0.5  # share of what is drawn that is scored
     held_out: Annotated[float, Range(0.05, 0.5)] = 0.2  # share of the training list that judges
     supernet_epochs: Annotated[int, Range(1, 100_000)] = 30
     population: Annotated[int, Range(4, 10_000)] = 40

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppcls_lite.config import registry
-from ppcls_lite.config.check import plugins_of, type_name
+from ppcls_lite.config.check import plugins_of
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump, load_config
 from ppcls_lite.config.registry import REQUIRED
+from ppcls_lite.config.walk import type_name
 from ppcls_lite.errors import ConfigError
 
 

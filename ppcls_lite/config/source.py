@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class Source:
                 if isinstance(decorator, ast.Call) and self._stands_for(decorator.func) in _MARKS:
                     found.append(self._mark(node, decorator))
                     read.add(decorator.func)
-        for node in ast.walk(self.tree):
+        for node in ast.walk(self.tree) if self._more_than(len(found)) else ():
             match node:
                 case ast.Name(id=name) | ast.Attribute(attr=name):
                     known = name == "register" or name in self.imports
@@ -89,6 +90,12 @@ class Source:
             if is_mark and node not in read:
                 self._refuse(node, f"expected @register(KIND) before a class; {_ALONE}")
         return found
+
+    def _more_than(self, marks: int) -> bool:
+        """Whether the text may name a mark elsewhere than in its import and before `marks` classes;
+        looking at every node takes ten times as long."""
+        names = [name for name, stands_for in self.imports.items() if stands_for in _MARKS]
+        return names != ["register"] or len(re.findall(r"\bregister\b", self.text)) != marks + 1
 
     def _mark(self, node: ast.ClassDef, decorator: ast.Call) -> Mark:
         if not isinstance(decorator.func, ast.Name) or decorator.func.id != "register":
@@ -202,9 +209,17 @@ def _of_package(path: Path) -> Source:
     return Source(path)
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements of a module, those inside others included, without their expressions."""
+    for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for child in getattr(node, name, ()):
+            yield child
+            yield from _statements(child)
+
+
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Name in the module -> the dotted name that it was imported as."""
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.asname, alias.name) for alias in node.names if alias.asname)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -9,7 +9,7 @@ Read next: ../recipe/networks.py (building them), ../engine/tasks.py (`Distilled
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import DISTILLATION_MODEL, ClassCount, NetworkSpec
@@ -41,6 +41,10 @@ class DistillationModel:
         pretrained_list: for each network its weights, instead of the network's own `pretrained`.
         infer_model_name: the network that is saved, evaluated and exported.
         class_num: of the networks that do not state their own.
+        teacher_engine: what runs frozen teachers on a CPU: an inference engine by its name; the
+            first of these that is installed, where it agrees with the network (auto); or the
+            network itself. Teachers from files name their engine by the file.
+        teacher_precision: of that engine; bf16 where the CPU computes with it.
     """
 
     def __init__(
@@ -50,7 +54,15 @@ class DistillationModel:
         pretrained_list: list[bool | str | None] | None = None,
         infer_model_name: str = "Student",
         class_num: ClassCount | None = None,
+        teacher_engine: Literal["auto", "network", "openvino", "onnxruntime", "paddle"] = "auto",
+        teacher_precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
+        if teacher_precision != "fp32" and teacher_engine == "network":
+            raise ConfigError(
+                f"teacher_precision: {teacher_precision} is for an inference engine, but "
+                "teacher_engine is network; leave one of the two out"
+            )
+        self.teacher_engine, self.teacher_precision = teacher_engine, teacher_precision
         names = _names(models)
         count = len(names)
         frozen = freeze_params_list if freeze_params_list is not None else [False] * count

@@ -1,6 +1,7 @@
-"""Frozen teachers meet the training's data: their normalisation, and the cache of their logits.
+"""Frozen teachers meet the training: the data's normalisation, their engine, the cache of logits.
 
-Read before: ../recipe/networks.py (how they are built). Read next: teacher_cache.py.
+Read before: ../recipe/networks.py (how they are built). Read next: teacher_engine.py,
+teacher_cache.py.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from ppcls_lite.config.check import Node
+from ppcls_lite.config.node import Node
 from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.data.transforms.normalize import NormalizeImage, Normalizer
 from ppcls_lite.distill.teacher_cache import TeacherCache, open_cache
+from ppcls_lite.distill.teacher_engine import engine_teachers
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.tasks import Distilled
 from ppcls_lite.errors import ConfigError, UserError
@@ -64,10 +66,12 @@ def prepare_teachers(
     dataset: Any,
     world: World,
     class_names: Sequence[str] | None = None,
+    images: int = 0,
 ) -> TeacherCache | None:
     """Tell teachers from files how images are normalised; give the task its cache, if it has one.
 
     class_names: the recipe's, in the order of the ids; those of a teacher's folder must be theirs.
+    images: how many this process shows to teachers in the whole run.
     The caller flushes the cache that is returned when the training ends.
     """
     if not isinstance(task, Distilled):
@@ -82,6 +86,7 @@ def prepare_teachers(
                 )
             _require_same_names(network, class_names)
             logger.info(network.expect(normalizer_of(dataset)))
+    task.teacher_runs |= engine_teachers(settings.Arch.build(), task.frozen, images)
     run = settings.Global
     if not run.teacher_cache:
         return None
@@ -159,7 +164,10 @@ def _parts(settings: RecipeSettings, task: Distilled, dataset: Any) -> dict[str,
     text = json.dumps(chain, sort_keys=True)
     amp = settings.AMP
     precision = f"{amp.level} {amp.dtype}" if amp and amp.use_amp else "float32"
-    nodes = {member.name: member.node for member in settings.Arch.build().members}
+    networks = settings.Arch.build()
+    if networks.teacher_precision != "fp32":
+        precision += f", teachers {networks.teacher_precision}"
+    nodes = {member.name: member.node for member in networks.members}
     parts = {}
     for name, network in task.frozen.items():
         parts[f"network of {name}"] = nodes[name].entry.name

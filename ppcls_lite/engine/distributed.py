@@ -92,6 +92,10 @@ class World:
         self.size = size
         self._meeting = meeting
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> World:
+        """The same one: a copied layer is in the same run."""
+        return self
+
     @property
     def is_main(self) -> bool:
         """Whether this process logs and writes records, checkpoints and pictures."""

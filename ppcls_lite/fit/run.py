@@ -7,6 +7,7 @@ Read before: ../recipe/check.py, ../recipe/lr.py, ../recipe/train.py. Read next:
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_lite.config.complete import Recipe
-from ppcls_lite.config.file import BASE, RecipeLoader, dump, load_config, parse_value
+from ppcls_lite.config.file import BASE, RecipeLoader, difference, dump, load_config
 from ppcls_lite.config.image_size import nodes_of
 from ppcls_lite.config.yaml_reader import read_yaml
 from ppcls_lite.data.prepare.next_step import PHOTOS, NextStep
@@ -248,29 +249,20 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _written(place: Path, base: str, changes: Sequence[str]) -> Recipe:
-    """recipe.yaml: the base and what is changed about it, as a person would write it."""
-    tree: dict[str, Any] = {BASE: base}
-    for change in changes:
-        key, _, value = change.partition("=")
-        _set(tree, key, parse_value(value))
+def _written(place: Path, base: str, changes: Sequence[str], since: Path | None = None) -> Recipe:
+    """recipe.yaml: the base and what is changed about it, as a person would write it.
+
+    since: the recipe that is changed; None: the base. The changes are those of `train -o`.
+    """
+    whole = load_config(since or base, changes)
     place.mkdir(parents=True, exist_ok=True)
-    write_text(place / RECIPE, dump(tree))
+    write_text(place / RECIPE, dump({BASE: base, **difference(load_config(base), whole)}))
     return Recipe.of(load_config(place / RECIPE))
-
-
-def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    *way, last = key.strip().split(".")
-    for part in way:
-        tree = tree.setdefault(part, {})
-    tree[last] = value
 
 
 def _kept(place: Path, changes: Mapping[str, Any]) -> Recipe:
     """recipe.yaml, which keeps the changes."""
-    if changes:
-        tree = read_yaml((place / RECIPE).read_text(encoding="utf-8"), RecipeLoader)
-        for key, value in changes.items():
-            _set(tree, key, value)
-        write_text(place / RECIPE, dump(tree))
-    return Recipe.of(load_config(place / RECIPE))
+    file = place / RECIPE
+    base = read_yaml(file.read_text(encoding="utf-8"), RecipeLoader)[BASE]
+    said = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
+    return _written(place, base, said, file)

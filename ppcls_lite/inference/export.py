@@ -34,7 +34,7 @@ from ppcls_lite.inference.onnx.export import ReferenceEngine, write_onnx
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
 from ppcls_lite.inference.preprocess import Image, Prepared, Preprocessor, accepts, alike
-from ppcls_lite.inference.programs import RAW, Program, chosen_programs
+from ppcls_lite.inference.programs import MAPS, RAW, Program, chosen_programs
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.inference.views import require_seen, views_of
@@ -156,14 +156,14 @@ def export_model(
         spec.outputs = answers.activated_names or spec.outputs
     else:
         spec.output = "logits"
-    further = chosen_programs(programs, shipped, answers, whole=not views)
+    further = chosen_programs(programs, shipped, answers, whole=not views, shape=shape)
     window = views.window if views else None
     prepare = Preprocessor(spec.transform_ops, plugins=spec.plugins, window=window)
     prepared = _prepared(prepare, shape, sample_images)
     spec.plugins = _needed(spec.plugins, [answers, *prepare.transform.ops])
     inputs = np.stack([item.array for item in prepared])  # (N, C, H, W)
     target = Path(out_dir)
-    own = {*_OWN_FILES, RAW, *answers.endings()}
+    own = {*_OWN_FILES, RAW, MAPS, *answers.endings()}
     with disk_errors(target), whole_folder(target, own) as folder, _on_cpu():
         shipped.eval()
         expected = spec.named(shipped.run(inputs))

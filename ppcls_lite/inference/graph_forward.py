@@ -77,7 +77,7 @@ class GraphForward:
         if self.failed or small or not paddle.get_device().startswith("cpu"):
             yield model
             return
-        with _own_threads():
+        with own_threads():
             yield self._made(model, images) or model
 
     def _made(self, model: nn.Layer, images: Tensor) -> Run | None:
@@ -198,7 +198,7 @@ def _require_equal(found: Any, expected: Any) -> None:
 
 
 @contextlib.contextmanager
-def _own_threads() -> Iterator[None]:
+def own_threads() -> Iterator[None]:
     """Put the math libraries' thread numbers back: a predictor leaves them at 1 after each run."""
     libraries = Path(paddle.__file__).parent / "libs"
     counts: list[tuple[Callable[[int], None], int]] = []

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ppcls_lite.config.check import Node, checked
+from ppcls_lite.config.check import checked
 from ppcls_lite.config.components import take_apart
+from ppcls_lite.config.node import Node
 from ppcls_lite.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD, SCALE
 from ppcls_lite.errors import ConfigError
 

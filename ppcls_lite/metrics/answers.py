@@ -25,6 +25,7 @@ from ppcls_lite.metrics.calibration import Bin, Cut
 from ppcls_lite.metrics.certainty import Certainty, Wish, unreachable
 from ppcls_lite.ops.intervals import wilson
 from ppcls_lite.report.facts import CALIBRATION, ImageGroup, names_of, write_facts, write_images
+from ppcls_lite.report.figures import write_figure
 from ppcls_lite.system.files import atomic_text
 
 PREDICTIONS = "predictions.csv"
@@ -147,9 +148,7 @@ class Answers:
         Raises UserError where no threshold is precise enough.
         """
         found = calibration.cuts(*self.confidence_and_right(temperature))
-        if name == "coverage":
-            return calibration.cut_for_coverage(found, share)
-        chosen = calibration.cut_for_precision(found, share)
+        chosen = calibration.chosen_cut(found, name, share)
         if chosen is None:
             raise unreachable(share, max(cut.precision for cut in found), int(self.scored.sum()))
         return chosen
@@ -258,5 +257,5 @@ def _draw(facts: Mapping[str, Any], folder: Path) -> Path:
     axes.grid(alpha=0.3)
     axes.legend()
     path = folder / "reliability.png"
-    figure.savefig(path, dpi=100)
+    write_figure(figure, path)
     return path

@@ -15,11 +15,16 @@ from paddle import Tensor
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Probability, Repeats
 from ppcls_lite.losses.targets import attributes_of, logits_of
+from ppcls_lite.metrics import calibration
 from ppcls_lite.metrics.answers import PREDICTIONS, index_of, path_of
 from ppcls_lite.metrics.base import Outputs, ScoringMetric, State
+from ppcls_lite.metrics.certainty import Certainty, Wish, unreachable
+from ppcls_lite.ops.intervals import wilson
 from ppcls_lite.report.facts import Classes, ImageGroup, names_of, write_images
 from ppcls_lite.report.words import worst_first
 from ppcls_lite.system.files import atomic_text
+
+_NEVER = 1.0  # a threshold that no answer reaches
 
 
 @register("metric")
@@ -65,6 +70,31 @@ class AttributeAnswers(ScoringMetric):
             f1 = 2 * r / (s + t) if s + t else None
             rows.append([r / s if s else None, r / t if t else None, f1, t])
         return Classes("images", titles, ["precision", "recall", "f1", "images"], rows, "f1", [])
+
+    def certainty(self, wish: Wish) -> Certainty | None:
+        """A threshold for each attribute, on how probable its answer is (there, or not there)."""
+        if wish.reject is None or wish.calibrate:
+            return None
+        name, share = wish.reject
+        _, score, label, _ = self._parts()
+        there = score >= self.threshold
+        confidence, right = np.where(there, score, 1 - score), there == (label == 1)
+        thresholds, answered, hits, best = [], 0, 0, 0.0
+        for c in range(score.shape[1]):
+            known = label[:, c] >= 0
+            cuts = calibration.cuts(confidence[known, c], right[known, c])
+            cut = calibration.chosen_cut(cuts, name, share)
+            thresholds.append(_NEVER if cut is None else round(cut.threshold, 6))
+            best = max([best, *(found.precision for found in cuts)])
+            if cut is not None:
+                answered, hits = answered + cut.answered, hits + round(cut.precision * cut.answered)
+        if not answered:
+            raise unreachable(share, best, len(label))
+        known = int((label >= 0).sum())
+        facts = {"images": len(label), "precision": hits / answered, "coverage": answered / known}
+        low, high, _ = wilson(hits, answered)
+        facts["precision_interval"] = [low, high]
+        return Certainty({"threshold": self.threshold, "reject_below": thresholds}, facts)
 
     def summary(self, names: Sequence[str] | None = None) -> list[str]:
         return worst_first(self._classes(names))

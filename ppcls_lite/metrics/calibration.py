@@ -117,6 +117,8 @@ def cuts(confidence: np.ndarray, right: np.ndarray) -> list[Cut]:
 
     A threshold lies in the middle between two confidences, so that rounding moves no answer over.
     """
+    if not len(right):
+        return []
     order = np.argsort(-confidence, kind="stable")
     sorted_, hits = confidence[order], right[order].cumsum()
     ends = np.append(np.flatnonzero(np.diff(sorted_)), len(sorted_) - 1)  # last of equal ones
@@ -134,3 +136,11 @@ def cut_for_precision(all_cuts: list[Cut], precision: float) -> Cut | None:
 def cut_for_coverage(all_cuts: list[Cut], coverage: float) -> Cut:
     """The strictest cut that answers at least this share of the images."""
     return next((cut for cut in all_cuts if cut.coverage >= coverage), all_cuts[-1])
+
+
+def chosen_cut(all_cuts: list[Cut], name: str, share: float) -> Cut | None:
+    """The cut for a share of the "precision" or of the "coverage"; None: none is precise enough."""
+    if not all_cuts:
+        return None
+    by = cut_for_precision if name == "precision" else cut_for_coverage
+    return by(all_cuts, share)

@@ -28,7 +28,7 @@ class Wish:
 class Certainty(NamedTuple):
     """Arguments of the post-processing, and what they cost on the evaluation's images."""
 
-    arguments: dict[str, float]
+    arguments: dict[str, Any]
     facts: dict[str, Any]
 
 

@@ -17,6 +17,7 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.losses.targets import is_soft, logits_of
 from ppcls_lite.metrics.base import CountingMetric, Outputs, State, answered
 from ppcls_lite.report.facts import Classes, cells_of, names_of
+from ppcls_lite.report.figures import write_figure
 from ppcls_lite.report.words import confused, worst_first
 from ppcls_lite.system.fonts import font_file
 
@@ -150,7 +151,7 @@ def draw(
     if unit == "objects":  # the last row has what is none
         title = f"{int(matrix[:-1].sum()):,} objects, {int(matrix[-1].sum()):,} false alarms"
     axes.set_title(title)
-    figure.savefig(path, dpi=100)
+    write_figure(figure, path)
 
 
 def _legible(labels: Sequence[str], count: int) -> list[str]:

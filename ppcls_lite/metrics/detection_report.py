@@ -15,6 +15,7 @@ from ppcls_lite.metrics.confusion import NAMED_CLASSES, draw
 from ppcls_lite.metrics.detection_pictures import Draw, draw_worst
 from ppcls_lite.metrics.matching import matched, operating, pairs_of
 from ppcls_lite.metrics.objects import Found, Truth
+from ppcls_lite.report.figures import write_figure
 
 BACKGROUND = "background"
 WORST = 50  # images that are named
@@ -174,4 +175,4 @@ def _draw_curves(curves: np.ndarray, settings: Settings, path: Path) -> None:
         axes.plot(recall, mean, color="black", linewidth=2, label="mean of the classes")
         axes.legend(fontsize=8)
     axes.set(xlabel="recall", ylabel="precision", title="IoU 0.5", xlim=(0, 1), ylim=(0, 1.02))
-    figure.savefig(path, dpi=100)
+    write_figure(figure, path)

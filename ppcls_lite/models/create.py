@@ -17,7 +17,8 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls_lite.config import registry
-from ppcls_lite.config.check import Node, checked
+from ppcls_lite.config.check import checked
+from ppcls_lite.config.node import Node
 from ppcls_lite.config.registry import Entry
 from ppcls_lite.config.schema import DISTILLATION_MODEL
 from ppcls_lite.config.timm import options_for

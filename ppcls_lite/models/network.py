@@ -13,6 +13,7 @@ from typing import Any
 from paddle import Tensor, nn
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.models.map_program import maps_of
 
 
 class Network(nn.Layer):
@@ -46,6 +47,14 @@ class Network(nn.Layer):
         For class_map.py; None: the network has no such place.
         """
         return None
+
+    def maps(self, x: Tensor) -> Tensor | None:
+        """Images (N, 3, H, W) -> where each class is found, (N, classes, h, w): map_program.py.
+
+        None: the network has no last feature of places.
+        """
+        found = self.evidence(x)
+        return None if found is None or found[0].ndim != 4 else maps_of(*found)
 
     @classmethod
     def classes_in(cls, state: Mapping[str, Any]) -> int | None:

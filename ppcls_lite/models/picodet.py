@@ -21,6 +21,7 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, HeadSpec, NeckSpec, TrunkSpec
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.network import Network
+from ppcls_lite.models.picodet_head import HeadLayer
 from ppcls_lite.ops.boxes import boxes_around
 
 _STRIDES = (8, 16, 32)  # of the trunk's features
@@ -66,10 +67,17 @@ class PicoDet(Network):
         x, y and stride. PicoHead gives `logits` (N, C, L) of the scores as well. Places are in the
         order of the strides, row by row.
         """
+        return self.seen(self.head, self.features(x))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) -> what the neck gives (N, C, h, w) for each stride."""
         if paddle.in_dynamic_mode():  # else the sizes of a program may be free
             _require_multiples(*x.shape[2:])
-        features = self.neck(self.backbone.forward_stages(x)[-3:])
-        answers = self.head.answers(features)
+        return self.neck(self.backbone.forward_stages(x)[-3:])
+
+    def seen(self, head: HeadLayer, features: list[Tensor]) -> dict[str, Tensor]:
+        """What a head sees in the neck's features, as `forward` gives it."""
+        answers = head.answers(features)
         logits, scores, sides = (
             None if parts[0] is None else paddle.concat([p.flatten(2) for p in parts], axis=2)
             for parts in zip(*answers)
@@ -89,7 +97,7 @@ class PicoDet(Network):
         """For each stride the probabilities (N, C, h, w), then for each stride the logits of the
         sides (N, 4 * bins, h, w): left, top, right, bottom, whose mean bin is a number of strides.
         """
-        answers = self.head.answers(self.neck(self.backbone.forward_stages(x)[-3:]))
+        answers = self.head.answers(self.features(x))
         return [parts[1] for parts in answers] + [parts[2] for parts in answers]
 
     def _boxes(self, sides: Tensor, places: Tensor) -> Tensor:

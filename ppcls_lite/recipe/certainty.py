@@ -43,8 +43,10 @@ def certainty(settings: RecipeSettings, wish: Wish) -> Certainty:
     known = {argument.name for argument in node.entry.arguments}
     if found is None or not known >= found.arguments.keys():
         raise UserError(
-            f"{node.path}: {node.entry.name} has no threshold that this recipe's metrics can fit; "
-            "Topk and DetectionNMS have one, the latter with the metric CocoAP"
+            f"{node.path}: {node.entry.name} has nothing that this recipe's metrics can fit. "
+            "Topk has a temperature and a threshold, MultiLabelThreshOutput a threshold for each "
+            "class, DetectionNMS one with the metric CocoAP; masks are exported as classes, "
+            "without scores, and other attributes have thresholds to set by hand"
         )
     shown = {k: f"{v:.4g}" for k, v in found.facts.items() if isinstance(v, (int, float))}
     logger.info(
@@ -73,5 +75,8 @@ def weights_checksum(settings: RecipeSettings) -> str | None:
     return checksum(find_weights(given)) if given else None
 
 
-def _listed(arguments: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in arguments.items()) or "nothing"
+def _listed(arguments: dict[str, Any]) -> str:
+    def shown(value: Any) -> str:
+        return ", ".join(map(shown, value)) if isinstance(value, list) else f"{value:g}"
+
+    return ", ".join(f"{name} {shown(value)}" for name, value in arguments.items()) or "nothing"

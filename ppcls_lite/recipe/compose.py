@@ -76,7 +76,8 @@ def compose(
 
     loss = parts.build_loss(settings.Loss.Train, datasets["Train"], run.epochs)
     task = build_task(settings, loss, world, model)
-    cache = prepare_teachers(settings, task, datasets["Train"], world, labels)
+    images = plan.epochs * len(loader) * loader.batch_sampler.batch_size
+    cache = prepare_teachers(settings, task, datasets["Train"], world, labels, images)
     kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())
     length = {"epochs": plan.epochs, "step_each_epoch": steps, "iters": run.iters}
     description = settings.Optimizer.build(**length)

@@ -15,12 +15,13 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
-from ppcls_lite.config.check import Inside
+from ppcls_lite.config.node import Inside
 from ppcls_lite.config.schema import DISTILLATION_MODEL
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.distill.distillation_model import DistillationModel, Member
 from ppcls_lite.engine import checkpoint
 from ppcls_lite.engine.distributed import World
+from ppcls_lite.engine.sync_norm import synchronized
 from ppcls_lite.engine.tasks import Distilled, Supervised
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.base import CombinedLoss
@@ -224,10 +225,10 @@ def _synchronized(
         return model
     if not paddle.get_device().startswith("gpu"):
         logger.info(
-            "Arch.use_sync_bn: Paddle has no SyncBatchNorm for CPUs, so each process normalises "
-            "with the statistics of its own images (the running statistics are averaged)"
+            f"Arch.use_sync_bn: batch normalisation over the images of all {world.size} processes; "
+            "on CPUs it takes further messages and Paddle's operators, false is faster"
         )
-        return model
+        return synchronized(model, world)
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 

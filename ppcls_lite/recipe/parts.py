@@ -17,7 +17,8 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ppcls_lite.config.check import Node, build, checked
+from ppcls_lite.config.check import build, checked
+from ppcls_lite.config.node import Node
 from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache

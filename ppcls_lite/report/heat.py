@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
+
+from ppcls_lite.inference.maps import glow
 
 _STRENGTH = 0.55
 _GAP = 4  # pixels between two pictures
@@ -21,12 +22,9 @@ def heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     What speaks against it, below 0, is left as it is; a map without anything above 0 shows nothing.
     """
-    size = image.shape[1::-1]
-    large = cv2.resize(np.maximum(heat, 0), size, interpolation=cv2.INTER_LINEAR)
-    share = (large / max(float(large.max()), 1e-12)).clip(0, 1)  # (H, W)
-    colours = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    strength = _STRENGTH * (0.35 + 0.65 * share[..., None])
-    return (image * (1 - strength) + colours * strength).round().astype(np.uint8)
+    layer = glow(heat, image.shape[:2])
+    strength = _STRENGTH / 255 * layer[..., 3:]
+    return (image * (1 - strength) + layer[..., :3] * strength).round().astype(np.uint8)
 
 
 def beside(*pictures: np.ndarray) -> np.ndarray:

@@ -85,8 +85,15 @@ def _certainty(facts: Mapping[str, Any], spec: InferenceSpec) -> list[str]:
     lines = ["", "## Certainty", ""]
     lines += [f"- {name}: {_shown(value)}" for name, value in facts.items()]
     used = {k: v for k, v in (arguments or {}).items() if k in ("temperature", "reject_below")}
-    told = ", ".join(f"{name} {value:g}" for name, value in used.items() if value is not None)
+    told = ", ".join(
+        f"{name} {_listed(value)}" for name, value in used.items() if value is not None
+    )
     return [*lines, f"- in use: {told or 'nothing; the scores are the own ones of the network'}"]
+
+
+def _listed(value: Any) -> str:
+    """A number, or one for each class."""
+    return "; ".join(map(_listed, value)) if isinstance(value, list) else f"{value:g}"
 
 
 def _shown(value: Any) -> str:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ppcls_lite.report.figures import write_figure
 
 Draw = Callable[[np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
 COLOURS = {"train": "tab:blue", "eval": "tab:orange"}
 GRID_IMAGES = 64
+WIDE, HIGH = 5.0, 3.2  # inches: a panel of the curves, and its margins
+LEFT, RIGHT, BELOW, ABOVE = 0.75, 0.15, 0.55, 0.35
 
 
 class RunPictures:
@@ -127,7 +128,15 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     names = [n for i, n in enumerate(panels) if panels[n] not in list(panels.values())[:i]]
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDE * columns, HIGH * rows))
+    figure.subplots_adjust(  # as shares of the figure, of an axis the last two
+        left=LEFT / (WIDE * columns),
+        right=1 - RIGHT / (WIDE * columns),
+        bottom=BELOW / (HIGH * rows),
+        top=1 - ABOVE / (HIGH * rows),
+        wspace=(LEFT + RIGHT) / (WIDE - LEFT - RIGHT),
+        hspace=(ABOVE + BELOW) / (HIGH - ABOVE - BELOW),
+    )
     for place, name in enumerate(names, start=1):
         axes = figure.add_subplot(rows, columns, place)
         for split, points in panels[name].items():
@@ -142,11 +151,3 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     write_figure(figure, path)
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure of matplotlib as a PNG, without a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=100)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ppcls_lite.report.pictures import write_figure
+from ppcls_lite.report.figures import write_figure
 
 ROWS = 12  # of a sketch
 

@@ -32,7 +32,8 @@ def run(argv: Sequence[str]) -> int:
     from ppcls_lite.engine import log
     from ppcls_lite.inference.engines import EngineChoice
     from ppcls_lite.search import report
-    from ppcls_lite.search.run import AUTO, search
+    from ppcls_lite.search.budget import AUTO
+    from ppcls_lite.search.run import search
 
     auto = options.engine == AUTO
     precision = options.precision or ("any" if auto else "fp32")

@@ -7,7 +7,8 @@ repetition draws alike. Read before: space.py. Read next: supernet.py (scores), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -51,6 +52,8 @@ def evolve(
     seed: int,
     start: Sequence[Candidate] = (),
     by_chance: bool = False,
+    sieve: Score | None = None,
+    sieve_keeps: float = 0.5,
 ) -> Found:
     """All scored candidates, of which `best` are the answer; empty if none is fast enough.
 
@@ -58,6 +61,8 @@ def evolve(
     score: larger is better.
     start: candidates of the first generation, if they are fast enough.
     by_chance: draw every generation anew, to compare with at equal cost.
+    sieve: a cheap score; of what is drawn the share `sieve_keeps` that is largest by it is scored.
+        What `start` names is scored in any case.
     """
     found = Found()
     for generation in range(generations):
@@ -68,10 +73,13 @@ def evolve(
             fast,
             found,
             rng,
-            population,
+            population if sieve is None else round(population / sieve_keeps),
             first=start if generation == 0 else (),
             parents=() if by_chance else parents,
         )
+        if sieve is not None:
+            given = {digest(candidate) for candidate in start}
+            new = _sifted(new, sieve, population, given)
         if not new:
             break
         found.add(new, score(new))
@@ -104,6 +112,18 @@ def _drawn(
             if good and len(new) < count:
                 new[name] = candidate
     return [*new.values()]
+
+
+def _sifted(
+    drawn: Sequence[Candidate], sieve: Score, count: int, given: Collection[str]
+) -> list[Candidate]:
+    """The `count` of `drawn` that are largest by the sieve, in their order; `given` first."""
+    scores = [
+        math.inf if digest(candidate) in given else score
+        for candidate, score in zip(drawn, sieve(drawn) if drawn else ())
+    ]
+    order = sorted(range(len(drawn)), key=lambda place: -scores[place])
+    return [drawn[place] for place in sorted(order[:count])]
 
 
 def _child(space: Space, parents: Sequence[Candidate], rng: np.random.Generator) -> Candidate:

@@ -38,6 +38,7 @@ from ppcls_lite.system.processes import environment, toolkit_command
 logger = logging.getLogger("ppcls_lite")
 _BATCHES = 8  # that running statistics are taken from
 _TRIED = 4  # updates that are timed
+_LOOKED_AT = 32  # images that untrained networks see
 _SUPERNET = "supernet"
 
 
@@ -163,6 +164,10 @@ class SupernetJudge:
                 if len(self._first) == _BATCHES:
                     break
         yield from self._first
+
+    def first_images(self) -> Tensor:
+        """A batch of training images (N, C, H, W), for what untrained networks say of them."""
+        return next(self._batches())[:_LOOKED_AT]
 
     def weights(self, candidate: Candidate, path: Path) -> Path:
         """Write the candidate's part of the weights, with statistics of its own."""

@@ -8,8 +8,9 @@ import paddle
 from paddle import nn
 
 from ppcls_lite import kernels
-from ppcls_lite.config.check import Node, checked
+from ppcls_lite.config.check import checked
 from ppcls_lite.config.complete import Recipe, Tree, plain_copy
+from ppcls_lite.config.node import Node
 from ppcls_lite.errors import ConfigError
 from ppcls_lite.search.space import SIZE, Candidate, Piece, Shape, Space, digest, size_of
 
@@ -59,6 +60,10 @@ class Networks:
         if self._native:
             kernels.convert(model, kernels.available())
         return model
+
+    def parameters(self, candidate: Candidate) -> int:
+        """How many trainable numbers it has."""
+        return sum(p.size for p in self.build(candidate).parameters() if not p.stop_gradient)
 
     def pieces(self, candidate: Candidate) -> list[Piece]:
         """What the candidate's estimate is the sum of."""

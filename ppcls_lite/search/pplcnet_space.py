@@ -115,10 +115,11 @@ class PPLCNetSpace(Space):
                 late = number >= len(places) - _ATTENTIVE
                 chosen[f"attention{stage}.{block}"] = int(late)
             whole = {slot: chosen.get(slot, options[0]) for slot, options in self.slots.items()}
-            if SIZE in self.slots:
-                whole[SIZE] = self.slots[SIZE][-1]
-            if all(value in self.slots[slot] for slot, value in whole.items()):
-                found[name] = self.canonical(whole)
+            if not all(value in self.slots[slot] for slot, value in whole.items()):
+                continue
+            for size in self.slots.get(SIZE, [None]):
+                own = whole if size is None else {**whole, SIZE: size}
+                found[name if size is None else f"{name} at {size}"] = self.canonical(own)
         return found
 
     def pieces(self, candidate: Candidate, shape: Shape, arch: Mapping[str, Any]) -> list[Piece]:

@@ -85,6 +85,7 @@ def _trust(result: Result) -> list[str]:
         "the supernet's score": [f.supernet for f in result.finalists],
         "the number of parameters": [float(result.params[f.name]) for f in result.finalists],
         "the latency": [f.ms for f in result.finalists],
+        **{f"{name} (untrained)": values for name, values in result.untrained.items()},
     }
     count, found = len(proxies), []
     for name, values in prices.items():

@@ -5,7 +5,7 @@ trained, evolution draws candidates that are fast enough and scores them by it, 
 measured as a whole, and the best of those that keep to the target are trained alone by successive
 halving.
 What every step found out is in the folder's journal, where the next start goes on.
-Read before: space.py. Read next: report.py.
+Read before: space.py, budget.py, judge.py. Read next: report.py.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.config.check import build
@@ -29,20 +26,18 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.recipe.classes import count_classes_in_data
 from ppcls_lite.recipe.parts import image_shape_of, seed_of
 from ppcls_lite.recipe.start import start
+from ppcls_lite.search.budget import Budget, resolved
 from ppcls_lite.search.evolution import evolve
 from ppcls_lite.search.held_out import split
 from ppcls_lite.search.journal import Journal
 from ppcls_lite.search.judge import ProxyJudge, SupernetJudge
-from ppcls_lite.search.latency import LatencyTable, Meter, Scale, errors, fastest
+from ppcls_lite.search.latency import errors
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import Candidate, Space, digest
+from ppcls_lite.search.zero_cost import Untrained
 from ppcls_lite.system.files import link_or_copy, write_text
 
 logger = logging.getLogger("ppcls_lite")
-TOLERANCE = 0.03  # by which a measured latency may miss the target
-AUTO = "auto"  # the engine that is left to a measurement
-_FITTED = 12  # networks that the estimates are brought to scale by
-_MARGIN = 1.05  # of the target: estimates up to there are worth measuring
 
 
 @dataclass
@@ -66,6 +61,7 @@ class Result:
     measured: list[tuple[float, float]]  # latency and supernet score of candidates, as a whole
     finalists: list[Finalist]  # best first
     params: dict[str, int]  # of the finalists
+    untrained: dict[str, list[float]]  # what cheap scores say of them, in their order
     budgets_choice: str | None  # the network of the zoo that the target alone would choose
     is_main: bool = True  # whether this process writes and prints
 
@@ -129,10 +125,14 @@ class _Search:
         facts = {"target": target, "setting": str(setting), "seed": self.seed}
         facts["space"] = digest({n: list(options) for n, options in self.space.slots.items()})
         facts["strategy"] = self.wanted.strategy
+        if self.wanted.max_parameters:
+            facts["max_parameters"] = self.wanted.max_parameters
+        if self.wanted.sieve:
+            facts["sieve"] = f"{self.wanted.sieve} {self.wanted.sieve_keeps:g}"
         self.journal = Journal(folder, facts, writes=world.is_main)
-        self.setting, self.scale = self._resolved(setting), Scale()
-        self.meter = Meter(self.setting, cores)
-        self.table = LatencyTable(self.setting, self.meter)
+        self.setting = resolved(setting, self.networks, self.seed, world, self.journal)
+        bounds = (target, self.wanted.max_parameters)
+        self.budget = Budget(self.networks, self.setting, cores, bounds, world, self.journal)
 
     def run(self, minutes: float | None) -> Result:
         folder = self.folder
@@ -140,7 +140,7 @@ class _Search:
             f"search: {len(self.space.slots)} slots, {self.space.count():.2g} combinations, target "
             f"{self.target:g} ms ({self.setting})"
         )
-        self._calibrate()
+        self.budget.calibrate(self.seed)
         main = self.world.is_main
         tree = split(self.recipe, self.wanted.held_out, self.seed, folder / "data", main)
         self.world.barrier()
@@ -149,25 +149,28 @@ class _Search:
         try:
             wanted = self.wanted = self._plan(minutes, judge)
             judge.train(wanted.supernet_epochs)
-            known = self._known()
+            known = self.budget.known()
+            untrained = Untrained(self.networks, judge.first_images(), self.seed, self.world)
             found = evolve(
                 self.space,
-                self._fast,
+                self.budget.kept,
                 lambda candidates: self._scores(candidates, judge.score),
                 population=wanted.population,
                 generations=wanted.generations,
                 seed=self.seed,
                 start=[entry["candidate"] for entry in known.values()],
                 by_chance=wanted.strategy == "random",
+                sieve=untrained.by(wanted.sieve) if wanted.sieve else None,
+                sieve_keeps=wanted.sieve_keeps,
             )
             best = found.best(wanted.measured)
-            before = self._estimates(best)
-            times = self._whole(best)
-            inside = [c for c in best if times[digest(c)] <= self.target * (1 + TOLERANCE)]
+            before = self.budget.estimates(best)
+            times = self.budget.whole(best)
+            inside = [c for c in best if self.budget.inside(times[digest(c)])]
             if not inside:
-                raise UserError(self._too_slow(times))
+                raise UserError(self.budget.too_slow(times))
             measured = [(times[digest(c)], found.scores[digest(c)]) for c in best]
-            choice = self._budgets_choice(known)
+            choice = self.budget.choice(known)
             names = {digest(entry["candidate"]): name for name, entry in known.items()}
             finalists = [
                 Finalist(names.get(key, key), c, times[key], found.scores[key])
@@ -189,23 +192,11 @@ class _Search:
             errors(before, [times[digest(c)] for c in best]),
             measured,
             finalists,
-            {f.name: self._params(f.candidate) for f in finalists},
+            {f.name: self.networks.parameters(f.candidate) for f in finalists},
+            untrained.all([f.candidate for f in finalists]),
             choice["name"] if choice else None,
             is_main=main,
         )
-
-    def _resolved(self, setting: Setting) -> Setting:
-        """With what `auto` would choose for a network from the middle of the space."""
-        if setting.engine != AUTO:
-            return setting
-        kept = self.journal.get("engine", "")
-        if kept is None:
-            middle = self.space.draw(np.random.default_rng(self.seed))
-            piece = self.networks.whole(middle)
-            kept = self.world.from_main(lambda: list(fastest(piece, setting)))
-            self.journal.put("engine", "", kept)
-        logger.info(f"search: auto is {' '.join(kept)}")
-        return Setting(*kept, setting.threads)
 
     def _plan(self, minutes: float | None, judge: SupernetJudge) -> SearchSettings:
         """How long the trainings are; what the first start has planned holds for the others."""
@@ -223,58 +214,6 @@ class _Search:
         )
         return dataclasses.replace(self.wanted, **kept)
 
-    def _calibrate(self) -> None:
-        """Measure some networks as a whole, and refuse a target below the fastest."""
-        rng = np.random.default_rng(self.seed)
-        drawn = [self.space.draw(rng) for _ in range(_FITTED - 2)]
-        chosen = [self.space.smallest(), self.space.largest(), *drawn]
-        times = self._whole(list({digest(c): c for c in chosen}.values()))
-        fastest = times[digest(self.space.smallest())]
-        if fastest > self.target * (1 + TOLERANCE):
-            raise UserError(self._too_slow({"": fastest}))
-
-    def _too_slow(self, times: dict[str, float]) -> str:
-        return (
-            f"search: no candidate takes {self.target:g} ms or less; the fastest that was measured "
-            f"takes {min(times.values()):.2f} ms ({self.setting}). Give a larger --latency, or "
-            "smaller options in Search.space"
-        )
-
-    def _whole(self, candidates: Sequence[Candidate]) -> dict[str, float]:
-        """Measured latencies by digest; the estimates are brought to scale by all of them."""
-        new = [c for c in candidates if self.journal.get("whole", digest(c)) is None]
-        for first in range(0, len(new), 20):
-            part = new[first : first + 20]
-
-            def measure(part: Sequence[Candidate] = part) -> dict[str, float]:
-                by_name = self.meter([self.networks.whole(c) for c in part])
-                return {digest(c): by_name[self.networks.whole(c).name] for c in part}
-
-            for candidate, ms in zip(part, self.world.from_main(measure).values()):
-                entry = {"candidate": candidate, "ms": ms}
-                self.journal.put("whole", digest(candidate), entry)
-        entries = self.journal.all("whole").values()
-        known = [entry["candidate"] for entry in entries]
-        sums, counts = self._sums(known)
-        self.scale.fit(sums, counts, [entry["ms"] for entry in entries])
-        return {digest(c): self.journal.get("whole", digest(c))["ms"] for c in candidates}
-
-    def _sums(self, candidates: Sequence[Candidate]) -> tuple[list[float], list[int]]:
-        """Sum and number of the pieces of each candidate; measures what the table lacks."""
-        lists = [self.networks.pieces(c) for c in candidates]
-
-        def filled() -> list[float]:
-            self.table.require(piece for pieces in lists for piece in pieces)
-            return [self.table.total(pieces) for pieces in lists]
-
-        return self.world.from_main(filled), [len(pieces) for pieces in lists]
-
-    def _estimates(self, candidates: Sequence[Candidate]) -> list[float]:
-        return [self.scale(*pair) for pair in zip(*self._sums(candidates))]
-
-    def _fast(self, candidates: Sequence[Candidate]) -> list[bool]:
-        return [ms <= self.target * _MARGIN for ms in self._estimates(candidates)]
-
     def _scores(
         self, candidates: Sequence[Candidate], score: Callable[[Sequence[Candidate]], list[float]]
     ) -> list[float]:
@@ -288,17 +227,6 @@ class _Search:
                 f"search: {len(values)} candidates, supernet scores up to {max(values):.4f}"
             )
         return values
-
-    def _known(self) -> dict[str, dict[str, Any]]:
-        """By name, networks of the zoo that are points of the space, with their latencies."""
-        known = self.space.known()
-        times = self._whole([*known.values()])
-        return {n: {"name": n, "candidate": c, "ms": times[digest(c)]} for n, c in known.items()}
-
-    def _budgets_choice(self, known: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-        """The slowest network of the zoo that keeps to the target."""
-        inside = [k for k in known.values() if k["ms"] <= self.target * (1 + TOLERANCE)]
-        return max(inside, key=lambda entry: entry["ms"], default=None)
 
     def _halve(self, finalists: list[Finalist], proxies: ProxyJudge, judge: SupernetJudge) -> None:
         """Train all for a while, the better half for twice as long, and so on."""
@@ -330,10 +258,6 @@ class _Search:
         path = proxies.folder / digest(candidate) / "start.pdparams"
         path.parent.mkdir(parents=True, exist_ok=True)
         return proxies.score(candidate, epochs, judge.weights(candidate, path))
-
-    def _params(self, candidate: Candidate) -> int:
-        model = self.networks.build(candidate)
-        return sum(p.size for p in model.parameters() if not p.stop_gradient)
 
     def _write_recipe(self, winner: Finalist, proxies: ProxyJudge) -> None:
         """`recipe.yaml` of the winner, which starts from where its last training ended."""

@@ -67,7 +67,7 @@ class Space:
         return []
 
     def known(self) -> dict[str, Candidate]:
-        """Networks of the zoo that are points of the space, by their names."""
+        """Networks of the zoo that are points of the space, by their names; with each size."""
         return {}
 
     def smallest(self) -> Candidate:

@@ -33,11 +33,12 @@ from starlette.routing import Route
 
 from ppcls_lite import __version__
 from ppcls_lite.errors import ImageError, UserError
+from ppcls_lite.inference.maps import Maps, over_photograph
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.preprocess import Meta, Prepared
 from ppcls_lite.serve.batcher import Answer, Batcher
 from ppcls_lite.serve.metrics import CONTENT_TYPE, Metrics
-from ppcls_lite.serve.openapi import description
+from ppcls_lite.serve.openapi import NO_MAPS, description
 from ppcls_lite.serve.options import ServeOptions
 from ppcls_lite.serve.pages import Pages
 from ppcls_lite.serve.refusal import PAUSE, Memory, Places, Refused, Upload, Uploads
@@ -55,8 +56,11 @@ CLIENT_GONE = 499  # in the metrics only; nobody receives it
 class Service:
     """The handlers and what they share."""
 
-    def __init__(self, predictor: Predictor, options: ServeOptions) -> None:
+    def __init__(
+        self, predictor: Predictor, options: ServeOptions, maps: Maps | None = None
+    ) -> None:
         self.predictor = predictor
+        self.maps = maps
         self.options = options
         self.draining = False
         self.uploads = Uploads(options.upload_memory)
@@ -67,7 +71,7 @@ class Service:
         self._told: set[type[Exception]] = set()
         self._batcher: Batcher | None = None
         self._abandoned = False
-        self.pages = Pages(predictor.spec.model_name)
+        self.pages = Pages(predictor.spec.model_name, has_maps=maps is not None)
         self._example: Answer | None = None
 
     @property
@@ -118,7 +122,9 @@ class Service:
                 self.uploads.arrived(upload)
                 self.queue.came(coming)
                 with self.queue:
-                    answering = self._answer(data, upload, "layer" in request.query_params)
+                    asked = request.query_params
+                    wanted = self._wanted_map(asked.get("map"))
+                    answering = self._answer(data, upload, "layer" in asked, wanted)
                     del data
                     answer = await asyncio.wait_for(answering, self.options.timeout)
         except asyncio.TimeoutError:
@@ -164,13 +170,32 @@ class Service:
                 self.uploads.one() as upload,
                 self.queue,
             ):
-                answering = self._answer(_grey_picture(), upload, with_layer=False)
+                answering = self._answer(_grey_picture(), upload)
                 answer = await asyncio.wait_for(answering, self.options.timeout)
                 self._example = None if "error" in answer else answer
         name = self.predictor.spec.model_name
-        return JSONResponse(description(name, __version__, self.options, self._example))
+        known = self._example, self.maps is not None
+        return JSONResponse(description(name, __version__, self.options, *known))
 
-    async def _answer(self, data: bytes, upload: Upload, with_layer: bool) -> Answer:
+    def _wanted_map(self, text: str | None) -> int | None:
+        """The class whose map is asked for; None: there is to be none.
+
+        Raises UserError for what is no class, or where there are no maps; Refused where their
+        process is gone.
+        """
+        if text is None:
+            return None
+        if self.maps is None:
+            raise UserError(f"map: {NO_MAPS}")
+        if not self.maps.alive:
+            raise Refused(503, "map: its process has ended; predictions go on")
+        if not (text.isdecimal() and text.isascii() and len(text) < 7):
+            raise UserError(f"map: expected the number of a class, found {text[:20]!r}")
+        return int(text)
+
+    async def _answer(
+        self, data: bytes, upload: Upload, with_layer: bool = False, wanted: int | None = None
+    ) -> Answer:
         self._decoding += 1
         job = self._threads.submit(self._decode, data)
         del data
@@ -182,11 +207,23 @@ class Service:
                 self._keep_place(job)  # given up, but its thread goes on
         upload.release()
         assert self._batcher is not None
-        answer, size = await self._batcher.submit(prepared), prepared.meta
-        del prepared
-        if not with_layer or "error" in answer:
+        answer = await self._batcher.submit(prepared)
+        if "error" in answer or (wanted is None and not with_layer):
             return answer
-        return await asyncio.wrap_future(self._threads.submit(self._with_layer, answer, size))
+        if wanted is not None:
+            job = self._threads.submit(self._with_map, answer, prepared, wanted)
+        else:
+            job = self._threads.submit(self._with_layer, answer, prepared.meta)
+        del prepared
+        return await asyncio.wrap_future(job)
+
+    def _with_map(self, answer: Answer, prepared: Prepared, wanted: int) -> Answer:
+        """The answer with the map of a class as its `layer`."""
+        assert self.maps is not None
+        maps = self.maps.of(prepared.array)  # (classes, h, w)
+        if wanted >= len(maps):
+            raise UserError(f"map: expected a class from 0 to {len(maps) - 1}, found {wanted}")
+        return {**answer, "layer": _png(over_photograph(maps[wanted], prepared, LAYER_EDGE))}
 
     def _with_layer(self, answer: Answer, meta: Meta) -> Answer:
         """The answer with `layer`: what the page lays over the photograph, a PNG as base64.
@@ -203,10 +240,9 @@ class Service:
         if shrink < 1:
             size = [max(1, round(edge * shrink)) for edge in layer.shape[1::-1]]
             layer = cv2.resize(layer, size, interpolation=cv2.INTER_NEAREST)
-        _, data = cv2.imencode(".png", layer[..., [2, 1, 0, 3]])
         colours = self.predictor.postprocess.colours_in_layer(answer)
         known = {"colours": colours} if colours else {}
-        return {**answer, "layer": base64.b64encode(data.tobytes()).decode("ascii"), **known}
+        return {**answer, "layer": _png(layer), **known}
 
     def _keep_place(self, job: Future[Prepared]) -> None:
         """Count a request as at work until its thread has ended."""
@@ -260,6 +296,12 @@ def make_app(service: Service) -> Starlette:
     ]
     handlers = {HTTPException: _http_error, Exception: _bug}
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=service.lifespan)
+
+
+def _png(layer: np.ndarray) -> str:
+    """(H, W, 4) uint8 RGBA as a PNG in base64."""
+    _, data = cv2.imencode(".png", layer[..., [2, 1, 0, 3]])
+    return base64.b64encode(data.tobytes()).decode("ascii")
 
 
 def _grey_picture() -> bytes:

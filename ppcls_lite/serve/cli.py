@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -46,6 +47,8 @@ def run(argv: Sequence[str]) -> int:
     # OpenCV reads it at its import: a second limit, should its parser and Pillow's ever disagree.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(options.max_pixels))
 
+    from ppcls_lite.inference import maps
+    from ppcls_lite.inference.engines import EngineChoice
     from ppcls_lite.inference.predictor import Predictor
     from ppcls_lite.serve.app import Service
     from ppcls_lite.serve.server import bind, serve
@@ -54,7 +57,13 @@ def run(argv: Sequence[str]) -> int:
     with (
         bound,
         Predictor(isolate=args.max_batch, **engine_arguments(args)) as predictor,
+        contextlib.ExitStack() as stack,
     ):
+        found = None
+        if (args.model / maps.FOLDER).is_dir():
+            name = predictor.choice.engine if predictor.choice else args.engine
+            engine = EngineChoice(name, threads=args.threads)
+            found = stack.enter_context(maps.Maps(args.model, engine, options.timeout))
         host, port = bound.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
 
@@ -63,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
             if args.host not in _LOCAL:
                 print("reachable from other machines: put a proxy with access control before it")
 
-        failure = serve(Service(predictor, options), bound, listening)
+        failure = serve(Service(predictor, options, found), bound, listening)
     print(f"error: {failure}" if failure else "ended", flush=True)
     return 1 if failure else 0
 

@@ -23,6 +23,7 @@ _REFUSALS = {  # status: when
     503: "the service is ending, or its engine does not answer",
     504: "no answer within --timeout",
 }
+NO_MAPS = "this folder has none; `ppcls-lite export --with-maps` writes them for classifiers"
 _KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 _ERROR = {
     "type": "object",
@@ -32,11 +33,16 @@ _ERROR = {
 
 
 def description(
-    model: str, version: str, options: ServeOptions, example: Description | None
+    model: str,
+    version: str,
+    options: ServeOptions,
+    example: Description | None,
+    has_maps: bool = False,
 ) -> Description:
     """The OpenAPI description of a service.
 
-    model: the network's name. example: an answer of it; None: it could not be asked.
+    model: the network's name. example: an answer of it; None: it could not be asked. has_maps:
+    whether it can say where in an image it finds a class.
     """
     answer = {"type": "object"} if example is None else schema(example)
     content = {"schema": answer} if example is None else {"schema": answer, "example": example}
@@ -50,12 +56,19 @@ def description(
         "photograph, if the network says where things are",
         "schema": {"type": "string"},
     }
+    about = "the number of a class: the layer shows where the image speaks for it (Grad-CAM)"
+    of_class = {
+        "name": "map",
+        "in": "query",
+        "description": about if has_maps else f"maps of classes: {NO_MAPS}",
+        "schema": {"type": "integer"},
+    }
     predict = {
         "operationId": "predict",
         "summary": "The network's answer to one image",
         "description": f"JPEG, PNG, WebP, BMP, GIF or TIFF, at most {options.max_bytes:,} bytes "
         f"and {options.max_pixels:,} pixels.",
-        "parameters": [layer],
+        "parameters": [layer, of_class],
         "requestBody": {
             "required": True,
             "description": "the image file, or a form with it as the only file",

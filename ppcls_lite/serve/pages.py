@@ -23,15 +23,16 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 class Pages:
     """The handlers of pages and of what they load.
 
-    model: the network's name, which pages show.
+    model: the network's name, which pages show. has_maps: whether the page offers where in an image
+    a class is found.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, has_maps: bool = False) -> None:
         found = files("ppcls_lite.serve").joinpath("page").iterdir()
         texts = {file.name: file.read_text(encoding="utf-8") for file in found if file.is_file()}
         name = html.escape(model)
         self._pages = {
-            file: Template(text).substitute(model=name)
+            file: Template(text).substitute(model=name, maps="yes" if has_maps else "no")
             for file, text in texts.items()
             if file.endswith(".html")
         }

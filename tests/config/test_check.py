@@ -17,10 +17,11 @@ import yaml
 from paddle.nn import Layer
 
 from ppcls_lite.config import registry
-from ppcls_lite.config.check import CONTEXT, build, check
+from ppcls_lite.config.check import build, check
 from ppcls_lite.config.file import load_config
 from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.schema import Range
+from ppcls_lite.config.walk import CONTEXT
 from ppcls_lite.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

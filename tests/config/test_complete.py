@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ppcls_lite.config.check import Node
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump, load_config
+from ppcls_lite.config.node import Node
 from ppcls_lite.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -116,6 +116,14 @@ def frozen(home: Path, output: Path, epochs: int = 2) -> dict[str, Any]:
     }
 
 
+def by_engine(home: Path, output: Path, epochs: int = 2) -> dict[str, Any]:
+    """Like `frozen`, the teacher by Paddle's engine; an epoch ends with a smaller batch."""
+    tree = frozen(home, output, epochs)
+    tree["Arch"]["teacher_engine"] = "paddle"
+    tree["DataLoader"]["Train"]["sampler"] |= {"batch_size": 3, "drop_last": False}
+    return tree
+
+
 def mutual(home: Path, output: Path, epochs: int = 2) -> dict[str, Any]:
     """Two networks that learn from labels and from each other."""
     tree = frozen(home, output, epochs)
@@ -193,7 +201,7 @@ def test_the_student_alone_is_the_model(run_dir: Path, home: Path, tmp_path: Pat
     assert "PPLCNet_x0_25" in (report.folder / "inference.yml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("make", [frozen, mutual])
+@pytest.mark.parametrize("make", [frozen, mutual, by_engine])
 def test_a_resumed_run_ends_like_one_in_one_go(make: Any, home: Path, tmp_path: Path):
     whole = train(make(home, tmp_path / "whole")).run_dir
     tree = make(home, tmp_path / "resumed")

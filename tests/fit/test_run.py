@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from ppcls_lite.cli import main
+from ppcls_lite.config.file import load_config
+from ppcls_lite.data.prepare.next_step import PHOTOS
 from ppcls_lite.errors import UserError
 from ppcls_lite.fit import run
 from ppcls_lite.fit.network import fastest_first, within
@@ -70,6 +72,30 @@ def test_a_second_run_gets_a_folder_of_its_own(photos: Path) -> None:
     assert run._new_folder(wanted) == Path("fit/photos-2")
     with pytest.raises(UserError, match="is not empty"):
         run._new_folder(run.Wanted("photos", photos))
+
+
+def test_changes_are_in_the_language_of_train(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Items of lists, whole maps and nothing at all; what is the base's own is not repeated."""
+    base = load_config(PHOTOS)
+    ops = base["DataLoader"]["Train"]["dataset"]["transform_ops"]
+    assert "RandCropImage" in ops[1]
+    key = "DataLoader.Train.dataset.transform_ops.1.RandCropImage.size"
+    changes = [f"{key}=64", "Loss={Train: [{CELoss: {weight: 1.0}}]}"]
+    changes.append(f"Global.seed={base['Global'].get('seed', 0)}")
+    recipe = run._written(Path("made"), PHOTOS, changes)
+    assert recipe.tree["DataLoader"]["Train"]["dataset"]["transform_ops"][1] == {
+        "RandCropImage": {**ops[1]["RandCropImage"], "size": 64}
+    }
+    assert load_config("made/recipe.yaml") == load_config(PHOTOS, changes)
+    run._kept(Path("made"), {"Infer.infer_imgs": "a: #1.jpg", "Global.epochs": 3})
+    kept = yaml.safe_load(Path("made/recipe.yaml").read_text(encoding="utf-8"))
+    assert kept["Global"]["epochs"] == 3 and kept["Infer"] == {"infer_imgs": "a: #1.jpg"}
+    assert kept["Loss"] == {"_replace_": True, "Train": [{"CELoss": {"weight": 1.0}}]}
+    assert "Arch" not in kept
+    assert main(["fit", "photos", "--from-scratch", "-o", f"{key[:50]}.99=1"]) != 0
+    assert "-o DataLoader.Train.dataset.transform_ops" in capsys.readouterr().err
 
 
 def test_what_cannot_be_done(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

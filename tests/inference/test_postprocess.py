@@ -268,6 +268,27 @@ def test_below_the_threshold_nothing_is_answered_and_the_guess_is_kept() -> None
     assert len(answer.rows(sure)) == 2
 
 
+def test_attributes_that_are_not_certain_enough_are_left_open() -> None:
+    """Each has its own limit, for being there and for not being there."""
+    answer = MultiLabelThreshOutput(label_list=["ant", "bee", "cat"], reject_below=[0.7, 0.7, 1.0])
+    some, every, none = answer(
+        {"logits": np.array([[0.8, 0.4, 0.9], [0.6, 0.4, 0.5], [0.1, 0.75, 1.0]])}
+    )
+    assert some["class_ids"] == [0] and "unknown" not in some
+    assert some["unsure"] == {
+        "class_ids": [1, 2], "scores": [0.4, 0.9], "label_names": ["bee", "cat"]
+    }  # fmt: skip
+    assert every["unknown"] and every["class_ids"] == [] and len(every["unsure"]["scores"]) == 3
+    assert none == {"class_ids": [1, 2], "scores": [0.75, 1.0], "label_names": ["bee", "cat"]}
+    assert answer.rows(some) == [
+        (0, 0.8, "ant"), (1, 0.4, "(unsure) bee"), (2, 0.9, "(unsure) cat")
+    ]  # fmt: skip
+    assert answer.rows(every)[0] == (0, 0.6, "(unsure) ant")
+    assert answer.is_right(some, "1,1,0") and answer.is_right(some, "0,0,0") is False
+    with pytest.raises(UserError, match="a number for each of the 2 classes, found 3"):
+        MultiLabelThreshOutput(reject_below=[0.7] * 3)({"logits": np.array([[0.2, 0.8]])})
+
+
 def test_lists_say_what_is_right() -> None:
     topk = Topk(topk=2, label_list=["ant", "bee"])
     (found,) = topk({"logits": np.array([[0.2, 0.8]])})
@@ -285,3 +306,5 @@ def test_paddlex_is_not_told_a_file_that_rejects() -> None:
     assert paddlex.written(resize, plain) is not None
     for key in ("temperature", "reject_below"):
         assert paddlex.written(resize, {"Topk": {"topk": 1, key: 0.5}}) is None
+    several = {"label_list": ["a", "b"], "reject_below": [0.5, 0.6]}
+    assert paddlex.written(resize, {"MultiLabelThreshOutput": several}) is None

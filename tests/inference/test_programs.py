@@ -127,6 +127,8 @@ def test_what_has_no_such_program_says_so(tmp_path: Path) -> None:
         export_model(TinyDetector(), tmp_path / "a", (3, 16, 24), OPS, nms, programs=["nmss"])
     with pytest.raises(UserError, match=r"with Topk has no program 'raw'; it has: none"):
         export_model(Classifier(), tmp_path / "a", (3, 16, 24), OPS, programs=["raw"])
+    with pytest.raises(UserError, match=r"with Topk has no program 'maps'; it has: none"):
+        export_model(Classifier(), tmp_path / "a", (3, 16, 24), OPS, programs=["maps"])
     with pytest.raises(UserError, match="cannot suppress across classes"):
         across = {"DetectionNMS": {"across_classes": True}}
         export_model(TinyDetector(), tmp_path / "a", (3, 16, 24), OPS, across, programs=["nms"])

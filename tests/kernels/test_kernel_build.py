@@ -345,8 +345,7 @@ def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         assert native.threads() == expected
 
 
-def test_the_record_names_the_checksum_of_the_library(kernels_home: Path) -> None:
-    (path,) = kernels_home.glob("kernels/*/result.json")
-    result = json.loads(path.read_text(encoding="utf-8"))
+def test_the_record_names_the_checksum_of_the_library(built_kernels: Path) -> None:
+    result = json.loads(built_kernels.with_name(build.RESULT).read_text(encoding="utf-8"))
     assert result["failure"] is None
-    assert result["checksum"] == build._checksum(path.with_name(build.LIBRARY))
+    assert result["checksum"] == build._checksum(built_kernels)

@@ -21,7 +21,7 @@ def compiled(folder: Path, level: tuple[str, ...]) -> Path:
     except build.KernelsError as error:
         pytest.skip(str(error))
     program = folder / "harness"
-    if missing := kernel_fuzz.compile_harness(program, compiler, level):
+    if missing := kernel_fuzz.compile_harness(program, compiler, level, kernel_fuzz.SHORT):
         pytest.skip(f"the sanitizers' libraries are not installed: {missing}")
     return program
 

@@ -10,6 +10,7 @@ import paddle
 import pytest
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.postprocess.classify import MultiLabelThreshOutput
 from ppcls_lite.metrics.answers import ClassAnswers
 from ppcls_lite.metrics.answers_attributes import AttributeAnswers
 from ppcls_lite.metrics.answers_masks import MaskAnswers
@@ -125,6 +126,33 @@ def test_attributes(tmp_path: Path) -> None:
     assert scores[0] == pytest.approx([1, 2 / 3, 0.8, 3], abs=1e-5) and scores[1][:2] == [0, None]
     (group,) = read_facts(tmp_path / IMAGES)
     assert [file for file, _ in group["images"]] == ["photos/1.jpg", "photos/2.jpg"]
+
+
+def test_each_attribute_gets_the_limit_from_which_its_answers_are_right() -> None:
+    """Right from a certainty of 0.88 on; always; never; without a label."""
+    metric = AttributeAnswers()
+    logits = np.array([[2, 3, -3, 0], [-2, -3, 2, 0], [1, 2, -1, 0], [0.5, -1, 1, 0]], np.float32)
+    label = np.array([[1, 1, 1, -1], [0, 0, 0, -1], [0, 1, 1, -1], [1, 0, 0, -1]], np.float32)
+    metric.update(paddle.to_tensor(logits), batch(label=label, index=np.arange(4)))
+    found = metric.certainty(Wish(reject=("precision", 0.99)))
+    assert found is not None and found.arguments["threshold"] == 0.5
+    first, second, third, fourth = found.arguments["reject_below"]
+    low, high = 1 / (1 + np.exp([-1, -2]))
+    assert low < first < high and second < 0.73 and third == fourth == 1
+    assert found.facts["images"] == 4 and found.facts["precision"] == 1
+    assert found.facts["coverage"] == 6 / 12
+    answers = MultiLabelThreshOutput(**found.arguments)({"logits": 1 / (1 + np.exp(-logits))})
+    assert [answer["class_ids"] for answer in answers] == [[0, 1], [], [1], []]
+    assert [answer["unsure"]["class_ids"] for answer in answers] == [
+        [2, 3], [2, 3], [0, 2, 3], [0, 2, 3]
+    ]  # fmt: skip
+    wide = metric.certainty(Wish(reject=("coverage", 1.0)))
+    assert wide is not None and wide.facts["coverage"] == 1
+    assert metric.certainty(Wish(calibrate=True)) is None
+    metric.reset()
+    metric.update(paddle.to_tensor(-logits[:, :2]), batch(label=label[:, :2], index=np.arange(4)))
+    with pytest.raises(UserError, match=r"precision of 0.99 .* is 0.3333"):
+        metric.certainty(Wish(reject=("precision", 0.99)))
 
 
 def test_masks_have_scores_and_intervals_that_hold_the_mean(tmp_path: Path) -> None:

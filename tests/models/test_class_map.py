@@ -64,11 +64,29 @@ def test_networks_of_the_zoo_have_maps_and_stay_as_they_are(name: str) -> None:
     np.testing.assert_array_equal(network(images).numpy(), before)
 
 
+@pytest.mark.parametrize(
+    ("name", "far"), [("PPLCNet_x0_25", 1e-3), ("ResNet18", 1e-3), ("MobileNetV2_x0_25", 0.1)]
+)
+def test_forward_runs_find_the_same_maps(name: str, far: float) -> None:
+    """Up to the kinks of a ReLU in the head, which a step may cross."""
+    paddle.seed(1)
+    network = create_model(name, class_num=4)
+    network.eval()
+    images = paddle.randn([2, 3, 64, 96])
+    found = network.maps(images).numpy()
+    assert found.shape == (2, 4, 2, 3)
+    for chosen in range(4):
+        expected = class_maps(network, images, [chosen, chosen]).maps
+        error = np.abs(found[:, chosen] - expected).max()
+        assert error <= far * np.abs(expected).max()
+
+
 def test_what_has_no_map_says_so() -> None:
     class Boxes(Network):
         """Answers something else."""
 
     with pytest.raises(UserError, match="Boxes: has no map"):
         class_maps(Boxes(), paddle.zeros([1, 3, 4, 4]))
+    assert Boxes().maps(paddle.zeros([1, 3, 4, 4])) is None
     with pytest.raises(UserError, match="classes 0 to 2"):
         class_maps(Known(), paddle.zeros([1, 3, 4, 4]), [3])

@@ -184,7 +184,11 @@ def test_a_detector_teaches_another(
     assert 0 <= run.last["AP"] <= 1
 
 
-BASES = {"picodet_s_320_coco_lcnet": 256, "picodet_MobileNetV3_large_x0_35_coco": 224}
+BASES = {
+    "picodet_s_320_coco_lcnet": 256,
+    "picodet_s_320_one_to_one_coco_lcnet": 256,
+    "picodet_MobileNetV3_large_x0_35_coco": 224,
+}
 
 
 @pytest.mark.parametrize("name", BASES)

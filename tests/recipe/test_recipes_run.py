@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ import pytest
 
 from ppcls_lite.cli import main
 from ppcls_lite.config import registry
-from ppcls_lite.config.check import Node, build_list, check
+from ppcls_lite.config.check import build_list, check
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
+from ppcls_lite.config.node import Node
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.data.labels import BUNDLED
 from ppcls_lite.data.prepare.cli import run as prepare
@@ -114,9 +115,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def weights_home(
+    make_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """Where official weights are looked for."""
-    home = tmp_path_factory.mktemp("home")
+    home = make_home(tmp_path_factory.mktemp("home"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PPCLS_LITE_HOME", str(home))
         yield home

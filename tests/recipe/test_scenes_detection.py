@@ -15,10 +15,7 @@ from ppcls_lite.recipe.train import train
 pytest.importorskip("sklearn.datasets")
 
 
-def test_it_trains_exports_and_finds_objects(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PPCLS_LITE_HOME", str(tmp_path / "home"))
+def test_it_trains_exports_and_finds_objects(tmp_path: Path, own_home: Path) -> None:
     scenes = tmp_path / "scenes"
     prepare(["scenes", "--output", str(scenes), "--images", "4", "--val", "2"])
     places = [

@@ -16,10 +16,7 @@ from ppcls_lite.recipe.train import train
 pytest.importorskip("sklearn.datasets")
 
 
-def test_it_trains_exports_and_names_the_pixels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PPCLS_LITE_HOME", str(tmp_path / "home"))
+def test_it_trains_exports_and_names_the_pixels(tmp_path: Path, own_home: Path) -> None:
     scenes = tmp_path / "scenes"
     small = ["--cards", "--images", "4", "--val", "2", "--size", "64", "64"]
     prepare(["scenes", "--output", str(scenes), *small])

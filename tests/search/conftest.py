@@ -101,6 +101,6 @@ class Widths:
 def meter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Widths:
     """In the place of the real one, with a table of its own."""
     found = Widths()
-    monkeypatch.setattr("ppcls_lite.search.run.Meter", lambda *_: found)
+    monkeypatch.setattr("ppcls_lite.search.budget.Meter", lambda *_: found)
     monkeypatch.setenv("PPCLS_LITE_HOME", str(tmp_path / "home"))
     return found

@@ -13,10 +13,11 @@ import yaml
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.settings import SearchSettings
+from ppcls_lite.engine.distributed import World
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.search import judge, report
 from ppcls_lite.search.held_out import split
-from ppcls_lite.search.run import planned, search
+from ppcls_lite.search.run import _Search, planned, search
 
 SETTING = Setting("paddle", "fp32", 1)
 
@@ -71,6 +72,26 @@ def test_a_budget_that_nobody_meets_names_the_fastest(
     with pytest.raises(UserError, match=r"no candidate takes 0.1 ms or less; the fastest .* takes"):
         look(tree, tmp_path / "found", target=0.1)
     assert not (tmp_path / "found" / "recipe.yaml").exists()
+
+
+def test_a_second_bound_that_nobody_meets_names_the_smallest(
+    tree: dict[str, Any], tmp_path: Path, meter: Any
+) -> None:
+    tree["Search"] = {**(tree.get("Search") or {}), "max_parameters": 100}
+    with pytest.raises(UserError, match=r"no candidate has 100 parameters or fewer; the smallest"):
+        look(tree, tmp_path / "found")
+
+
+def test_a_second_bound_is_kept(tree: dict[str, Any], tmp_path: Path, meter: Any) -> None:
+    one = _Search(Recipe.of(copy.deepcopy(tree)), World(), 9.0, SETTING, [0], tmp_path / "a")
+    space = one.space
+    sizes = [one.networks.parameters(c) for c in (space.smallest(), space.largest())]
+    assert one.budget.kept([space.smallest(), space.largest()]) == [True, True]
+    tree["Search"] = {**(tree.get("Search") or {}), "max_parameters": sizes[1] - 1}
+    two = _Search(Recipe.of(tree), World(), 9.0, SETTING, [0], tmp_path / "b")
+    two.budget.calibrate(0)
+    assert sizes[0] < sizes[1]
+    assert two.budget.kept([space.smallest(), space.largest()]) == [True, False]
 
 
 def test_a_recipe_of_another_family_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:

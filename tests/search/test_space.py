@@ -70,6 +70,12 @@ def test_pieces_have_the_shapes_of_the_networks_features() -> None:
 
 def test_sizes_and_other_networks() -> None:
     sized = PPLCNetSpace(sizes=[64, 32], attention="tail")
+    known = sized.known()
+    assert [name for name in known if "x0_5" in name] == [
+        "PPLCNet_x0_5 at 32",
+        "PPLCNet_x0_5 at 64",
+    ]
+    assert known["PPLCNet_x0_5 at 32"]["size"] == 32
     assert sized.smallest()["size"] == 32 and sized.largest()["size"] == 64
     assert sized.arch(sized.largest())["se_mask"].endswith("111")
     assert "size" not in sized.arch(sized.smallest())

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,16 @@ class Brightness:
         return [(powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)]
 
 
+class LeftHalf:
+    """Stands in for the program of maps: every class is in the left half, class 2 nowhere."""
+
+    def __init__(self) -> None:
+        self.alive = True
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        return np.float32([[[1, 0]], [[1, 0]], [[0, 0]]])  # (classes, h, w)
+
+
 def spec() -> InferenceSpec:
     ops = [
         {"DecodeImage": {}},
@@ -59,6 +69,11 @@ def spec() -> InferenceSpec:
 @pytest.fixture
 def engine() -> Brightness:
     return Brightness()
+
+
+@pytest.fixture
+def maps() -> LeftHalf:
+    return LeftHalf()
 
 
 @pytest.fixture
@@ -79,12 +94,20 @@ def picture() -> Callable[..., bytes]:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported network with random weights."""
+    return _exported(tmp_path_factory.mktemp("serve") / "model")
+
+
+@pytest.fixture(scope="session")
+def folder_with_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _exported(tmp_path_factory.mktemp("maps") / "model", ["maps"])
+
+
+def _exported(path: Path, programs: Sequence[str] = ()) -> Path:
     paddle = pytest.importorskip("paddle")
     from ppcls_lite.inference.export import export_model
     from ppcls_lite.models.create import create_model
 
     paddle.seed(0)
-    path = tmp_path_factory.mktemp("serve") / "model"
     export_model(
         create_model("PPLCNet_x0_25", class_num=3),
         path,
@@ -98,6 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         postprocess={"Topk": {"topk": 2}},
         labels=LABELS,
         model_name="PPLCNet_x0_25",
+        programs=programs,
     )
     return path
 

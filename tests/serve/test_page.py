@@ -38,9 +38,9 @@ PASTE = """
 
 
 @pytest.fixture
-def address(predictor: Predictor) -> Iterator[str]:
+def address(predictor: Predictor, maps: Any) -> Iterator[str]:
     """Where a service with a stand-in for the network answers."""
-    app = make_app(Service(predictor, ServeOptions()))
+    app = make_app(Service(predictor, ServeOptions(), maps))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
@@ -162,7 +162,12 @@ def test_what_answers_look_like(page: Any, picture: Any, tmp_path: Path) -> None
     unsure = {"class_ids": [], "scores": [], "label_names": [], "unknown": True, "guess": guess}
     nothing = {"class_ids": [], "scores": [], "label_names": [], "boxes": []}
     words = {"attributes": ["Hat: True"], "output": [1]}
-    answers = [objects, unsure, nothing, words]
+    some = {"class_ids": [2], "scores": [0.9], "label_names": ["hat"]}
+    open_ = {
+        **some,
+        "unsure": {"class_ids": [0, 1], "scores": [0.5] * 2, "label_names": ["a", "b"]},
+    }
+    answers = [objects, unsure, nothing, words, open_]
     left = [json.dumps(answer) for answer in answers]
     page.route("**/predict**", lambda route: route.fulfill(body=left.pop(0)))
     file = tmp_path / "a.png"
@@ -182,8 +187,9 @@ def test_what_answers_look_like(page: Any, picture: Any, tmp_path: Path) -> None
     assert "Not sure" in cards[1].inner_text() and rows(cards[1]) == [["dog", "40.0 %"]]
     assert rows(cards[2]) == [["nothing found"]]
     assert "Hat: True" in cards[3].inner_text()
+    assert "Not sure about: a, b" in cards[4].inner_text() and rows(cards[4]) == [["hat", "90.0 %"]]
     page.check("#only-unsure")
-    assert [card.is_visible() for card in cards] == [False, True, False, False]
+    assert [card.is_visible() for card in cards] == [False, True, False, False, True]
     page.uncheck("#only-unsure")
 
     dark = colour(page)
@@ -236,3 +242,28 @@ def test_boxes_are_shown_from_the_score_of_the_slider(
     assert page.inner_text("#from output") == "0.00"
     page.click("#clear")
     assert not page.is_visible("#from")
+
+
+def test_a_button_shows_where_the_answer_was_found(page: Any, picture: Any, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(picture(200, ".png"))
+    page.set_input_files("#file", file)
+    answered(page, "^1 of 1 answered$")
+    button, layer = page.locator("article .where"), page.locator("article .layer")
+    assert button.is_visible() and not layer.is_visible() and not page.is_visible("#strength")
+    button.click()
+    page.wait_for_selector("article .layer", state="visible")
+    assert button.get_attribute("aria-pressed") == "true" and page.is_visible("#strength")
+    assert layer.evaluate("layer => [layer.naturalWidth, layer.naturalHeight]") == [60, 40]
+    button.click()
+    page.wait_for_selector("article .layer", state="hidden")
+    assert button.get_attribute("aria-pressed") == "false"
+    page.route("**/predict?map=*", lambda route: route.fulfill(body="no", status=500))
+    button.click()  # it is there already: nothing is asked for again
+    page.wait_for_selector("article .layer", state="visible")
+
+    nothing = {"class_ids": [], "scores": [], "label_names": []}
+    page.route("**/predict?layer*", lambda route: route.fulfill(body=json.dumps(nothing)))
+    page.set_input_files("#file", file)
+    answered(page, "^1 of 1 answered$")
+    assert [one.is_visible() for one in page.locator("article .where").all()] == [False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -15,6 +16,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 for package in ("starlette", "uvicorn", "prometheus_client", "python_multipart"):
@@ -161,3 +164,20 @@ def test_answers_do_not_wait_for_more_to_send() -> None:
             accepted, _ = bound.accept()
             with accepted:
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_folder_with_maps_shows_where_it_looked(
+    start: Any, folder_with_maps: Path, picture: Any
+) -> None:
+    service = start("--model", folder_with_maps)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    connection.request("POST", "/predict?map=2", picture(200, height=30, width=50))
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    assert response.status == 200 and len(answer["class_ids"]) == 2, answer
+    layer = cv2.imdecode(
+        np.frombuffer(base64.b64decode(answer["layer"]), np.uint8), cv2.IMREAD_UNCHANGED
+    )
+    assert layer.shape == (30, 50, 4)
+    os.kill(service.process.pid, signal.SIGTERM)
+    assert service.end() == (0, "ended\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import re
 import struct
 import threading
@@ -19,6 +21,7 @@ pytest.importorskip("prometheus_client", reason="the service needs pip install .
 pytest.importorskip("python_multipart", reason="the service needs pip install .[serve]")
 pytest.importorskip("httpx", reason="Starlette's test client needs httpx")
 
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
@@ -316,3 +319,44 @@ def test_an_error_reaches_all_of_its_batch() -> None:
 
     found = run_batcher(use, run=fails, max_batch=2, max_wait=0, coming=lambda: 0)
     assert [str(error) for error in found] == ["no"] * 3
+
+
+def test_where_the_image_speaks_for_a_class(predictor: Predictor, picture: Any, maps: Any) -> None:
+    """A layer over the photograph, of its size; what cannot be shown is refused in words."""
+    image = picture(200, height=40, width=80)
+    with TestClient(make_app(Service(predictor, OPTIONS, maps))) as client:
+        answer = client.post("/predict?map=1", content=image).json()
+        assert answer["class_ids"] and "layer" not in client.post("/predict", content=image).json()
+        layer = cv2.imdecode(
+            np.frombuffer(base64.b64decode(answer["layer"]), np.uint8), cv2.IMREAD_UNCHANGED
+        )
+        assert layer.shape == (40, 80, 4)
+        assert layer[20, 5, :3].sum() > layer[20, 75, :3].sum() + 300
+        for asked, message in (("3", "from 0 to 2, found 3"), ("cat", "found 'cat'"), ("", "''")):
+            refused = client.post(f"/predict?map={asked}", content=image)
+            assert refused.status_code == 422 and message in refused.json()["error"]
+        described = json.dumps(client.get("/openapi.json").json())
+        assert "Grad-CAM" in described and "--with-maps" not in described
+        maps.alive = False
+        assert client.post("/predict?map=1", content=image).status_code == 503
+        assert client.post("/predict", content=image).status_code == 200
+
+
+def test_a_folder_without_maps_says_so(client: TestClient, picture: Any) -> None:
+    refused = client.post("/predict?map=1", content=picture(200))
+    assert refused.status_code == 422 and "export --with-maps" in refused.json()["error"]
+    assert "--with-maps" in json.dumps(client.get("/openapi.json").json())
+
+
+def test_an_answer_that_is_not_certain_enough_is_none(
+    predictor: Predictor, engine: Any, picture: Any
+) -> None:
+    """As `export --reject-precision` leaves it in inference.yml."""
+
+    sure = predictor.spec.answering({"reject_below": 0.9})
+    with TestClient(make_app(Service(Predictor.of(sure, engine), OPTIONS))) as client:
+        black = client.post("/predict", content=picture(0)).json()
+        between = client.post("/predict", content=picture(64)).json()
+    assert black["class_ids"][0] == 0 and "unknown" not in black
+    assert between["unknown"] is True and between["class_ids"] == []
+    assert between["guess"]["class_ids"] and between["guess"]["scores"][0] < 0.9

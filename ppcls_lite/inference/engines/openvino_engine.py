@@ -2,11 +2,13 @@
 
 A program is compiled for the shape of the warm-up, because fixed shapes run faster; every other
 shape goes through a second program with a free batch and size, compiled when it is first needed.
-Properties: https://docs.openvino.ai (CPU device). Read next: ../auto/choose.py.
+The first one is kept for the next start (compiled_cache.py), which then does not read the file's
+network at all. Properties: https://docs.openvino.ai (CPU device). Read next: ../auto/choose.py.
 """
 
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.engines.compiled_cache import CompiledCache
 from ppcls_lite.system.installed import require
 
 # What is kept of layers at sizes seen before; 5,000 by default, a megabyte for each new size.
@@ -45,17 +48,15 @@ class OpenVINOEngine:
         self._openvino = openvino
         self._lock = threading.Lock()
         self._core = openvino.Core()
-        try:
-            self._model = self._core.read_model(path)
-        except RuntimeError as error:
-            raise UserError(f"{path}: OpenVINO cannot load it: {_first_line(error)}") from error
+        self._path = path
         self._any_shape: Any = None
         self._fixed: Any = None
         self._fixed_shape: tuple[int, ...] = ()
-        if warmup_shape is not None:
-            model = self._model.clone()
-            model.reshape(list(warmup_shape))
-            self._fixed = self._compile(model)
+        if warmup_shape is None:
+            self._model = self._read()
+        else:
+            self._model = None  # read when another shape comes
+            self._fixed = self._for_shape(warmup_shape, CompiledCache(openvino.__version__))
             self._fixed_shape = tuple(warmup_shape)
             self.run(np.zeros(warmup_shape, np.float32))
 
@@ -84,12 +85,42 @@ class OpenVINOEngine:
         if shape == self._fixed_shape:
             return self._fixed
         if self._any_shape is None:
-            self._any_shape = self._compile(self._model)
+            if self._model is None:
+                self._model = self._read()
+            self._any_shape = self._compile(self._model).create_infer_request()
         return self._any_shape
 
+    def _for_shape(self, shape: tuple[int, int, int, int], cache: CompiledCache) -> Any:
+        """An infer request of the network for inputs of `shape`, compiled or kept from before."""
+        place = cache.path(self._path, shape, self._settings)
+        blob = cache.read(place) if place is not None else None
+        if blob is not None:
+            try:
+                compiled = self._core.import_model(io.BytesIO(blob), "CPU", self._settings)
+                return compiled.create_infer_request()
+            except RuntimeError:  # it was made by another build of OpenVINO, and is replaced
+                pass
+        model = self._read()
+        model.reshape(list(shape))
+        compiled = self._compile(model)
+        if place is not None:
+            cache.write(place, compiled.export_model().getvalue())
+        return compiled.create_infer_request()
+
+    def _read(self) -> Any:
+        try:
+            return self._core.read_model(self._path)
+        except RuntimeError as error:
+            message = f"{self._path}: OpenVINO cannot load it: {_first_line(error)}"
+            raise UserError(message) from error
+
     def _compile(self, model: Any) -> Any:
-        """An infer request of the model compiled for this CPU."""
-        settings = {
+        """The model compiled for this CPU."""
+        return self._core.compile_model(model, "CPU", self._settings)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": 1,
@@ -97,7 +128,6 @@ class OpenVINOEngine:
             "CPU_RUNTIME_CACHE_CAPACITY": _RECORDS,
             "ENABLE_CPU_PINNING": False,  # several processes would share the first cores
         }
-        return self._core.compile_model(model, "CPU", settings).create_infer_request()
 
 
 def _first_line(error: Exception) -> str:

@@ -186,20 +186,50 @@ class DistillationPostProcess(_Best):
 @register("postprocess")
 @dataclass
 class MultiLabelThreshOutput(_Labelled):
-    """All classes whose probability reaches the threshold, in the order of their ids."""
+    """All classes whose probability reaches the threshold, in the order of their ids.
+
+    reject_below: of each class, how probable it has to be that it is there, or that it is not, for
+    an answer; the others are under `unsure`. null: every class is answered.
+    """
 
     threshold: Probability = 0.5
+    _: KW_ONLY
+    reject_below: list[Probability] | None = None
     activation = "sigmoid"
 
+    def check(self, found: int) -> None:
+        super().check(found)
+        if self.reject_below is not None and len(self.reject_below) != found:
+            raise UserError(
+                f"reject_below: expected a number for each of the {found} classes, found "
+                f"{len(self.reject_below)}"
+            )
+
     def one(self, row: np.ndarray) -> Result:
-        return self._result(np.flatnonzero(row >= self.threshold), row)
+        there = row >= self.threshold
+        if self.reject_below is None:
+            return self._result(np.flatnonzero(there), row)
+        open_ = np.where(there, row, 1 - row) < self.reject_below  # (C,)
+        answer = self._result(np.flatnonzero(there & ~open_), row)
+        unsure = {"unsure": self._result(np.flatnonzero(open_), row)} if open_.any() else {}
+        return {**answer, **unsure, **({"unknown": True} if open_.all() else {})}
+
+    def rows(self, result: Result) -> list[tuple[Any, ...]]:
+        left_open = result.get("unsure")
+        if left_open is None:
+            return super().rows(result)
+        answered = super().rows(result) if result["class_ids"] else []
+        named = [(i, s, f"(unsure) {name}".strip()) for i, s, name in super().rows(left_open)]
+        return answered + named
 
     def is_right(self, result: Result, label: str) -> bool | None:
-        """Of attributes such as `0,1,0`, all of which count."""
+        """Of attributes such as `0,1,0`, all of which count that have an answer."""
         known = label.replace(" ", "").split(",")
         if not {*known} <= {"0", "1"}:
             return None
-        return result["class_ids"] == [i for i, there in enumerate(known) if there == "1"]
+        left_open = result.get("unsure", {"class_ids": []})["class_ids"]
+        there = [i for i, there in enumerate(known) if there == "1" and i not in left_open]
+        return result["class_ids"] == there
 
 
 @register("postprocess")

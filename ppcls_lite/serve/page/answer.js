@@ -12,7 +12,7 @@ export function show(card, answer) {
     text.hidden = false;
     return;
   }
-  if (answer.unknown) {  // not certain enough: what it would have said
+  if (answer.guess) {  // not certain enough: what it would have said
     show(card, answer.guess);
     return;
   }
@@ -26,6 +26,10 @@ export function show(card, answer) {
   more.hidden = rows.length <= SHOWN;
   more.querySelector("summary").textContent = rows.length - SHOWN + " more";
   if (!rows.length) table.insertRow().insertCell().textContent = "nothing found";
+}
+
+export function namesOf(answer) {
+  return answer.class_ids.map((id, place) => nameOf(answer, place, id));
 }
 
 function nameOf(answer, place, id) {

@@ -1,7 +1,7 @@
 // The page to try a network on: files become cards, a few at a time are sent, answers fill them.
 // Read next: answer.js (what is in a card), files.js (where files come from).
 
-import { lay, show } from "./answer.js";
+import { lay, namesOf, show } from "./answer.js";
 import { layBoxes, showFrom } from "./boxes.js";
 import { dropped, isImage, pasted } from "./files.js";
 
@@ -73,15 +73,17 @@ async function answer(card, file) {
     const found = await response.json();
     if (!response.ok) throw new Error(found.error);
     show(card, found);
+    offerMap(card, file, found.guess ?? found);
     if (found.boxes && found.size) {
       layBoxes(card, found);
       if (part("from").hidden) part("score").value = found.draw_threshold ?? part("score").value;
       part("from").hidden = false;
     } else if (found.layer) lay(card, found.layer);
     const time = Math.round(performance.now() - start) + " ms";
-    if (found.unknown) state(card, "Not sure enough to answer; perhaps:", "unsure");
+    if (found.guess) state(card, "Not sure enough to answer; perhaps:", "unsure");
+    else if (found.unsure) state(card, "Not sure about: " + namesOf(found.unsure).join(", "), "unsure");
     else state(card, time);
-    card.classList.toggle("unsure", Boolean(found.unknown));
+    card.classList.toggle("unsure", Boolean(found.guess || found.unsure));
   } catch (error) {
     failed += 1;
     const lost = error instanceof TypeError;  // fetch itself
@@ -90,9 +92,35 @@ async function answer(card, file) {
   arrange();
 }
 
-async function post(file) {  // a full service says when to come back
+// A button that lays over the image where it speaks for the answer's first class.
+function offerMap(card, file, found) {
+  const offered = document.documentElement.dataset.maps === "yes" && found.class_ids?.length > 0;
+  const button = card.querySelector(".where"), layer = card.querySelector(".layer");
+  button.hidden = !offered;
+  button.addEventListener("click", async () => {
+    const on = button.getAttribute("aria-pressed") === "false";
+    button.disabled = true;
+    try {
+      if (on && layer.hidden && !layer.src) {
+        const response = await post(file, "map=" + found.class_ids[0]);
+        const answer = await response.json();
+        if (!response.ok) throw new Error(answer.error);
+        lay(card, answer.layer);
+        layer.classList.add("smooth");
+      }
+      layer.hidden = !on;
+      button.setAttribute("aria-pressed", String(on));
+    } catch (error) {
+      state(card, error.message, "error");
+    }
+    button.disabled = false;
+    arrange();
+  });
+}
+
+async function post(file, asked = "layer=1") {  // a full service says when to come back
   for (let attempt = 1; ; attempt += 1) {
-    const response = await fetch("predict?layer=1", { method: "POST", body: file });
+    const response = await fetch("predict?" + asked, { method: "POST", body: file });
     if (response.status !== 429 || attempt === TRIES) return response;
     const pause = Number(response.headers.get("Retry-After")) || 1;
     await new Promise((goOn) => setTimeout(goOn, 1000 * pause));

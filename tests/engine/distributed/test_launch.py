@@ -64,7 +64,7 @@ def test_rank_0_reports_and_writes(whole: tuple[Path, str]) -> None:
     run_dir = folder / "PPLCNet_x0_25"
     assert "processes 2" in printed
     assert "[Epoch 6/6][Iter: 6/6]" in printed
-    assert "no SyncBatchNorm for CPUs" in printed
+    assert "batch normalisation over the images of all 2 processes" in printed
     assert "Iter:" not in (folder / "log" / "workerlog.1").read_text(encoding="utf-8")
     left = {path.name for path in run_dir.iterdir()}
     assert {"latest.pdstate", "best_model.pdparams", "curves.png"} <= left

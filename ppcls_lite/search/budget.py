@@ -1,0 +1,146 @@
+"""Whether candidates keep to what they may cost: milliseconds, and parameters.
+
+Latencies of a dozen networks bring the sums of their pieces to scale; an estimate says what is
+worth a score, a measurement of the whole network what is a finalist. All are in the journal.
+Read before: latency.py, networks.py. Read next: run.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppcls_lite.benchmark.result import Setting
+from ppcls_lite.engine.distributed import World
+from ppcls_lite.errors import UserError
+from ppcls_lite.search.journal import Journal
+from ppcls_lite.search.latency import LatencyTable, Meter, Scale, fastest
+from ppcls_lite.search.networks import Networks
+from ppcls_lite.search.space import Candidate, digest
+
+logger = logging.getLogger("ppcls_lite")
+AUTO = "auto"  # the engine that is left to a measurement
+TOLERANCE = 0.03  # by which a measured latency may miss the target
+_FITTED = 12  # networks that the estimates are brought to scale by
+_MARGIN = 1.05  # of the target: estimates up to there are worth measuring
+
+
+def resolved(
+    setting: Setting, networks: Networks, seed: int, world: World, journal: Journal
+) -> Setting:
+    """`setting` with what `auto` would choose for a network from the middle of the space."""
+    if setting.engine != AUTO:
+        return setting
+    kept = journal.get("engine", "")
+    if kept is None:
+        middle = networks.space.draw(np.random.default_rng(seed))
+        piece = networks.whole(middle)
+        kept = world.from_main(lambda: list(fastest(piece, setting)))
+        journal.put("engine", "", kept)
+    logger.info(f"search: auto is {' '.join(kept)}")
+    return Setting(*kept, setting.threads)
+
+
+class Budget:
+    """Measures candidates in `setting`, pinned to `cores`, against a target and a bound.
+
+    bounds: milliseconds, and the most parameters (null: any number). Rank 0 measures for all.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        setting: Setting,
+        cores: Sequence[int],
+        bounds: tuple[float, int | None],
+        world: World,
+        journal: Journal,
+    ) -> None:
+        self.networks, self.space, self.setting = networks, networks.space, setting
+        self.target, self.most = bounds
+        self.world, self.journal = world, journal
+        self.meter, self.scale = Meter(setting, cores), Scale()
+        self.table = LatencyTable(setting, self.meter)
+
+    def calibrate(self, seed: int) -> None:
+        """Measure some networks as a whole, and refuse a target below the fastest."""
+        rng = np.random.default_rng(seed)
+        drawn = [self.space.draw(rng) for _ in range(_FITTED - 2)]
+        chosen = [self.space.smallest(), self.space.largest(), *drawn]
+        times = self.whole(list({digest(c): c for c in chosen}.values()))
+        fastest = times[digest(self.space.smallest())]
+        if not self.inside(fastest):
+            raise UserError(self.too_slow({"": fastest}))
+        if not self._small(self.space.smallest()):
+            raise UserError(
+                f"search: no candidate has {self.most:,} parameters or fewer; the "
+                f"smallest has {self.networks.parameters(self.space.smallest()):,}. Give a larger "
+                "Search.max_parameters, or smaller options in Search.space"
+            )
+
+    def inside(self, ms: float) -> bool:
+        """Whether a measured latency keeps to the target."""
+        return ms <= self.target * (1 + TOLERANCE)
+
+    def too_slow(self, times: dict[str, float]) -> str:
+        """What to say where none of these measured latencies keeps to the target."""
+        return (
+            f"search: no candidate takes {self.target:g} ms or less; the fastest that was measured "
+            f"takes {min(times.values()):.2f} ms ({self.setting}). Give a larger --latency, or "
+            "smaller options in Search.space"
+        )
+
+    def whole(self, candidates: Sequence[Candidate]) -> dict[str, float]:
+        """Measured latencies by digest; the estimates are brought to scale by all of them."""
+        new = [c for c in candidates if self.journal.get("whole", digest(c)) is None]
+        for first in range(0, len(new), 20):
+            part = new[first : first + 20]
+
+            def measure(part: Sequence[Candidate] = part) -> dict[str, float]:
+                by_name = self.meter([self.networks.whole(c) for c in part])
+                return {digest(c): by_name[self.networks.whole(c).name] for c in part}
+
+            for candidate, ms in zip(part, self.world.from_main(measure).values()):
+                entry = {"candidate": candidate, "ms": ms}
+                self.journal.put("whole", digest(candidate), entry)
+        entries = self.journal.all("whole").values()
+        known = [entry["candidate"] for entry in entries]
+        sums, counts = self._sums(known)
+        self.scale.fit(sums, counts, [entry["ms"] for entry in entries])
+        return {digest(c): self.journal.get("whole", digest(c))["ms"] for c in candidates}
+
+    def _sums(self, candidates: Sequence[Candidate]) -> tuple[list[float], list[int]]:
+        """Sum and number of the pieces of each candidate; measures what the table lacks."""
+        lists = [self.networks.pieces(c) for c in candidates]
+
+        def filled() -> list[float]:
+            self.table.require(piece for pieces in lists for piece in pieces)
+            return [self.table.total(pieces) for pieces in lists]
+
+        return self.world.from_main(filled), [len(pieces) for pieces in lists]
+
+    def estimates(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Milliseconds, from the pieces."""
+        return [self.scale(*pair) for pair in zip(*self._sums(candidates))]
+
+    def kept(self, candidates: Sequence[Candidate]) -> list[bool]:
+        """Which keep to both bounds, by what is estimated."""
+        times = self.estimates(candidates)
+        return [ms <= self.target * _MARGIN and self._small(c) for c, ms in zip(candidates, times)]
+
+    def _small(self, candidate: Candidate) -> bool:
+        return self.most is None or self.networks.parameters(candidate) <= self.most
+
+    def known(self) -> dict[str, dict[str, Any]]:
+        """By name, networks of the zoo that are points of the space, with their latencies."""
+        known = self.space.known()
+        times = self.whole([*known.values()])
+        return {n: {"name": n, "candidate": c, "ms": times[digest(c)]} for n, c in known.items()}
+
+    def choice(self, known: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+        """The slowest network of the zoo that keeps to the bounds."""
+        inside = [k for k in known.values() if self.inside(k["ms"]) and self._small(k["candidate"])]
+        return max(inside, key=lambda entry: entry["ms"], default=None)

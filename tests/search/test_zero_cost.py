@@ -1,0 +1,73 @@
+"""Cheap scores of untrained networks, and evolution behind a sieve of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from ppcls_lite.models.create import create_model
+from ppcls_lite.search.evolution import evolve
+from ppcls_lite.search.pplcnet_space import PPLCNetSpace
+from ppcls_lite.search.space import Candidate, digest
+from ppcls_lite.search.zero_cost import PRICES, patterns, synflow
+
+IMAGES = paddle.to_tensor(np.random.default_rng(0).standard_normal((8, 3, 32, 32), np.float32))
+
+
+def test_synaptic_flow_by_hand() -> None:
+    """Two layers: the sum over all paths of the product of their weights' sizes, once a layer."""
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(2, 2, bias_attr=False), nn.Linear(2, 1, bias_attr=False)
+    )
+    model[1].weight.set_value(paddle.to_tensor([[1.0, -2.0], [3.0, 4.0]]))
+    model[2].weight.set_value(paddle.to_tensor([[-5.0], [6.0]]))
+    paths = 1 * 5 + 2 * 6 + 3 * 5 + 4 * 6
+    assert synflow(model, paddle.zeros([1, 2])) == pytest.approx(math.log(2 * paths))
+
+
+def test_patterns_tell_images_apart() -> None:
+    """Images that are alike have equal rows in the kernel, which then has no determinant."""
+    paddle.seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 64), nn.ReLU())
+    apart = paddle.randn([4, 3, 2, 2])
+    alike = paddle.concat([apart[:3], apart[:1]])
+    assert patterns(model, apart) > patterns(model, alike) == -math.inf
+    kernel = 64 * np.ones((2, 2))
+    assert np.linalg.slogdet(kernel)[0] == 0  # what two images alike give
+
+
+@pytest.mark.parametrize("name", PRICES)
+def test_a_wider_network_has_more(name: str) -> None:
+    scores = []
+    for scale in ("x0_25", "x1_0"):
+        paddle.seed(1)
+        model = create_model(f"PPLCNet_{scale}", class_num=4, stride_list=[1, 2, 2, 2, 2])
+        scores.append(PRICES[name](model, IMAGES))
+    assert np.isfinite(scores).all()
+    assert scores[1] > scores[0]
+
+
+def test_a_sieve_keeps_what_it_prefers_and_what_was_given() -> None:
+    space = PPLCNetSpace(widths=[[8, 16, 24, 32]] * 5)
+    asked: list[Candidate] = []
+
+    def sieve(candidates: Sequence[Candidate]) -> list[float]:
+        return [float(candidate["width6"]) for candidate in candidates]
+
+    def score(candidates: Sequence[Candidate]) -> list[float]:
+        asked.extend(candidates)
+        return [0.0] * len(candidates)
+
+    options = {"population": 8, "generations": 1, "seed": 0, "start": [space.smallest()]}
+    evolve(space, lambda c: [True] * len(c), score, sieve=sieve, sieve_keeps=0.25, **options)
+    sifted, asked = asked, []
+    evolve(space, lambda c: [True] * len(c), score, **options)
+    assert len(sifted) == len(asked) == 8
+    assert digest(sifted[0]) == digest(asked[0]) == digest(space.smallest())
+    means = [np.mean([c["width6"] for c in some[1:]]) for some in (sifted, asked)]
+    assert means[0] > means[1]
