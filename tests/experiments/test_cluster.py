@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cluster import failures, network, scaling
+from experiments.cluster import failures, network, scaling, slurm
 from experiments.cluster.network import Network
+from ppcls_lite.errors import UserError
 from ppcls_lite.system.processes import environment
 
 machines = pytest.mark.skipif(network.unmet() is not None, reason=f"{network.unmet()}")
@@ -115,6 +116,16 @@ def test_a_cable_that_is_out_for_a_while_costs_nothing(net: Network, tmp_path: P
     net.machines[1].cable(plugged=True)
     pair.exchange()
     pair.end()
+
+
+@pytest.mark.skipif(slurm.unmet() is not None, reason=f"{slurm.unmet()}")
+def test_slurm_accepts_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", "")  # so that it is as before afterwards
+    asked = ("sbatch", "--test-only")
+    with slurm.cluster(tmp_path / "slurm"):
+        assert " on nodes node-[1-2] " in slurm.said(*asked, slurm.SCRIPT, "recipe.yaml")
+        with pytest.raises(UserError, match="not available"):
+            slurm.said(*asked, "--nodes=3", slurm.SCRIPT, "recipe.yaml")
 
 
 def test_the_model_of_a_ring() -> None:
