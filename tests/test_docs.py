@@ -51,6 +51,9 @@ NOT_RUN = {  # beginning of the command: why
     "python deploy/server.py": "is a server that does not end; tests/serve runs it",
     "python tools/chaos.py": "takes minutes; tests/experiments/test_chaos.py runs a short form",
     "python deploy/benchmark.py --paper": "exports 20 networks; tests/inference runs a short form",
+    "python deploy/benchmark.py --model inference/digits --mode throughput": (
+        "starts a process for each core; tests/benchmark/test_throughput.py runs a short form"
+    ),
     "python deploy/benchmark.py --latency-budget": "exports 20 networks, like --paper",
     "python deploy/benchmark.py --zoo": "exports the zoo; tests/benchmark/test_zoo.py runs a part",
     "python deploy/benchmark.py --report": "needs what --zoo writes; tests/benchmark/test_zoo.py",
@@ -85,6 +88,7 @@ NOT_RUN = {  # beginning of the command: why
 }
 NEEDS = {  # part of a command: the optional package without which it is left out
     "--format ": "onnx",
+    "benchmark.py start": "onnx",
     "--engine openvino": "openvino",
     "--engine onnxruntime": "onnxruntime",
     "deploy/quantize.py": "onnxruntime",
@@ -122,6 +126,7 @@ SHORTER = {  # script (and its first argument): what is added to its arguments
     "benchmark data": ["--images", "4", "--batch-size", "2", "--rounds", "1", "--workers"],
     "benchmark predict": ["--images", "4", "--batch-size", "2", "--rounds", "1"],
     "benchmark distill": ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size=32"],
+    "benchmark start": ["--rounds", "1"],
     "benchmark teacher": [
         *("--steps", "1", "--rounds", "1", "--batch-size", "2", "--image-size", "32"),
         *("--teacher", "PPLCNet_x0_25", "--student", "PPLCNet_x0_25"),
