@@ -51,6 +51,7 @@ setup(
         "mlflow": ["mlflow>=2.9"],
         "wandb": ["wandb>=0.16"],
         "shards": ["fsspec[http]>=2024.2"],
+        "s3": ["s3fs>=2024.2"],
         "docs": ["sphinx>=7.4", "myst-parser>=4", "furo>=2024.8"],
         "test": lines_of("tests/requirements.txt"),
     },

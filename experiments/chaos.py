@@ -270,8 +270,8 @@ def _disturbed(run: Run, pending: list[str], chance: random.Random, report: Repo
             not records.exists() or records.stat().st_mtime_ns == before
         ):
             time.sleep(0.01)  # it writes that file anew when training begins
-        wanted = _lines(records) + chance.randint(2, 5)
-        while process.poll() is None and _lines(records) < wanted:
+        wanted = lines_of(records) + chance.randint(2, 5)
+        while process.poll() is None and lines_of(records) < wanted:
             time.sleep(0.002)
         way = pending[-1]
         if way in WRITING:
@@ -295,7 +295,8 @@ def _disturbed(run: Run, pending: list[str], chance: random.Random, report: Repo
     return status
 
 
-def _lines(path: Path) -> int:
+def lines_of(path: Path) -> int:
+    """How many lines a file has that may not be there yet."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 

@@ -78,7 +78,7 @@ def script(shell: str) -> str:
     template, option, choice, entry = _SCRIPTS[shell]
     return template.format(
         commands=entry[0].join(
-            entry[1].format(name=name, about=command.about.replace("'", "").replace(":", "\\:"))
+            entry[1].format(name=name, about=_quoted(command.about))
             for name, command in COMMANDS.items()
         ),
         options="\n".join(
@@ -141,3 +141,8 @@ def choices_of(text: str) -> dict[str, list[str]]:
         for flags, words in found
         for flag in re.findall(r"--?[a-z][\w-]*", flags)
     }
+
+
+def _quoted(about: str) -> str:
+    """A description within zsh's single quotes, its colons no separators."""
+    return about.replace("'", "'\\''").replace(":", "\\:")

@@ -62,6 +62,7 @@ def test_every_command_is_known_to_both_shells() -> None:
     for shell in ("bash", "zsh"):
         text = script(shell)
         assert all(f" {name}) " in text for name in cli.COMMANDS)
+    assert r"a recipe'\''s data" in text  # an apostrophe within zsh's quotes
     if shutil.which("zsh"):
         subprocess.run(["zsh", "-n"], input=text, text=True, check=True)
 

@@ -7,8 +7,8 @@ import functools
 import io
 import re
 import tokenize
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -24,40 +24,45 @@ _QUOTED = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)(?:\(\))?`(?!`)")
 FOREIGN = {"SerializeToStream", "taskset", "epoch_N", "moment1", "DistillationXLoss", "conv3_2"}
 
 
-def remarks(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, text) of each comment and docstring."""
+class Said(NamedTuple):
+    """What a source says: (line, text) of each comment and docstring, and the words of its code
+    and of its other texts."""
+
+    remarks: tuple[tuple[int, str], ...]
+    words: frozenset[str]
+
+
+@functools.cache
+def said(path: Path) -> Said:
     source = path.read_text(encoding="utf-8")
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
-    for node in ast.walk(ast.parse(source)):
+    remarks = [
+        (token.start[0], token.string)
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    ]
+    docs, words = set(), set()
+    for node in ast.walk(ast.parse(source)):  # a docstring comes after what it belongs to
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            text = ast.get_docstring(node, clean=False)
-            if text:
-                yield node.body[0].lineno, text
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr):
+                docs.add(id(first.value))
+            if text := ast.get_docstring(node, clean=False):
+                remarks.append((node.body[0].lineno, text))
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and id(node) not in docs:
+                words |= set(re.findall(r"\w+", node.value))
+            continue
+        for field in ("id", "name", "attr", "arg", "asname", "module"):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                words |= set(value.split("."))
+    return Said(tuple(remarks), frozenset(words))
 
 
 @functools.cache
 def known_words() -> frozenset[str]:
     """Every word of the code, of its texts that are no docstrings, and of the recipes."""
-    words: set[str] = set()
-    for path in SOURCES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        docs = {
-            id(node.body[0].value)
-            for node in ast.walk(tree)
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-            and node.body
-            and isinstance(node.body[0], ast.Expr)
-        }
-        for node in ast.walk(tree):
-            text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-            if text and id(node) not in docs:
-                words |= set(re.findall(r"\w+", node.value))
-            for field in ("id", "name", "attr", "arg", "asname", "module"):
-                value = getattr(node, field, None)
-                if isinstance(value, str):
-                    words |= set(value.split("."))
+    words = set().union(*(said(path).words for path in SOURCES))
     for suffix in ("yaml", "yml", "cpp", "h", "html", "txt", "sh"):
         for path in ROOT.glob(f"[!.]*/**/*.{suffix}"):
             words |= set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
@@ -66,7 +71,7 @@ def known_words() -> frozenset[str]:
 
 def missing_files(path: Path, names: frozenset[str]) -> list[str]:
     found = []
-    for line, text in remarks(path):
+    for line, text in said(path).remarks:
         for name in _FILE.findall(text):
             if not any(f"/{known}".endswith(f"/{name}") for known in names):
                 found.append(f"{path.relative_to(ROOT)}:{line}: {name}")
@@ -75,7 +80,7 @@ def missing_files(path: Path, names: frozenset[str]) -> list[str]:
 
 def missing_symbols(path: Path, words: frozenset[str]) -> list[str]:
     found = []
-    for line, text in remarks(path):
+    for line, text in said(path).remarks:
         for name in _QUOTED.findall(text):
             parts = [part for part in name.split(".") if part]
             known = all(part in words for part in parts) or parts[0] in FOREIGN

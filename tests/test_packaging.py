@@ -25,8 +25,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 
 
-# Extras that bring dozens of packages each; tests/loggers skips what needs one that is not here.
-HEAVY = ("tensorboard", "mlflow", "wandb")
+# Extras that bring dozens of packages each; tests skip what needs one that is not here.
+HEAVY = ("tensorboard", "mlflow", "wandb", "s3")
 
 
 def test_the_tests_install_every_extra() -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Training on a Slurm cluster: 2 machines with 4 GPUs each, shared checkpoints, automatic resume.
 #   sbatch deploy/cluster/slurm.sh configs/PPLCNet_x1_0.yaml -o Global.output_dir=/shared/output
-# Checked with `bash -n` and with stand-ins for Slurm's commands; not run on a cluster.
+# Runs on Slurm 22.05 with two nodes on one machine (docs/distributed.md); not yet on a cluster.
 #
 # - Everything that the job needs lies on storage that all machines see: the checkout, the Python
 #   environment, the images, and Global.output_dir.
@@ -26,19 +26,25 @@ cd "${SLURM_SUBMIT_DIR:?start this script with sbatch}"
 
 config=${1:?usage: sbatch deploy/cluster/slurm.sh CONFIG [-o key=value ...]}
 shift
-master=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):6170
+# Paddle's launcher takes addresses, no names. Where a machine has several, say here which.
+own_address() { hostname -I | cut -d ' ' -f 1; }
+export -f own_address
+master=$(own_address):6170  # this script runs on the job's first machine
 logs=log/$SLURM_JOB_ID
 export GLOG_minloglevel=2
 
-# One launcher per machine; it starts one process per GPU. Without GPUs: add --nproc_per_node N.
+# One launcher per machine; it starts one process per GPU. Without GPUs:
+# sbatch --gpus-per-node=0 --export=ALL,PADDLE_NPROC_PER_NODE=N
 srun --kill-on-bad-exit=1 bash -c '
   exec python -m paddle.distributed.launch --nnodes "$SLURM_NNODES" --master "$1" \
-    --rank "$SLURM_NODEID" --log_dir "$2/$SLURM_NODEID" tools/train.py -c "${@:3}"
+    --rank "$SLURM_NODEID" --host "$(own_address)" --log_dir "$2/$SLURM_NODEID" \
+    tools/train.py -c "${@:3}"
 ' launch "$master" "$logs" "$config" -o Global.checkpoints=auto "$@" &
 step=$!
 
 stopped=
-trap 'stopped=yes; kill -TERM "$step"' TERM
+# Not by srun, which would end the step at once: this goes to the launchers only.
+trap 'stopped=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 wait "$step"
 status=$?
 if [ -n "$stopped" ]; then

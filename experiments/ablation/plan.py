@@ -126,7 +126,7 @@ def find_data(folder: str) -> Data:
     if label_file.is_file():
         return Data(place, train, evaluation, label_file, len(read_label_file(label_file)))
     labels = read_image_list(str(train), str(place)).labels
-    return Data(place, train, evaluation, None, max(labels, default=0) + 1)
+    return Data(place, train, evaluation, None, int(max(labels, default=0)) + 1)
 
 
 def plan(rows: Mapping[str, Path], data: Data, options: Options) -> list[Run]:

@@ -91,11 +91,16 @@ def _finish() -> None:
 
 
 def bare_loop(
-    arch: str, batches: Batches, cpu_kernels: Literal["auto", "on", "off"] = "off"
+    arch: str,
+    batches: Batches,
+    cpu_kernels: Literal["auto", "on", "off"] = "off",
+    change: Callable[[nn.Layer], None] | None = None,
 ) -> Callable[[], None]:
-    """One epoch of forward, backward, step, as one would write it."""
+    """One epoch of forward, backward, step, as one would write it; `change` sees the network."""
     model = create_model(arch, class_num=CLASSES)
     kernels.prepare(model, cpu_kernels, paddle.get_device())
+    if change is not None:
+        change(model)
     optimizer = paddle.optimizer.Momentum(RATE, 0.9, model.parameters(), weight_decay=3e-5)
 
     def epoch() -> None:

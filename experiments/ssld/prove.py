@@ -11,7 +11,7 @@ and seeds. Four rows:
     distilled_few   the student from all images; the teacher was trained from the few labels alone
 
 The score is top-1 after the last epoch, so that no test image decides about anything. Read next:
-jobs.py; docs/distillation.md has the results.
+jobs.py; docs/measured.md has the results.
 """
 
 from __future__ import annotations

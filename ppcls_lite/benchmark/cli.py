@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ppcls_lite.benchmark import machine as machines
 from ppcls_lite.benchmark import models as networks
-from ppcls_lite.benchmark import turns, zoo_command
+from ppcls_lite.benchmark import throughput, turns, zoo_command
 from ppcls_lite.benchmark.budget import read_milliseconds
 from ppcls_lite.benchmark.report import Comparison, Report, text
 from ppcls_lite.benchmark.result import PRIMITIVES, Setting
@@ -41,6 +41,8 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
         return 0
     if options.into:
         raise UserError("--into: goes with --report FILE, whose table it puts into a page")
+    if options.mode == "throughput":
+        _require_alone(options)
     of_zoo = zoo_command.wanted(options, budget)
     _fill_defaults(options, of_zoo)
     machine = machines.describe()
@@ -73,6 +75,12 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
         settings, more = _settings(engines, options.precisions, threads, options.profile)
         for note in (notes := notes + more):
             print(f"note: {note}")
+        if options.mode == "throughput":
+            where = (shape, machine.usable, Path(temporary))
+            of_time = (options.rounds, options.seconds)
+            rates = throughput.measure(models, settings, options.batch_sizes, *where, *of_time)
+            print("", *throughput.table(rates, len(machine.usable)), sep="\n")
+            return 0
         results, profiles = turns.measure(
             models,
             settings,
@@ -96,9 +104,21 @@ def _fill_defaults(options: argparse.Namespace, of_zoo: bool) -> None:
     """What the options say that are left out: of the whole zoo less time, and all precisions."""
     rounds, seconds = (zoo_command.ROUNDS, zoo_command.SECONDS) if of_zoo else (5, 0.5)
     precisions = list(PRECISIONS) if of_zoo and options.latency_budget is None else ["fp32"]
-    for name, value in (("rounds", rounds), ("seconds", seconds), ("precisions", precisions)):
+    many = [1, 4, 16] if options.mode == "throughput" else [1]
+    for name, value in (
+        *(("rounds", rounds), ("seconds", seconds), ("precisions", precisions)),
+        ("batch_sizes", many),
+    ):
         if getattr(options, name) is None:
             setattr(options, name, value)
+
+
+def _require_alone(options: argparse.Namespace) -> None:
+    """UserError for options that mean nothing to a throughput: it uses all cores in every way."""
+    for name in ("zoo", "latency_budget", "paper", "threads", "cores", "profile", "output"):
+        if getattr(options, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"--mode throughput: has no {option}; leave one of the two out")
 
 
 def milliseconds(words: str) -> float:
@@ -263,7 +283,10 @@ def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
     how.add_argument("--precisions", nargs="+", choices=PRECISIONS, help=text)
     how.add_argument("--threads", **several, help="CPU threads (1, and one for each core)")
     how.add_argument("--cores", **several, help="processors to pin to (quiet ones)")
-    how.add_argument("--batch-sizes", **several, default=[1], help="images at once (1)")
+    text = "images at once (1; of throughput 1 4 16)"
+    how.add_argument("--batch-sizes", **several, help=text)
+    text = "of one process (latency), or images a second of all cores together (throughput)"
+    how.add_argument("--mode", choices=("latency", "throughput"), default="latency", help=text)
     how.add_argument("--image-size", type=int, default=224, metavar="N", help="pixels (224)")
     how.add_argument("--rounds", type=int, metavar="N", help="turns of each (5; with --zoo 3)")
     text = "seconds for each in all (0.5; with --zoo 0.3)"

@@ -55,14 +55,20 @@ class Process:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send one request and wait for its answer; UserError if it fails or the process dies."""
-        try:
+        self.send(**request)
+        return self.receive()
+
+    def send(self, **request: Any) -> None:
+        """Wake the process up with a request."""
+        with contextlib.suppress(BrokenPipeError):  # `receive` says so
             self._process.send_signal(signal.SIGCONT)
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
-            self._process.send_signal(signal.SIGSTOP)
-        except BrokenPipeError:
-            line = ""
+
+    def receive(self) -> dict[str, Any]:
+        """The answer to what was sent; the process is stopped after it."""
+        line = self._process.stdout.readline()
+        self._process.send_signal(signal.SIGSTOP)
         if not line:
             tail = self.log.read_text(encoding="utf-8", errors="replace")[-1500:]
             raise UserError(f"{self.setting}: its process has ended; its last words:\n{tail}")

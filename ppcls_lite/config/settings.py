@@ -108,6 +108,7 @@ class Machine:
     cpu_processes: Annotated[int, Range(1, 1024)] | Literal["auto"] = (
         1  # that share the Train batch on a CPU
     )
+    stall_timeout: PositiveFloat = 120.0  # seconds of silence after which a rank counts as lost
     eval_engine: Literal["auto", "dygraph", "inference"] = "auto"  # see docs/performance.md
     seed: Seed | Literal[False] = 42  # order, augmentation, initial weights, dropout
 

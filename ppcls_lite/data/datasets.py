@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -316,10 +317,21 @@ class LabeledDataset(ImageDataset):
 
 def digest_of(paths: Sequence[str]) -> str:
     """A check sum of the files' names below the folder that all of them share."""
-    ends = [min(paths), max(paths)] if len(paths) else []
-    below = os.path.commonprefix(ends).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
-    names = "\n".join(path[below:] for path in paths)
-    return hashlib.sha256(os.fsencode(names)).hexdigest()
+    ends = [end for part in _parts(paths) for end in (min(part), max(part))]
+    bounds = [min(ends), max(ends)] if ends else []
+    below = os.path.commonprefix(bounds).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
+    digest, between = hashlib.sha256(), ""
+    for part in _parts(paths):
+        digest.update(os.fsencode(between + "\n".join(path[below:] for path in part)))
+        between = "\n"
+    return digest.hexdigest()
+
+
+def _parts(paths: Iterable[str]) -> Iterator[list[str]]:
+    """A few thousand at a time: as many strings as a large list has take gigabytes."""
+    paths = iter(paths)
+    while part := list(itertools.islice(paths, 1 << 14)):
+        yield part
 
 
 class _NoChance:
@@ -359,7 +371,7 @@ class ImageNetDataset(LabeledDataset):
         seed: Seed = 0,
     ) -> None:
         listed = read_image_list(cls_label_path, image_root, delimiter)
-        labels = np.array(listed.labels, np.int64)
+        labels = np.asarray(listed.labels)
         keys = None
         if relabel:  # a negative label is no class, and found below
             keys = np.unique(labels[labels >= 0])

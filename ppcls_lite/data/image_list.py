@@ -2,12 +2,13 @@
 
 The label is what follows the *last* delimiter, so that paths may hold spaces. UTF-8, with or
 without a byte order mark; blank lines and CRLF ends do no harm. Mistakes are collected, not raised:
-a user wants to see all of them. Read next: datasets.py, scan.py.
+a user wants to see all of them. Read next: plain_lines.py, datasets.py, scan.py.
 """
 
 from __future__ import annotations
 
 import codecs
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,24 +19,38 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.config.file import is_file, is_folder
+from ppcls_lite.data.plain_lines import plain_lines
 from ppcls_lite.errors import UserError, cut, shown
 
 _NO_CSV = "a list is no CSV file: set the data set's `delimiter`, and write paths without quotes"
 SHOWN = 5  # mistakes of one kind that are shown in full
+_BLOCK = 1 << 22  # bytes of a list that are read at once
+_TOGETHER = 1 << 12  # paths that are decoded at once
 
 
 class PathList(Sequence[str]):
     """Many paths in two flat buffers instead of one string object each.
 
-    ImageNet's take 70 MB this way, and worker processes share them with their parent: reading a
+    ImageNet's take 50 MB this way, and worker processes share them with their parent: reading a
     Python string changes its reference count and so copies its memory page into every worker.
     """
 
     def __init__(self, paths: Iterable[str], root: str = "") -> None:
         encoded = [os.fsencode(path) for path in paths]
+        self._keep([b"".join(encoded)], [np.array([len(e) for e in encoded], np.int64)], root)
+
+    @classmethod
+    def joined(cls, parts: list[bytes], lengths: list[np.ndarray], root: str) -> PathList:
+        """Of parts that hold paths one after another, and the bytes of each path."""
+        made = cls.__new__(cls)
+        made._keep(parts, lengths, root)
+        return made
+
+    def _keep(self, parts: list[bytes], lengths: list[np.ndarray], root: str) -> None:
         self.root = os.path.normpath(root) if root else root
-        self._ends = np.cumsum([len(e) for e in encoded], dtype=np.int64)
-        self._bytes = b"".join(encoded)
+        self._prefix = os.path.join(self.root, "")  # noqa: PTH118 (with a slash at its end)
+        self._bytes = b"".join(parts)
+        self._ends = np.cumsum(np.concatenate([*lengths, np.zeros(0, np.int64)]), dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -44,17 +59,24 @@ class PathList(Sequence[str]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]  # resolves -1, raises IndexError
-        return self._path(self._ends[index - 1] if index else 0, self._ends[index])
+        start = self._ends[index - 1] if index else 0
+        return self._path(os.fsdecode(self._bytes[start : self._ends[index]]))
 
     def __iter__(self) -> Iterator[str]:
-        start = 0
-        for end in self._ends.tolist():
-            yield self._path(start, end)
-            start = end
+        first = 0
+        for place in range(0, len(self), _TOGETHER):
+            ends = self._ends[place : place + _TOGETHER].tolist()
+            block, start = self._bytes[first : ends[-1]], 0
+            text = block.decode() if block.isascii() else None
+            for end in ends:
+                end -= first
+                name = text[start:end] if text is not None else os.fsdecode(block[start:end])
+                yield self._path(name)
+                start = end
+            first = ends[-1]
 
-    def _path(self, start: int, end: int) -> str:
-        name = os.fsdecode(self._bytes[start:end])
-        return os.path.join(self.root, name)  # noqa: PTH118 (ten times as fast as Path)
+    def _path(self, name: str) -> str:
+        return name if name.startswith("/") else self._prefix + name
 
 
 @dataclass
@@ -63,7 +85,7 @@ class ImageList:
 
     file: str
     paths: PathList
-    labels: list[Any]
+    labels: Sequence[Any] | np.ndarray  # (len(paths),) int64, or what `parse_label` made
     lines: np.ndarray  # (len(paths),) the line number of each, from 1
     problems: list[str] = field(default_factory=list)
 
@@ -90,24 +112,71 @@ def read_image_list(
     """
     if delimiter == "\\t":  # '\\t' in single quotes reaches us as two characters
         delimiter = "\t"
-    names, labels, lines, bad = [], [], [], []
-    numbered = read_lines(file)
+    _require_file(file)
+    found = _Lines(file, delimiter, parse_label)
+    first = 1
+    for block in _blocks(file):
+        plain = plain_lines(block, delimiter) if parse_label is _class_id else None
+        if plain is None:
+            found.read(block, first)
+        else:
+            found.parts.append(plain.paths)
+            found.lengths.append(plain.lengths)
+            found.labels.append(plain.labels)
+            found.lines.append(plain.places + first)
+        first += block.count(b"\n")
     require_folder(root)
-    for number, line in numbered:
-        try:
-            name, label = _split(line, delimiter, parse_label)
-        except ValueError as error:
-            bad.append(f"{file}:{number}: {error}")
-            continue
-        names.append(name)
-        labels.append(label)
-        lines.append(number)
-    problems = bad[:SHOWN]
-    if len(bad) > SHOWN:
-        problems.append(f"{file}: {len(bad) - SHOWN:,} more malformed lines")
-    if not numbered:
-        problems.append(f"{file}: the list is empty")
-    return ImageList(file, PathList(names, root), labels, np.array(lines, np.int64), problems)
+    return found.together(root)
+
+
+class _Lines:
+    """What was read of a list so far, block by block."""
+
+    def __init__(
+        self, file: str, delimiter: str | None, parse_label: Callable[[str], Any] | None
+    ) -> None:
+        self._file, self._delimiter, self._parse_label = file, delimiter, parse_label
+        self.parts: list[bytes] = []
+        self.lengths: list[np.ndarray] = []
+        self.labels: list[Any] = []  # by block
+        self.lines: list[np.ndarray] = []
+        self._bad: list[str] = []
+        self._more_bad = 0
+
+    def read(self, block: bytes, first: int) -> None:
+        """Take in a block, line by line; its first line has the number `first`."""
+        names, labels, lines = [], [], []
+        for number, line in _numbered(_decoded(block, self._file, first), first):
+            try:
+                name, label = _split(line, self._delimiter, self._parse_label)
+            except ValueError as error:
+                if len(self._bad) < SHOWN:
+                    self._bad.append(f"{self._file}:{number}: {error}")
+                else:
+                    self._more_bad += 1
+                continue
+            names.append(os.fsencode(name))
+            labels.append(label)
+            lines.append(number)
+        self.parts.append(b"".join(names))
+        self.lengths.append(np.array([len(name) for name in names], np.int64))
+        self.labels.append(labels)
+        self.lines.append(np.array(lines, np.int64))
+
+    def together(self, root: str) -> ImageList:
+        """All of it, and what is wrong with it."""
+        problems = self._bad
+        if self._more_bad:
+            problems.append(f"{self._file}: {self._more_bad:,} more malformed lines")
+        paths = PathList.joined(self.parts, self.lengths, root)
+        if not len(paths) and not problems:
+            problems.append(f"{self._file}: the list is empty")
+        if self._parse_label is _class_id:
+            labels = np.concatenate([np.zeros(0, np.int64), *self.labels]).astype(np.int64)
+        else:
+            labels = list(itertools.chain.from_iterable(self.labels))
+        lines = np.concatenate([np.zeros(0, np.int64), *self.lines])
+        return ImageList(self._file, paths, labels, lines, problems)
 
 
 def some(names: Sequence[Any] | np.ndarray) -> str:
@@ -121,14 +190,8 @@ def read_lines(file: str) -> list[tuple[int, str]]:
 
     Raises UserError where the file does not exist or is not UTF-8.
     """
-    if not is_file(file):
-        raise UserError(
-            f"there is no file {shown(file)} (looked for {cut(str(Path(file).absolute()), 500)}); "
-            f"{_how_to_prepare(file)}"
-        )
-    # Not splitlines(): it would also split at rare characters that a file name may hold.
-    stripped = (line.strip() for line in read_text(file).split("\n"))
-    return [(number, line) for number, line in enumerate(stripped, 1) if line]
+    _require_file(file)
+    return list(_numbered(read_text(file)))
 
 
 def read_text(file: str | Path) -> str:
@@ -138,18 +201,54 @@ def read_text(file: str | Path) -> str:
         UserError: the file cannot be read, or is not UTF-8; the message says what else it may be.
     """
     try:
-        data = Path(file).read_bytes()
+        return _decoded(Path(file).read_bytes().removeprefix(codecs.BOM_UTF8), file)
     except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}; change its rights") from error
+        raise _unreadable(file, error) from error
+
+
+def _require_file(file: str) -> None:
+    if not is_file(file):
+        raise UserError(
+            f"there is no file {shown(file)} (looked for {cut(str(Path(file).absolute()), 500)}); "
+            f"{_how_to_prepare(file)}"
+        )
+
+
+def _unreadable(file: str | Path, error: OSError) -> UserError:
+    return UserError(f"{file}: cannot be read: {error.strerror}; change its rights")
+
+
+def _blocks(file: str) -> Iterator[bytes]:
+    """The bytes of a file in parts that end with a line, without a byte order mark."""
+    try:
+        with Path(file).open("rb") as stream:
+            if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                stream.seek(0)
+            while block := stream.read(_BLOCK) + stream.readline():
+                yield block
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _numbered(text: str, first: int = 1) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, stripped, with their numbers."""
+    # Not splitlines(): it would also split at rare characters that a file name may hold.
+    for number, line in enumerate(text.split("\n"), first):
+        if line := line.strip():
+            yield number, line
+
+
+def _decoded(data: bytes, file: str | Path, first: int = 1) -> str:
+    """UTF-8 bytes as text; UserError for others. `first`: the number of their first line."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
         raise UserError(
             f"{file}: expected UTF-8 text, found UTF-16, as Windows calls Unicode, or no text at "
             "all; save the file as UTF-8, for example with `iconv -f UTF-16 -t UTF-8`"
         )
     try:
-        return data.decode("utf-8-sig")
+        return data.decode()
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = first + data.count(b"\n", 0, error.start)
         raise UserError(
             f"{file}:{line}: not UTF-8 text; save the file as UTF-8, for example with "
             "`iconv -f GB18030 -t UTF-8`"

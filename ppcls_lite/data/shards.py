@@ -24,7 +24,7 @@ from ppcls_lite.config.schema import ClassCount, PositiveFloat, PositiveInt, See
 from ppcls_lite.data.cache import DecodedCache
 from ppcls_lite.data.datasets import LabeledDataset
 from ppcls_lite.data.files import IMAGE_SUFFIXES
-from ppcls_lite.data.image_list import SHOWN
+from ppcls_lite.data.image_list import SHOWN, some
 from ppcls_lite.data.samplers import BatchSampler, DistributedBatchSampler
 from ppcls_lite.data.shard_store import ShardStore
 from ppcls_lite.errors import ImageError, UserError
@@ -162,6 +162,12 @@ class ShardDataset(LabeledDataset):
         else:
             self.index = ShardIndex.read(content, f"{shards}/{INDEX}")
         labels, problems = self.index.label, []
+        absent = self._store.absent(self.index.files, INDEX)
+        if absent:
+            problems.append(
+                f"{shards}: {len(absent):,} of {len(self.index.files):,} shards are not there: "
+                f"{some(absent)}; upload the whole folder that ppcls-lite prepare shards writes"
+            )
         largest = int(labels.max(initial=-1))
         if not len(labels):
             problems.append(f"{shards}: there is no image in its tar files")
@@ -186,7 +192,7 @@ class ShardDataset(LabeledDataset):
         name, size = at.files[at.shard[index]], int(at.size[index])
         try:
             data = self._store.read(name, int(at.offset[index]), size)
-        except (OSError, UserError) as error:
+        except OSError as error:
             raise ImageError(f"{self.paths[index]}: cannot be read: {error}") from error
         if len(data) != size:
             raise ImageError(f"{self.paths[index]}: {name} ends before it; fetch the shard again")

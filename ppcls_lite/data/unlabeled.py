@@ -58,7 +58,7 @@ class UnlabeledDataset(LabeledDataset):
         labels, paths, problems = np.zeros(0, np.int64), PathList([]), []
         if cls_label_path is not None:
             listed = read_image_list(cls_label_path, image_root, delimiter)
-            paths, labels = listed.paths, np.array(listed.labels, np.int64)
+            paths, labels = listed.paths, np.asarray(listed.labels)
             problems = listed.problems + label_problems(listed, labels, class_num)
         pool = pool_of(unlabeled_root, unlabeled_list)
         source = unlabeled_list or unlabeled_root

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -27,12 +29,14 @@ from ppcls_lite.engine.meeting import LostError, Meeting, StopError
 from ppcls_lite.engine.origin import ABSENT, SHOWN
 from ppcls_lite.errors import TryAgainError, UserError
 from ppcls_lite.system import launchers
+from ppcls_lite.system.interfaces import interface_to
 
 logger = logging.getLogger("ppcls_lite")
 Value = TypeVar("Value")
 
 PATIENCE = 3.0  # seconds in which a failed rank's message arrives, or the launcher ends us
 TIMEOUT = "PADDLE_PG_TIMEOUT"  # milliseconds for which the others wait for a rank
+INTERFACE = "GLOO_SOCKET_IFNAME"
 DEFAULT_TIMEOUT = 30 * 60 * 1000  # Paddle's for NCCL
 STORE_ERRORS = (RuntimeError, OSError, ValueError)  # what Paddle raises for one that is gone
 STATISTICS = ("_mean", "_variance")  # the ends of their names; for Paddle they are parameters
@@ -47,22 +51,40 @@ def timeout() -> float:
     return int(text) / 1000
 
 
-def connect() -> World:
-    """Join the other processes of this run: gloo if Paddle's device is a CPU, NCCL on GPUs."""
+def connect(stall_timeout: float = math.inf) -> World:
+    """Join the other processes of this run: gloo if Paddle's device is a CPU, NCCL on GPUs.
+
+    stall_timeout: seconds without a sign of life after which a rank counts as lost; as long as the
+    ranks wait for a slow one, unless that is more.
+    """
     size, patience = launchers.processes(), timeout()
     if size == 1:
         return World()
-    if not distributed.is_initialized():
-        if paddle.get_device() == "cpu":
-            os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
-        distributed.init_parallel_env()
-    rank, store = distributed.get_rank(), core.create_or_get_global_tcp_store()
-    host = os.environ.get("PADDLE_MASTER") or os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]
+    first = os.environ.get("PADDLE_MASTER") or os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]
+    host = first.rpartition(":")[0]
     try:
-        meeting = Meeting(rank, size, store, host.rpartition(":")[0], patience)
-    except (OSError, ValueError) as error:
-        raise SilentRankError(_with_advice(f"there is no connection to rank 0: {error}")) from error
+        if not distributed.is_initialized():
+            if paddle.get_device() == "cpu":
+                os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
+                _choose_interface(host)
+            distributed.init_parallel_env()
+        rank, store = distributed.get_rank(), core.create_or_get_global_tcp_store()
+        meeting = Meeting(rank, size, store, host, patience, stall_timeout)
+    except STORE_ERRORS as error:
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        found = f"the ranks could not be connected, rank 0 at {first}: {text[-1]}"
+        raise SilentRankError(_with_advice(found)) from error
     return World(rank, size, meeting)
+
+
+def _choose_interface(host: str) -> None:
+    """Let gloo listen where the machine of rank 0 can reach this one.
+
+    Left alone it asks for the address of this machine's own name, which on many machines is none,
+    or one that other machines cannot reach (127.0.1.1 on Debian).
+    """
+    if not os.environ.get(INTERFACE) and (name := interface_to(host)):
+        os.environ[INTERFACE] = name
 
 
 class LostRankError(UserError):
@@ -233,24 +255,41 @@ class World:
         return str(error).strip().partition("\n")[0]
 
     def _tell(self, error: BaseException) -> None:
-        with contextlib.suppress(*STORE_ERRORS):  # rank 0, which keeps it, may be gone
-            store = core.create_or_get_global_tcp_store()
-            name = f"rank {self.rank} on {socket.gethostname()}"
-            text = f"{name} has stopped this run: {str(error) or type(error).__name__}"
-            status = getattr(error, "exit_code", UserError.exit_code)
-            store.set(MESSAGE, f"{status} {text}".encode())
-            store.add(FAILURES, 1)
+        name = f"rank {self.rank} on {socket.gethostname()}"
+        text = f"{name} has stopped this run: {str(error) or type(error).__name__}"
+        status = getattr(error, "exit_code", UserError.exit_code)
+
+        def tell() -> None:
+            with contextlib.suppress(*STORE_ERRORS):  # rank 0, which keeps it, may be gone
+                store = core.create_or_get_global_tcp_store()
+                store.set(MESSAGE, f"{status} {text}".encode())
+                store.add(FAILURES, 1)
+
+        _within(PATIENCE, tell)
 
     def _told(self) -> tuple[str, int] | None:
         """Message and exit status of the rank that failed; None if it left none in time."""
-        store, end = core.create_or_get_global_tcp_store(), time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            with contextlib.suppress(*STORE_ERRORS):  # one of them is a signal during the question
-                if store.add(FAILURES, 0):
-                    status, _, text = bytes(store.get(MESSAGE)).decode().partition(" ")
-                    return text, int(status)
-            time.sleep(0.1)
-        return None
+
+        def ask() -> tuple[str, int] | None:
+            store, end = core.create_or_get_global_tcp_store(), time.monotonic() + PATIENCE
+            while time.monotonic() < end:
+                with contextlib.suppress(*STORE_ERRORS):
+                    if store.add(FAILURES, 0):
+                        status, _, text = bytes(store.get(MESSAGE)).decode().partition(" ")
+                        return text, int(status)
+                time.sleep(0.1)
+            return None
+
+        return _within(PATIENCE + 1, ask)
+
+
+def _within(seconds: float, call: Callable[[], Value]) -> Value | None:
+    """What `call` returns, None if it takes longer: a store that hangs answers no question."""
+    answers: list[Value] = []
+    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else None
 
 
 def flatten(part: Tensor) -> Tensor:
@@ -268,5 +307,6 @@ def _with_advice(found: str) -> str:
     return (
         f"{found}. Look into {folder}/workerlog.* on every machine; the run continues from its "
         "last checkpoint with -o Global.checkpoints=RUN_FOLDER/latest. How long the ranks wait "
-        f"for each other: {TIMEOUT}, in milliseconds (now {timeout():g} s)"
+        f"for each other: {TIMEOUT}, in milliseconds (now {timeout():g} s); for one that gives no "
+        "sign of life: Global.stall_timeout, in seconds"
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import math
 import os
 import secrets
 import selectors
@@ -40,19 +41,29 @@ class Meeting:
     """This rank's connection to the server, which rank 0 starts.
 
     store: the run's key-value store. host: rank 0's address. patience: seconds for which the
-    others wait for a rank. Raises OSError where there is no connection.
+    others wait for a rank. stall: seconds for which they wait for one that gives no sign of life,
+    if that is less. Raises OSError where there is no connection.
     """
 
-    def __init__(self, rank: int, size: int, store: Any, host: str, patience: float) -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        store: Any,
+        host: str,
+        patience: float,
+        stall: float = math.inf,
+    ) -> None:
+        self._first = f"rank 0 on {host}"
         if rank == 0:
             server = socket.create_server(("", 0), backlog=size)
             token = secrets.token_hex(16)
-            _Server(server, size, token, patience).start()
+            _Server(server, size, token, patience, stall).start()
             store.set(PLACE, f"{server.getsockname()[1]} {token}")
             host = "127.0.0.1"
         port, token = bytes(store.get(PLACE)).decode().split()
         self._socket = _quick(socket.create_connection((host, int(port)), timeout=patience))
-        self._socket.settimeout(max(patience, SILENT))
+        self._socket.settimeout(min(max(patience, SILENT), stall))
         self._socket.sendall(f"{token} {rank} {socket.gethostname()}\n".encode())
         self._lock = threading.Lock()
         self._rest = b""
@@ -73,7 +84,8 @@ class Meeting:
                 data = self._rest or self._socket.recv(4096)
                 if not data:
                     raise LostError(
-                        "rank 0 has ended without a message: killed, perhaps for lack of memory"
+                        f"{self._first} has ended without a message: killed, perhaps for lack of "
+                        "memory"
                     )
                 self._rest, kind = data[1:], data[:1]
                 if kind == GO:
@@ -86,11 +98,11 @@ class Meeting:
                     raise LostError(f"the others have not come within {LINGER:g} s")
         except TimeoutError:
             raise LostError(
-                "rank 0 has given no sign of life for "
+                f"{self._first} has given no sign of life for "
                 f"{self._socket.gettimeout():g} s: stopped, or its machine or the network is gone"
             ) from None
         except OSError as error:
-            raise LostError(f"the connection to rank 0 broke ({error})") from None
+            raise LostError(f"the connection to {self._first} broke ({error})") from None
 
     def _text(self) -> str:
         while not self._rest.endswith(b"\n") and (more := self._socket.recv(4096)):
@@ -120,9 +132,12 @@ class _Guest:
 class _Server(threading.Thread):
     """Counts the arrivals of all ranks, and lets them go when the last one is there."""
 
-    def __init__(self, server: socket.socket, size: int, token: str, patience: float) -> None:
+    def __init__(
+        self, server: socket.socket, size: int, token: str, patience: float, stall: float
+    ) -> None:
         super().__init__(daemon=True)
-        self._server, self._size, self._token, self._patience = server, size, token, patience
+        self._server, self._size, self._token = server, size, token
+        self._patience, self._stall = patience, stall
         self._guests: dict[int, _Guest] = {}
         self._meetings = 0
         self._since: float | None = None  # when the first one arrived at the next meeting
@@ -197,14 +212,17 @@ class _Server(threading.Thread):
                 name, silence = f"rank {rank} on {guest.host}", now - guest.heard
                 if guest.gone:
                     return f"{name} has ended without a message: killed, perhaps for lack of memory"
-                if now - self._since > max(self._patience, 3 * BEAT):  # a beat or two may be late
-                    waited = f"the others have waited {now - self._since:.0f} s for it"
-                    if silence > min(SILENT, max(self._patience, 2 * BEAT)):
-                        return (
-                            f"{name} has given no sign of life for {silence:.0f} s: stopped, or "
-                            f"its machine or the network is gone; {waited}"
-                        )
-                    return f"{name} is alive but too slow: {waited}"
+                waited = now - self._since
+                late = waited > max(self._patience, 3 * BEAT)  # a beat or two may be late
+                silent = silence > min(SILENT, max(self._patience, 2 * BEAT))
+                text = f"the others have waited {waited:.0f} s for it"
+                if silence > self._stall or (late and silent):
+                    return (
+                        f"{name} has given no sign of life for {silence:.0f} s: stopped, or its "
+                        f"machine or the network is gone; {text}"
+                    )
+                if late:
+                    return f"{name} is alive but too slow: {text}"
         return None
 
     def _send(self, data: bytes) -> None:

@@ -48,10 +48,12 @@ FUNCTIONS = {  # name: number of pointers, structs
     "norm_backward": (9, NormShape),
     "dense_forward": (3, DenseShape),
     "dense_backward": (5, DenseShape),
-    "depthwise_norm_forward": (10, DepthwiseShape, NormShape),
-    "depthwise_norm_backward": (12, DepthwiseShape, NormShape),
-    "dense_norm_forward": (10, DenseShape, NormShape),
-    "dense_norm_backward": (12, DenseShape, NormShape),
+    "norm_values": (6, NormShape),
+    "norm_sums": (8, NormShape),
+    "depthwise_norm_forward": (11, DepthwiseShape, NormShape, NormShape),
+    "depthwise_norm_backward": (18, DepthwiseShape, NormShape, NormShape),
+    "dense_norm_forward": (11, DenseShape, NormShape, NormShape),
+    "dense_norm_backward": (18, DenseShape, NormShape, NormShape),
 }
 
 

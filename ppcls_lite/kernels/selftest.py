@@ -11,6 +11,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -19,16 +20,16 @@ from paddle import Tensor
 
 from ppcls_lite.kernels import library
 from ppcls_lite.kernels.build import DIFFERENT, NOT_LOADED
+from ppcls_lite.kernels.deferred import conv_norm, values
 from ppcls_lite.kernels.ops import (
     ACTIVATIONS,
     STOCK_ACTIVATIONS,
-    Window,
-    conv_norm_act,
     dense_conv,
     depthwise_conv,
     linear,
     norm_act,
 )
+from ppcls_lite.kernels.tensors import Window
 
 TOLERANCE = 1e-4  # of the largest value of a tensor
 EPSILON, MOMENTUM = 1e-5, 0.9
@@ -107,23 +108,39 @@ def run(kernels: ctypes.CDLL) -> list[str]:
     )
     for act in ACTIVATIONS:
         _compare_norm(kernels, act, array, compare, failures)
-    for depthwise, (c, d, h, k, s) in ((True, (6, 6, 15, 5, 2)), (False, (9, 21, 8, 1, 1))):
-        window = Window((k, k), (s, s), (k // 2, k // 2))
-        rest = EPSILON, MOMENTUM, "hardswish"
-        running = [(paddle.zeros([d]), paddle.ones([d])) for _ in range(2)]
-        conv = depthwise_conv if depthwise else dense_conv
-        compare(
-            "convolution with batch normalisation",
-            lambda x, w, *a, how=(window, depthwise), r=running[0], rest=rest: conv_norm_act(
-                x, w, *how, (*a, r, rest), kernels
-            ),
-            lambda x, w, *a, conv=conv, how=window, r=running[1], rest=rest: norm_act(
-                conv(x, w, how, kernels), *a, r, rest, kernels
-            ),
-            [array(3, c, h, h), array(d, 1 if depthwise else c, k, k), array(d), array(d)],
-        )
+    _compare_chains(kernels, array, compare)
     failures += _lost_nan(kernels)
     return failures
+
+
+def _compare_chains(
+    kernels: ctypes.CDLL, array: Callable[..., np.ndarray], compare: Callable[..., None]
+) -> None:
+    """Two convolutions and their normalisations: together, and one after another."""
+    for depthwise, (c, d, h, k, s) in ((True, (6, 6, 15, 5, 2)), (False, (9, 6, 12, 1, 1))):
+        window = Window((k, k), (s, s), (k // 2, k // 2))
+        how = ((window, depthwise), (window, not depthwise)) if c == d else ((window, False),) * 2
+        rest = EPSILON, MOMENTUM, "hardswish"
+
+        def chain(*a: Tensor, how: Any = how, rest: tuple = rest) -> Tensor:
+            x = a[0]
+            for (w, g, b), (window, kind) in zip((a[1:4], a[4:]), how):
+                running = paddle.zeros(g.shape), paddle.ones(g.shape)
+                x = conv_norm(x, w, window, kind, (g, b, running, rest), kernels)
+            return values(x)
+
+        def stock(*a: Tensor, how: Any = how, rest: tuple = rest) -> Tensor:
+            x = a[0]
+            for (w, g, b), (window, kind) in zip((a[1:4], a[4:]), how):
+                running = paddle.zeros(g.shape), paddle.ones(g.shape)
+                conv = depthwise_conv if kind else dense_conv
+                x = norm_act(conv(x, w, window, kernels), g, b, running, rest, kernels)
+            return x
+
+        first = array(d, 1 if depthwise else c, k, k), array(d), array(d)
+        second = array(d, d, k, k), array(d), array(d)
+        inputs = [array(3, c, h, h), *first, *second]
+        compare("two convolutions with their normalisations", chain, stock, inputs)
 
 
 def _compare_norm(

@@ -11,23 +11,18 @@ from __future__ import annotations
 
 import copy
 import ctypes
+from collections.abc import Container, Iterable, Sequence
 from operator import attrgetter
 
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ppcls_lite.kernels.ops import (
-    Window,
-    are_plain,
-    conv_norm_act,
-    dense_conv,
-    depthwise_conv,
-    enlarged,
-    linear,
-    norm_act,
-)
-from ppcls_lite.models.layers import ConvBN, NamedConvBN
+from ppcls_lite.kernels.deferred import Deferred, Norm, conv_norm, values
+from ppcls_lite.kernels.ops import dense_conv, depthwise_conv, enlarged, linear, norm_act
+from ppcls_lite.kernels.tensors import Window, are_plain
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.layers import ConvBN, InOrder, NamedConvBN
 from ppcls_lite.models.upsample import Bilinear
 
 _NAMES = {nn.Identity: None, nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hardswish"}
@@ -65,6 +60,10 @@ class _Native(nn.Layer):
     """A layer that `convert` has changed."""
 
     _kernels: _Handle
+
+    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
+        """The same as calling the layer, for one that reads the result right away."""
+        return self(values(x))
 
     def __reduce_ex__(self, protocol: object) -> tuple:
         return _bare, (self._kernels,), {k: v for k, v in vars(self).items() if k != "_kernels"}
@@ -118,9 +117,16 @@ class NativeLinear(_Native, nn.Linear):
 
 
 class NativeConvBN(ConvBN, _Native):
-    """Batch normalisation and activation in one pass."""
+    """Convolution, batch normalisation and activation."""
 
     def forward(self, x: Tensor) -> Tensor:
+        return values(self._joined(x))
+
+    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
+        own = type(self).forward is NativeConvBN.forward and _is_itself(self)
+        return self._joined(x) if own else self(values(x))
+
+    def _joined(self, x: Tensor | Deferred) -> Tensor | Deferred:
         return _conv_norm_act(self, x, self.conv, self.bn, self.act)
 
 
@@ -128,7 +134,77 @@ class NativeNamedConvBN(NamedConvBN, _Native):
     """The same under the older names."""
 
     def forward(self, x: Tensor) -> Tensor:
+        return values(self._joined(x))
+
+    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
+        own = type(self).forward is NativeNamedConvBN.forward and _is_itself(self)
+        return self._joined(x) if own else self(values(x))
+
+    def _joined(self, x: Tensor | Deferred) -> Tensor | Deferred:
         return _conv_norm_act(self, x, self._conv, self._batch_norm, self._act)
+
+
+class NativeInOrder(InOrder, _Native):
+    """Layers one after another, without what lies between them where both sides allow that."""
+
+    def in_order(self, x: Tensor) -> Tensor:
+        return values(_run(self.steps(), x)) if self.training else InOrder.in_order(self, x)
+
+    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
+        own = type(self).forward is InOrder.forward and _is_itself(self)
+        if self.shortcut or not (own and self.training):
+            return self(values(x))
+        return _run(self.steps(), x)
+
+
+class NativeBackbone(Backbone, _Native):
+    """The same for the stages of a network, whose outputs nobody may ask for."""
+
+    def outputs_at(
+        self, ends: Container[int], layers: Iterable[nn.Layer], x: Tensor
+    ) -> Sequence[Tensor]:
+        if not self.training:
+            return Backbone.outputs_at(self, ends, layers, x)
+        outputs: list[Tensor | Deferred] = []
+        for i, layer in enumerate(layers):
+            x = _run((layer,), x)
+            if i in ends:
+                outputs.append(x)
+        return _Outputs(outputs)
+
+
+class _Outputs(Sequence):
+    """Outputs of stages; what is deferred becomes a tensor when it is asked for."""
+
+    def __init__(self, found: list[Tensor | Deferred]) -> None:
+        self._found = found
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, at: int | slice) -> Tensor | _Outputs:
+        if isinstance(at, slice):
+            return _Outputs(self._found[at])
+        self._found[at] = values(self._found[at])
+        return self._found[at]
+
+    def __setitem__(self, at: int, output: Tensor) -> None:
+        self._found[at] = output
+
+
+class NativeSequential(nn.Sequential, _Native):
+    """The same for Paddle's own."""
+
+    @paddle.jit.not_to_static
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return nn.Sequential.forward(self, x)
+        return values(_run(self._sub_layers.values(), x))
+
+    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
+        if not (_is_itself(self) and self.training):
+            return self(values(x))
+        return _run(self._sub_layers.values(), x)
 
 
 class NativeBilinear(_Native, Bilinear):
@@ -173,10 +249,14 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
         if layer._groups == layer._in_channels == layer._out_channels and layer._groups > 1:
             return NativeDepthwise, window
         return (NativeDense, window) if layer._groups == 1 else (None, None)
-    for stock, native in ((nn.Linear, NativeLinear), (Bilinear, NativeBilinear)):
+    same = (nn.Linear, NativeLinear), (Bilinear, NativeBilinear), (nn.Sequential, NativeSequential)
+    for stock, native in same:
         if type(layer) is stock:
             return native, None
-    for stock, native in ((ConvBN, NativeConvBN), (NamedConvBN, NativeNamedConvBN)):
+    for stock, native in (
+        *((ConvBN, NativeConvBN), (NamedConvBN, NativeNamedConvBN)),
+        *((InOrder, NativeInOrder), (Backbone, NativeBackbone)),
+    ):
         if type(layer) is stock:
             return native, None
         if isinstance(layer, stock):  # its forward calls stock's, which native then replaces
@@ -200,38 +280,47 @@ def _takes_kernel(conv: _Native, x: Tensor) -> bool:
 
 @paddle.jit.not_to_static
 def _conv_norm_act(
-    layer: _Native, x: Tensor, conv: nn.Conv2D, norm: nn.BatchNorm2D, act: nn.Layer
-) -> Tensor:
+    layer: _Native, x: Tensor | Deferred, conv: nn.Conv2D, norm: nn.BatchNorm2D, act: nn.Layer
+) -> Tensor | Deferred:
     """Their outputs one after another; a bias that normalisation takes away again is not added."""
-    native = norm.training and are_plain(x) and _is_known(norm)
+    read = x.raw if isinstance(x, Deferred) else x
+    native = norm.training and are_plain(read) and _is_known(norm)
     if native and _is_itself(conv):
-        if isinstance(conv, NativeDepthwise | NativeDense) and _takes_kernel(conv, x):
-            fused, options = _norm_of(norm, act)
-            how = conv._kernels.window, isinstance(conv, NativeDepthwise)
-            library = conv._kernels.library
-            y = conv_norm_act(x, conv.weight, *how, options, library, conv.bias)
-            return y if fused else act(y)
+        if isinstance(conv, NativeDepthwise | NativeDense) and _takes_kernel(conv, read):
+            fused, how = _norm_of(norm, act)
+            depthwise = isinstance(conv, NativeDepthwise)
+            own = conv._kernels
+            z = conv_norm(x, conv.weight, own.window, depthwise, how, own.library, conv.bias)
+            return z if fused else act(values(z))
         if conv.bias is not None and type(conv) is nn.Conv2D and conv._padding_mode == "zeros":
             where = conv._stride, conv._updated_padding, conv._dilation, conv._groups
-            y = F.conv2d(x, conv.weight, None, *where, conv._data_format)
+            y = F.conv2d(values(x), conv.weight, None, *where, conv._data_format)
             return _norm_act(layer, y, norm, act, conv.bias)
-    y = conv(x)
+    y = conv(values(x))
     return _norm_act(layer, y, norm, act) if native and are_plain(y) else act(norm(y))
+
+
+@paddle.jit.not_to_static
+def _run(layers: Iterable[nn.Layer], x: Tensor | Deferred) -> Tensor | Deferred:
+    """The layers one after another."""
+    for layer in layers:
+        x = layer.deferred(x) if isinstance(layer, _Native) else layer(values(x))
+    return x
 
 
 def _norm_act(
     layer: _Native, x: Tensor, norm: nn.BatchNorm2D, act: nn.Layer, bias: Tensor | None = None
 ) -> Tensor:
-    fused, options = _norm_of(norm, act)
-    y = norm_act(x, *options, layer._kernels.library, bias)
+    fused, how = _norm_of(norm, act)
+    y = norm_act(x, *how, layer._kernels.library, bias)
     return y if fused else act(y)
 
 
-def _norm_of(norm: nn.BatchNorm2D, act: nn.Layer) -> tuple[bool, tuple]:
+def _norm_of(norm: nn.BatchNorm2D, act: nn.Layer) -> tuple[bool, Norm]:
     """Whether the activation is computed with the normalisation, and what `norm_act` is told."""
-    name = _NAMES.get(type(act)) if _is_itself(act) else None
-    options = norm._epsilon, norm._momentum, name
-    return name is not None, (norm.weight, norm.bias, (norm._mean, norm._variance), options)
+    known = type(act) in _NAMES and _is_itself(act)
+    options = norm._epsilon, norm._momentum, _NAMES[type(act)] if known else None
+    return known, (norm.weight, norm.bias, (norm._mean, norm._variance), options)
 
 
 def _is_known(norm: nn.Layer) -> bool:

@@ -39,6 +39,17 @@ class Backbone(Network):
         """Images (N, 3, H, W) -> features [(N, channels[i], H / strides[i], W / strides[i])]."""
         raise NotImplementedError
 
+    def outputs_at(
+        self, ends: Container[int], layers: Iterable[nn.Layer], x: Tensor
+    ) -> list[Tensor]:
+        """Run `layers`, as `InOrder` does; the outputs of those at the places `ends`."""
+        outputs = []
+        for i, layer in enumerate(layers):
+            x = layer(x)
+            if i in ends:
+                outputs.append(x)
+        return outputs
+
     def forward_head(self, feature: Tensor) -> Tensor:
         """Last feature (N, channels[-1], h, w) -> logits (N, class_num)."""
         return self.fc(self.avg_pool(feature).flatten(1))
@@ -101,16 +112,6 @@ class Backbone(Network):
         for tap in self._taps:
             tap.remove()
         self._taps, self._tapped = [], {}
-
-
-def outputs_at(ends: Container[int], layers: Iterable[nn.Layer], x: Tensor) -> list[Tensor]:
-    """Run `layers` one after another; the outputs of those at the places `ends`."""
-    outputs = []
-    for i, layer in enumerate(layers):
-        x = layer(x)
-        if i in ends:
-            outputs.append(x)
-    return outputs
 
 
 class ExpandHeadBackbone(Backbone):

@@ -14,7 +14,7 @@ from paddle.nn.initializer import Normal
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import BelowOne, Channels, ClassCount, NonNegativeInt
-from ppcls_lite.models.backbone import Backbone, outputs_at
+from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import DropPath, activation, drop_path_rates
 
 _PARTS = 4  # one of which is convolved
@@ -159,7 +159,7 @@ class FasterNet(Backbone):
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        return outputs_at((0, 2, 4, 6), self.stages, self.patch_embed(x))
+        return self.outputs_at((0, 2, 4, 6), self.stages, self.patch_embed(x))
 
     def forward_head(self, feature: Tensor) -> Tensor:
         return self.head(self.avgpool_pre_head(feature).flatten(1))

@@ -107,6 +107,35 @@ def conv2d(
     return nn.Conv2D(*size, **steps, **more, weight_attr=attr)
 
 
+class InOrder(nn.Layer):
+    """Layers one after another, as in `nn.Sequential`, but with names.
+
+    (N, C, H, W) -> what the last of `steps` gives, with a `shortcut` the input added to it. The CPU
+    kernels do not store what lies between the steps.
+    """
+
+    shortcut = False
+
+    def steps(self) -> Sequence[nn.Layer]:
+        """The layers, each of which alone reads the output of the one before it."""
+        raise NotImplementedError
+
+    def in_order(self, x: Tensor) -> Tensor:
+        """What the last of the steps makes of `x`."""
+        for layer in self.steps():
+            x = layer(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.in_order(x)
+        return x + y if self.shortcut else y
+
+
+def present(*layers: nn.Layer | None) -> list[nn.Layer]:
+    """Those of the layers that there are."""
+    return [layer for layer in layers if layer is not None]
+
+
 class ConvBN(nn.Layer):
     """Convolution, batch normalisation, activation.
 

@@ -20,7 +20,7 @@ from paddle.regularizer import L2Decay
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, ScaledInt
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import Backbone, outputs_at
+from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import conv2d
 from ppcls_lite.models.reparameterize import fold, like
 
@@ -273,7 +273,7 @@ class LeViT(Backbone):
                 f"{size[0]} x {size[1]}; set img_size and the transforms to one size"
             )
         x = self.patch_embed(x).flatten(2).transpose([0, 2, 1])  # (N, T, C)
-        tokens = outputs_at(self._ends, self.blocks, x)
+        tokens = self.outputs_at(self._ends, self.blocks, x)
         return [
             t.transpose([0, 2, 1]).reshape([-1, channels, grid, grid])
             for t, channels, grid in zip(tokens, self.channels, self._grids)

@@ -12,8 +12,8 @@ from paddle.nn.initializer import KaimingNormal
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, WidthScale
-from ppcls_lite.models.backbone import Backbone, outputs_at
-from ppcls_lite.models.layers import ConvBN, Strides
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.layers import ConvBN, InOrder, Strides
 
 # (output channels at scale 1, stride) of the blocks, stage by stage.
 _STAGES = (
@@ -24,8 +24,11 @@ _STAGES = (
 )
 
 
-class DepthwiseSeparable(nn.Layer):
-    """3x3 depthwise, then 1x1 pointwise convolution."""
+class DepthwiseSeparable(InOrder):
+    """3x3 depthwise, then 1x1 pointwise convolution.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride).
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, act: str, stride: int, dilation: int = 1
@@ -36,8 +39,8 @@ class DepthwiseSeparable(nn.Layer):
         self.depthwise_conv = ConvBN(*size, **options)
         self.pointwise_conv = ConvBN(in_channels, out_channels, 1, act=act, kaiming=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise_conv(self.depthwise_conv(x))  # (N, out, H / stride, W / stride)
+    def steps(self) -> list[nn.Layer]:
+        return [self.depthwise_conv, self.pointwise_conv]
 
 
 @register("model")
@@ -82,5 +85,5 @@ class MobileNetV1(Backbone):
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        x = self.conv(x)  # (N, C, H / 2, W / 2)
-        return outputs_at(self._stage_ends, self.blocks, x)
+        ends = [1 + end for end in self._stage_ends]
+        return self.outputs_at(ends, [self.conv, *self.blocks], x)

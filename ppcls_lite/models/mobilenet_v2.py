@@ -11,8 +11,8 @@ from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Channels, ClassCount, Ignored, NonNegativeInt, WidthScale
-from ppcls_lite.models.backbone import Backbone, outputs_at
-from ppcls_lite.models.layers import NamedConvBN, Strides
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.layers import InOrder, NamedConvBN, Strides
 
 
 class _Group(NamedTuple):
@@ -36,7 +36,7 @@ _GROUPS = {
 _STAGE_ENDS = ("conv3", "conv4", "conv6", "conv8")
 
 
-class InvertedResidual(nn.Layer):
+class InvertedResidual(InOrder):
     """1x1 expansion, 3x3 depthwise, linear 1x1 projection, with a shortcut after the first."""
 
     def __init__(
@@ -55,14 +55,13 @@ class InvertedResidual(nn.Layer):
             hidden, hidden, 3, stride, hidden, act="relu6", dilation=dilation
         )
         self._linear_conv = NamedConvBN(hidden, out_channels, 1, act=None)
-        self._shortcut = shortcut
+        self.shortcut = shortcut
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self._linear_conv(self._bottleneck_conv(self._expand_conv(x)))
-        return x + y if self._shortcut else y
+    def steps(self) -> list[nn.Layer]:
+        return [self._expand_conv, self._bottleneck_conv, self._linear_conv]
 
 
-class _Repeated(nn.Layer):
+class _Repeated(InOrder):
     """One group of blocks, under the official key names `_first_block`, `conv3_2`, ..."""
 
     def __init__(
@@ -76,10 +75,8 @@ class _Repeated(nn.Layer):
             size = (channels, channels, steps.next(1), group.expansion)
             self.add_sublayer(f"{name}_{i}", InvertedResidual(*size, shortcut=True))
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.children():
-            x = block(x)
-        return x
+    def steps(self) -> list[nn.Layer]:
+        return list(self.children())
 
 
 @register("model")
@@ -123,9 +120,8 @@ class MobileNetV2(Backbone):
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        x = self.conv1(x)  # (N, C, H / 2, W / 2)
-        ends = [i for i, name in enumerate(_GROUPS) if name in _STAGE_ENDS]
-        return outputs_at(ends, [getattr(self, name) for name in _GROUPS], x)
+        ends = [1 + i for i, name in enumerate(_GROUPS) if name in _STAGE_ENDS]
+        return self.outputs_at(ends, [self.conv1, *(getattr(self, name) for name in _GROUPS)], x)
 
     def forward_head(self, feature: Tensor) -> Tensor:
         x = self.conv9(feature)  # (N, 1280, h, w)

@@ -19,8 +19,15 @@ from ppcls_lite.config.schema import (
     Probability,
     WidthScale,
 )
-from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
-from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, make_divisible
+from ppcls_lite.models.backbone import ExpandHeadBackbone
+from ppcls_lite.models.layers import (
+    ConvBN,
+    InOrder,
+    SqueezeExcitation,
+    Strides,
+    make_divisible,
+    present,
+)
 
 
 class _Row(NamedTuple):
@@ -88,7 +95,7 @@ class _Options(NamedTuple):
         return self.se_divisor and make_divisible(channels / 4, self.se_divisor)
 
 
-class InvertedResidual(nn.Layer):
+class InvertedResidual(InOrder):
     """1x1 expansion, depthwise, attention, linear 1x1 projection, shortcut where shapes agree."""
 
     def __init__(
@@ -112,16 +119,10 @@ class InvertedResidual(nn.Layer):
             gate = _steep if options.gate_slope == "1/5" else F.hardsigmoid
             self.mid_se = SqueezeExcitation(hidden, gate, squeeze=options.squeeze(hidden))
         self.linear_conv = ConvBN(hidden, out_channels, 1, act=None, bn_decay=False)
-        self._shortcut = row.stride == 1 and in_channels == out_channels
+        self.shortcut = row.stride == 1 and in_channels == out_channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bottleneck_conv(
-            x if self.expand_conv is None else self.expand_conv(x)
-        )  # (N, hidden, H / stride, W / stride)
-        if self.mid_se is not None:
-            y = self.mid_se(y)
-        y = self.linear_conv(y)  # (N, out_channels, H / stride, W / stride)
-        return x + y if self._shortcut else y
+    def steps(self) -> list[nn.Layer]:
+        return present(self.expand_conv, self.bottleneck_conv, self.mid_se, self.linear_conv)
 
 
 @register("model")
@@ -189,8 +190,8 @@ class MobileNetV3(ExpandHeadBackbone):
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        x = self.conv(x)  # (N, C, H / 2, W / 2)
-        return outputs_at(self._stage_ends, self.blocks, x)
+        ends = [1 + end for end in self._stage_ends]
+        return self.outputs_at(ends, [self.conv, *self.blocks], x)
 
     def forward_head(self, feature: Tensor) -> Tensor:
         return super().forward_head(self.last_second_conv(feature))  # (N, class_num)

@@ -18,8 +18,8 @@ from ppcls_lite.config.schema import (
     Ignored,
     NonNegativeInt,
 )
-from ppcls_lite.models.backbone import Backbone, outputs_at
-from ppcls_lite.models.layers import ConvBN, DropPath, Strides
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.layers import ConvBN, DropPath, InOrder, Strides, present
 
 
 class _Conv(NamedTuple):
@@ -109,7 +109,7 @@ def _conv(
     return ConvBN(in_channels, out_channels, size, stride, bn_decay=False, **more)
 
 
-class EdgeResidual(nn.Layer):
+class EdgeResidual(InOrder):
     """A dense convolution that widens, a linear pointwise one that narrows."""
 
     def __init__(self, in_channels: int, row: _Fused, drop_path: float, steps: Strides) -> None:
@@ -119,14 +119,14 @@ class EdgeResidual(nn.Layer):
         self.conv_exp = _conv(*size, dilation=dilation)
         self.conv_pwl = _conv(row.hidden, row.channels, 1, act=None)
         self.drop_path = DropPath(drop_path)
-        self._shortcut = row.stride == 1 and in_channels == row.channels
+        self.shortcut = row.stride == 1 and in_channels == row.channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv_pwl(self.conv_exp(x))  # (N, channels, H / stride, W / stride)
-        return x + self.drop_path(y) if self._shortcut else y
+    def steps(self) -> list[nn.Layer]:
+        layers = [self.conv_exp, self.conv_pwl]
+        return [*layers, self.drop_path] if self.shortcut and self.drop_path.rate else layers
 
 
-class UniversalBottleneck(nn.Layer):
+class UniversalBottleneck(InOrder):
     """Depthwise (linear), expansion, depthwise, linear projection; section 3 of the paper.
 
     (N, in_channels, H, W) -> (N, channels, H / stride, W / stride).
@@ -147,12 +147,11 @@ class UniversalBottleneck(nn.Layer):
             )
         self.pw_proj = _conv(hidden, row.channels, 1, act=None)
         self.drop_path = DropPath(drop_path)
-        self._shortcut = row.stride == 1 and in_channels == row.channels
+        self.shortcut = row.stride == 1 and in_channels == row.channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.pw_exp(x if self.dw_start is None else self.dw_start(x))
-        y = self.pw_proj(y if self.dw_mid is None else self.dw_mid(y))
-        return x + self.drop_path(y) if self._shortcut else y
+    def steps(self) -> list[nn.Layer]:
+        layers = present(self.dw_start, self.pw_exp, self.dw_mid, self.pw_proj)
+        return [*layers, self.drop_path] if self.shortcut and self.drop_path.rate else layers
 
 
 @register("model")
@@ -207,7 +206,8 @@ class MobileNetV4(Backbone):
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        return outputs_at(self._ends, self.blocks, self.conv_stem(x))
+        ends = [1 + end for end in self._ends]
+        return self.outputs_at(ends, [self.conv_stem, *self.blocks], x)
 
     def forward_head(self, feature: Tensor) -> Tensor:
         x = self.conv_head(self.avg_pool(feature))  # (N, 1280, 1, 1)

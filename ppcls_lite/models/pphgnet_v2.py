@@ -23,7 +23,7 @@ from ppcls_lite.config.schema import (
     Probability,
 )
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import Backbone, outputs_at
+from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.branch_stem import BranchStem
 from ppcls_lite.models.layers import ConvBN, LearnableAffine, Strides, conv2d
 
@@ -233,7 +233,7 @@ class PPHGNetV2(Backbone):
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        return outputs_at(range(4), self.stages, self.stem(x))  # stem: (N, C, H / 4, W / 4)
+        return self.outputs_at(range(4), self.stages, self.stem(x))  # stem: (N, C, H / 4, W / 4)
 
     def forward_head(self, feature: Tensor) -> Tensor:
         x = self.last_conv(self.avg_pool(feature))  # (N, class_expand, 1, 1)

@@ -23,12 +23,22 @@ from ppcls_lite.config.schema import (
     WidthScale,
 )
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
-from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, make_divisible
+from ppcls_lite.models.backbone import ExpandHeadBackbone
+from ppcls_lite.models.layers import (
+    ConvBN,
+    InOrder,
+    SqueezeExcitation,
+    Strides,
+    make_divisible,
+    present,
+)
 
 
-class DepthwiseSeparable(nn.Layer):
-    """Depthwise convolution, optional channel attention, pointwise convolution."""
+class DepthwiseSeparable(InOrder):
+    """Depthwise convolution, optional channel attention, pointwise convolution.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride).
+    """
 
     def __init__(
         self,
@@ -48,11 +58,8 @@ class DepthwiseSeparable(nn.Layer):
         self.se = SqueezeExcitation(in_channels, lr_mult=lr_mult) if use_se else None
         self.pw_conv = ConvBN(in_channels, out_channels, 1, **common)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.dw_conv(x)  # (N, in_channels, H / stride, W / stride)
-        if self.se is not None:
-            x = self.se(x)
-        return self.pw_conv(x)  # (N, out_channels, H / stride, W / stride)
+    def steps(self) -> list[nn.Layer]:
+        return present(self.dw_conv, self.se, self.pw_conv)
 
 
 def _mask(name: str, value: str | list[int] | None, default: str, choices: str) -> list[int]:
@@ -162,5 +169,5 @@ class PPLCNet(ExpandHeadBackbone):
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        x = self.blocks2(self.conv1(x))  # (N, C, H / 2, W / 2)
-        return outputs_at(range(4), (self.blocks3, self.blocks4, self.blocks5, self.blocks6), x)
+        stages = [getattr(self, name) for name in self.stage_names]
+        return self.outputs_at(range(2, 6), [self.conv1, *stages], x)

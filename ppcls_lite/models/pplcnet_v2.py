@@ -26,7 +26,7 @@ from ppcls_lite.config.schema import (
     WidthScale,
 )
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
+from ppcls_lite.models.backbone import ExpandHeadBackbone
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, make_divisible
 
 
@@ -183,7 +183,7 @@ class PPLCNetV2(ExpandHeadBackbone):
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        return outputs_at(range(4), self.stages, self.stem(x))  # stem: (N, C, H / 2, W / 2)
+        return self.outputs_at(range(4), self.stages, self.stem(x))  # stem: (N, C, H / 2, W / 2)
 
     def unmerged(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The largest branch computes what is merged; the others begin with a scale of 0."""

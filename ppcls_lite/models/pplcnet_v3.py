@@ -27,7 +27,7 @@ from ppcls_lite.config.schema import (
     WidthScale,
 )
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
+from ppcls_lite.models.backbone import ExpandHeadBackbone
 from ppcls_lite.models.layers import (
     ConvBN,
     LearnableAffine,
@@ -250,7 +250,7 @@ class PPLCNetV3(ExpandHeadBackbone):
         x = self.conv1(x)
         x = self.blocks2(x if self.act1 is None else self.act1(x))
         stages = (self.blocks3, self.blocks4, self.blocks5, self.blocks6)
-        features = outputs_at(range(4), stages, x)
+        features = self.outputs_at(range(4), stages, x)
         if self._form == "det":
             return [layer(feature) for layer, feature in zip(self.layer_list, features)]
         if self._form == "rec":

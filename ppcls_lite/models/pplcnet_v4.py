@@ -17,7 +17,7 @@ from paddle import Tensor, nn
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, Probability
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import ExpandHeadBackbone, outputs_at
+from ppcls_lite.models.backbone import ExpandHeadBackbone
 from ppcls_lite.models.branch_stem import BranchStem
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, batch_norm, conv2d
 from ppcls_lite.models.pplcnet_v3 import of_ocr, pool_line
@@ -240,7 +240,7 @@ class PPLCNetV4(ExpandHeadBackbone):
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.conv1(x) if self._form == "rec" else self.stem(x)  # (N, C, H / 4, W / 4)
         stages = [getattr(self, name) for name in self.stage_names]
-        features = outputs_at(range(4), stages, x)
+        features = self.outputs_at(range(4), stages, x)
         if self._form == "rec":
             features[-1] = pool_line(features[-1], self.training)
         return features

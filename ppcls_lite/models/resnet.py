@@ -24,8 +24,8 @@ from ppcls_lite.config.schema import (
     Stride,
 )
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import Backbone, outputs_at
-from ppcls_lite.models.layers import ConvBN, Strides
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.layers import ConvBN, InOrder, Strides, present
 
 _DEPTHS = {
     18: (2, 2, 2, 2),
@@ -53,7 +53,7 @@ class PooledShortcut(ConvBN):
         return super().forward(self.avg_pool(x))
 
 
-class Block(nn.Layer):
+class Block(InOrder):
     """The residual block: two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1."""
 
     def __init__(
@@ -87,10 +87,11 @@ class Block(nn.Layer):
         elif shortcut == "conv":
             self.short = ConvBN(in_channels, out_channels, 1, stride, act=None, lr_mult=lr_mult)
 
+    def steps(self) -> list[nn.Layer]:
+        return present(self.conv0, self.conv1, self.conv2)
+
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(self.conv0(x))
-        if self.conv2 is not None:
-            y = self.conv2(y)
+        y = self.in_order(x)
         short = x if self.short is None else self.short(x)
         return F.relu(y + short)  # (N, out_channels, H / stride, W / stride)
 
@@ -172,4 +173,4 @@ class ResNet(Backbone):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.max_pool(self.stem(x))  # (N, 64, H / 4, W / 4)
-        return outputs_at(self._stage_ends, self.blocks, x)
+        return self.outputs_at(self._stage_ends, self.blocks, x)

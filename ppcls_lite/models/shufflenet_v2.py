@@ -15,7 +15,7 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, WidthScale
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.layers import NamedConvBN, Strides
+from ppcls_lite.models.layers import InOrder, NamedConvBN, Strides
 
 _STEM_CHANNELS = 24
 _REPEATS = (4, 8, 4)
@@ -30,7 +30,7 @@ _WIDTHS = {
 }
 
 
-class Unit(nn.Layer):
+class Unit(InOrder):
     """The block at stride 1: half of the channels pass, the other half is convolved."""
 
     def __init__(self, channels: int, act: str, dilation: int = 1) -> None:
@@ -41,9 +41,12 @@ class Unit(nn.Layer):
         self._conv_dw = NamedConvBN(half, half, 3, **depthwise)
         self._conv_linear = NamedConvBN(half, half, 1, act=act, kaiming=True)
 
+    def steps(self) -> list[nn.Layer]:
+        return [self._conv_pw, self._conv_dw, self._conv_linear]
+
     def forward(self, x: Tensor) -> Tensor:
         kept, y = paddle.split(x, 2, axis=1)  # twice (N, channels / 2, H, W)
-        y = self._conv_linear(self._conv_dw(self._conv_pw(y)))
+        y = self.in_order(y)
         return F.channel_shuffle(paddle.concat([kept, y], axis=1), 2)
 
 

@@ -21,7 +21,7 @@ from ppcls_lite.config.schema import (
     Repeats,
 )
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.backbone import Backbone, outputs_at
+from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import ConvBN, DropPath, Strides, conv2d, drop_path_rates
 
 _STEM_CHANNELS = 32
@@ -114,7 +114,7 @@ class StarNet(Backbone):
         self.tap(return_patterns, return_stages)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        return outputs_at(range(4), self.stages, self.stem(x))  # stem: (N, 32, H / 2, W / 2)
+        return self.outputs_at(range(4), self.stages, self.stem(x))  # stem: (N, 32, H / 2, W / 2)
 
     def forward_head(self, feature: Tensor) -> Tensor:
         return self.head(self.avg_pool(self.norm(feature)).flatten(1))

@@ -230,8 +230,9 @@ def write_lists(
         raise UserError("new lists: correct the mistakes first; no image was looked at")
     if (found.labels < 0).all():
         raise UserError(
-            "new lists: are for images with one class each; move copies of images with boxes or "
-            "masks by hand"
+            "new lists: are for images with one class each. Of images with boxes or masks, leave "
+            "each of the copies named above in one split: take its lines out of the other split's "
+            "list, or its image and annotation out of the other split's folder, and check again"
         )
     first = next(iter(checked.datasets.values()))
     missing = sum(len(data) for data in checked.datasets.values()) - len(found.splits)

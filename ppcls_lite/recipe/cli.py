@@ -254,7 +254,7 @@ def export(argv: list[str]) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="further programs, each in a folder of its own; --with-NAME is the same",
+        help="maps, nms or raw: a further program in a folder of its own; --with-NAME is the same",
     )
     prefix = "--with-"
     apart = [["--with", a[len(prefix) :]] if a.startswith(prefix) else [a] for a in argv]

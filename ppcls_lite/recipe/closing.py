@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.engine.callbacks import FitResult
+from ppcls_lite.recipe.start import BEST
 
 SHOWN = ("report.html", "curves.png", "confusion_matrix.png", "per_class.txt")
 
@@ -46,7 +47,7 @@ def _reached(result: FitResult) -> str:
 
 
 def _weights(result: FitResult) -> list[str]:
-    names = ("best_model", "latest")
+    names = (BEST, "latest")
     return [name for name in names if (result.run_dir / f"{name}.pdparams").exists()]
 
 
@@ -59,12 +60,14 @@ def next_commands(result: FitResult, settings: RecipeSettings) -> list[str]:
     weights = next(iter(_weights(result)), None)
     if weights is None:
         return [_command("runs", result.run_dir.parent)]
-    own = f"Global.pretrained_model={result.run_dir / weights}"
+    run: list[str | Path] = ["-c", result.run_dir]  # stands for its recipe and its best weights
+    if weights != BEST or settings.Global.pretrained_model:
+        run += ["-o", f"Global.pretrained_model={result.run_dir / weights}"]
     found = []
     if settings.DataLoader.Eval is not None:
-        found.append(_command("eval", "-c", recipe, "-o", own))
+        found.append(_command("eval", *run))
     if settings.Infer is not None:
-        found.append(_command("export", "-c", recipe, "-o", own))
+        found.append(_command("export", *run))
         folder = Path(settings.Global.save_inference_dir)
         found.append(_command("predict", "--model", folder, "--input", "IMAGE"))
     return found or [_command("runs", result.run_dir.parent)]

@@ -53,8 +53,14 @@ VISUALDL = "VisualDL"  # what Global.use_visualdl means among the loggers
 
 
 def run_dir_of(settings: RecipeSettings) -> Path:
-    """Where a recipe's run lies."""
+    """Where a recipe's run lies. Raises ConfigError for an address: it has to be a folder."""
     run = settings.Global
+    if "://" in run.output_dir:
+        raise ConfigError(
+            f"Global.output_dir: {run.output_dir} is an address; a run folder lies on a file "
+            "system, where files are replaced at once and locked. Mount the store, or copy the "
+            "folder (docs/distributed.md, Where checkpoints lie)"
+        )
     return Path(run.output_dir) / (run.run_name or settings.Arch.entry.name)
 
 

@@ -53,7 +53,7 @@ def start(tree: Tree | Recipe, sections: Sequence[str]) -> tuple[Recipe, World]:
     if arch.arguments.get("class_num") is None and run.class_num is not None:
         arch = arch.given(class_num=run.class_num)
     device.select(run.device)
-    world = connect()
+    world = connect(run.stall_timeout)
     if world.size > 1:
         packages = {"python": platform.python_version(), **installed_versions(run_folder.PACKAGES)}
         world.require_same(

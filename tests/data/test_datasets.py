@@ -61,7 +61,7 @@ def test_read_image_list(tmp_path, text, delimiter, paths, labels):
     (tmp_path / "list.txt").write_bytes(text.encode("utf-8"))
     listed = read_image_list(str(tmp_path / "list.txt"), str(tmp_path), delimiter)
     assert list(listed.paths) == [str(tmp_path / p) for p in paths]
-    assert listed.labels == labels
+    assert list(listed.labels) == labels
     assert listed.problems == []
 
 

@@ -56,9 +56,9 @@ def test_every_engine_gives_what_gradients_say(engine: str, exported: tuple[Netw
 def test_an_export_without_maps_has_none(exported: tuple[Network, Path], tmp_path: Path) -> None:
     network, folder = exported
     plain = tmp_path / "plain"
-    export_model(network, plain, (3, SIZE, SIZE), OPS, labels=["a", "b", "c"], format="both")
-    for file in plain.iterdir():  # the predictor's own program is the same, byte by byte
-        assert file.read_bytes() == (folder / file.name).read_bytes(), file.name
+    export_model(network, plain, (3, SIZE, SIZE), OPS, labels=["a", "b", "c"])
+    own = {file.name for file in folder.iterdir() if file.suffix != ".onnx"}
+    assert {file.name for file in plain.iterdir()} == own - {"maps"}
     with pytest.raises(UserError, match="export the network with --with-maps"):
         Maps(plain, EngineChoice(), limit=60)
 

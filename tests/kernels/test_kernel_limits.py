@@ -17,14 +17,13 @@ from paddle import Tensor, nn
 from ppcls_lite.kernels import convert
 from ppcls_lite.kernels.ops import (
     ACTIVATIONS,
-    POINTWISE,
     STOCK_ACTIVATIONS,
-    Window,
     dense_conv,
     depthwise_conv,
     linear,
     norm_act,
 )
+from ppcls_lite.kernels.tensors import POINTWISE, Window
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.layers import ConvBN
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import warnings
 
 import numpy as np
@@ -13,10 +14,9 @@ from paddle import Tensor, nn
 
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.kernels import swap
+from ppcls_lite.kernels.deferred import Deferred, conv_norm, values
 from ppcls_lite.kernels.ops import (
     ACTIVATIONS,
-    Window,
-    conv_norm_act,
     dense_conv,
     depthwise_conv,
     enlarged,
@@ -24,6 +24,7 @@ from ppcls_lite.kernels.ops import (
     norm_act,
 )
 from ppcls_lite.kernels.selftest import EPSILON, MOMENTUM, STOCK_ACTIVATIONS, TOLERANCE, difference
+from ppcls_lite.kernels.tensors import Window
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.layers import ConvBN, NamedConvBN
 
@@ -188,6 +189,11 @@ FUSED = {  # depthwise, channels, outputs, kernel, stride
 }
 
 
+# Deviation, mean and limit. Where the deviation is small, a mean that is rounded the other way, by
+# 2e-6 of 30, is seen in all gradients.
+SPREADS = (1, 0, 1e-5), (0.01, 30, 5e-3)
+
+
 @pytest.mark.parametrize("name", FUSED)
 def test_a_convolution_with_its_normalisation_is_both_of_them(
     name: str, native: ctypes.CDLL
@@ -195,13 +201,13 @@ def test_a_convolution_with_its_normalisation_is_both_of_them(
     depthwise, channels, outputs, kernel, stride = FUSED[name]
     window = Window((kernel, kernel), (stride, stride), (kernel // 2, kernel // 2))
     conv = depthwise_conv if depthwise else dense_conv
-    for act in ACTIVATIONS:
+    for act, (spread, mean, limit) in itertools.product(ACTIVATIONS, SPREADS):
         options, bias = (EPSILON, MOMENTUM, act), paddle.to_tensor(array(outputs))
         own, stock = ((paddle.zeros([outputs]), paddle.ones([outputs])) for _ in range(2))
-        x = array(4, channels, 13, 14) * 0.01 + 30  # a large mean and a small deviation
+        x = array(4, channels, 13, 14) * spread + mean
         worst = difference(
-            lambda x, w, *a, own=own, options=options, bias=bias: conv_norm_act(
-                x, w, window, depthwise, (*a, own, options), native, bias
+            lambda x, w, *a, own=own, options=options, bias=bias: values(
+                conv_norm(x, w, window, depthwise, (*a, own, options), native, bias)
             ),
             lambda x, w, *a, stock=stock, options=options, bias=bias: norm_act(
                 conv(x, w, window, native), *a, stock, options, native, bias
@@ -213,9 +219,75 @@ def test_a_convolution_with_its_normalisation_is_both_of_them(
                 array(outputs),
             ],
         )
-        assert worst <= 1e-5, act
+        assert worst <= limit, (act, mean)
         for one, other in zip(own, stock):
-            assert np.array_equal(one.numpy(), other.numpy())
+            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=2e-6)
+
+
+class Chain:
+    """Two convolutions with their normalisations, by kernels that are joined or apart."""
+
+    def __init__(self, native: ctypes.CDLL, act: str | None, joined: bool, uses: int = 1) -> None:
+        self.native, self.act, self.joined, self.uses = native, act, joined, uses
+        self.running: list[tuple[Tensor, Tensor]] = []
+
+    def _norm(
+        self, x: Tensor | Deferred, name: str, w: Tensor, scale: Tensor, shift: Tensor
+    ) -> Tensor | Deferred:
+        depthwise, _, outputs, kernel, stride = FUSED[name]
+        pad = kernel // 2
+        window = Window((kernel, kernel), (stride, stride), (pad, pad))
+        self.running.append((paddle.zeros([outputs]), paddle.ones([outputs])))
+        norm = scale, shift, self.running[-1], (EPSILON, MOMENTUM, self.act)
+        if self.joined:
+            return conv_norm(x, w, window, depthwise, norm, self.native)
+        conv = depthwise_conv if depthwise else dense_conv
+        return norm_act(conv(x, w, window, self.native), *norm, self.native)
+
+    def __call__(self, names: tuple[str, str], x: Tensor, *learnt: Tensor) -> Tensor:
+        first = self._norm(x, names[0], *learnt[:3])
+        second = self._norm(first, names[1], *learnt[3:])
+        if self.uses == 1:
+            return values(second)
+        one, two = values(first), values(second)  # a stage whose output is wanted as well
+        return (two * paddle.to_tensor(array(*two.shape))).sum() + (one * one).sum()
+
+
+def learnt_by(name: str, channels: int) -> list[np.ndarray]:
+    depthwise, _, outputs, kernel, _ = FUSED[name]
+    weight = array(outputs, 1 if depthwise else channels, kernel, kernel)
+    return [weight, array(outputs), array(outputs) + 1]
+
+
+PAIRS = [(one, two) for one in FUSED for two in FUSED if not FUSED[two][0]] + [
+    ("pointwise", "tiles"),
+    ("tiles", "tiles"),
+    ("tiles of a stride", "tiles of a stride"),
+    ("planes", "planes"),
+]
+
+
+@pytest.mark.parametrize("names", PAIRS, ids="-".join)
+def test_what_lies_between_two_layers_need_not_be_stored(
+    names: tuple[str, str], native: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, channels, outputs, *_ = FUSED[names[0]]
+    second = FUSED[names[1]]
+    width = outputs if second[0] else second[2]
+    monkeypatch.setitem(FUSED, names[1], (second[0], outputs, width, *second[3:]))
+    for uses, (spread, mean, limit) in itertools.product((1, 2), SPREADS):
+        for act, size in zip(ACTIVATIONS, ((13, 14), (9, 31), (5, 3), (26, 20))):
+            if act is None and uses == 1:
+                continue  # the second normalisation takes away the first one's shift: no gradient
+            ways = [Chain(native, act, joined, uses) for joined in (True, False)]
+            x = array(5, channels, *size) * spread + mean
+            inputs = [x, *learnt_by(names[0], channels), *learnt_by(names[1], outputs)]
+            worst = difference(*(lambda *a, way=way: way(names, *a) for way in ways), inputs)
+            assert worst <= limit, (act, size, uses, mean)
+            for one, other in zip(ways[0].running, ways[1].running):
+                for found, expected in zip(one, other):
+                    bound = 1e-5 * np.abs(expected.numpy()).max()
+                    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=bound)
 
 
 def bits(native: ctypes.CDLL, threads: int) -> list[bytes]:
@@ -246,14 +318,23 @@ def bits(native: ctypes.CDLL, threads: int) -> list[bytes]:
         ),
         *(
             (
-                lambda x, w, g, b, depthwise=depthwise, c=c, k=k: conv_norm_act(
-                    *(x, w, Window((k, k), (1, 1), (k // 2, k // 2)), depthwise),
-                    (g, b, (paddle.zeros([c]), paddle.ones([c])), (EPSILON, MOMENTUM, "relu")),
-                    native,
+                lambda x, w, g, b, depthwise=depthwise, c=c, k=k: values(
+                    conv_norm(
+                        *(x, w, Window((k, k), (1, 1), (k // 2, k // 2)), depthwise),
+                        (g, b, (paddle.zeros([c]), paddle.ones([c])), (EPSILON, MOMENTUM, "relu")),
+                        native,
+                    )
                 ),
                 [array(11, c, 9, 9), array(c, 1 if depthwise else c, k, k), array(c), array(c)],
             )
             for depthwise, c, k in ((True, 24, 5), (False, 40, 1), (False, 24, 3))
+        ),
+        *(
+            (
+                lambda x, *a, names=names: Chain(native, "hardswish", True)(names, x, *a),
+                [array(11, 24, 9, 9), *learnt_by(names[0], 24), *learnt_by(names[1], 24)],
+            )
+            for names in (("tiles", "tiles"), ("tiles", "pointwise"))
         ),
         (lambda x, w: linear(x, w, native), [array(33, 90), array(90, 600)]),
         (

@@ -17,6 +17,12 @@ from ppcls_lite.system import installed
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A working directory of the test's own: MLflow writes pictures below it."""
+    monkeypatch.chdir(tmp_path)
+
+
 def send(run_dir, logger):
     """A run of two epochs that is stopped after its first one, and resumed."""
     first = Recorder(run_dir, [logger], {"batch_size": 8, "optimizer": "Momentum"})

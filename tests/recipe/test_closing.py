@@ -41,6 +41,8 @@ def test_every_command_of_the_last_words_runs(shades_recipe, shades: Path, tmp_p
     (run,) = find_runs(tmp_path)
     assert run.status == "done" and f"Best epoch {run.best_epoch}: top1 {run.score:.5g}" in best
     evaluate, export, predict = commands(out)
+    folder = tmp_path / "output" / "PPLCNet_x0_25"  # it stands for its best weights
+    assert evaluate == ["eval", "-c", str(folder)]
     assert main(evaluate) == 0 and f"top1: {run.score:.5f}" in capsys.readouterr().out
     assert main(export) == 0
     predict[predict.index("IMAGE")] = str(shades / "1.png")

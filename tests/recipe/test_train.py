@@ -45,3 +45,9 @@ def test_a_network_that_the_recipe_does_not_describe_is_refused(shades_recipe):
     shades_recipe["Global"]["pretrained_model"] = "weights"
     with pytest.raises(UserError, match="leave one of the two out"):
         ppcls_lite.train(shades_recipe, model=model)
+
+
+def test_an_object_store_is_no_run_folder(shades_recipe):
+    shades_recipe["Global"]["output_dir"] = "s3://bucket/runs"
+    with pytest.raises(UserError, match="s3://bucket/runs is an address"):
+        ppcls_lite.train(shades_recipe)

@@ -42,7 +42,7 @@ def prepare_shards(
     listed = read_image_list(list_file, root)
     if listed.problems:
         raise UserError(joined([f"{list_file}: mistakes:", *listed.problems], "\n  "))
-    if not listed.labels:
+    if not len(listed.paths):
         raise UserError(f"{list_file}: has no image")
     target = Path(output)
     if target.exists() and any(target.iterdir()):

@@ -23,6 +23,9 @@ constexpr int TILE_VECS = MANY_REGISTERS ? 4 : 2;
 constexpr int PANEL = TILE_VECS * LANES;
 constexpr int64_t DEPTH = 512;  // about so many rows are gathered at once: they stay in the cache
 constexpr int64_t CHUNK = 128;  // pixels of one step of the weights' gradient
+// Floats from one gathered row of pixels to the next: with a power of two the rows would share a few
+// sets of the first cache, which then holds no panel of them.
+constexpr int64_t ROW = CHUNK + 16;
 
 typedef std::unique_ptr<float[]> Scratch;
 
@@ -225,16 +228,16 @@ struct Side {
     const Source& source;
     Scratch room;
     const float* data = nullptr;
-    int64_t stride = CHUNK;
+    int64_t stride = ROW;
 
-    Side(const Source& source, int64_t rows) : source(source), room(scratch(rows * CHUNK)) {}
+    Side(const Source& source, int64_t rows) : source(source), room(scratch(rows * ROW)) {}
     void read(int64_t row, int64_t rows, int64_t first, int64_t columns) {
         const float* place = source.direct(first, CHUNK, columns);
         data = place ? place + row * source.step() : room.get();
-        stride = place ? source.step() : CHUNK;
+        stride = place ? source.step() : ROW;
         if (!place) {
             const int64_t count = std::min(CHUNK, columns - first);
-            source.gather(row, rows, first, count, room.get(), CHUNK);
+            source.gather(row, rows, first, count, room.get(), ROW);
         }
     }
 };
@@ -319,41 +322,66 @@ void weights_gradient(const Pixels& dy, const Source& input, int64_t columns, fl
         });
 }
 
+// How the columns are cut for sums over all of them: groups of chunks, which depend on the shape
+// only. A group's sums have at most `floats` values.
+struct Cut {
+    int64_t columns, chunks, groups;
+    Cut(int64_t columns, int64_t floats) : columns(columns), chunks((columns + CHUNK - 1) / CHUNK) {
+        const int64_t most = std::max<int64_t>(1, (4 << 20) / floats);  // 16 MiB of sums
+        groups = std::min({chunks, most, (int64_t)32});
+    }
+    int64_t begin(int64_t group) const { return chunks * group / groups; }
+    int64_t count(int64_t chunk) const { return std::min(CHUNK, columns - chunk * CHUNK); }
+};
+
+// Adds to `sums` (channels, 2) what `of` sums over the columns of a chunk; `dx` is its gradient.
+void add_chunk(const Normalised& of, const float* dx, int64_t first, int64_t count, double* sums) {
+    for (int64_t done = 0; done < count;) {
+        const int64_t g = first + done, at = g % of.size, piece = std::min(count - done, of.size - at);
+        for (int64_t c = 0; c < of.channels; ++c)
+            of.add_sums(dx, g / of.size * of.channels + c, at, piece, sums + 2 * c);
+        done += piece;
+    }
+}
+void add_chunk(const Pixels&, const float*, int64_t, int64_t, double*) {}  // sums nothing
+
 // Both gradients of a 1x1 convolution in one pass over the output's gradient: `dy` is read once for
-// each chunk of pixels.
-template <typename Source>
-void pointwise_gradients(const Source& dy, const Pixels& input, const float* weights,
-                         int64_t columns, float* dx, float* dweights) {
+// each chunk of pixels. `sums` (groups, channels, 2): what a normalised input sums over them.
+template <typename Source, typename Input>
+void pointwise_gradients(const Source& dy, const Input& input, const float* weights, float* dx,
+                         float* dweights, const Cut& cut, std::vector<double>& sums) {
     const int64_t rows = input.channels, outs = dy.rows(), room = round_up<int64_t>(outs, LANES);
+    const int64_t columns = cut.columns, groups = cut.groups;
     const Packed own(weights, rows, 1, outs, rows, {0});
     const Places places{dx, rows, input.size, 1, input.size, 0, input.size, 1};
     const Tile work = TILES[own.height - 4];
-    const int64_t chunks = (columns + CHUNK - 1) / CHUNK;
-    const int64_t most = std::max<int64_t>(1, (4 << 20) / (rows * room));
-    const int64_t groups = std::min({chunks, most, (int64_t)32});
     const int threads = team(2 * rows * outs * columns);
-    const auto written = [&](const float* sums, int64_t count, int64_t width) {
-        add_groups_turned(sums, count, width, outs, rows, dweights);
+    const auto written = [&](const float* parts, int64_t count, int64_t width) {
+        add_groups_turned(parts, count, width, outs, rows, dweights);
     };
     if (groups < threads) {  // one after the other, each cut for all threads; the same sums
         outer_product(input, dy, columns, written);
-        return multiply(own, dy, places, columns);
+        multiply(own, dy, places, columns);
+        for (int64_t group = 0; group < groups; ++group)
+            for (int64_t k = cut.begin(group); k < cut.begin(group + 1); ++k)
+                add_chunk(input, dx, k * CHUNK, cut.count(k), sums.data() + sums.size() / groups * group);
+        return;
     }
     const Scratch parts = scratch(groups * rows * room);
 #pragma omp parallel num_threads(threads)
     {
-        Side<Pixels> left(input, rows);
+        Side<Input> left(input, rows);
         Side<Source> right(dy, outs);
         const Scratch panel = scratch(CHUNK * PANEL), result = scratch(own.tiles() * own.height * PANEL);
 #pragma omp for schedule(static)
         for (int64_t group = 0; group < groups; ++group) {
-            float* sums = parts.get() + group * rows * room;
-            std::fill(sums, sums + rows * room, 0.0f);
-            for (int64_t k = chunks * group / groups; k < chunks * (group + 1) / groups; ++k) {
+            float* products = parts.get() + group * rows * room;
+            std::fill(products, products + rows * room, 0.0f);
+            for (int64_t k = cut.begin(group); k < cut.begin(group + 1); ++k) {
                 left.read(0, rows, k * CHUNK, columns);
                 right.read(0, outs, k * CHUNK, columns);
                 outer_panels(left.data, rows, left.stride, right.data, outs, right.stride,
-                             panel.get(), sums, room);
+                             panel.get(), products, room);
                 for (int64_t p = 0; p < CHUNK && k * CHUNK + p < columns; p += PANEL) {
                     const int64_t first = k * CHUNK + p, count = std::min<int64_t>(PANEL, columns - first);
                     float* place = places.direct(first, PANEL, columns);
@@ -365,10 +393,54 @@ void pointwise_gradients(const Source& dy, const Pixels& input, const float* wei
                              std::min(own.height, rows - t * own.height), true);
                     if (!place) places.scatter(to, PANEL, 0, rows, first, count);
                 }
+                add_chunk(input, dx, k * CHUNK, cut.count(k), sums.data() + sums.size() / groups * group);
             }
         }
     }
     written(parts.get(), groups, room);
+}
+
+// A 1x1 convolution and the moments of its output, (groups, rows), taken while a chunk of it is in
+// the cache.
+template <typename Source>
+std::vector<Moments> pointwise_with_moments(const Packed& own, const Source& input,
+                                            const Places& places, const Cut& cut) {
+    const int64_t rows = own.rows, depth = own.depth, columns = cut.columns;
+    const Tile work = TILES[own.height - 4];
+    std::vector<Moments> found(cut.groups * rows);
+    const int threads = team(rows * depth * columns);
+    const bool few = cut.groups < threads;
+    if (few) multiply(own, input, places, columns);  // cut for all threads; the same values
+#pragma omp parallel num_threads(few ? 1 : threads)
+    {
+        Side<Source> right(input, few ? 0 : depth);
+        const Scratch result = scratch(own.tiles() * own.height * ROW);
+#pragma omp for schedule(static)
+        for (int64_t group = 0; group < cut.groups; ++group)
+            for (int64_t k = cut.begin(group); k < cut.begin(group + 1); ++k) {
+                const int64_t first = k * CHUNK, count = cut.count(k);
+                float* place = places.direct(first, CHUNK, columns);
+                float* to = place ? place : result.get();
+                const int64_t step = place ? places.plane : ROW;
+                if (few) {
+                    const Pixels output{places.data, rows, places.plane};
+                    if (!place) output.gather(0, rows, first, count, to, ROW);
+                } else {
+                    right.read(0, depth, first, columns);
+                    for (int64_t d = 0; d < depth; d += DEPTH)
+                        for (int64_t p = 0; p < count; p += PANEL)
+                            for (int64_t t = 0; t < own.tiles(); ++t)
+                                work(own.values.get() + (t * depth + d) * own.height,
+                                     std::min(DEPTH, depth - d), right.data + d * right.stride + p,
+                                     right.stride, to + t * own.height * step + p, step,
+                                     std::min(own.height, rows - t * own.height), d == 0);
+                    if (!place) places.scatter(to, ROW, 0, rows, first, count);
+                }
+                for (int64_t r = 0; r < rows; ++r)
+                    found[group * rows + r].add(moments_of(to + r * step, count));
+            }
+    }
+    return found;
 }
 
 bool is_pointwise(const Shape& s) {
@@ -465,28 +537,56 @@ void dense_backward(const float* x, const float* weights, const float* dy, float
     }
 }
 
-// A convolution (x -> y) with the normalisation and activation behind it (y -> z).
-void dense_norm_forward(const float* x, const float* weights, const float* gamma, const float* beta,
-                        float* running_mean, float* running_variance, float* y, float* z,
-                        float* mean, float* inverse, const Shape* shape, const NormShape* norm) {
-    dense_forward(x, weights, y, shape);
-    norm_forward(y, gamma, beta, running_mean, running_variance, z, mean, inverse, norm);
+// A convolution (x -> y) and the statistics of the normalisation behind it. With an `in`, x is what
+// another normalisation has yet to make the input of.
+void dense_norm_forward(const float* x, const float* in_gamma, const float* in_beta,
+                        const float* in_mean, const float* in_inverse, const float* weights,
+                        float* running_mean, float* running_variance, float* y, float* mean,
+                        float* inverse, const Shape* shape, const NormShape* norm,
+                        const NormShape* in) {
+    const Shape& s = *shape;
+    const Given given{x, in, in_gamma, in_beta, in_mean, in_inverse};
+    const NormState state{running_mean, running_variance, mean, inverse};
+    const int64_t size = s.h * s.w;
+    if (!is_pointwise(s) || size < LANES) {
+        dense_forward(Whole(given).data, weights, y, shape);
+        return settle(planes_moments(y, *norm), norm->n, *norm, state);
+    }
+    const Packed own(weights, s.out, s.in, s.in, 1, {0});
+    const Places places{y, s.out, size, s.h, s.w, 0, s.w, 1};
+    const Cut cut(s.n * size, s.out);
+    settle(in ? pointwise_with_moments(own, given.normalised(), places, cut)
+              : pointwise_with_moments(own, Pixels{x, s.in, size}, places, cut),
+           cut.groups, *norm, state);
 }
 
-// All gradients (of x null: not wanted) from that of z.
-void dense_norm_backward(const float* x, const float* weights, const float* gamma,
-                         const float* beta, const float* y, const float* mean, const float* inverse,
-                         const float* dz, float* dx, float* dweights, float* dgamma, float* dbeta,
-                         const Shape* shape, const NormShape* norm) {
+// All gradients from `dz`, that of what the normalisation gives, and from those of its gamma and
+// beta, which come with it. With an `in`, dx is the gradient of what that gives, and in_dgamma and
+// in_dbeta go with it; dx null: none of them is wanted.
+void dense_norm_backward(const float* x, const float* in_gamma, const float* in_beta,
+                         const float* in_mean, const float* in_inverse, const float* weights,
+                         const float* gamma, const float* beta, const float* y, const float* mean,
+                         const float* inverse, const float* dz, const float* dgamma,
+                         const float* dbeta, float* dx, float* dweights, float* in_dgamma,
+                         float* in_dbeta, const Shape* shape, const NormShape* norm,
+                         const NormShape* in) {
     const Shape& s = *shape;
-    if (dx && is_pointwise(s)) {
-        const Slopes slopes(y, dz, *norm, gamma, beta, mean, inverse, dgamma, dbeta);
-        const Pixels input{x, s.in, s.h * s.w};
-        return pointwise_gradients(slopes, input, weights, s.n * s.h * s.w, dx, dweights);
+    const Given given{x, in, in_gamma, in_beta, in_mean, in_inverse};
+    const Normalised output(y, *norm, gamma, beta, mean, inverse);
+    const Slopes slopes(output, norm->n, dz, inverse, dgamma, dbeta);
+    const int64_t size = s.h * s.w;
+    if (dx && is_pointwise(s) && (!in || size >= LANES)) {
+        const Cut cut(s.n * size, s.in * round_up<int64_t>(s.out, LANES));
+        std::vector<double> sums(in ? 2 * cut.groups * s.in : 0);
+        if (!in)
+            return pointwise_gradients(slopes, Pixels{x, s.in, size}, weights, dx, dweights, cut, sums);
+        pointwise_gradients(slopes, given.normalised(), weights, dx, dweights, cut, sums);
+        return settle_sums(sums.data(), cut.groups, s.in, in_inverse, in_dgamma, in_dbeta);
     }
     const Scratch dy = scratch(norm->n * norm->c * norm->size);
-    norm_backward(y, gamma, beta, mean, inverse, dz, dy.get(), dgamma, dbeta, norm);
-    dense_backward(x, weights, dy.get(), dx, dweights, shape);
+    slopes.write_all(norm->n, dy.get());
+    dense_backward(Whole(given).data, weights, dy.get(), dx, dweights, shape);
+    if (in && dx) norm_sums(x, in_gamma, in_beta, in_mean, in_inverse, dx, in_dgamma, in_dbeta, in);
 }
 
 }  // extern "C"

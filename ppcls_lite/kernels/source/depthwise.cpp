@@ -214,7 +214,7 @@ extern "C" {
 
 // y (n, c, out_h, out_w) of x (n, c, h, w) and weights (c, 1, kernel_h, kernel_w).
 void depthwise_forward(const float* x, const float* weights, float* y, const Shape* shape) {
-    if (fits_tiles(*shape)) return tiles_forward(x, weights, y, *shape, nullptr);
+    if (fits_tiles(*shape)) return tiles_forward(x, nullptr, weights, y, *shape, nullptr);
     const Plan p(*shape);
     const Shape& s = p.s;
 #pragma omp parallel num_threads(team(p.work()))
@@ -235,7 +235,8 @@ void depthwise_forward(const float* x, const float* weights, float* y, const Sha
 // Gradients of x (null: not wanted) and of the weights from that of y.
 void depthwise_backward(const float* x, const float* weights, const float* dy, float* dx,
                         float* dweights, const Shape* shape) {
-    if (fits_tiles(*shape)) return tiles_backward(x, weights, dy, nullptr, dx, dweights, *shape);
+    if (fits_tiles(*shape))
+        return tiles_backward(x, nullptr, weights, dy, nullptr, dx, dweights, *shape, nullptr);
     const Plan p(*shape);
     const Shape& s = p.s;
     const std::vector<PhaseTaps> phases = taps_of_phases(p);
@@ -294,34 +295,51 @@ void depthwise_backward(const float* x, const float* weights, const float* dy, f
     }
 }
 
-// A depthwise convolution (x -> y) with the normalisation and activation behind it (y -> z).
-void depthwise_norm_forward(const float* x, const float* weights, const float* gamma,
-                            const float* beta, float* running_mean, float* running_variance,
-                            float* y, float* z, float* mean, float* inverse, const Shape* shape,
-                            const NormShape* norm) {
-    const NormState state{gamma, beta, running_mean, running_variance, mean, inverse};
+// A depthwise convolution (x -> y) and the statistics of the normalisation behind it. With an `in`,
+// x is what another normalisation has yet to make the input of.
+void depthwise_norm_forward(const float* x, const float* in_gamma, const float* in_beta,
+                            const float* in_mean, const float* in_inverse, const float* weights,
+                            float* running_mean, float* running_variance, float* y, float* mean,
+                            float* inverse, const Shape* shape, const NormShape* norm,
+                            const NormShape* in) {
+    const Given given{x, in, in_gamma, in_beta, in_mean, in_inverse};
+    const NormState state{running_mean, running_variance, mean, inverse};
     if (!fits_tiles(*shape)) {
-        depthwise_forward(x, weights, y, shape);
-        return norm_forward(y, gamma, beta, running_mean, running_variance, z, mean, inverse, norm);
+        depthwise_forward(Whole(given).data, weights, y, shape);
+        return settle(planes_moments(y, *norm), norm->n, *norm, state);
     }
-    std::vector<double> statistics(2 * norm->n * norm->c);
-    tiles_forward(x, weights, y, *shape, statistics.data());
-    normalise_planes(y, statistics.data(), z, *norm, state);
+    std::vector<Moments> statistics(norm->n * norm->c);
+    const std::unique_ptr<Normalised> input(in ? new Normalised(given.normalised()) : nullptr);
+    tiles_forward(x, input.get(), weights, y, *shape, statistics.data());
+    settle(statistics, norm->n, *norm, state);
 }
 
-// All gradients (of x null: not wanted) from that of z.
-void depthwise_norm_backward(const float* x, const float* weights, const float* gamma,
-                             const float* beta, const float* y, const float* mean,
-                             const float* inverse, const float* dz, float* dx, float* dweights,
-                             float* dgamma, float* dbeta, const Shape* shape,
-                             const NormShape* norm) {
+// All gradients from `dz`, that of what the normalisation gives, and from those of its gamma and
+// beta, which come with it. With an `in`, dx is the gradient of what that gives, and in_dgamma and
+// in_dbeta go with it; dx null: none of them is wanted.
+void depthwise_norm_backward(const float* x, const float* in_gamma, const float* in_beta,
+                             const float* in_mean, const float* in_inverse, const float* weights,
+                             const float* gamma, const float* beta, const float* y,
+                             const float* mean, const float* inverse, const float* dz,
+                             const float* dgamma, const float* dbeta, float* dx, float* dweights,
+                             float* in_dgamma, float* in_dbeta, const Shape* shape,
+                             const NormShape* norm, const NormShape* in) {
+    const Given given{x, in, in_gamma, in_beta, in_mean, in_inverse};
+    const Normalised output(y, *norm, gamma, beta, mean, inverse);
+    const Slopes slopes(output, norm->n, dz, inverse, dgamma, dbeta);
     if (fits_tiles(*shape)) {
-        const Slopes slopes(y, dz, *norm, gamma, beta, mean, inverse, dgamma, dbeta);
-        return tiles_backward(x, weights, nullptr, &slopes, dx, dweights, *shape);
+        const std::unique_ptr<Normalised> input(in ? new Normalised(given.normalised()) : nullptr);
+        std::vector<double> sums(in && dx ? 2 * in->n * in->c : 0);
+        tiles_backward(x, input.get(), weights, nullptr, &slopes, dx, dweights, *shape,
+                       sums.empty() ? nullptr : sums.data());
+        if (!sums.empty())
+            settle_sums(sums.data(), in->n, in->c, in_inverse, in_dgamma, in_dbeta);
+        return;
     }
     const std::unique_ptr<float[]> dy(new float[norm->n * norm->c * norm->size]);
-    norm_backward(y, gamma, beta, mean, inverse, dz, dy.get(), dgamma, dbeta, norm);
-    depthwise_backward(x, weights, dy.get(), dx, dweights, shape);
+    slopes.write_all(norm->n, dy.get());
+    depthwise_backward(Whole(given).data, weights, dy.get(), dx, dweights, shape);
+    if (in && dx) norm_sums(x, in_gamma, in_beta, in_mean, in_inverse, dx, in_dgamma, in_dbeta, in);
 }
 
 }  // extern "C"

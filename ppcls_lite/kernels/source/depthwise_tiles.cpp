@@ -145,18 +145,19 @@ void turn_in(const float* planes, int64_t lanes, const Grid& grid, float* tile) 
     turn_in(planes, size, lanes, size, grid.places.data(), tile);
 }
 
-// The same for a gradient that is formed on the way, some pixels of all planes at a time.
-void turn_in(const Slopes& slopes, int64_t first, int64_t lanes, const Grid& grid, float* tile) {
+// The same for values that are formed on the way, some pixels of all planes at a time.
+template <typename Source>
+void turn_in(const Source& source, int64_t first, int64_t lanes, const Grid& grid, float* tile) {
     constexpr int64_t SOME = 16 * LANES;
     alignas(64) float pixels[LANES * SOME];
     const int64_t size = grid.places.size();
-    if (slopes.small) {
-        slopes.write_planes(first, lanes, pixels);
+    if (source.small()) {
+        source.write_planes(first, lanes, pixels);
         return turn_in(pixels, size, lanes, size, grid.places.data(), tile);
     }
     for (int64_t p = 0; p < size; p += SOME) {
         const int64_t count = std::min(SOME, size - p);
-        for (int64_t i = 0; i < lanes; ++i) slopes.write(first + i, p, count, pixels + i * SOME);
+        for (int64_t i = 0; i < lanes; ++i) source.write(first + i, p, count, pixels + i * SOME);
         turn_in(pixels, SOME, lanes, count, grid.places.data() + p, tile);
     }
 }
@@ -337,8 +338,8 @@ bool fits_tiles(const DepthwiseShape& s) {
     return (2 * input + output) * LANES * 4 <= ROOM;
 }
 
-void tiles_forward(const float* x, const float* weights, float* y, const DepthwiseShape& s,
-                   double* statistics) {
+void tiles_forward(const float* x, const Normalised* in, const float* weights, float* y,
+                   const DepthwiseShape& s, Moments* statistics) {
     const int64_t size = s.out_h * s.out_w;
     const Plan p(s);
     const Tile own = weights_of(p, weights);
@@ -350,7 +351,10 @@ void tiles_forward(const float* x, const float* weights, float* y, const Depthwi
         for (int64_t item = 0; item < p.blocks.rounds * p.blocks.per_image; ++item) {
             const int64_t round = item / p.blocks.per_image, block = item % p.blocks.per_image;
             const int64_t first = p.blocks.first(round, block), lanes = p.blocks.lanes(round, block);
-            turn_in(x + first * s.h * s.w, lanes, p.input, input.data);
+            if (in)
+                turn_in(*in, first, lanes, p.input, input.data);
+            else
+                turn_in(x + first * s.h * s.w, lanes, p.input, input.data);
             for (int64_t r = 0; r < s.out_h; ++r) {
                 const int64_t top = r * s.stride_h - s.pad_h;
                 const Inside rows(top, s.kernel_h, s.h);
@@ -361,13 +365,14 @@ void tiles_forward(const float* x, const float* weights, float* y, const Depthwi
             }
             turn_out(output.data, lanes, p.output, y + first * size);
             for (int64_t i = first; statistics && i < first + lanes; ++i)
-                plane_statistics(y + i * size, size, statistics + 2 * i);
+                statistics[i] = moments_of(y + i * size, size);
         }
     }
 }
 
-void tiles_backward(const float* x, const float* weights, const float* dy, const Slopes* slopes,
-                    float* dx, float* dweights, const DepthwiseShape& s) {
+void tiles_backward(const float* x, const Normalised* in, const float* weights, const float* dy,
+                    const Slopes* slopes, float* dx, float* dweights, const DepthwiseShape& s,
+                    double* sums) {
     const Plan p(s);
     const Tile own = weights_of(p, weights);
     const Blocks& b = p.blocks;
@@ -392,7 +397,10 @@ void tiles_backward(const float* x, const float* weights, const float* dy, const
             for (int64_t round = b.rounds * group / groups; round < b.rounds * (group + 1) / groups;
                  ++round) {
                 const int64_t first = b.first(round, block), lanes = b.lanes(round, block);
-                turn_in(x + first * s.h * s.w, lanes, p.input, input.data);
+                if (in)
+                    turn_in(*in, first, lanes, p.input, input.data);
+                else
+                    turn_in(x + first * s.h * s.w, lanes, p.input, input.data);
                 if (dy)
                     turn_in(dy + first * s.out_h * s.out_w, lanes, p.gradient, gradient.data);
                 else
@@ -411,6 +419,8 @@ void tiles_backward(const float* x, const float* weights, const float* dy, const
                 if (!dx) continue;
                 input_gradient(p, gradient.data, phases.data, output.data);
                 turn_out(output.data, lanes, p.input_gradient, dx + first * s.h * s.w);
+                for (int64_t i = first; sums && i < first + lanes; ++i)
+                    in->add_sums(dx, i, 0, s.h * s.w, sums + 2 * i);
             }
         }
     }

@@ -46,46 +46,35 @@ typedef NormShape Norm;
 
 // What each channel has, as often as a plane has pixels.
 template <typename Of>
-std::vector<float> for_each_pixel(const Norm& s, const Of& of) {
-    std::vector<float> values(s.c * s.size);
-    for (int64_t c = 0; c < s.c; ++c)
-        for (int64_t i = 0; i < s.size; ++i) values[c * s.size + i] = of(c);
+std::vector<float> for_each_pixel(int64_t channels, int64_t size, const Of& of) {
+    std::vector<float> values(channels * size);
+    for (int64_t c = 0; c < channels; ++c)
+        for (int64_t i = 0; i < size; ++i) values[c * size + i] = of(c);
     return values;
 }
 
 template <int A>
-void normalise(const float* x, float* y, const Norm& s, const float* gamma, const float* beta,
-               const float* mean, const float* inverse) {
-    if (s.size < LANES) {
-        const std::vector<float> means = for_each_pixel(s, [&](int64_t c) { return mean[c]; });
-        const std::vector<float> shifts = for_each_pixel(s, [&](int64_t c) { return beta[c]; });
-        const std::vector<float> scales =
-            for_each_pixel(s, [&](int64_t c) { return gamma[c] * inverse[c]; });
-        const float *m = means.data(), *scale = scales.data(), *shift = shifts.data();
-        for (int64_t n = 0; n < s.n; ++n) {
-            const float* __restrict from = x + n * s.c * s.size;
-            float* __restrict to = y + n * s.c * s.size;
+void plane_values(const float* __restrict in, int64_t size, const Channel& own,
+                  float* __restrict to) {
+    const float m = own.mean, scale = own.scale, shift = own.shift;
 #pragma omp simd
-            for (int64_t i = 0; i < s.c * s.size; ++i)
-                to[i] = act<A>((from[i] - m[i]) * scale[i] + shift[i]);
-        }
-        return;
-    }
-#pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
-    for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
-        const int64_t c = plane % s.c;
-        const float m = mean[c], scale = gamma[c] * inverse[c], shift = beta[c];
-        const float* __restrict from = x + plane * s.size;
-        float* __restrict to = y + plane * s.size;
-#pragma omp simd
-        for (int64_t i = 0; i < s.size; ++i) to[i] = act<A>((from[i] - m) * scale + shift);
-    }
+    for (int64_t i = 0; i < size; ++i) to[i] = act<A>((in[i] - m) * scale + shift);
 }
 
-// Sums over one plane: of the gradient, and of its product with the centred input.
+// The same for pixels [first, first + count) of an image whose planes are small; it begins at `in`.
+template <int A>
+void image_values(const float* __restrict in, const Normalised& s, int64_t first, int64_t count,
+                  float* __restrict to) {
+    const float *m = &s.mean[first], *scale = &s.scale[first], *shift = &s.shift[first];
+    in += first;
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) to[i] = act<A>((in[i] - m[i]) * scale[i] + shift[i]);
+}
+
+// Sums over some pixels of a plane: of the gradient, and of its product with the centred input.
 template <int A>
 void plane_sums(const float* __restrict in, const float* __restrict out, int64_t size,
-                const Slopes::Channel& own, float inverse, double* to) {
+                const Channel& own, double* to) {
     const float m = own.mean, scale = own.scale, shift = own.shift;
     float plain = 0, weighted = 0;
 #pragma omp simd reduction(+ : plain, weighted)
@@ -95,14 +84,14 @@ void plane_sums(const float* __restrict in, const float* __restrict out, int64_t
         plain += dz;
         weighted += dz * centred;
     }
-    to[0] = plain;
-    to[1] = static_cast<double>(weighted) * inverse;
+    to[0] += plain;
+    to[1] += weighted;
 }
 
 // The same for all planes of an image whose planes are small; `products` is scratch.
 template <int A>
-void image_sums(const float* __restrict in, const float* __restrict out, const Slopes& s,
-                const float* inverse, float* __restrict products, double* to) {
+void image_sums(const float* __restrict in, const float* __restrict out, const Normalised& s,
+                float* __restrict products, double* to) {
     const int64_t floats = s.channels * s.size;
     const float *m = s.mean.data(), *scale = s.scale.data(), *shift = s.shift.data();
     float* __restrict slopes = products + floats;
@@ -119,7 +108,7 @@ void image_sums(const float* __restrict in, const float* __restrict out, const S
             weighted += products[i];
         }
         to[2 * c] = plain;
-        to[2 * c + 1] = static_cast<double>(weighted) * inverse[c];
+        to[2 * c + 1] = weighted;
     }
 }
 
@@ -127,7 +116,8 @@ void image_sums(const float* __restrict in, const float* __restrict out, const S
 template <int A>
 void image_gradient(const float* __restrict in, const float* __restrict out, const Slopes& s,
                     int64_t first, int64_t count, float* __restrict to) {
-    const float *m = &s.mean[first], *scale = &s.scale[first], *shift = &s.shift[first];
+    const Normalised& of = s.of;
+    const float *m = &of.mean[first], *scale = &of.scale[first], *shift = &of.shift[first];
     const float *plain = &s.plain[first], *weighted = &s.weighted[first];
     in += first, out += first;
 #pragma omp simd
@@ -140,7 +130,7 @@ void image_gradient(const float* __restrict in, const float* __restrict out, con
 
 template <int A>
 void plane_gradient(const float* __restrict in, const float* __restrict out, int64_t size,
-                    const Slopes::Channel& own, float* __restrict to) {
+                    const Channel& own, float* __restrict to) {
     const float m = own.mean, scale = own.scale, shift = own.shift;
     const float plain = own.plain, weighted = own.weighted;
 #pragma omp simd
@@ -151,138 +141,176 @@ void plane_gradient(const float* __restrict in, const float* __restrict out, int
     }
 }
 
+// The function of an activation.
+#define FOR_ACTIVATION(function, activation)            \
+    ((activation) == RELU        ? function<RELU>       \
+     : (activation) == RELU6     ? function<RELU6>      \
+     : (activation) == HARDSWISH ? function<HARDSWISH>  \
+                                 : function<NONE>)
+
 }  // namespace
 
-void plane_statistics(const float* __restrict plane, int64_t size, double* to) {
+void Moments::add(const Moments& other) {
+    if (other.count == 0) return;
+    const double all = count + other.count, apart = other.mean - mean;
+    mean += apart * (other.count / all);
+    squares += other.squares + apart * apart * (count * other.count / all);
+    count = all;
+}
+
+Moments moments_of(const float* __restrict values, int64_t size) {
     float sum = 0, squares = 0, rest = 0;
+    const double count = static_cast<double>(size);
     if (size < LANES) {  // too short for vectors
-        for (int64_t i = 0; i < size; ++i) sum += plane[i];
+        for (int64_t i = 0; i < size; ++i) sum += values[i];
         const float m = sum / static_cast<float>(size);
         for (int64_t i = 0; i < size; ++i) {
-            squares += (plane[i] - m) * (plane[i] - m);
-            rest += plane[i] - m;
+            squares += (values[i] - m) * (values[i] - m);
+            rest += values[i] - m;
         }
-        to[0] = m + static_cast<double>(rest) / static_cast<double>(size);
-        to[1] = squares - static_cast<double>(rest) * rest / static_cast<double>(size);
-        return;
+        return {count, m + static_cast<double>(rest) / count,
+                squares - static_cast<double>(rest) * rest / count};
     }
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < size; ++i) sum += plane[i];
+    for (int64_t i = 0; i < size; ++i) sum += values[i];
     const float m = sum / static_cast<float>(size);
 #pragma omp simd reduction(+ : squares, rest)
     for (int64_t i = 0; i < size; ++i) {
-        const float d = plane[i] - m;
+        const float d = values[i] - m;
         squares += d * d;
         rest += d;
     }
-    const double count = static_cast<double>(size), r = rest;
-    to[0] = m + r / count;
-    to[1] = squares - r * r / count;
+    const double r = rest;
+    return {count, m + r / count, squares - r * r / count};
 }
 
-void normalise_planes(const float* x, const double* parts, float* y, const NormShape& s,
-                      const NormState& state) {
-    float *mean = state.mean, *inverse = state.inverse;
-    std::vector<double> means(s.c), squares(s.c);
-    for (int64_t n = 0; n < s.n; ++n)
-        for (int64_t c = 0; c < s.c; ++c) means[c] += parts[2 * (n * s.c + c)];
-    for (int64_t c = 0; c < s.c; ++c) means[c] /= static_cast<double>(s.n);
-    for (int64_t n = 0; n < s.n; ++n)
-        for (int64_t c = 0; c < s.c; ++c) {
-            const double* own = parts + 2 * (n * s.c + c);
-            const double d = own[0] - means[c];
-            squares[c] += own[1] + d * d * static_cast<double>(s.size);
-        }
+void settle(const std::vector<Moments>& parts, int64_t groups, const NormShape& s,
+            const NormState& state) {
     for (int64_t c = 0; c < s.c; ++c) {
-        const double variance = squares[c] / static_cast<double>(s.n * s.size);
-        mean[c] = static_cast<float>(means[c]);
-        inverse[c] = static_cast<float>(1 / std::sqrt(variance + s.epsilon));
+        double mean = 0, squares = 0;
+        for (int64_t g = 0; g < groups; ++g)
+            mean += parts[g * s.c + c].mean * parts[g * s.c + c].count;
+        mean /= static_cast<double>(s.n * s.size);
+        for (int64_t g = 0; g < groups; ++g) {
+            const Moments& own = parts[g * s.c + c];
+            squares += own.squares + (own.mean - mean) * (own.mean - mean) * own.count;
+        }
+        const double variance = squares / static_cast<double>(s.n * s.size);
+        state.mean[c] = static_cast<float>(mean);
+        state.inverse[c] = static_cast<float>(1 / std::sqrt(variance + s.epsilon));
         const float keep = s.momentum;
-        state.running_mean[c] = state.running_mean[c] * keep + mean[c] * (1 - keep);
+        state.running_mean[c] = state.running_mean[c] * keep + state.mean[c] * (1 - keep);
         state.running_variance[c] =
             state.running_variance[c] * keep + static_cast<float>(variance) * (1 - keep);
     }
-    const float *gamma = state.gamma, *beta = state.beta;
-    switch (s.activation) {
-        case RELU: return normalise<RELU>(x, y, s, gamma, beta, mean, inverse);
-        case RELU6: return normalise<RELU6>(x, y, s, gamma, beta, mean, inverse);
-        case HARDSWISH: return normalise<HARDSWISH>(x, y, s, gamma, beta, mean, inverse);
-        default: return normalise<NONE>(x, y, s, gamma, beta, mean, inverse);
-    }
 }
 
-Slopes::Slopes(const float* x, const float* dy, const NormShape& s, const float* gamma,
-               const float* beta, const float* mean, const float* inverse, float* dgamma,
-               float* dbeta)
-    : x(x), dy(dy), channels(s.c), size(s.size), activation(s.activation), of(s.c),
-      small(s.size < LANES) {
-    const auto sums_of = s.activation == RELU        ? plane_sums<RELU>
-                         : s.activation == RELU6     ? plane_sums<RELU6>
-                         : s.activation == HARDSWISH ? plane_sums<HARDSWISH>
-                                                     : plane_sums<NONE>;
-    std::vector<double> sums(2 * s.n * s.c);
-    for (int64_t c = 0; c < s.c; ++c) of[c] = {mean[c], gamma[c] * inverse[c], beta[c], 0, 0};
-    if (small) {
-        this->mean = for_each_pixel(s, [&](int64_t c) { return of[c].mean; });
-        scale = for_each_pixel(s, [&](int64_t c) { return of[c].scale; });
-        shift = for_each_pixel(s, [&](int64_t c) { return of[c].shift; });
-        const auto image = s.activation == RELU        ? image_sums<RELU>
-                           : s.activation == RELU6     ? image_sums<RELU6>
-                           : s.activation == HARDSWISH ? image_sums<HARDSWISH>
-                                                       : image_sums<NONE>;
-        std::vector<float> products(2 * s.c * s.size);
-        for (int64_t n = 0; n < s.n; ++n) {
-            const int64_t at = n * s.c * s.size;
-            image(x + at, dy + at, *this, inverse, products.data(), &sums[2 * n * s.c]);
-        }
-    } else {
+std::vector<Moments> planes_moments(const float* x, const NormShape& s) {
+    std::vector<Moments> parts(s.n * s.c);
 #pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
-        for (int64_t plane = 0; plane < s.n * s.c; ++plane) {
-            const int64_t c = plane % s.c, at = plane * s.size;
-            sums_of(x + at, dy + at, s.size, of[c], inverse[c], &sums[2 * plane]);
-        }
-    }
-    for (int64_t n = 1; n < s.n; ++n)
-        for (int64_t i = 0; i < 2 * s.c; ++i) sums[i] += sums[n * 2 * s.c + i];
-    for (int64_t c = 0; c < s.c; ++c) {
-        const double plain = sums[2 * c], weighted = sums[2 * c + 1];
-        dbeta[c] = static_cast<float>(plain);
-        dgamma[c] = static_cast<float>(weighted);
-        const double count = static_cast<double>(s.n * s.size);
-        of[c].plain = static_cast<float>(plain / count);
-        of[c].weighted = static_cast<float>(weighted / count * inverse[c]);
-    }
-    if (!small) return;
-    plain = for_each_pixel(s, [&](int64_t c) { return of[c].plain; });
-    weighted = for_each_pixel(s, [&](int64_t c) { return of[c].weighted; });
+    for (int64_t plane = 0; plane < s.n * s.c; ++plane)
+        parts[plane] = moments_of(x + plane * s.size, s.size);
+    return parts;
 }
 
-void Slopes::write_planes(int64_t first, int64_t planes, float* to) const {
-    if (!small) {
+Normalised::Normalised(const float* x, const NormShape& s, const float* gamma, const float* beta,
+                       const float* mean, const float* inverse)
+    : Formed<Normalised>{s.c, s.size}, x(x), activation(s.activation), of(s.c) {
+    for (int64_t c = 0; c < s.c; ++c) of[c] = {mean[c], gamma[c] * inverse[c], beta[c], 0, 0};
+    if (!small()) return;
+    this->mean = for_each_pixel(channels, size, [&](int64_t c) { return of[c].mean; });
+    scale = for_each_pixel(channels, size, [&](int64_t c) { return of[c].scale; });
+    shift = for_each_pixel(channels, size, [&](int64_t c) { return of[c].shift; });
+}
+
+void Normalised::write(int64_t plane, int64_t first, int64_t count, float* to) const {
+    const auto values = FOR_ACTIVATION(plane_values, activation);
+    values(x + plane * size + first, count, of[plane % channels], to);
+}
+
+void Normalised::write_planes(int64_t first, int64_t planes, float* to) const {
+    if (!small()) {
         for (int64_t i = 0; i < planes; ++i) write(first + i, 0, size, to + i * size);
         return;
     }
-    const auto image = activation == RELU        ? image_gradient<RELU>
-                       : activation == RELU6     ? image_gradient<RELU6>
-                       : activation == HARDSWISH ? image_gradient<HARDSWISH>
-                                                 : image_gradient<NONE>;
+    const auto image = FOR_ACTIVATION(image_values, activation);
+    for (int64_t i = 0; i < planes;) {
+        const int64_t c = (first + i) % channels, some = std::min(planes - i, channels - c);
+        image(x + (first + i - c) * size, *this, c * size, some * size, to + i * size);
+        i += some;
+    }
+}
+
+void Normalised::add_sums(const float* dy, int64_t plane, int64_t first, int64_t count,
+                          double* to) const {
+    const auto sums = FOR_ACTIVATION(plane_sums, activation);
+    const int64_t at = plane * size + first;
+    sums(x + at, dy + at, count, of[plane % channels], to);
+}
+
+Slopes::Slopes(const Normalised& given, int64_t n, const float* dy, const float* inverse,
+               const float* dgamma, const float* dbeta)
+    : Formed<Slopes>{given.channels, given.size}, of(given), dy(dy) {
+    const double count = static_cast<double>(n * size);
+    for (int64_t c = 0; c < channels; ++c) {
+        of.of[c].plain = static_cast<float>(dbeta[c] / count);
+        of.of[c].weighted = static_cast<float>(dgamma[c] / count * inverse[c]);
+    }
+    if (!small()) return;
+    plain = for_each_pixel(channels, size, [&](int64_t c) { return of.of[c].plain; });
+    weighted = for_each_pixel(channels, size, [&](int64_t c) { return of.of[c].weighted; });
+}
+
+void Slopes::write_planes(int64_t first, int64_t planes, float* to) const {
+    if (!small()) {
+        for (int64_t i = 0; i < planes; ++i) write(first + i, 0, size, to + i * size);
+        return;
+    }
+    const auto image = FOR_ACTIVATION(image_gradient, of.activation);
     for (int64_t i = 0; i < planes;) {
         const int64_t c = (first + i) % channels, some = std::min(planes - i, channels - c);
         const int64_t at = (first + i - c) * size;
-        image(x + at, dy + at, *this, c * size, some * size, to + i * size);
+        image(of.x + at, dy + at, *this, c * size, some * size, to + i * size);
         i += some;
     }
 }
 
 void Slopes::write(int64_t plane, int64_t first, int64_t count, float* to) const {
+    const auto gradient = FOR_ACTIVATION(plane_gradient, of.activation);
     const int64_t at = plane * size + first;
-    const Channel& own = of[plane % channels];
-    switch (activation) {
-        case RELU: return plane_gradient<RELU>(x + at, dy + at, count, own, to);
-        case RELU6: return plane_gradient<RELU6>(x + at, dy + at, count, own, to);
-        case HARDSWISH: return plane_gradient<HARDSWISH>(x + at, dy + at, count, own, to);
-        default: return plane_gradient<NONE>(x + at, dy + at, count, own, to);
+    gradient(of.x + at, dy + at, count, of.of[plane % channels], to);
+}
+
+void settle_sums(const double* sums, int64_t groups, int64_t channels, const float* inverse,
+                 float* dgamma, float* dbeta) {
+    for (int64_t c = 0; c < channels; ++c) {
+        double plain = 0, weighted = 0;
+        for (int64_t g = 0; g < groups; ++g) {
+            plain += sums[2 * (g * channels + c)];
+            weighted += sums[2 * (g * channels + c) + 1] * inverse[c];
+        }
+        dbeta[c] = static_cast<float>(plain);
+        dgamma[c] = static_cast<float>(weighted);
     }
+}
+
+void batch_sums(const Normalised& of, int64_t n, const float* dy, const float* inverse,
+                float* dgamma, float* dbeta) {
+    const int64_t planes = n * of.channels;
+    std::vector<double> sums(2 * planes);
+    if (of.small()) {
+        const auto image = FOR_ACTIVATION(image_sums, of.activation);
+        std::vector<float> products(2 * of.channels * of.size);
+        for (int64_t i = 0; i < n; ++i) {
+            const int64_t at = i * of.channels * of.size;
+            image(of.x + at, dy + at, of, products.data(), &sums[2 * i * of.channels]);
+        }
+    } else {
+#pragma omp parallel for schedule(static) num_threads(team(8 * planes * of.size))
+        for (int64_t plane = 0; plane < planes; ++plane)
+            of.add_sums(dy, plane, 0, of.size, &sums[2 * plane]);
+    }
+    settle_sums(sums.data(), n, of.channels, inverse, dgamma, dbeta);
 }
 
 extern "C" {
@@ -293,25 +321,32 @@ void norm_forward(const float* x, const float* gamma, const float* beta, float* 
                   float* running_variance, float* y, float* mean, float* inverse,
                   const Norm* shape) {
     const Norm& s = *shape;
-    std::vector<double> parts(2 * s.n * s.c);
-#pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
-    for (int64_t plane = 0; plane < s.n * s.c; ++plane)
-        plane_statistics(x + plane * s.size, s.size, &parts[2 * plane]);
-    const NormState state{gamma, beta, running_mean, running_variance, mean, inverse};
-    normalise_planes(x, parts.data(), y, s, state);
+    settle(planes_moments(x, s), s.n, s, {running_mean, running_variance, mean, inverse});
+    norm_values(x, gamma, beta, mean, inverse, y, shape);
 }
 
 // Gradients of x (null: not wanted), gamma and beta from that of y.
 void norm_backward(const float* x, const float* gamma, const float* beta, const float* mean,
                    const float* inverse, const float* dy, float* dx, float* dgamma, float* dbeta,
                    const Norm* shape) {
-    const Norm& s = *shape;
-    const Slopes slopes(x, dy, s, gamma, beta, mean, inverse, dgamma, dbeta);
+    norm_sums(x, gamma, beta, mean, inverse, dy, dgamma, dbeta, shape);
     if (!dx) return;
-    if (slopes.small) return slopes.write_planes(0, s.n * s.c, dx);
-#pragma omp parallel for schedule(static) num_threads(team(8 * s.n * s.c * s.size))
-    for (int64_t plane = 0; plane < s.n * s.c; ++plane)
-        slopes.write(plane, 0, s.size, dx + plane * s.size);
+    const Normalised y(x, *shape, gamma, beta, mean, inverse);
+    Slopes(y, shape->n, dy, inverse, dgamma, dbeta).write_all(shape->n, dx);
+}
+
+// The two halves of these: the values from statistics that are known, and the gradients of gamma
+// and beta alone.
+void norm_values(const float* x, const float* gamma, const float* beta, const float* mean,
+                 const float* inverse, float* y, const Norm* shape) {
+    Normalised(x, *shape, gamma, beta, mean, inverse).write_all(shape->n, y);
+}
+
+void norm_sums(const float* x, const float* gamma, const float* beta, const float* mean,
+               const float* inverse, const float* dy, float* dgamma, float* dbeta,
+               const Norm* shape) {
+    const Normalised y(x, *shape, gamma, beta, mean, inverse);
+    batch_sums(y, shape->n, dy, inverse, dgamma, dbeta);
 }
 
 }  // extern "C"

@@ -207,7 +207,10 @@ function matrix(classes) {
     pen.globalAlpha = 1;
     if (!named) return;
     pen.fillStyle = style.getPropertyValue("--ink");
-    pen.font = `${Math.min(count > 6 ? 30 : 44, 0.7 * cell)}px system-ui, sans-serif`;
+    const write = (size) => { pen.font = `${Math.min(size, 0.7 * cell)}px system-ui, sans-serif`; };
+    write(Math.max(30, Math.min(44, 0.45 * cell)));
+    const widest = Math.max(...order.map((name) => pen.measureText(names[name]).width));
+    write(Math.max(30, Math.min(44, 0.45 * cell) * Math.min(1, (margin - 16) / widest)));
     pen.textBaseline = "middle";
     pen.textAlign = "right";
     order.forEach((name, at) => pen.fillText(shortened(pen, names[name], margin - 16), -10, (at + 0.5) * cell));

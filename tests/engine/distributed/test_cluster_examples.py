@@ -19,10 +19,15 @@ from ppcls_lite.config.file import load_config
 ROOT = Path(__file__).resolve().parents[3]
 SLURM = ROOT / "deploy" / "cluster" / "slurm.sh"
 PADDLEJOB = ROOT / "deploy" / "cluster" / "paddlejob.yaml"
+JOB = ROOT / "deploy" / "cluster" / "job.yaml"
+KEEP_RUNNING = ROOT / "deploy" / "cluster" / "keep_running.sh"
 
 STAND_INS = {
-    "scontrol": '[ "$1" = show ] && echo node-a && echo node-b || echo "$*" >> scontrol.log',
-    "srun": 'shift; export SLURM_NODEID=1 SLURM_NNODES=2; exec "$@"',
+    "getent": '[ "$*" = "hosts ppcls-lite-0.ppcls-lite" ] && echo "10.0.0.9 ppcls-lite-0"',
+    "hostname": "echo 10.0.0.7 fd00::7",
+    "scontrol": 'echo "$*" >> scontrol.log',
+    "scancel": '[ "$*" = "--signal=TERM 17" ] && kill -TERM "$(cat srun.pid)"',
+    "srun": 'shift; echo $$ > srun.pid; export SLURM_NODEID=1 SLURM_NNODES=2; exec "$@"',
     "python": 'printf "%s\\n" "$@" > python.log\n'
     'trap "echo saved >> python.log; exit 15" TERM\n'
     'while [ "$WAITS" = yes ]; do sleep 0.05; done; exit "${STATUS:-0}"',
@@ -60,7 +65,8 @@ def test_slurm_starts_one_launcher_a_machine(
     arguments = (tmp_path / "python.log").read_text(encoding="utf-8").splitlines()
     assert arguments[:2] == ["-m", "paddle.distributed.launch"]
     parsed = launcher_arguments(arguments[2:], monkeypatch)
-    assert (parsed.nnodes, parsed.rank, parsed.master) == ("2", 1, "node-a:6170")
+    assert (parsed.nnodes, parsed.rank, parsed.master) == ("2", 1, "10.0.0.7:6170")
+    assert parsed.host == "10.0.0.7"
     assert parsed.training_script == "tools/train.py"
     assert parsed.training_script_args[-2:] == ["-o", "Global.output_dir=/a b"]
     checked(parsed.training_script_args)
@@ -110,6 +116,66 @@ def test_paddlejob_has_the_fields_of_the_operator(monkeypatch: pytest.MonkeyPatc
     assert parsed.training_script == "tools/train.py"
     settings = checked(parsed.training_script_args)
     assert settings.Global.output_dir.startswith("/shared/")
+
+
+@pytest.mark.parametrize(("index", "master"), [("0", "10.0.0.8"), ("1", "10.0.0.9")])
+def test_a_pod_of_the_job_starts_a_launcher(
+    cluster: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    index: str,
+    master: str,
+) -> None:
+    _, job = yaml.safe_load_all(JOB.read_text(encoding="utf-8"))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    pod = cluster | {"JOB_COMPLETION_INDEX": index, "POD_IP": "10.0.0.8"}
+    command = [*container["command"], *container["args"]]
+    subprocess.run(command, env=pod, cwd=tmp_path, check=True, timeout=20)
+    arguments = (tmp_path / "python.log").read_text(encoding="utf-8").splitlines()
+    parsed = launcher_arguments(arguments[2:], monkeypatch)
+    assert (parsed.nnodes, parsed.rank) == ("2", int(index))
+    assert parsed.master == f"{master}:6170"
+    assert checked(parsed.training_script_args).Global.output_dir.startswith("/shared/")
+
+
+def test_kubernetes_accepts_the_job_and_the_pods_of_the_paddlejob() -> None:
+    reason = "pip install kubernetes-validate, which has the schemas"
+    schemas = pytest.importorskip("kubernetes_validate", reason=reason)
+    service, job = yaml.safe_load_all(JOB.read_text(encoding="utf-8"))
+    paddlejob = yaml.safe_load(PADDLEJOB.read_text(encoding="utf-8"))
+    worker = paddlejob["spec"]["paddleReplicaSpecs"]["Worker"]
+    worker["template"]["spec"]["restartPolicy"] = worker["restartPolicy"]  # as the operator does
+    pods = {**job, "spec": {"template": worker["template"]}}
+    for one in (service, job, pods):
+        schemas.validate(one, schemas.latest_version(), strict=True)
+    job["spec"]["template"]["spec"]["subdomains"] = "x"
+    with pytest.raises(schemas.ValidationError, match="subdomains"):
+        schemas.validate(job, schemas.latest_version(), strict=True)
+
+
+def keep_running(*command: str) -> subprocess.Popen:
+    """`command` under the script that starts it again."""
+    arguments = ["bash", str(KEEP_RUNNING), *command]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(arguments, env=os.environ | {"PAUSE": "0.1"}, text=True, **pipes)
+
+
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_what_may_succeed_is_started_again(tmp_path: Path, last: int) -> None:
+    counts = 'echo x >> "$0"; n=$(wc -l < "$0"); set -- 75 247 137 "$1"; exit "${!n}"'
+    process = keep_running("bash", "-c", counts, str(tmp_path / "starts"), str(last))
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == last
+    assert [line.split()[4] for line in errors.splitlines()] == ["75;", "247;", "137;"]
+
+
+def test_what_is_asked_to_stop_saves_and_is_not_started_again(tmp_path: Path) -> None:
+    waits = 'trap "sleep 0.3; echo saved; exit 15" TERM; echo ready; while :; do sleep 0.05; done'
+    process = keep_running("bash", "-c", waits)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("saved\n", "")
+    assert process.returncode == 15
 
 
 def launcher_arguments(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:

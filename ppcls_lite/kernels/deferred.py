@@ -1,0 +1,210 @@
+"""A convolution and the normalisation behind it, whose values are formed where they are read.
+
+`conv_norm` computes the convolution and the batch's statistics. What normalisation and activation
+make of them is a `Deferred`: the next `conv_norm` forms the values while it reads its input,
+forward and backward, so that an activation is written once and read once, and of each layer one
+tensor is kept. Anything else asks for the `values`. In the graph of gradients the convolution's
+output stands for those values: the gradient that arrives there is theirs, and each use leaves the
+gradients of scale and shift, from which the convolution's backward pass goes on to its own output
+(Ioffe and Szegedy 2015, section 3). Read next: source/norm.h; swap.py, which knows what follows
+what.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from typing import Any
+
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from ppcls_lite.kernels.library import DenseShape, DepthwiseShape, NormShape
+from ppcls_lite.kernels.ops import ACTIVATIONS, dense_conv, depthwise_conv, norm_act
+from ppcls_lite.kernels.tensors import (
+    Window,
+    addresses,
+    are_plain,
+    checked_gradient,
+    chosen,
+    dense_shape_of,
+    depthwise_shape_of,
+    new_tensor,
+    norm_shape_of,
+    once,
+    wanted_by,
+    without_gaps,
+)
+
+SMALL = 32  # planes of fewer pixels are stored: forming them in pieces takes longer
+Norm = tuple[Tensor, Tensor, tuple[Tensor, Tensor], tuple[float, float, str | None]]
+
+
+@dataclass
+class _Statistics:
+    """A normalisation of one batch, without the tensor that it is of: the graph holds that."""
+
+    scale: Tensor
+    shift: Tensor
+    mean: Tensor
+    inverse: Tensor
+    shape: NormShape
+    gradients: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # of each use
+    uses: int = 0
+
+    def vectors(self) -> tuple[Tensor, ...]:
+        return self.scale, self.shift, self.mean, self.inverse
+
+    def summed(self) -> tuple[Tensor, Tensor]:
+        """The gradients of scale and shift from all uses."""
+        first, *others = self.gradients
+        for scale, shift in others:
+            first = first[0] + scale, first[1] + shift
+        return first
+
+    def used(self, gradient: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+        """Note the gradients from one use; what it returns. Paddle adds several in place."""
+        self.gradients.append((scale, shift))
+        all_three = gradient, scale, shift
+        return all_three if self.uses == 1 else tuple(one.clone() for one in all_three)
+
+
+@dataclass
+class Deferred:
+    """What a normalisation and its activation make of `raw`, a convolution's output."""
+
+    raw: Tensor
+    of: _Statistics
+    library: ctypes.CDLL
+
+    def values(self) -> Tensor:
+        """(N, C, H, W)."""
+        self.of.uses += 1
+        inputs = self.raw, self.of.scale, self.of.shift
+        return once(_Values.apply(*inputs, self.of, self.library))
+
+
+def values(x: Tensor | Deferred) -> Tensor:
+    """`x` as a tensor."""
+    return x.values() if isinstance(x, Deferred) else x
+
+
+def conv_norm(
+    x: Tensor | Deferred,
+    weight: Tensor,
+    window: Window,
+    depthwise: bool,
+    norm: Norm,
+    library: ctypes.CDLL,
+    bias: Tensor | None = None,
+) -> Tensor | Deferred:
+    """A convolution and the normalisation behind it; a tensor where the kernels do not know them.
+
+    `weight` is that of `depthwise_conv` or of `dense_conv`; `norm`: scale, shift, running and
+    options of `norm_act`, as `bias` is.
+    """
+    if isinstance(x, Deferred) and x.of.shape.size < SMALL:
+        x = x.values()
+    scale, shift, running, (epsilon, momentum, act) = norm
+    vectors = (scale, shift, *running) if bias is None else (scale, shift, *running, bias)
+    read = x.raw if isinstance(x, Deferred) else x
+    shape = norm_shape = None
+    if are_plain(read, weight, *vectors) and all(v.is_contiguous() for v in vectors):
+        shape_of = depthwise_shape_of if depthwise else dense_shape_of
+        shape = shape_of(tuple(read.shape), tuple(weight.shape), window)
+        if shape:
+            y = shape.n, weight.shape[0], shape.out_h, shape.out_w
+            sizes = y, *(tuple(v.shape) for v in vectors)
+            norm_shape = norm_shape_of(sizes, epsilon, momentum, ACTIVATIONS[act])
+    if not norm_shape:
+        conv = depthwise_conv if depthwise else dense_conv
+        return norm_act(conv(values(x), weight, window, library), *norm, library, bias)
+    channels = [norm_shape.c]
+    made = _Statistics(scale, shift, new_tensor(channels), new_tensor(channels), norm_shape)
+    given, learnt = None, (None, None)
+    if isinstance(x, Deferred):
+        given, learnt = x.of, (x.of.scale, x.of.shift)
+        given.uses += 1
+    raw = _ConvNorm.apply(read, weight, bias, *learnt, given, made, running, shape, library)
+    return Deferred(once(raw), made, library)
+
+
+def _input(given: _Statistics | None) -> tuple[tuple[Tensor | None, ...], NormShape | None]:
+    return ((None,) * 4, None) if given is None else (given.vectors(), given.shape)
+
+
+class _ConvNorm(PyLayer):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        given: _Statistics | None,
+        made: _Statistics,
+        running: tuple[Tensor, Tensor],
+        shape: DepthwiseShape | DenseShape,
+        library: Any,
+    ) -> Tensor:
+        """`scale` and `shift` are those of the input's normalisation, `given`."""
+        inputs = [one for one in (x, weight, bias, scale, shift) if one is not None]
+        wanted = wanted_by(*inputs)
+        x, weight = without_gaps(x), without_gaps(weight)
+        y = new_tensor([shape.n, made.shape.c, shape.out_h, shape.out_w])
+        depthwise = isinstance(shape, DepthwiseShape)
+        function = library.depthwise_norm_forward if depthwise else library.dense_norm_forward
+        vectors, norm = _input(given)
+        results = y, made.mean, made.inverse
+        function(*addresses(x, *vectors, weight, *running, *results), shape, made.shape, norm)
+        if bias is not None:
+            running[0].add_((1 - made.shape.momentum) * bias)
+        # y would hold the graph that holds y
+        ctx.save_for_backward(x, weight, y.detach())
+        ctx.rest = given, made, shape, library, wanted, bias is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        given, made, shape, library, wanted, has_bias = ctx.rest
+        x, weight, y = ctx.saved_tensor()
+        dz = checked_gradient(dz, y.shape)
+        needed = wanted[0] or (given is not None and any(wanted[-2:]))
+        dx, dweight = new_tensor(x.shape) if needed else None, new_tensor(weight.shape)
+        learnt: list[Tensor] = []
+        if given is not None:
+            learnt = [new_tensor(given.scale.shape), new_tensor(given.shift.shape)]
+        depthwise = isinstance(shape, DepthwiseShape)
+        function = library.depthwise_norm_backward if depthwise else library.dense_norm_backward
+        vectors, norm = _input(given)
+        tensors = (x, *vectors, weight, made.scale, made.shift, y, made.mean, made.inverse)
+        results = dx, dweight, *(learnt or (None, None))
+        sums = made.summed()  # held, like all of them, until the function returns
+        function(*addresses(*tensors, dz, *sums, *results), shape, made.shape, norm)
+        if given is not None and needed:
+            dx, *learnt = given.used(dx, *learnt)
+        dbias = [paddle.zeros([made.shape.c])] if has_bias else []
+        return chosen(wanted, dx, dweight, *dbias, *learnt)
+
+
+class _Values(PyLayer):
+    @staticmethod
+    def forward(
+        ctx: Any, raw: Tensor, scale: Tensor, shift: Tensor, of: _Statistics, library: Any
+    ) -> Tensor:
+        ctx.rest = of, library, wanted_by(raw, scale, shift)
+        ctx.save_for_backward(raw)
+        z = new_tensor(raw.shape)
+        library.norm_values(*addresses(raw, *of.vectors(), z), of.shape)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        of, library, wanted = ctx.rest
+        (raw,) = ctx.saved_tensor()
+        dz = checked_gradient(dz, raw.shape)
+        dscale, dshift = new_tensor(of.scale.shape), new_tensor(of.shift.shape)
+        library.norm_sums(*addresses(raw, *of.vectors(), dz, dscale, dshift), of.shape)
+        return chosen(wanted, *of.used(dz, dscale, dshift))
