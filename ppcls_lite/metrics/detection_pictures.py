@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ppcls_lite.data.box_pictures import draw_boxes
 from ppcls_lite.metrics.objects import Found, Truth
 
 SHOWN, HEIGHT = 6, 320  # images, and pixels of a row
@@ -58,9 +59,9 @@ def _rows(
             continue
         image = np.ascontiguousarray(decoded[..., ::-1])  # (H, W, 3) RGB
         there, shown = truth.image == number, found.image == number
-        sure = np.ones(int(there.sum()))
+        kinds = truth.kind[there].tolist()
         sides = (
-            draw(image, _result(truth.box[there], truth.kind[there], sure, names)),
+            draw_boxes(image, truth.box[there].tolist(), kinds, [names[kind] for kind in kinds]),
             draw(image, _result(found.box[shown], found.kind[shown], found.score[shown], names)),
         )
         size = max(1, round(image.shape[1] * HEIGHT / image.shape[0])), HEIGHT
