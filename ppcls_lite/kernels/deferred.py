@@ -3,7 +3,8 @@
 `conv_norm` computes the convolution and the batch's statistics. What normalisation and activation
 make of them is a `Deferred`: the next `conv_norm` forms the values while it reads its input,
 forward and backward, so that an activation is written once and read once, and of each layer one
-tensor is kept. Anything else asks for the `values`. In the graph of gradients the convolution's
+tensor is kept. Anything else asks for the `values`. Small planes, which lie in the cache anyway,
+are formed in the same call. In the graph of gradients the convolution's
 output stands for those values: the gradient that arrives there is theirs, and each use leaves the
 gradients of scale and shift, from which the convolution's backward pass goes on to its own output
 (Ioffe and Szegedy 2015, section 3). Read next: source/norm.h; swap.py, which knows what follows
@@ -37,7 +38,7 @@ from ppcls_lite.kernels.tensors import (
     without_gaps,
 )
 
-SMALL = 32  # planes of fewer pixels are stored: forming them in pieces takes longer
+SMALL = 32  # pixels; of smaller planes the values are formed at once: in pieces it takes longer
 Norm = tuple[Tensor, Tensor, tuple[Tensor, Tensor], tuple[float, float, str | None]]
 
 
@@ -104,8 +105,6 @@ def conv_norm(
     `weight` is that of `depthwise_conv` or of `dense_conv`; `norm`: scale, shift, running and
     options of `norm_act`, as `bias` is.
     """
-    if isinstance(x, Deferred) and x.of.shape.size < SMALL:
-        x = x.values()
     scale, shift, running, (epsilon, momentum, act) = norm
     vectors = (scale, shift, *running) if bias is None else (scale, shift, *running, bias)
     read = x.raw if isinstance(x, Deferred) else x
@@ -126,8 +125,10 @@ def conv_norm(
     if isinstance(x, Deferred):
         given, learnt = x.of, (x.of.scale, x.of.shift)
         given.uses += 1
-    raw = _ConvNorm.apply(read, weight, bias, *learnt, given, made, running, shape, library)
-    return Deferred(once(raw), made, library)
+    stored = norm_shape.size < SMALL
+    own = (scale, shift) if stored else (None, None)
+    y = _ConvNorm.apply(read, weight, bias, *learnt, *own, given, made, running, shape, library)
+    return once(y) if stored else Deferred(once(y), made, library)
 
 
 def _input(given: _Statistics | None) -> tuple[tuple[Tensor | None, ...], NormShape | None]:
@@ -143,15 +144,20 @@ class _ConvNorm(PyLayer):
         bias: Tensor | None,
         scale: Tensor | None,
         shift: Tensor | None,
+        own_scale: Tensor | None,
+        own_shift: Tensor | None,
         given: _Statistics | None,
         made: _Statistics,
         running: tuple[Tensor, Tensor],
         shape: DepthwiseShape | DenseShape,
         library: Any,
     ) -> Tensor:
-        """`scale` and `shift` are those of the input's normalisation, `given`."""
-        inputs = [one for one in (x, weight, bias, scale, shift) if one is not None]
-        wanted = wanted_by(*inputs)
+        """`scale` and `shift` are those of the input's normalisation, `given`.
+
+        With its own it returns what they make of the convolution's output, without that output.
+        """
+        inputs = x, weight, bias, scale, shift, own_scale, own_shift
+        wanted = wanted_by(*(one for one in inputs if one is not None))
         x, weight = without_gaps(x), without_gaps(weight)
         y = new_tensor([shape.n, made.shape.c, shape.out_h, shape.out_w])
         depthwise = isinstance(shape, DepthwiseShape)
@@ -161,17 +167,24 @@ class _ConvNorm(PyLayer):
         function(*addresses(x, *vectors, weight, *running, *results), shape, made.shape, norm)
         if bias is not None:
             running[0].add_((1 - made.shape.momentum) * bias)
-        # y would hold the graph that holds y
-        ctx.save_for_backward(x, weight, y.detach())
-        ctx.rest = given, made, shape, library, wanted, bias is not None
-        return y
+        stored = own_scale is not None
+        ctx.rest = given, made, shape, library, wanted, bias is not None, stored
+        if not stored:
+            # y would hold the graph that holds y
+            ctx.save_for_backward(x, weight, y.detach())
+            return y
+        ctx.save_for_backward(x, weight, y)
+        z = new_tensor(y.shape)
+        library.norm_values(*addresses(y, *made.vectors(), z), made.shape)
+        return z
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
-        given, made, shape, library, wanted, has_bias = ctx.rest
+        given, made, shape, library, wanted, has_bias, stored = ctx.rest
         x, weight, y = ctx.saved_tensor()
         dz = checked_gradient(dz, y.shape)
-        needed = wanted[0] or (given is not None and any(wanted[-2:]))
+        first = 2 + has_bias  # of the input's scale and shift
+        needed = wanted[0] or (given is not None and any(wanted[first : first + 2]))
         dx, dweight = new_tensor(x.shape) if needed else None, new_tensor(weight.shape)
         learnt: list[Tensor] = []
         if given is not None:
@@ -181,12 +194,16 @@ class _ConvNorm(PyLayer):
         vectors, norm = _input(given)
         tensors = (x, *vectors, weight, made.scale, made.shift, y, made.mean, made.inverse)
         results = dx, dweight, *(learnt or (None, None))
-        sums = made.summed()  # held, like all of them, until the function returns
+        if stored:
+            sums = new_tensor(made.scale.shape), new_tensor(made.shift.shape)
+            library.norm_sums(*addresses(y, *made.vectors(), dz, *sums), made.shape)
+        else:
+            sums = made.summed()  # held, like all of them, until the function returns
         function(*addresses(*tensors, dz, *sums, *results), shape, made.shape, norm)
         if given is not None and needed:
             dx, *learnt = given.used(dx, *learnt)
         dbias = [paddle.zeros([made.shape.c])] if has_bias else []
-        return chosen(wanted, dx, dweight, *dbias, *learnt)
+        return chosen(wanted, dx, dweight, *dbias, *learnt, *(sums if stored else ()))
 
 
 class _Values(PyLayer):

@@ -216,7 +216,7 @@ class _NormAct(PyLayer):
         dx = new_tensor(x.shape) if wanted[0] else None
         dscale, dshift = new_tensor(scale.shape), new_tensor(shift.shape)
         library.norm_backward(*addresses(*saved, dy, dx, dscale, dshift), shape)
-        dbias = [paddle.zeros([shape.c])] * (len(wanted) - 3)
+        dbias = [paddle.zeros([shape.c])] if len(wanted) > 3 else []
         return chosen(wanted, dx, dscale, dshift, *dbias)
 
 
