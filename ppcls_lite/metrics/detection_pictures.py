@@ -12,11 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ppcls_lite.data.box_pictures import draw_boxes
 from ppcls_lite.metrics.objects import Found, Truth
 
 SHOWN, HEIGHT = 6, 320  # images, and pixels of a row
-Draw = Callable[[np.ndarray, dict[str, Any]], np.ndarray]  # image (H, W, 3) RGB, result
+Draw = Callable[..., np.ndarray]  # of an image (H, W, 3) RGB and a result
 
 
 def draw_worst(
@@ -30,7 +29,7 @@ def draw_worst(
 ) -> list[Path]:
     """Write the first of `images`, numbers of `paths`; none where no file can be read.
 
-    draw: of the post-processing, which puts a result on an image.
+    draw: of the post-processing, which puts a result on an image; `scored=False` without scores.
     """
     rows = list(_rows(images, paths, found, truth, names, draw))
     if not rows:
@@ -59,9 +58,9 @@ def _rows(
             continue
         image = np.ascontiguousarray(decoded[..., ::-1])  # (H, W, 3) RGB
         there, shown = truth.image == number, found.image == number
-        kinds = truth.kind[there].tolist()
+        sure = _result(truth.box[there], truth.kind[there], np.ones(int(there.sum())), names)
         sides = (
-            draw_boxes(image, truth.box[there].tolist(), kinds, [names[kind] for kind in kinds]),
+            draw(image, sure, scored=False),
             draw(image, _result(found.box[shown], found.kind[shown], found.score[shown], names)),
         )
         size = max(1, round(image.shape[1] * HEIGHT / image.shape[0])), HEIGHT

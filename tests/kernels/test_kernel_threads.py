@@ -24,8 +24,7 @@ print(bound, alone, len(os.sched_getaffinity(0)), inherited)
 """
 
 
-def run(home: Path, threads: int, **variables: str) -> str:
-    (path,) = home.glob("kernels/*/kernels.so")
+def run(path: Path, threads: int, **variables: str) -> str:
     names = ("KMP_AFFINITY", "OMP_PROC_BIND")
     clean = {k: v for k, v in os.environ.items() if k not in names}
     runtime = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
@@ -37,11 +36,11 @@ def run(home: Path, threads: int, **variables: str) -> str:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux binds threads")
-def test_every_other_thread_gets_a_core_and_children_get_all(kernels_home: Path) -> None:
+def test_every_other_thread_gets_a_core_and_children_get_all(built_kernels: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         pytest.skip("needs two cores")
     count = len(cores)
-    assert run(kernels_home, count) == f"{count - 1} {cores[1:]} {count} {count}"
-    for free in (run(kernels_home, count + 1), run(kernels_home, count, OMP_PROC_BIND="false")):
+    assert run(built_kernels, count) == f"{count - 1} {cores[1:]} {count} {count}"
+    for free in (run(built_kernels, count + 1), run(built_kernels, count, OMP_PROC_BIND="false")):
         assert free == f"0 [] {count} {count}"

@@ -193,11 +193,17 @@ class DetectionNMS(Postprocess):
         found = sorted(((kind, score, *box, name) for kind, score, box, name in items), key=_surest)
         return found or [("", "", "", "", "", "", "(nothing)")]
 
-    def draw(self, image: np.ndarray, result: Result) -> np.ndarray:
-        """The boxes from `draw_threshold` on, with class and score, the surest on top."""
+    def draw(self, image: np.ndarray, result: Result, scored: bool = True) -> np.ndarray:
+        """The boxes from `draw_threshold` on, with class and score, the surest on top.
+
+        Without `scored` the class alone, for what is known to be there.
+        """
         shown = [row for row in self.rows(result) if row[1] != "" and row[1] >= self.draw_threshold]
         shown.reverse()
-        texts = [f"{name or kind} {score:.2f}" for kind, score, *_, name in shown]
+        texts = [
+            f"{name or kind} {score:.2f}" if scored else f"{name or kind}"
+            for kind, score, *_, name in shown
+        ]
         return draw_boxes(image, [row[2:6] for row in shown], [row[0] for row in shown], texts)
 
     def layer(self, result: Result, size: tuple[int, int]) -> np.ndarray | None:
