@@ -73,6 +73,7 @@ NOT_RUN = {  # beginning of the command: why
     "OMP_NUM_THREADS=1 python tools/benchmark.py segmentation": "test_speed_segmentation.py does",
     "python tools/train.py -c configs/detection/bccd.yaml": "needs the blood cells",
     "python -m experiments.detection.trunks": "trains six detectors on the blood cells",
+    "python -m experiments.segmentation.compare": "trains ten networks on CamVid",
     "python tools/benchmark.py roofline": "measures the machine; test_speed_roofline.py runs it",
     "python tools/benchmark.py detection": "trains for a minute; test_speed_detection.py runs it",
     "python deploy/predict.py --model output/table4": "its networks are those of --paper",

@@ -203,9 +203,9 @@ def test_training_does_not_notice():
 def test_the_number_of_threads_is_put_back():
     paddle.base.core.set_num_threads(2)
     try:
-        with evaluation._own_threads():
+        with evaluation.own_threads():
             paddle.base.core.set_num_threads(1)
-            with evaluation._own_threads():
+            with evaluation.own_threads():
                 pass
             assert threads() == 1
         assert threads() == 2

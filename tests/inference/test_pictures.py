@@ -101,4 +101,4 @@ def test_the_service_sends_what_a_page_lays_over_the_image(segmenter: Path, pict
                 assert (layer[..., 2::-1] == colours).all()
         assert "layer" not in client.post("/predict", content=content).json()
         page, script = (client.get(path).text for path in ("/", "/page/page.js"))
-    assert 'id="opacity"' in page and "predict?layer=1" in script
+    assert 'id="opacity"' in page and "layer=1" in script

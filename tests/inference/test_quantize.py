@@ -95,7 +95,8 @@ def test_the_report_is_what_the_engines_give(place: Path, quantised: Path) -> No
         found = [int(engine.run(array[None])[0].argmax()) for array in arrays]
         assert item["score_before"] == pytest.approx(19 / 20)
         assert item["score_after"] == pytest.approx(np.mean(np.equal(found, truth)))
-        assert item["agreement"] > 0.7 and item["ms_before"] > 0 and item["ms_after"] > 0
+        # Of 20 pictures of a network that has learnt little; chance is a third.
+        assert item["agreement"] > 0.5 and item["ms_before"] > 0 and item["ms_after"] > 0
 
 
 def test_a_recipe_scores_by_its_metric(

@@ -216,7 +216,7 @@ def test_a_postprocessing_without_a_threshold_is_one_message(
 ) -> None:
     answer = ["-o", "Infer.PostProcess.name=ScoreOutput", "--reject-precision", "0.9"]
     assert main(["export", "-c", str(home / "recipe.yaml"), *answer]) == 1
-    assert "ScoreOutput has no threshold" in capsys.readouterr().err
+    assert "ScoreOutput has nothing that this recipe's metrics can fit" in capsys.readouterr().err
 
 
 def test_a_training_ends_with_a_page_and_report_adds_the_mistakes(
