@@ -17,6 +17,11 @@ from ppcls_lite.search.space import SIZE, Candidate, Piece, Shape, Space, digest
 _DROPPED = ("name", "scale", "pretrained", "use_ssld")  # of the recipe's Arch
 
 
+def trainable(model: nn.Layer) -> int:
+    """How many numbers a network learns."""
+    return sum(p.size for p in model.parameters() if not p.stop_gradient)
+
+
 class Networks:
     """Makes the networks of a space's candidates with the recipe's other arguments.
 
@@ -63,7 +68,7 @@ class Networks:
 
     def parameters(self, candidate: Candidate) -> int:
         """How many trainable numbers it has."""
-        return sum(p.size for p in self.build(candidate).parameters() if not p.stop_gradient)
+        return trainable(self.build(candidate))
 
     def pieces(self, candidate: Candidate) -> list[Piece]:
         """What the candidate's estimate is the sum of."""

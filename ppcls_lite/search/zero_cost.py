@@ -16,7 +16,7 @@ from paddle import Tensor, nn
 
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.search.judge import resized
-from ppcls_lite.search.networks import Networks
+from ppcls_lite.search.networks import Networks, trainable
 from ppcls_lite.search.space import SIZE, Candidate
 
 Price = Callable[[nn.Layer, Tensor], float]
@@ -24,7 +24,7 @@ Price = Callable[[nn.Layer, Tensor], float]
 
 def parameters(model: nn.Layer, images: Tensor) -> float:
     """The number of trainable parameters, against which every other score has to stand."""
-    return float(sum(p.size for p in model.parameters() if not p.stop_gradient))
+    return float(trainable(model))
 
 
 def synflow(model: nn.Layer, images: Tensor) -> float:
