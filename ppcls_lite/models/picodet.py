@@ -21,7 +21,7 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, HeadSpec, NeckSpec, TrunkSpec
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.network import Network
-from ppcls_lite.models.picodet_head import HeadLayer
+from ppcls_lite.models.picodet_head import Answer
 from ppcls_lite.ops.boxes import boxes_around
 
 _STRIDES = (8, 16, 32)  # of the trunk's features
@@ -67,7 +67,8 @@ class PicoDet(Network):
         x, y and stride. PicoHead gives `logits` (N, C, L) of the scores as well. Places are in the
         order of the strides, row by row.
         """
-        return self.seen(self.head, self.features(x))
+        features = self.features(x)
+        return self.found(self.answers(features), features)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) -> what the neck gives (N, C, h, w) for each stride."""
@@ -75,9 +76,12 @@ class PicoDet(Network):
             _require_multiples(*x.shape[2:])
         return self.neck(self.backbone.forward_stages(x)[-3:])
 
-    def seen(self, head: HeadLayer, features: list[Tensor]) -> dict[str, Tensor]:
-        """What a head sees in the neck's features, as `forward` gives it."""
-        answers = head.answers(features)
+    def answers(self, features: list[Tensor]) -> list[Answer]:
+        """What is said of each stride's feature, as `HeadLayer.answers` gives it."""
+        return self.head.answers(features)
+
+    def found(self, answers: list[Answer], features: list[Tensor]) -> dict[str, Tensor]:
+        """Answers of all strides together, as `forward` gives them."""
         logits, scores, sides = (
             None if parts[0] is None else paddle.concat([p.flatten(2) for p in parts], axis=2)
             for parts in zip(*answers)
@@ -97,7 +101,7 @@ class PicoDet(Network):
         """For each stride the probabilities (N, C, h, w), then for each stride the logits of the
         sides (N, 4 * bins, h, w): left, top, right, bottom, whose mean bin is a number of strides.
         """
-        answers = self.head.answers(self.features(x))
+        answers = self.answers(self.features(x))
         return [parts[1] for parts in answers] + [parts[2] for parts in answers]
 
     def _boxes(self, sides: Tensor, places: Tensor) -> Tensor:

@@ -24,6 +24,10 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.models.layers import ConvNorms, activation, batch_norm
 from ppcls_lite.models.picodet_neck import DepthwisePointwise, initialize
 
+# Of a level: class logits (None: there are none), class scores (N, C, h, w), and the logits of the
+# sides (N, 4 * bins, h, w): left, top, right, bottom.
+Answer = tuple[Tensor | None, Tensor, Tensor]
+
 _KERNEL = 5
 _TINY = 1e-9  # under the square root, whose slope is endless at 0
 
@@ -117,14 +121,11 @@ class HeadLayer(nn.Layer):
         size = (channels, levels, spec.num_convs, spec.use_se, spec.act)
         self.conv_feat = PicoFeat(*size)
 
-    def answers(self, features: list[Tensor]) -> list[tuple[Tensor | None, Tensor, Tensor]]:
-        """For each level: class logits (None: there are none), class scores (N, C, h, w), and the
-        logits of the sides (N, 4 * bins, h, w): left, top, right, bottom."""
+    def answers(self, features: list[Tensor]) -> list[Answer]:
+        """What the head says of each level."""
         return [self._answer(level, *self.conv_feat(level, x)) for level, x in enumerate(features)]
 
-    def _answer(
-        self, level: int, plain: Tensor, attended: Tensor
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _answer(self, level: int, plain: Tensor, attended: Tensor) -> Answer:
         raise NotImplementedError
 
 
@@ -152,9 +153,7 @@ class _Together(HeadLayer):
             conv = _conv(channels, outputs, 1, 0.01, spec.first_bias)
             self.add_sublayer(f"head_cls{level}", conv)
 
-    def _answer(
-        self, level: int, plain: Tensor, attended: Tensor
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _answer(self, level: int, plain: Tensor, attended: Tensor) -> Answer:
         both = getattr(self, f"head_cls{level}")(attended)
         parts = [self.class_num, 4 * self.bins]
         logits, sides = paddle.split(both, parts, axis=1)  # the gradient of a slice is slower
@@ -200,9 +199,7 @@ class _Apart(HeadLayer):
             self.add_sublayer(f"head_cls{level}", classes)
             self.add_sublayer(f"head_reg{level}", _conv(channels, 4 * self.bins, 1, 0.01))
 
-    def _answer(
-        self, level: int, plain: Tensor, attended: Tensor
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _answer(self, level: int, plain: Tensor, attended: Tensor) -> Answer:
         logits = getattr(self, f"head_cls{level}")(attended)
         sides = getattr(self, f"head_reg{level}")(attended)
         scores = F.sigmoid(logits)

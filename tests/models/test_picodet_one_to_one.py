@@ -1,4 +1,4 @@
-"""PicoDet's head that needs no suppression: who answers, who teaches, and what is exported."""
+"""PicoDet that needs no suppression: what is picked, who teaches, and what is exported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.losses.picodet import PicoDetLoss
 from ppcls_lite.models.create import create_model
 from ppcls_lite.models.picodet import PicoDet
-from ppcls_lite.models.picodet_one_to_one import PicoDetOneToOne
+from ppcls_lite.models.picodet_one_to_one import Pick, PicoDetOneToOne
 
 
 def make() -> PicoDetOneToOne:
@@ -43,7 +43,14 @@ def batch() -> dict[str, paddle.Tensor]:
     return found | {"classes": paddle.to_tensor([[0, 1], [1, -1]])}
 
 
-def test_an_evaluation_hears_the_head_of_one_place_alone() -> None:
+def moved_by(terms: paddle.Tensor, model: PicoDetOneToOne) -> set[str]:
+    """The parts of the network that a loss teaches."""
+    terms.backward()
+    learnt = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
+    return {name.split(".")[0] for name, gradient in learnt if gradient.abs().max() > 0}
+
+
+def test_scores_are_an_ordinary_picodets_that_a_pick_multiplies() -> None:
     model = make()
     images = paddle.randn([1, 3, 64, 96])
     both = model(images)
@@ -52,15 +59,17 @@ def test_an_evaluation_hears_the_head_of_one_place_alone() -> None:
     model.eval()
     found = model(images)
     assert "many" not in found
-    wanted = model.seen(model.head, model.features(images))
-    np.testing.assert_array_equal(found["scores"].numpy(), wanted["scores"].numpy())
-    assert (
-        abs(found["scores"] - model.seen(model.many_head, model.features(images))["scores"]).max()
-        > 0
-    )
+    plain = PicoDet(model.backbone, *_parts(), class_num=2)
+    plain.set_state_dict({k: v for k, v in model.state_dict().items() if "pick" not in k})
+    plain.eval()
+    many = plain(images)
+    np.testing.assert_array_equal(found["boxes"].numpy(), many["boxes"].numpy())
+    share = found["scores"].numpy() / many["scores"].numpy()
+    assert 0 < share.min() < share.max() < 1
+    np.testing.assert_allclose(share[:, 0], share[:, 1], rtol=1e-5)  # one for all classes
 
 
-def test_each_object_has_one_place_and_teaches_only_the_head() -> None:
+def test_each_object_has_one_place_and_teaches_only_the_pick() -> None:
     model, seen = make(), batch()
     one = loss(1)
     outputs = model(seen["image"])
@@ -70,24 +79,35 @@ def test_each_object_has_one_place_and_teaches_only_the_head() -> None:
         taken = rows[image][rows[image] >= 0]
         assert 1 <= len(taken) <= count
         assert len({*taken.tolist()}) == len(taken)
-    CombinedLoss([one])(outputs, seen)["loss"].backward()
-    moved = {
-        name
-        for name, p in model.named_parameters()
-        if p.grad is not None and p.grad.abs().max() > 0
-    }
-    assert moved
-    assert all(name.startswith("head.") for name in moved)
+    assert moved_by(CombinedLoss([one])(outputs, seen)["loss"], model) == {"pick"}
 
 
-def test_the_other_head_teaches_everything_under_names_of_its_own() -> None:
+def test_the_ordinary_loss_teaches_everything_else_under_names_of_its_own() -> None:
     model, seen = make(), batch()
-    terms = CombinedLoss([loss(1), loss(13, part="many")])(model(seen["image"]), seen)
+    terms = CombinedLoss([loss(13, part="many"), loss(1)])(model(seen["image"]), seen)
     names = ("loss_vfl", "loss_bbox", "loss_dfl")
     assert {*terms} == {*names, *(f"many_{name}" for name in names), "loss"}
-    sum(terms[f"many_{name}"] for name in names).backward()
-    moved = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
-    assert moved == {"backbone", "neck", "many_head"}
+    ordinary = sum(terms[f"many_{name}"] for name in names)
+    assert moved_by(ordinary, model) == {"backbone", "neck", "head"}
+
+
+def test_a_pick_learns_to_silence_doubles() -> None:
+    """Of two places with the same box and score, one is left."""
+    paddle.seed(0)
+    pick = Pick(4)
+    feature, scores = paddle.randn([1, 4, 6, 6]), paddle.zeros([1, 1, 6, 6])
+    scores[0, 0, 2:4, 2:4] = 0.8
+    wanted = paddle.zeros([1, 1, 6, 6])
+    wanted[0, 0, 2, 3] = 1.0
+    rate = paddle.optimizer.Adam(0.03, parameters=pick.parameters())
+    for _ in range(60):
+        found = scores * paddle.nn.functional.sigmoid(pick(feature, scores))
+        (found - 0.8 * wanted).square().sum().backward()
+        rate.step()
+        rate.clear_grad()
+    left = found.numpy()[0, 0]
+    assert left[2, 3] > 0.7
+    assert np.sort(left.ravel())[-2] < 0.1
 
 
 def test_a_part_that_is_not_there_is_named() -> None:
@@ -101,7 +121,7 @@ def test_a_part_that_is_not_there_is_named() -> None:
 
 
 @paddle.no_grad()
-def test_the_program_has_one_head(tmp_path: Path) -> None:
+def test_the_program_picks(tmp_path: Path) -> None:
     model = make()
     model.eval()
     shipped = Shipped(model)
@@ -112,15 +132,9 @@ def test_the_program_has_one_head(tmp_path: Path) -> None:
     found = model(paddle.to_tensor(images))
     np.testing.assert_allclose(boxes, found["boxes"].numpy(), atol=0.03)
     np.testing.assert_allclose(scores, found["scores"].numpy(), atol=1e-4)
-    plain = PicoDet(model.backbone, *_parts(), class_num=2)
-    alone = tmp_path / "plain"
-    alone.mkdir()
-    save_program(Shipped(plain), alone, (3, 64, 64))
-    sizes = [
-        path.stat().st_size
-        for path in (tmp_path / "inference.pdiparams", alone / "inference.pdiparams")
-    ]
-    assert sizes[0] == sizes[1]  # the head that only teaches is not shipped
+    raw = model.raw(paddle.to_tensor(images))
+    flat = paddle.concat([part.flatten(2) for part in raw[: len(model.strides)]], axis=2)
+    np.testing.assert_array_equal(flat.numpy(), found["scores"].numpy())
 
 
 def _parts() -> tuple[Any, Any]:
