@@ -21,7 +21,6 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, HeadSpec, NeckSpec, TrunkSpec
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.network import Network
-from ppcls_lite.models.picodet_head import Answer
 from ppcls_lite.ops.boxes import boxes_around
 
 _STRIDES = (8, 16, 32)  # of the trunk's features
@@ -68,20 +67,7 @@ class PicoDet(Network):
         order of the strides, row by row.
         """
         features = self.features(x)
-        return self.found(self.answers(features), features)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W) -> what the neck gives (N, C, h, w) for each stride."""
-        if paddle.in_dynamic_mode():  # else the sizes of a program may be free
-            _require_multiples(*x.shape[2:])
-        return self.neck(self.backbone.forward_stages(x)[-3:])
-
-    def answers(self, features: list[Tensor]) -> list[Answer]:
-        """What is said of each stride's feature, as `HeadLayer.answers` gives it."""
-        return self.head.answers(features)
-
-    def found(self, answers: list[Answer], features: list[Tensor]) -> dict[str, Tensor]:
-        """Answers of all strides together, as `forward` gives them."""
+        answers = self.head.answers(features)
         logits, scores, sides = (
             None if parts[0] is None else paddle.concat([p.flatten(2) for p in parts], axis=2)
             for parts in zip(*answers)
@@ -93,6 +79,12 @@ class PicoDet(Network):
             found["logits"] = logits
         return found | {"places": places.unsqueeze(0).expand([scores.shape[0], -1, -1])}
 
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) -> what the neck gives (N, C, h, w) for each stride."""
+        if paddle.in_dynamic_mode():  # else the sizes of a program may be free
+            _require_multiples(*x.shape[2:])
+        return self.neck(self.backbone.forward_stages(x)[-3:])
+
     def deployed(self, x: Tensor) -> list[Tensor]:
         found = self(x)
         return [found["boxes"], found["scores"]]
@@ -101,7 +93,7 @@ class PicoDet(Network):
         """For each stride the probabilities (N, C, h, w), then for each stride the logits of the
         sides (N, 4 * bins, h, w): left, top, right, bottom, whose mean bin is a number of strides.
         """
-        answers = self.answers(self.features(x))
+        answers = self.head.answers(self.features(x))
         return [parts[1] for parts in answers] + [parts[2] for parts in answers]
 
     def _boxes(self, sides: Tensor, places: Tensor) -> Tensor:
