@@ -129,7 +129,10 @@ def check(argv: list[str]) -> int:
         checked = command.check_data(args.data, args.images)
     command.show(checked)
     if args.output:
-        print(f"\nwritten: {', '.join(map(str, command.write(checked, Path(args.output))))}")
+        written = list(map(str, command.write(checked, Path(args.output))))
+        middle = [] if len(written) < 5 else [f"... {len(written) - 3} more"]
+        shown = [*written[:2], *middle, written[-1]] if middle else written
+        print(f"\nwritten: {', '.join(shown)}")
     if args.fix:
         print(f"\n{command.fix(checked)}")
     return int(checked.is_wrong or (args.strict and not checked.is_clean))
