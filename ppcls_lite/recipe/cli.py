@@ -85,7 +85,8 @@ def lr(argv: list[str]) -> int:
     rate = {"type": not_negative, "metavar": "RATE"}
     options.add_argument("--low", default=1e-5, help="the first rate (1e-5)", **rate)
     options.add_argument("--high", default=10.0, help="the last rate (10)", **rate)
-    options.add_argument("--steps", type=positive, default=240, metavar="N", help="updates (240)")
+    text = "updates (240, and 720 where these tell nothing)"
+    options.add_argument("--steps", type=positive, metavar="N", help=text)
     args = options.parse_args(argv)
     recipe = _checked(args)
     cores.claim()
@@ -173,7 +174,7 @@ def suspects(argv: list[str]) -> int:
     print(
         f"{len(data.paths):,} images, {found.right:.1%} of which look like what they are labelled "
         f"to a judge that has not seen them; {len(found.places):,} look like something else, the "
-        "most certain first:"
+        "most suspicious first:"
     )
     for place, words in list(zip(found.places, command.in_words(data, found)))[:20]:
         print(f"  {data.paths[place]}: {words}")
