@@ -101,7 +101,9 @@ def lr(argv: list[str]) -> int:
     if found.suggestion is None:
         return 1
     if found.stated is not None:
-        print(f"To use it: -o Optimizer.lr.learning_rate={found.suggestion:g}")
+        key, rate = "Optimizer.lr.learning_rate", found.suggestion
+        print(f"To use it: -o {key}={rate:g}; it is careful. To compare it with higher ones:")
+        print(f"  ppcls-lite tune -c {args.config} --try {key}={rate:g},{3 * rate:g},{9 * rate:g}")
     return 0
 
 
