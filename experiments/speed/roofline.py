@@ -138,7 +138,7 @@ def run(argv: Sequence[str]) -> int:
             if (handle := getattr(layer, "_kernels", None)) is not None:
                 handle.library = Watched(handle.library, name, calls)
 
-    epoch = bare_loop(options.arch, batches, "on", watch)
+    epoch = bare_loop(options.arch, batches, "on", change=watch)
     for _ in range(STEPS):
         calls.clear()
         epoch()

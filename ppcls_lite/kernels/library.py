@@ -65,6 +65,7 @@ def load(path: Path) -> ctypes.CDLL:
         function.restype = None
         function.argtypes = [*[c_void_p] * pointers, *map(POINTER, structs)]
     library.use_threads.restype, library.use_threads.argtypes = None, [c_int]
-    library.bind_threads.restype, library.bind_threads.argtypes = c_int, []
-    library.keep_memory.restype, library.keep_memory.argtypes = c_int, []
+    for name in ("bind_threads", "keep_memory", "multiplies_bf16"):
+        function = getattr(library, name)
+        function.restype, function.argtypes = c_int, []
     return library
