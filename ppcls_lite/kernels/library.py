@@ -41,6 +41,12 @@ class NormShape(ctypes.Structure):
     )
 
 
+class PlanesShape(ctypes.Structure):
+    """`PlanesShape` of source/attention.cpp."""
+
+    _fields_ = tuple((name, c_int64) for name in ("n", "c", "size"))
+
+
 FUNCTIONS = {  # name: number of pointers, structs
     "depthwise_forward": (3, DepthwiseShape),
     "depthwise_backward": (5, DepthwiseShape),
@@ -54,6 +60,10 @@ FUNCTIONS = {  # name: number of pointers, structs
     "depthwise_norm_backward": (18, DepthwiseShape, NormShape, NormShape),
     "dense_norm_forward": (11, DenseShape, NormShape, NormShape),
     "dense_norm_backward": (18, DenseShape, NormShape, NormShape),
+    "attention_means": (6, PlanesShape, NormShape),
+    "attention_forward": (7, PlanesShape, NormShape),
+    "attention_gates_backward": (7, PlanesShape, NormShape),
+    "attention_input_backward": (11, PlanesShape, NormShape),
 }
 
 

@@ -22,6 +22,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_lite.kernels import library
+from ppcls_lite.kernels.attention import attended
 from ppcls_lite.kernels.build import DIFFERENT, NOT_LOADED
 from ppcls_lite.kernels.deferred import conv_norm, values
 from ppcls_lite.kernels.ops import (
@@ -128,6 +129,12 @@ def run(kernels: ctypes.CDLL) -> list[str]:
     for act in ACTIVATIONS:
         _compare_norm(kernels, act, array, compare, failures)
     tolerance = BF16_TOLERANCE if bf16 else TOLERANCE
+    compare(
+        "channel attention",
+        lambda x, w: attended(x, lambda means: F.sigmoid(means * w), kernels),
+        lambda x, w: x * F.sigmoid(x.mean([2, 3], keepdim=True) * w),
+        [array(3, 6, 9, 7), array(1, 6, 1, 1)],
+    )
     _compare_chains(kernels, array, functools.partial(compare, tolerance=tolerance))
     failures += _lost_nan(kernels)
     return failures

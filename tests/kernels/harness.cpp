@@ -35,6 +35,9 @@ struct Norm {
     float epsilon, momentum;
     int activation;
 };
+struct Planes {
+    int64_t n, c, size;
+};
 extern "C" {
 void use_threads(int);
 void depthwise_forward(const float*, const float*, float*, const Depthwise*);
@@ -63,6 +66,18 @@ void dense_norm_backward(const float*, const float*, const float*, const float*,
                          const float*, const float*, const float*, const float*, const float*,
                          const float*, const float*, const float*, const float*, float*, float*,
                          float*, float*, const Dense*, const Norm*, const Norm*);
+}
+
+extern "C" {
+void attention_means(const float*, const float*, const float*, const float*, const float*, float*,
+                     const Planes*, const Norm*);
+void attention_forward(const float*, const float*, const float*, const float*, const float*,
+                       const float*, float*, const Planes*, const Norm*);
+void attention_gates_backward(const float*, const float*, const float*, const float*, const float*,
+                              const float*, float*, const Planes*, const Norm*);
+void attention_input_backward(const float*, const float*, const float*, const float*, const float*,
+                              const float*, const float*, const float*, float*, float*, float*,
+                              const Planes*, const Norm*);
 }
 
 static std::mt19937_64 generator;
@@ -391,6 +406,56 @@ static void try_norm(Values kind) {
         check_norm(s, x, gamma, beta, dy, y, dx, dgamma, dbeta, running_variance);
 }
 
+// Of planes as they are, or of what a normalisation has yet to make of them.
+static void try_attention(Values kind) {
+    Norm norm;
+    norm.size = pick(0, 2) ? pick(1, 400) : 1;
+    norm.n = pick(norm.size == 1 ? 2 : 1, 9);
+    norm.c = channels(std::max<int64_t>(1, 100000 / (norm.n * norm.size)));
+    norm.epsilon = 1e-5f, norm.momentum = 0.9f, norm.activation = pick(0, 3);
+    const Planes s{norm.n, norm.c, norm.size};
+    const Norm* in = pick(0, 1) ? &norm : nullptr;
+    std::snprintf(shape, sizeof shape, "attention n %d c %d size %d, after a normalisation: %d",
+                  static_cast<int>(s.n), static_cast<int>(s.c), static_cast<int>(s.size), in != nullptr);
+    const int64_t count = s.n * s.c * s.size, planes = s.n * s.c;
+    const Array x = filled(count, kind), dy = filled(count, kind);
+    const Array gates = filled(planes, kind), dmeans = filled(planes, kind);
+    const Array gamma = filled(s.c, kind), beta = filled(s.c, kind), mean(s.c), inverse(s.c);
+    const Array rest(s.c, 0.0f), more(s.c, 1.0f), read(count), y(count), dx(count);
+    const Array means(planes), dgates(planes), dgamma(s.c), dbeta(s.c), two(s.c), three(s.c);
+    norm_forward(x, gamma, beta, rest, more, read, mean, inverse, &norm);
+    attention_means(x, gamma, beta, mean, inverse, means, &s, in);
+    attention_forward(x, gamma, beta, mean, inverse, gates, y, &s, in);
+    attention_gates_backward(x, gamma, beta, mean, inverse, dy, dgates, &s, in);
+    attention_input_backward(x, gamma, beta, mean, inverse, gates, dy, dmeans, dx, dgamma, dbeta, &s,
+                             in);
+    calls += 4;
+    if (kind != ORDINARY) return;
+    const Array& seen = in ? read : x;
+    Sums ms(planes), ys(count), dgs(planes), dxs(count);
+    for (int64_t p = 0; p < planes; ++p)
+        for (int64_t i = p * s.size; i < (p + 1) * s.size; ++i) {
+            ms.add(p, static_cast<double>(seen[i]) / static_cast<double>(s.size));
+            ys.add(i, static_cast<double>(seen[i]) * gates[p]);
+            dgs.add(p, static_cast<double>(seen[i]) * dy[i]);
+            dxs.add(i, static_cast<double>(dy[i]) * gates[p]);
+            dxs.add(i, static_cast<double>(dmeans[p]) / static_cast<double>(s.size));
+        }
+    compare("means", means, ms);
+    compare("output", y, ys);
+    compare("gradient of the gates", dgates, dgs);
+    compare("gradient of the input", dx, dxs);
+    if (!in) return;
+    norm_sums(x, gamma, beta, mean, inverse, dx, two, three, in);
+    Sums scales(s.c), shifts(s.c);
+    for (int64_t c = 0; c < s.c; ++c) {
+        scales.add(c, two[c]), shifts.add(c, three[c]);
+        scales.size[c] += static_cast<double>(s.n * s.size), shifts.size[c] += scales.size[c];
+    }
+    compare("gradient of the scale before", dgamma, scales);
+    compare("gradient of the shift before", dbeta, shifts);
+}
+
 int main(int argc, char** argv) {
     if (argc < 3) return 2;
     const long long first = std::atoll(argv[1]), shapes = std::atoll(argv[2]);
@@ -399,9 +464,10 @@ int main(int argc, char** argv) {
     for (seed = first; seed < first + shapes; ++seed) {
         generator.seed(static_cast<uint64_t>(seed));
         const Values kind = static_cast<Values>(std::max<int64_t>(0, pick(-3, 2)));
-        switch (pick(0, 4)) {
+        switch (pick(0, 5)) {
             case 0: case 1: try_depthwise(kind); break;
             case 2: case 3: try_dense(kind); break;
+            case 4: try_attention(kind); break;
             default: try_norm(kind);
         }
     }
