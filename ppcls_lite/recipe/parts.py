@@ -11,6 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -321,7 +322,7 @@ def build_writer(
         run_dir,
         Recorder(run_dir, build_loggers(settings) if world.is_main else (), _compared(settings)),
         CheckpointManager(run_dir, **{name: getattr(run, name) for name in kept}),
-        RunPictures(run_dir, *scale, draw=dataset.draw),
+        RunPictures(run_dir, *scale, dataset.draw, partial(dataset.caption, names=labels)),
         labels,
         active=world.is_main,
     )
