@@ -198,7 +198,7 @@ def fake_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiling: st
     [
         ('printf "1.cpp: error: falsche Gr\\xf6sse\\n" >&2; exit 1', "error: falsche Gr", 6),
         ('printf "\\xff\\xfe" >&2; exit 1', "cannot compile them", 6),
-        ("exit 0", "reports success, but has not written dense.o", 6),
+        ("exit 0", "reports success, but has not written attention.o", 6),
         ("sleep 300 & echo $! > $0.child; wait", "did not end within 0.5 s", 1),
         ("kill -9 $$", "cannot compile them", 6),
     ],
