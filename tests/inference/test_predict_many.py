@@ -11,7 +11,7 @@ import pytest
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli import blocks, predict
 from ppcls_lite.inference.cli.blocks import Block, Job, cut_list, predict_block
-from ppcls_lite.inference.cli.predict_many import run
+from ppcls_lite.inference.cli.predict_many import on_ray, run
 from ppcls_lite.inference.inputs import find_images
 from ppcls_lite.system.installed import missing
 
@@ -132,7 +132,8 @@ def test_options_that_cannot_be_meant(many: Any, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.skipif(missing("ray") is not None, reason=f"{missing('ray')}")
-def test_a_cluster_that_is_not_there_is_named(many: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(UserError, match=r"--ray 127.0.0.1:1: no cluster answers"):
-        many("--ray", "127.0.0.1:1")
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:99999", "a:b"])
+def test_a_cluster_that_is_not_there_is_named(address: str, tmp_path: Path) -> None:
+    job = Job("list.txt", str(tmp_path), str(tmp_path), "{}", 1)
+    with pytest.raises(UserError, match=f"--ray {address}: no cluster answers .*auto or HOST:PORT"):
+        next(on_ray(job, [Block(0, 0, 1)], address, None, 1))

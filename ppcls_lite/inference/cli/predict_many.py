@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -116,10 +117,14 @@ def on_ray(
     from ray.exceptions import RayTaskError
 
     try:
+        if address != "auto":  # else Ray tries for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise UserError(
-            f"--ray {address}: no cluster answers ({error}); start one with `ray start --head`"
+            f"--ray {address}: no cluster answers ({error}); expected auto or HOST:PORT of one, "
+            "which `ray start --head` starts"
         ) from error
     try:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
