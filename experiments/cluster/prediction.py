@@ -168,9 +168,9 @@ def run(model: Path, source: Path, rows: int, kills: int, cluster: Cluster | Non
     blocks = -(-rows // EACH)
     seen: dict[str, tuple[int, int]] = {}
     command.start()
-    for number, count in enumerate(sorted(rng.sample(range(1, blocks), kills))):
+    # Not among the last ones: the command might end first.
+    for number, count in enumerate(sorted(rng.sample(range(1, blocks - 10), kills))):
         command.wait_for(count)
-        time.sleep(rng.random())
         ways = WAYS_OF_RAY if cluster else WAYS
         way = ways[number % len(ways)]
         seen = {**command.parts(), **seen}

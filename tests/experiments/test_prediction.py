@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 
 from experiments.cluster import prediction
-from experiments.cluster.prediction import EACH, Cluster, Report
+from experiments.cluster.prediction import Cluster, Report
 from experiments.serve_soak import export
 from ppcls_lite.system.installed import missing
+
+ROWS = 4000
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction, "EACH", 200)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
 
 
 @pytest.fixture(scope="module")
@@ -20,22 +28,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_processes_that_are_killed(model: Path, tmp_path: Path) -> None:
-    source = prediction.write_rows(tmp_path / "rows", 4 * EACH)
-    report = prediction.run(model, source, 4 * EACH, kills=2)
+    source = prediction.write_rows(tmp_path / "rows", ROWS)
+    report = prediction.run(model, source, ROWS, kills=2)
     assert report.kills == {"command": 1, "process": 1} and report.starts == 3
-    assert report.answers == 4 * EACH and report.wrong == []
+    assert report.answers == ROWS and report.wrong == []
 
 
 @pytest.mark.skipif(missing("ray") is not None, reason=f"{missing('ray')}")
-def test_a_node_of_a_cluster_that_is_killed(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    source = prediction.write_rows(tmp_path / "rows", 4 * EACH)
+def test_a_node_of_a_cluster_that_is_killed(model: Path, tmp_path: Path) -> None:
+    source = prediction.write_rows(tmp_path / "rows", ROWS)
     with Cluster() as cluster:
-        report = prediction.run(model, source, 4 * EACH, kills=1, cluster=cluster)
+        report = prediction.run(model, source, ROWS, kills=1, cluster=cluster)
     assert report.kills == {"node": 1} and report.starts == 1
-    assert report.answers == 4 * EACH and report.wrong == []
+    assert report.answers == ROWS and report.wrong == []
 
 
 def test_what_is_wrong_is_seen(tmp_path: Path) -> None:

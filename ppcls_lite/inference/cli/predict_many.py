@@ -31,7 +31,7 @@ from ppcls_lite.inference.cli.origin import claim_folder, origin_of, run_by
 from ppcls_lite.inference.inputs import LIST_SUFFIXES
 from ppcls_lite.system.installed import require
 from ppcls_lite.system.machine import usable_cores
-from ppcls_lite.system.processes import end_with_parent
+from ppcls_lite.system.processes import end_with_parent, environment
 from ppcls_lite.system.terminal import printable
 
 EXAMPLES = 50  # unreadable files that are named at the end
@@ -120,7 +120,8 @@ def on_ray(
         if address != "auto":  # else Ray tries for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level="error")
+        found = {"env_vars": {"PYTHONPATH": environment()["PYTHONPATH"]}}  # a checkout, too
+        ray.init(address, runtime_env=found, log_to_driver=False, logging_level="error")
     except (OSError, ValueError, OverflowError) as error:
         raise UserError(
             f"--ray {address}: no cluster answers ({error}); expected auto or HOST:PORT of one, "
