@@ -158,7 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return guarded(lambda rest: _function(COMMANDS[command].run)(rest), rest)
     except SystemExit as end:
         if not end.code and {"-h", "--help"} & {*rest}:
-            print(f"\nexample:\n  ppcls-lite {command} {EXAMPLES[command]}")
+            example = f"\nexample:\n  ppcls-lite {command} {EXAMPLES[command]}"
+            guarded(lambda rest: print(example), rest)  # for `--help | head` as well
         raise
 
 

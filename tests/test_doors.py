@@ -27,7 +27,7 @@ DOORS = {
     "engine": "errors system",
     "loggers": "config engine errors system",
     "inference": "config data errors ops system",
-    "report": "data errors inference system",
+    "report": "data engine errors inference system",
     "serve": "errors inference system",
     "distill": "config data engine errors inference system",
     "benchmark": "config errors inference models system",

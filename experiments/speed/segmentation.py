@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 import paddle
+from paddle import nn
 
 from experiments.speed.train import Cost
 from ppcls_lite import kernels
@@ -30,12 +31,13 @@ def updates(options: argparse.Namespace, with_kernels: bool) -> Callable[[], Cos
     paddle.seed(0)
     width, height = options.size
     model = create_model(options.arch, class_num=options.classes)
-    kernels.prepare(model, "on" if with_kernels else "off", "cpu")
+    loss = SegCELoss()
+    kernels.prepare(nn.LayerList([model, loss]), "on" if with_kernels else "off", "cpu")
     learnt = [p for p in model.parameters() if not p.stop_gradient]
     optimizer = paddle.optimizer.Momentum(RATE, 0.9, learnt, weight_decay=4e-5)
     image = paddle.randn([options.batch_size, 3, height, width])
     mask = paddle.randint(0, options.classes, [options.batch_size, height, width])
-    batch, loss = {"image": image, "mask": mask.astype("uint8")}, SegCELoss()
+    batch = {"image": image, "mask": mask.astype("uint8")}
     model.train()
 
     def update() -> Cost:

@@ -52,9 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     add("--images", type=positive, default=256, help="images a round (%(default)s)")
     add("--rounds", type=positive, default=7, help="(%(default)s)")
     add("--cold", action="store_true", help="only read, from a cold disk")
+    add("--folder", metavar="DIR", help="on the disk that is to be read from (the system's own)")
     args = options.parse_args(argv)
     cv2.setNumThreads(0)
-    with tempfile.TemporaryDirectory(dir=".") as temporary:  # on a disk, where /tmp may be memory
+    with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
         folder = Path(temporary)
         source = write_list(folder, args.data, args.images)
         print(f"{cpu_model()}, one core; {args.images} images, {args.rounds} rounds, medians")

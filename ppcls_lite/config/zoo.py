@@ -283,19 +283,18 @@ def _picodet(width: int, convs: int) -> dict[str, Any]:
     }
 
 
-_PICODET = (
-    _picodet(96, 2),  # sizes XS and S
-    {
-        "PPLCNet_x1_5": _picodet(128, 4),  # M
-        "PPLCNet_x2_0": _picodet(160, 4),  # L
-        "PPLCNet_x2_5": _picodet(160, 4),
-    },
-)
 # The prefix of a name -> the network; what follows it is any network of the zoo or of a plug-in.
 OVER_TRUNKS: dict[str, OverTrunk] = {
     "deeplabv3p": OverTrunk("DeepLabV3P"),
-    "picodet": OverTrunk("PicoDet", *_PICODET),
-    "picodet_one_to_one": OverTrunk("PicoDetOneToOne", *_PICODET),
+    "picodet": OverTrunk(
+        "PicoDet",
+        _picodet(96, 2),  # sizes XS and S
+        {
+            "PPLCNet_x1_5": _picodet(128, 4),  # M
+            "PPLCNet_x2_0": _picodet(160, 4),  # L
+            "PPLCNet_x2_5": _picodet(160, 4),
+        },
+    ),
     "picodet_legacy": OverTrunk(
         "PicoDet",
         {"neck": {"name": "CSPPAN", "out_channels": 128}, "head": {"name": "PicoHead"}},

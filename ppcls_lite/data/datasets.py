@@ -23,6 +23,7 @@ from ppcls_lite.config.schema import ClassCount, Seed, TransformSpec
 from ppcls_lite.data.cache import DecodedCache
 from ppcls_lite.data.findings import Findings
 from ppcls_lite.data.image_list import SHOWN, ImageList, read_image_list, some
+from ppcls_lite.data.labels import caption_of
 from ppcls_lite.data.samplers import SampleKey
 from ppcls_lite.data.transforms.compose import Compose, Normalizer
 from ppcls_lite.data.transforms.decode import DecodeImage
@@ -215,6 +216,10 @@ class ImageDataset:
         """
         return image
 
+    def caption(self, known: Mapping[str, np.ndarray], names: Sequence[str] | None) -> str:
+        """What is written below an image of a batch, of what is `known` about it; here nothing."""
+        return ""
+
     def split_tail(self) -> tuple[ImageDataset, Normalizer | None]:
         """A copy that leaves out the final normalisation, and that normalisation for a batch.
 
@@ -262,6 +267,9 @@ class LabeledDataset(ImageDataset):
     def annotate(self, index: int) -> dict[str, Any]:
         label = self.labels[index]
         return {"label": int(label) if self._one_class_each else label}
+
+    def caption(self, known: Mapping[str, np.ndarray], names: Sequence[str] | None) -> str:
+        return caption_of(np.asarray(known["label"]), self._one_class_each, names)
 
     def number_as(self, train: ImageDataset) -> None:
         own, theirs = self.class_keys, train.class_keys

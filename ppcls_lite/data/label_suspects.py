@@ -34,7 +34,9 @@ class Suspects:
 def suspects(probabilities: np.ndarray, labels: np.ndarray) -> Suspects:
     """Those of the images (n,) for which another class is more probable (n, classes) than theirs.
 
-    In the order of how much more; images with the label -1 are passed over.
+    First those whose own label is the least probable: a wrong label is one class of many, so that
+    how improbable it is says more of it than by how much another one leads. Images with the label
+    -1 are passed over.
     """
     rows = np.arange(len(labels))
     given = np.where(labels >= 0, probabilities[rows, labels], np.inf)
@@ -42,7 +44,7 @@ def suspects(probabilities: np.ndarray, labels: np.ndarray) -> Suspects:
     others[rows, labels] = -1
     best = others.argmax(axis=1)
     margin = others[rows, best] - given
-    order = np.argsort(-margin, kind="stable")
+    order = np.lexsort([-others[rows, best], given])
     places = order[margin[order] > 0]
     known = labels >= 0
     right = float((margin[known] <= 0).mean()) if known.any() else 0.0

@@ -7,7 +7,10 @@ Read next: folder.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from ppcls_lite.config.file import is_file
 from ppcls_lite.data.image_list import read_text
@@ -59,3 +62,25 @@ def read_label_file(
             f"0 .. {len(lines) - 1}, each once (id {missing} is missing)"
         )
     return [names[i] for i in range(len(names))]
+
+
+def caption_of(label: np.ndarray, one_class: bool, names: Sequence[str] | None) -> str:
+    """What a batch says of an image, in words.
+
+    label: a class id, shares of the classes (C,), or attributes, (C,) or in the first of several
+    rows; one_class: whether the images have one class each. `cat`; `cat 0.70 dog 0.30` of mixed
+    images; of attributes those that are there.
+    """
+
+    def name(number: int) -> str:
+        return names[number] if names and number < len(names) else str(number)
+
+    if label.size == 1:
+        return name(int(label.item())) if label.item() >= 0 else "no label"
+    row = label.reshape(-1, label.shape[-1])[0]
+    if not one_class:
+        return ", ".join(map(name, np.flatnonzero(row > 0.5).tolist())) or "none"
+    largest = np.argsort(-row, kind="stable")[:2].tolist()
+    if row[largest[0]] > 0.995:
+        return name(largest[0])
+    return " ".join(f"{name(i)} {row[i]:.2f}" for i in largest if row[i] > 0)

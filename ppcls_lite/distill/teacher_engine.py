@@ -24,7 +24,7 @@ from paddle import Tensor, nn
 
 from ppcls_lite.distill.distillation_model import DistillationModel
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.agreement import TOLERANCE, mismatch, relative_difference
+from ppcls_lite.inference.agreement import TOLERANCE, require_close
 from ppcls_lite.inference.engines import (
     PRECISIONS,
     Engine,
@@ -104,7 +104,8 @@ class EngineTeacher:
             run = _Run(
                 _exported(self.network, expected, size, self.engine, self.precision), expected
             )
-            difference = _difference(expected, run(few), LIMITS[self.precision])
+            limit = LIMITS[self.precision]
+            difference = require_close(_arrays(expected), _arrays(run(few)), limit)
         except _FAILURES as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             if self.required:
@@ -192,21 +193,6 @@ def _exported(
             source = source / "teacher.onnx"
             source.write_bytes(to_onnx(Path(folder)).SerializeToString())
         return make_engine(source, engine, precision, usable_cores())
-
-
-def _difference(expected: Outputs, found: Outputs, limit: float) -> float:
-    """How far `found` is from `expected`; UserError if that is more than `limit`."""
-    reference, outputs = _arrays(expected), _arrays(found)
-    problem = mismatch(reference, outputs)
-    if problem is not None:
-        raise UserError(f"it gives {problem}")
-    difference = float(relative_difference(reference, outputs).max())
-    if not difference <= limit:
-        raise UserError(
-            f"its outputs differ from the network's by {difference:.1e} of the largest "
-            f"(allowed {limit:g})"
-        )
-    return difference
 
 
 def _arrays(outputs: Any) -> dict[str, np.ndarray]:

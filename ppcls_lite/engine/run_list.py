@@ -160,6 +160,10 @@ def table(runs: Sequence[Run], columns: int) -> str:
         if room >= min(widths[0], NAME_WIDTH) or len(widths) <= 4:
             break
         rows = [row[:-1] for row in rows]
+    if room < min(widths[0], NAME_WIDTH):  # a narrow terminal: no words beside the status
+        rows = [[name, status.partition(" (")[0], *rest] for name, status, *rest in rows]
+        widths[1] = max(len(row[1]) for row in rows)
+        room = columns - sum(widths[1:]) - 2 * (len(widths) - 1)
     room = max(room, 12)
     lines = []
     for name, *rest in rows:

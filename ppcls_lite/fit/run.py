@@ -27,7 +27,8 @@ from ppcls_lite.fit.network import by_latency
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.weights.pretrained import weights_file
 from ppcls_lite.recipe import check, evaluate, export, lr, train
-from ppcls_lite.recipe.parts import build_datasets, class_num_of, image_shape_of, run_dir_of
+from ppcls_lite.recipe.names import class_num_of
+from ppcls_lite.recipe.parts import build_datasets, image_shape_of, run_dir_of
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.installed import missing
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ppcls_lite.errors import UserError
 from ppcls_lite.inference.spec import Outputs
 
 TOLERANCE = 1e-3  # largest difference of an output, relative to the largest output of its image
@@ -95,6 +96,20 @@ def mismatch(reference: Outputs, found: Outputs) -> str | None:
 def relative_difference(reference: Outputs, found: Outputs) -> np.ndarray:
     """(N,): the largest difference of an output, relative to the image's largest of that name."""
     return np.max([_relative(reference[name], found[name]) for name in reference], axis=0)
+
+
+def require_close(reference: Outputs, found: Outputs, limit: float = TOLERANCE) -> float:
+    """The largest relative difference; UserError if these are not comparable or it is too large."""
+    problem = mismatch(reference, found)
+    if problem is not None:
+        raise UserError(f"it gives {problem}")
+    difference = float(relative_difference(reference, found).max())
+    if not difference <= limit:
+        raise UserError(
+            f"its outputs differ from the network's by {difference:.1e} of the largest "
+            f"(allowed {limit:g})"
+        )
+    return difference
 
 
 def distance(reference: Outputs, found: Outputs) -> np.ndarray:

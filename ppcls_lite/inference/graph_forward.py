@@ -28,7 +28,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.agreement import TOLERANCE, mismatch, relative_difference
+from ppcls_lite.inference.agreement import require_close
 from ppcls_lite.inference.engines.paddle_engine import PaddleEngine
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import LOGITS
@@ -189,12 +189,7 @@ def _require_equal(found: Any, expected: Any) -> None:
     reference, outputs = (
         {name: part[name].numpy() for name in found} for part in (expected, found)
     )
-    problem = mismatch(reference, outputs)
-    if problem is not None:
-        raise UserError(f"the graph gives {problem}")
-    difference = float(relative_difference(reference, outputs).max())
-    if not difference <= TOLERANCE:
-        raise UserError(f"the graph's outputs differ by {difference:.1e} of the largest")
+    require_close(reference, outputs)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The compiled kernels as Python sees them: a C ABI of pointers and one struct per call.
 
-Functions get addresses of float32 memory in NCHW order and a struct that describes it; nothing is
-checked on the other side, so ops.py checks before it calls. Read next: ops.py, source/.
+Functions get addresses of float32 memory in NCHW order (int64 for what counts classes or pixels)
+and a struct that describes it; nothing is checked on the other side, so those who call check
+before. Read next: ops.py, source/.
 """
 
 from __future__ import annotations
@@ -41,6 +42,18 @@ class NormShape(ctypes.Structure):
     )
 
 
+class EntropyShape(ctypes.Structure):
+    """`EntropyShape` of source/entropy.cpp."""
+
+    _fields_ = tuple((name, c_int64) for name in ("n", "c", "size"))
+
+
+class BilinearShape(ctypes.Structure):
+    """`BilinearShape` of source/bilinear.cpp."""
+
+    _fields_ = tuple((name, c_int64) for name in ("planes", "h", "w", "out_h", "out_w"))
+
+
 FUNCTIONS = {  # name: number of pointers, structs
     "depthwise_forward": (3, DepthwiseShape),
     "depthwise_backward": (5, DepthwiseShape),
@@ -54,6 +67,10 @@ FUNCTIONS = {  # name: number of pointers, structs
     "depthwise_norm_backward": (18, DepthwiseShape, NormShape, NormShape),
     "dense_norm_forward": (11, DenseShape, NormShape, NormShape),
     "dense_norm_backward": (18, DenseShape, NormShape, NormShape),
+    "entropy_forward": (4, EntropyShape),
+    "entropy_backward": (5, EntropyShape),
+    "bilinear_forward": (6, BilinearShape),
+    "bilinear_backward": (6, BilinearShape),
 }
 
 

@@ -6,18 +6,16 @@ type, a tensor without elements, batch normalisation of a single value per chann
 own operator, for its result or its error. Outputs are written in place into new tensors; inputs
 are read where they lie (copied first if they are a view with gaps). A gradient that nobody wants is
 not computed. There are no second derivatives, and one backward pass for each forward.
-Read next: deferred.py (a convolution and its normalisation); swap.py, which puts them into a
-network; source/.
+Read next: deferred.py (a convolution and its normalisation); pixels.py (segmentation); swap.py,
+which puts them into a network; source/.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
@@ -39,7 +37,6 @@ from ppcls_lite.kernels.tensors import (
     wanted_by,
     without_gaps,
 )
-from ppcls_lite.ops.interpolation import linear_neighbours
 
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "hardswish": 3}  # as in source/norm.cpp
 STOCK_ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
@@ -72,28 +69,6 @@ def linear(x: Tensor, weight: Tensor, library: ctypes.CDLL) -> Tensor:
     if not shape:
         return F.linear(x, weight)
     return once(_Linear.apply(x, weight, shape, library))
-
-
-def enlarged(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """x (N, C, h, w) -> (N, C, *size) by bilinear interpolation.
-
-    Each axis is a product with a matrix of shares: on a CPU its gradient is several times faster
-    than the one of Paddle's operator.
-    """
-    axes = zip(x.shape[2:], size)
-    rows, columns = (_shares(small, large, align_corners) for small, large in axes)
-    along_width = paddle.matmul(x, paddle.to_tensor(columns))  # (N, C, h, W)
-    return paddle.matmul(paddle.to_tensor(rows.T), along_width)  # (N, C, H, W)
-
-
-@functools.lru_cache(maxsize=64)
-def _shares(small: int, large: int, align_corners: bool) -> np.ndarray:
-    """How much each of `small` pixels adds to each of `large` (small, large) float32."""
-    low, high, share = linear_neighbours(small, large, align_corners)
-    found = np.zeros((small, large), np.float32)
-    np.add.at(found, (low, np.arange(large)), 1 - share)
-    np.add.at(found, (high, np.arange(large)), share)
-    return found
 
 
 def norm_act(

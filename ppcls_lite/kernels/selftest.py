@@ -29,7 +29,9 @@ from ppcls_lite.kernels.ops import (
     linear,
     norm_act,
 )
+from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
 from ppcls_lite.kernels.tensors import Window
+from ppcls_lite.ops.entropy import PixelEntropy
 
 TOLERANCE = 1e-4  # of the largest value of a tensor
 EPSILON, MOMENTUM = 1e-5, 0.9
@@ -106,6 +108,21 @@ def run(kernels: ctypes.CDLL) -> list[str]:
         paddle.matmul,
         [array(7, 40), array(40, 70)],
     )
+    classes = paddle.to_tensor(rng.integers(0, 7, (2, 9, 11)))
+    compare(
+        "cross entropy of pixels",
+        lambda x: pixel_entropy(x, classes, kernels),
+        lambda x: PixelEntropy()(x, classes),
+        [array(2, 7, 9, 11) * 5],
+    )
+    for corners in (False, True):
+        options = {"mode": "bilinear", "align_corners": corners}
+        compare(
+            "bilinear interpolation",
+            lambda x, corners=corners: enlarged(x, (13, 20), corners, kernels),
+            lambda x, options=options: F.interpolate(x, (13, 20), **options),
+            [array(2, 3, 4, 5)],
+        )
     for act in ACTIVATIONS:
         _compare_norm(kernels, act, array, compare, failures)
     _compare_chains(kernels, array, compare)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import functools
 from collections.abc import Container, Iterable, Sequence
 from operator import attrgetter
 
@@ -19,13 +20,16 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.kernels.deferred import Deferred, Norm, conv_norm, values
-from ppcls_lite.kernels.ops import dense_conv, depthwise_conv, enlarged, linear, norm_act
+from ppcls_lite.kernels.ops import dense_conv, depthwise_conv, linear, norm_act
+from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
 from ppcls_lite.kernels.tensors import Window, are_plain
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.layers import ConvBN, InOrder, NamedConvBN
+from ppcls_lite.models.layers import ConvNorms, InOrder
 from ppcls_lite.models.upsample import Bilinear
+from ppcls_lite.ops.entropy import PixelEntropy
 
 _NAMES = {nn.Identity: None, nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hardswish"}
+_NOTHING = nn.Identity()  # the activation where there is none
 _geometry = attrgetter(  # what a convolution reads when it runs
     *("_stride", "_updated_padding", "_padding_algorithm", "_padding_mode", "_dilation"),
     *("_groups", "_data_format"),
@@ -116,32 +120,20 @@ class NativeLinear(_Native, nn.Linear):
         return nn.Linear.forward(self, x)
 
 
-class NativeConvBN(ConvBN, _Native):
-    """Convolution, batch normalisation and activation."""
+class NativeConvNorms(ConvNorms, _Native):
+    """Convolutions, each with its batch normalisation and activation."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return values(self._joined(x))
+        return values(self._all(x))
 
     def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        own = type(self).forward is NativeConvBN.forward and _is_itself(self)
-        return self._joined(x) if own else self(values(x))
+        own = type(self).forward is NativeConvNorms.forward and _is_itself(self)
+        return self._all(x) if own else self(values(x))
 
-    def _joined(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        return _conv_norm_act(self, x, self.conv, self.bn, self.act)
-
-
-class NativeNamedConvBN(NamedConvBN, _Native):
-    """The same under the older names."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return values(self._joined(x))
-
-    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        own = type(self).forward is NativeNamedConvBN.forward and _is_itself(self)
-        return self._joined(x) if own else self(values(x))
-
-    def _joined(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        return _conv_norm_act(self, x, self._conv, self._batch_norm, self._act)
+    def _all(self, x: Tensor | Deferred) -> Tensor | Deferred:
+        for parts in self.joined():
+            x = _conv_norm_act(self, x, *parts)
+        return x
 
 
 class NativeInOrder(InOrder, _Native):
@@ -193,28 +185,49 @@ class _Outputs(Sequence):
 
 
 class NativeSequential(nn.Sequential, _Native):
-    """The same for Paddle's own."""
+    """The same for Paddle's own; a convolution may be followed by its normalisation."""
 
     @paddle.jit.not_to_static
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return nn.Sequential.forward(self, x)
-        return values(_run(self._sub_layers.values(), x))
+        return values(self._all(x)) if self.training else nn.Sequential.forward(self, x)
 
     def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        if not (_is_itself(self) and self.training):
-            return self(values(x))
-        return _run(self._sub_layers.values(), x)
+        return self._all(x) if _is_itself(self) and self.training else self(values(x))
+
+    @paddle.jit.not_to_static
+    def _all(self, x: Tensor | Deferred) -> Tensor | Deferred:
+        layers = list(self._sub_layers.values())
+        while layers:
+            pair = layers[:2]
+            if _is_convolution(pair[0]) and type(pair[-1]) is nn.BatchNorm2D:
+                conv, norm, *rest = layers
+                known = bool(rest) and type(rest[0]) in _NAMES
+                x = _conv_norm_act(self, x, conv, norm, rest[0] if known else _NOTHING)
+                layers = rest[known:]
+            else:
+                x, layers = _run(layers[:1], x), layers[1:]
+        return x
 
 
 class NativeBilinear(_Native, Bilinear):
-    """Enlarging by two products with constant matrices, whose gradients are products as well."""
+    """Enlarging, whose gradient takes Paddle's operator many times as long."""
 
     @paddle.jit.not_to_static
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        if self.training and not x.stop_gradient and x.ndim == 4 and are_plain(x):
-            return enlarged(x, like.shape[2:], self.align_corners)
-        return Bilinear.forward(self, x, like)
+        found = None
+        if self.training and not x.stop_gradient:
+            found = enlarged(x, like.shape[2:], self.align_corners, self._kernels.library)
+        return Bilinear.forward(self, x, like) if found is None else found
+
+
+class NativeEntropy(_Native, PixelEntropy):
+    """Cross entropy of pixels, which takes Paddle's operator a fifth of a segmentation's step."""
+
+    def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
+        found = None
+        if self.training and not logits.stop_gradient:
+            found = pixel_entropy(logits, classes, self._kernels.library)
+        return PixelEntropy.forward(self, logits, classes) if found is None else found
 
 
 def convert(model: nn.Layer, library: ctypes.CDLL) -> int:
@@ -249,20 +262,23 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
         if layer._groups == layer._in_channels == layer._out_channels and layer._groups > 1:
             return NativeDepthwise, window
         return (NativeDense, window) if layer._groups == 1 else (None, None)
-    same = (nn.Linear, NativeLinear), (Bilinear, NativeBilinear), (nn.Sequential, NativeSequential)
-    for stock, native in same:
-        if type(layer) is stock:
-            return native, None
     for stock, native in (
-        *((ConvBN, NativeConvBN), (NamedConvBN, NativeNamedConvBN)),
-        *((InOrder, NativeInOrder), (Backbone, NativeBackbone)),
+        *((nn.Linear, NativeLinear), (nn.Sequential, NativeSequential)),
+        *((Bilinear, NativeBilinear), (PixelEntropy, NativeEntropy)),
     ):
         if type(layer) is stock:
             return native, None
-        if isinstance(layer, stock):  # its forward calls stock's, which native then replaces
-            name = f"Native{type(layer).__name__}"
-            return type(name, (type(layer), native), {"__module__": __name__}), None
+    bases = (ConvNorms, NativeConvNorms), (InOrder, NativeInOrder), (Backbone, NativeBackbone)
+    for stock, native in bases:
+        if isinstance(layer, stock):
+            return _inheriting(type(layer), native), None
     return None, None
+
+
+@functools.cache
+def _inheriting(kind: type, native: type) -> type:
+    """`kind` whose forward, where it is or calls that of its base, is `native`'s."""
+    return type(f"Native{kind.__name__}", (kind, native), {"__module__": __name__})
 
 
 def _window(conv: nn.Conv2D) -> Window | None:
@@ -272,6 +288,10 @@ def _window(conv: nn.Conv2D) -> Window | None:
     plain = conv._padding_algorithm == "EXPLICIT" and conv._padding_mode == "zeros"
     known = len(pairs) == 4 and plain and conv._data_format == "NCHW"
     return Window(*pairs) if known else None
+
+
+def _is_convolution(layer: nn.Layer) -> bool:
+    return isinstance(layer, NativeDepthwise | NativeDense)
 
 
 def _takes_kernel(conv: _Native, x: Tensor) -> bool:
@@ -286,7 +306,7 @@ def _conv_norm_act(
     read = x.raw if isinstance(x, Deferred) else x
     native = norm.training and are_plain(read) and _is_known(norm)
     if native and _is_itself(conv):
-        if isinstance(conv, NativeDepthwise | NativeDense) and _takes_kernel(conv, read):
+        if _is_convolution(conv) and _takes_kernel(conv, read):
             fused, how = _norm_of(norm, act)
             depthwise = isinstance(conv, NativeDepthwise)
             own = conv._kernels

@@ -67,7 +67,9 @@ class VisualDL:
         if curve not in self._writers:
             from visualdl import LogWriter
 
-            self._writers[curve] = LogWriter(logdir=str(self._folder / curve))
+            folder = self._folder / curve
+            name = f"{curve} {self._folder.parent}"  # the page cuts off the ends of long names
+            self._writers[curve] = LogWriter(logdir=str(folder), display_name=name)
         return self._writers[curve]
 
     def _compare(self, *scores: str) -> None:

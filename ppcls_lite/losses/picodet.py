@@ -13,7 +13,6 @@ from paddle import Tensor
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import AssignerSpec, NonNegativeFloat, NonNegativeInt, PositiveInt
-from ppcls_lite.errors import UserError
 from ppcls_lite.losses.base import Batch, Loss, Ratio
 from ppcls_lite.losses.detection import (
     distribution_focal,
@@ -43,8 +42,6 @@ class PicoDetLoss(Loss):
         static_assigner_epoch: at most half of the run: else a short run would never come to the
             other one.
         vfl_weight, giou_weight, dfl_weight: of the terms `loss_vfl`, `loss_bbox` and `loss_dfl`.
-        part: the name of a part of the outputs, `many` of a PicoDetOneToOne: the loss is of what
-            that says, its terms are called `<part>_loss_vfl` and so on.
         epochs: of the run.
     """
 
@@ -58,13 +55,11 @@ class PicoDetLoss(Loss):
         vfl_weight: NonNegativeFloat = 1.0,
         giou_weight: NonNegativeFloat = 2.0,
         dfl_weight: NonNegativeFloat = 0.25,
-        part: str | None = None,
         epochs: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.assigner, self.static_assigner = assigner, static_assigner
         self.weights = (vfl_weight, giou_weight, dfl_weight)
-        self.part = part
         self.first_epochs = 0
         if static_assigner is not None:
             self.first_epochs = static_assigner_epoch
@@ -81,13 +76,6 @@ class PicoDetLoss(Loss):
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Ratio]:
         """The terms, of what a PicoDet says (models/picodet.py) of the batch's images."""
-        if self.part is not None:
-            if self.part not in outputs:
-                raise UserError(
-                    f"PicoDetLoss.part: the network gives no {self.part!r}, but "
-                    f"{', '.join(outputs)}"
-                )
-            outputs = outputs[self.part]
         truth, classes = self._truth(batch)
         with paddle.no_grad():
             assigned = self._assigned(outputs, truth, classes)
@@ -96,11 +84,10 @@ class PicoDetLoss(Loss):
         boxes, sides = self._boxes(outputs, assigned, truth, places)
         vfl, giou, dfl = self.weights
         by_box = assigned.weight.sum()
-        before = "" if self.part is None else f"{self.part}_"
         return {
-            f"{before}loss_vfl": Ratio(vfl * scores, assigned.count.sum()),
-            f"{before}loss_bbox": Ratio(giou * boxes, by_box),
-            f"{before}loss_dfl": Ratio(dfl * sides, by_box),
+            "loss_vfl": Ratio(vfl * scores, assigned.count.sum()),
+            "loss_bbox": Ratio(giou * boxes, by_box),
+            "loss_dfl": Ratio(dfl * sides, by_box),
         }
 
     def _truth(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_lite.config.registry import register
@@ -26,6 +25,7 @@ from ppcls_lite.config.schema import (
 )
 from ppcls_lite.errors import UserError
 from ppcls_lite.losses.base import Batch, Loss
+from ppcls_lite.ops.entropy import PixelEntropy
 from ppcls_lite.ops.masks import MASK_FILL
 
 Outputs = Tensor | Mapping[str, Any]
@@ -40,12 +40,6 @@ class Pixels(NamedTuple):
     logits: Tensor
     classes: Tensor
     valid: Tensor
-
-    def cross_entropy(self) -> Tensor:
-        """-log p of each pixel's class (N, H, W), 0 where none counts."""
-        options = {"axis": 1, "reduction": "none"}
-        entropy = F.cross_entropy(self.logits, self.classes.unsqueeze(1), **options)
-        return entropy.squeeze(1) * self.valid
 
 
 class PixelLoss(Loss):
@@ -63,6 +57,7 @@ class PixelLoss(Loss):
     ) -> None:
         super().__init__()
         self.weight, self.key = weight, key
+        self._entropy = PixelEntropy()
         given = None if class_weight is None else paddle.to_tensor(class_weight, dtype="float32")
         if given is not None and not any(class_weight):
             raise UserError("class_weight: all are 0, so nothing would be learnt")
@@ -74,6 +69,10 @@ class PixelLoss(Loss):
     def value(self, pixels: Pixels) -> Tensor:
         """The loss, a scalar."""
         raise NotImplementedError
+
+    def entropy(self, pixels: Pixels) -> Tensor:
+        """-log p of each pixel's class (N, H, W), 0 where none counts."""
+        return self._entropy(pixels.logits, pixels.classes) * pixels.valid
 
     def pixels(self, outputs: Outputs, batch: Batch) -> Pixels:
         """The pixels of a batch; UserError where network, masks and weights do not fit."""
@@ -158,7 +157,7 @@ class SegCELoss(_Labelled):
             self.divides_by = "images"
 
     def value(self, pixels: Pixels) -> Tensor:
-        entropy = pixels.cross_entropy()
+        entropy = self.entropy(pixels)
         if self.share == 1 and self.avg_non_ignore:
             return self.mean(entropy, pixels)
         shares = self.shares(pixels)
@@ -191,7 +190,7 @@ class OhemCrossEntropyLoss(PixelLoss):
         self.thresh, self.min_kept = thresh, min_kept
 
     def value(self, pixels: Pixels) -> Tensor:
-        entropy = pixels.cross_entropy()
+        entropy = self.entropy(pixels)
         with paddle.no_grad():
             sure = (-entropy).exp()  # of the class that is right
             kept = pixels.valid
@@ -221,6 +220,6 @@ class MultiClassFocalLoss(_Labelled):
         self.alpha, self.gamma = alpha, gamma
 
     def value(self, pixels: Pixels) -> Tensor:
-        entropy = pixels.cross_entropy()
+        entropy = self.entropy(pixels)
         wrong = (1 - (-entropy).exp()).clip(min=0.0)
         return self.mean(self.alpha * wrong**self.gamma * entropy, pixels)

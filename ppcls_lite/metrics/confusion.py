@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 from paddle import Tensor
 
@@ -21,6 +22,7 @@ from ppcls_lite.report.figures import write_figure
 from ppcls_lite.report.words import confused, worst_first
 from ppcls_lite.system.fonts import font_file
 
+DOT_CLASSES = 300  # from so many on a cell is drawn larger than it is
 NAMED_CLASSES = 30  # more would not be legible on the picture's axes
 
 
@@ -131,7 +133,9 @@ def draw(
     side = min(12.0, 4.0 + 0.3 * count)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.add_subplot()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    dot = 1 + count // DOT_CLASSES  # a cell of a thousand classes is less than a pixel
+    seen = cv2.dilate(shares, np.ones((dot, dot))) if dot > 1 else shares
+    picture = axes.imshow(seen, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")

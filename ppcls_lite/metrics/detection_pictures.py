@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ppcls_lite.metrics.objects import Found, Truth
+from ppcls_lite.report.pictures import captioned
 
 SHOWN, HEIGHT = 6, 320  # images, and pixels of a row
 Draw = Callable[..., np.ndarray]  # of an image (H, W, 3) RGB and a result
@@ -20,15 +21,16 @@ Draw = Callable[..., np.ndarray]  # of an image (H, W, 3) RGB and a result
 
 def draw_worst(
     path: Path,
-    images: Sequence[int],
+    images: Sequence[tuple[int, int, int]],
     paths: Sequence[str],
     found: Found,
     truth: Truth,
     names: Sequence[str],
     draw: Draw,
 ) -> list[Path]:
-    """Write the first of `images`, numbers of `paths`; none where no file can be read.
+    """Write the first of `images`; none where no file can be read.
 
+    images: numbers of `paths`, how many objects are missed and how many answers are wrong.
     draw: of the post-processing, which puts a result on an image; `scored=False` without scores.
     """
     rows = list(_rows(images, paths, found, truth, names, draw))
@@ -44,14 +46,14 @@ def draw_worst(
 
 
 def _rows(
-    images: Sequence[int],
+    images: Sequence[tuple[int, int, int]],
     paths: Sequence[str],
     found: Found,
     truth: Truth,
     names: Sequence[str],
     draw: Draw,
 ) -> Iterator[np.ndarray]:
-    for number in [image for image in images if image < len(paths)][:SHOWN]:
+    for number, missed, wrong in [shown for shown in images if shown[0] < len(paths)][:SHOWN]:
         data = np.fromfile(paths[number], np.uint8) if Path(paths[number]).is_file() else b""
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if decoded is None:
@@ -66,7 +68,8 @@ def _rows(
         size = max(1, round(image.shape[1] * HEIGHT / image.shape[0])), HEIGHT
         small = [cv2.resize(side, size, interpolation=cv2.INTER_AREA) for side in sides]
         gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
-        yield np.concatenate([small[0], gap, small[1]], axis=1)
+        text = f"{Path(paths[number]).name}: {missed} missed, {wrong} wrong"
+        yield captioned(np.concatenate([small[0], gap, small[1]], axis=1), text)
 
 
 def _result(

@@ -67,10 +67,9 @@ def write(
     worst = folder / "worst_images.txt"
     mistakes = worst_images(found, truth, match, settings)
     worst.write_text(_mistakes(mistakes, settings, paths) + "\n", encoding="utf-8")
-    images = [image for image, *_ in mistakes]
     shown = Found(*(part[found.score >= settings.threshold] for part in found))
     drawn = draw_worst(
-        *(folder / "worst_images.png", images, paths, shown, truth, settings.titles, draw_result)
+        *(folder / "worst_images.png", mistakes, paths, shown, truth, settings.titles, draw_result)
     )
     return [table, confusions, picture, pr_curves, worst, *drawn]
 

@@ -16,13 +16,16 @@ from PIL import Image
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Repeats
+from ppcls_lite.metrics.answers import path_of
 from ppcls_lite.metrics.base import Metric, Outputs, State
 from ppcls_lite.metrics.segmentation import classes_of
 from ppcls_lite.ops.masks import MASK_FILL
 from ppcls_lite.ops.palettes import colours_of, over
 from ppcls_lite.report.facts import ImageGroup, write_images
+from ppcls_lite.report.pictures import captioned
 
 _EDGE = 160  # pixels of a small copy
+_KEPT = "image", "truth", "found"
 _WRONG = np.array([220, 30, 30], np.uint8)
 
 
@@ -92,23 +95,45 @@ class MaskPictures(Metric):
 
     def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
         path = folder / "worst_images.png"
-        picture = self._picture(np.arange(len(self._seen["wrong"]))[: self.worst], names)
+        worst = np.arange(len(self._seen["wrong"]))[: self.worst]
+        picture = self._picture(worst, names, [self._caption(number) for number in worst])
         Image.fromarray(picture).save(path, "png")
         title = "The images with the most wrong pixels: image, truth, answer, mistakes"
         return [path, write_images(folder, [ImageGroup(title, [], path.name)])]
 
-    def _picture(self, chosen: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
-        """Rows (4 pictures each) of the chosen images."""
+    def _caption(self, number: int) -> str:
+        name = Path(path_of(int(self._seen["place"][number]), self.paths)).name
+        return f"{name}: {self._seen['wrong'][number]:.1%} of the pixels are wrong"
+
+    def _picture(
+        self, chosen: np.ndarray, names: Sequence[str] | None = None, captions: Sequence[str] = ()
+    ) -> np.ndarray:
+        """Rows (4 pictures each) of the chosen images, with captions below them."""
         colours = colours_of("auto", names)
         rows = []
         for number in chosen:
-            image, truth, found = (self._seen[n][number] for n in ("image", "truth", "found"))
+            image, truth, found = _unfilled(*(self._seen[n][number] for n in _KEPT))
             wrong = (truth != found) & (truth != MASK_FILL)
             red = over(image, np.where(wrong, 0, MASK_FILL).astype(np.uint8), _WRONG[None], 0.8)
             parts = [image, over(image, truth, colours, 0.6), over(image, found, colours, 0.6), red]
-            rows.append(np.concatenate([np.pad(p, [(1, 1), (1, 1), (0, 0)], constant_values=255)
-                                        for p in parts], axis=1))  # fmt: skip
+            row = np.concatenate([_bordered(part, 1, 1, 1) for part in parts], axis=1)
+            row = _bordered(row, 0, 0, 4 * (_EDGE + 2) - row.shape[1])
+            rows.append(captioned(row, captions[len(rows)]) if captions else row)
         return np.concatenate(rows)
+
+
+def _bordered(picture: np.ndarray, around: int, left: int, right: int) -> np.ndarray:
+    """With white pixels above and below, to the left and to the right."""
+    return np.pad(picture, [(around, around), (left, right), (0, 0)], constant_values=255)
+
+
+def _unfilled(
+    image: np.ndarray, truth: np.ndarray, found: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A small copy and its masks without what `_small` has filled up."""
+    real = (image != 255).any(axis=2) | (truth != MASK_FILL) | (found != MASK_FILL)
+    height, width = (1 + int(np.flatnonzero(real.any(axis=a)).max(initial=0)) for a in (1, 0))
+    return image[:height, :width], truth[:height, :width], found[:height, :width]
 
 
 def _row(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:

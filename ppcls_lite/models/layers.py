@@ -136,7 +136,23 @@ def present(*layers: nn.Layer | None) -> list[nn.Layer]:
     return [layer for layer in layers if layer is not None]
 
 
-class ConvBN(nn.Layer):
+class ConvNorms(nn.Layer):
+    """Convolutions one after another, each normalised and activated, under names of any kind.
+
+    (N, C, H, W) -> what the last of `joined` gives. The CPU kernels compute each in one call.
+    """
+
+    def joined(self) -> Sequence[tuple[nn.Conv2D, nn.BatchNorm2D, nn.Layer]]:
+        """The convolutions, each with its normalisation and its activation."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm, act in self.joined():
+            x = act(norm(conv(x)))
+        return x
+
+
+class ConvBN(ConvNorms):
     """Convolution, batch normalisation, activation.
 
     (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride).
@@ -162,11 +178,11 @@ class ConvBN(nn.Layer):
         self.bn = batch_norm(out_channels, lr_mult, bn_decay)
         self.act = activation(act)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
+    def joined(self) -> Sequence[tuple[nn.Conv2D, nn.BatchNorm2D, nn.Layer]]:
+        return [(self.conv, self.bn, self.act)]
 
 
-class NamedConvBN(nn.Layer):
+class NamedConvBN(ConvNorms):
     """`ConvBN` under the key names `_conv` and `_batch_norm` of the older official networks."""
 
     def __init__(
@@ -187,8 +203,8 @@ class NamedConvBN(nn.Layer):
         self._batch_norm = batch_norm(out_channels)
         self._act = activation(act)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._act(self._batch_norm(self._conv(x)))
+    def joined(self) -> Sequence[tuple[nn.Conv2D, nn.BatchNorm2D, nn.Layer]]:
+        return [(self._conv, self._batch_norm, self._act)]
 
 
 class LearnableAffine(nn.Layer):

@@ -21,7 +21,6 @@ from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, HeadSpec, NeckSpec, TrunkSpec
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.network import Network
-from ppcls_lite.models.picodet_head import HeadLayer
 from ppcls_lite.ops.boxes import boxes_around
 
 _STRIDES = (8, 16, 32)  # of the trunk's features
@@ -67,17 +66,8 @@ class PicoDet(Network):
         x, y and stride. PicoHead gives `logits` (N, C, L) of the scores as well. Places are in the
         order of the strides, row by row.
         """
-        return self.seen(self.head, self.features(x))
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W) -> what the neck gives (N, C, h, w) for each stride."""
-        if paddle.in_dynamic_mode():  # else the sizes of a program may be free
-            _require_multiples(*x.shape[2:])
-        return self.neck(self.backbone.forward_stages(x)[-3:])
-
-    def seen(self, head: HeadLayer, features: list[Tensor]) -> dict[str, Tensor]:
-        """What a head sees in the neck's features, as `forward` gives it."""
-        answers = head.answers(features)
+        features = self.features(x)
+        answers = self.head.answers(features)
         logits, scores, sides = (
             None if parts[0] is None else paddle.concat([p.flatten(2) for p in parts], axis=2)
             for parts in zip(*answers)
@@ -88,6 +78,12 @@ class PicoDet(Network):
         if logits is not None:
             found["logits"] = logits
         return found | {"places": places.unsqueeze(0).expand([scores.shape[0], -1, -1])}
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) -> what the neck gives (N, C, h, w) for each stride."""
+        if paddle.in_dynamic_mode():  # else the sizes of a program may be free
+            _require_multiples(*x.shape[2:])
+        return self.neck(self.backbone.forward_stages(x)[-3:])
 
     def deployed(self, x: Tensor) -> list[Tensor]:
         found = self(x)

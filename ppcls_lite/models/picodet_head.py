@@ -9,9 +9,11 @@ Names of layers and first weights are PaddleDetection's. Read before: picodet_ne
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, KaimingUniform, Normal
@@ -19,33 +21,38 @@ from paddle.nn.initializer import Constant, KaimingUniform, Normal
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Probability, Reach, Repeats
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.layers import activation, batch_norm
+from ppcls_lite.models.layers import ConvNorms, activation, batch_norm
 from ppcls_lite.models.picodet_neck import DepthwisePointwise, initialize
+
+# Of a level: class logits (None: there are none), class scores (N, C, h, w), and the logits of the
+# sides (N, 4 * bins, h, w): left, top, right, bottom.
+Answer = tuple[Tensor | None, Tensor, Tensor]
 
 _KERNEL = 5
 _TINY = 1e-9  # under the square root, whose slope is endless at 0
 
 
-class ConvNorm(nn.Layer):
-    """Convolution and batch normalisation, which weight decay leaves out."""
+class ConvNorm(ConvNorms):
+    """Convolution, batch normalisation, which weight decay leaves out, and activation."""
 
-    def __init__(self, channels: int, kernel_size: int, groups: int = 1) -> None:
+    def __init__(self, channels: int, kernel_size: int, act: str, groups: int = 1) -> None:
         super().__init__()
         self.conv = _conv(channels, channels, kernel_size, 0.01, groups=groups, bias=False)
         self.norm = batch_norm(channels, decay=False)
+        self.act = activation(act)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
+    def joined(self) -> Sequence[tuple[nn.Conv2D, nn.BatchNorm2D, nn.Layer]]:
+        return [(self.conv, self.norm, self.act)]
 
 
 class Attention(nn.Layer):
-    """Channels scaled by a sigmoid of their means, and mixed; no squeezing."""
+    """Channels scaled by a sigmoid of their means, mixed and activated; no squeezing."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, act: str) -> None:
         super().__init__()
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.fc = _conv(channels, channels, 1, 0.001)
-        self.conv = ConvNorm(channels, 1)
+        self.conv = ConvNorm(channels, 1, act)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x * F.sigmoid(self.fc(self.avg_pool(x))))
@@ -60,22 +67,22 @@ class PicoFeat(nn.Layer):
 
     def __init__(self, channels: int, levels: int, num_convs: int, use_se: bool, act: str) -> None:
         super().__init__()
-        self.act = activation(act)
         self._rows = []
         for level in range(levels):
-            wide = nn.LayerList(ConvNorm(channels, _KERNEL, channels) for _ in range(num_convs))
-            narrow = nn.LayerList(ConvNorm(channels, 1) for _ in range(num_convs))
+            size = channels, _KERNEL, act, channels
+            wide = nn.LayerList(ConvNorm(*size) for _ in range(num_convs))
+            narrow = nn.LayerList(ConvNorm(channels, 1, act) for _ in range(num_convs))
             self.add_sublayer(f"cls_conv_dw{level}", wide)
             self.add_sublayer(f"cls_conv_pw{level}", narrow)
             self._rows.append([conv for pair in zip(wide, narrow) for conv in pair])
         if use_se:
-            self.se = nn.LayerList(Attention(channels) for _ in range(levels))
+            self.se = nn.LayerList(Attention(channels, act) for _ in range(levels))
         self.use_se = use_se
 
     def forward(self, level: int, x: Tensor) -> tuple[Tensor, Tensor]:
         for conv in self._rows[level]:
-            x = self.act(conv(x))
-        return x, self.act(self.se[level](x)) if self.use_se else x
+            x = conv(x)
+        return x, self.se[level](x) if self.use_se else x
 
 
 @dataclass
@@ -114,14 +121,11 @@ class HeadLayer(nn.Layer):
         size = (channels, levels, spec.num_convs, spec.use_se, spec.act)
         self.conv_feat = PicoFeat(*size)
 
-    def answers(self, features: list[Tensor]) -> list[tuple[Tensor | None, Tensor, Tensor]]:
-        """For each level: class logits (None: there are none), class scores (N, C, h, w), and the
-        logits of the sides (N, 4 * bins, h, w): left, top, right, bottom."""
+    def answers(self, features: list[Tensor]) -> list[Answer]:
+        """What the head says of each level."""
         return [self._answer(level, *self.conv_feat(level, x)) for level, x in enumerate(features)]
 
-    def _answer(
-        self, level: int, plain: Tensor, attended: Tensor
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _answer(self, level: int, plain: Tensor, attended: Tensor) -> Answer:
         raise NotImplementedError
 
 
@@ -149,11 +153,10 @@ class _Together(HeadLayer):
             conv = _conv(channels, outputs, 1, 0.01, spec.first_bias)
             self.add_sublayer(f"head_cls{level}", conv)
 
-    def _answer(
-        self, level: int, plain: Tensor, attended: Tensor
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _answer(self, level: int, plain: Tensor, attended: Tensor) -> Answer:
         both = getattr(self, f"head_cls{level}")(attended)
-        logits, sides = both[:, : self.class_num], both[:, self.class_num :]
+        parts = [self.class_num, 4 * self.bins]
+        logits, sides = paddle.split(both, parts, axis=1)  # the gradient of a slice is slower
         return logits, F.sigmoid(logits), sides
 
 
@@ -196,9 +199,7 @@ class _Apart(HeadLayer):
             self.add_sublayer(f"head_cls{level}", classes)
             self.add_sublayer(f"head_reg{level}", _conv(channels, 4 * self.bins, 1, 0.01))
 
-    def _answer(
-        self, level: int, plain: Tensor, attended: Tensor
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _answer(self, level: int, plain: Tensor, attended: Tensor) -> Answer:
         logits = getattr(self, f"head_cls{level}")(attended)
         sides = getattr(self, f"head_reg{level}")(attended)
         scores = F.sigmoid(logits)

@@ -19,7 +19,7 @@ from paddle.nn.initializer import Initializer, KaimingUniform
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Channels, Repeats
-from ppcls_lite.models.layers import ConvBN, activation, batch_norm, conv2d
+from ppcls_lite.models.layers import ConvBN, ConvNorms, activation, batch_norm, conv2d
 from ppcls_lite.models.pplcnet import DepthwiseSeparable
 from ppcls_lite.models.upsample import nearest_twice
 
@@ -27,7 +27,7 @@ Fuse = Callable[[int, int], nn.Layer]  # channels in and out -> what unites two 
 Mix = Callable[..., nn.Layer]  # the same -> a convolution that looks around
 
 
-class DepthwisePointwise(nn.Layer):
+class DepthwisePointwise(ConvNorms):
     """Depthwise convolution, pointwise convolution, each normalised and activated.
 
     (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride). With one channel out the
@@ -52,9 +52,8 @@ class DepthwisePointwise(nn.Layer):
         self.act = activation(act)
         self.last_act = self.act if last_act else activation(None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.bn1(self.dwconv(x)))
-        return self.last_act(self.bn2(self.pwconv(x)))
+    def joined(self) -> Sequence[tuple[nn.Conv2D, nn.BatchNorm2D, nn.Layer]]:
+        return [(self.dwconv, self.bn1, self.act), (self.pwconv, self.bn2, self.last_act)]
 
 
 class CSPLayer(nn.Layer):

@@ -31,7 +31,8 @@ from ppcls_lite.data.scan import ScanReport, scan
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ConfigError, UserError, joined
 from ppcls_lite.recipe.classes import count_classes_in_data
-from ppcls_lite.recipe.parts import class_num_of, compare_names, labels_of, seed_of
+from ppcls_lite.recipe.names import class_num_of, compare_names, labels_of
+from ppcls_lite.recipe.parts import seed_of
 from ppcls_lite.report.samples import write_samples
 
 _LIMIT = 20_000  # letters of each kind in the report

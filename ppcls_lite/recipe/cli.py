@@ -85,7 +85,8 @@ def lr(argv: list[str]) -> int:
     rate = {"type": not_negative, "metavar": "RATE"}
     options.add_argument("--low", default=1e-5, help="the first rate (1e-5)", **rate)
     options.add_argument("--high", default=10.0, help="the last rate (10)", **rate)
-    options.add_argument("--steps", type=positive, default=240, metavar="N", help="updates (240)")
+    text = "updates (240, and 720 where these tell nothing)"
+    options.add_argument("--steps", type=positive, metavar="N", help=text)
     args = options.parse_args(argv)
     recipe = _checked(args)
     cores.claim()
@@ -100,7 +101,9 @@ def lr(argv: list[str]) -> int:
     if found.suggestion is None:
         return 1
     if found.stated is not None:
-        print(f"To use it: -o Optimizer.lr.learning_rate={found.suggestion:g}")
+        key, rate = "Optimizer.lr.learning_rate", found.suggestion
+        print(f"To use it: -o {key}={rate:g}; it is careful. To compare it with higher ones:")
+        print(f"  ppcls-lite tune -c {args.config} --try {key}={rate:g},{3 * rate:g},{9 * rate:g}")
     return 0
 
 
@@ -129,7 +132,10 @@ def check(argv: list[str]) -> int:
         checked = command.check_data(args.data, args.images)
     command.show(checked)
     if args.output:
-        print(f"\nwritten: {', '.join(map(str, command.write(checked, Path(args.output))))}")
+        written = list(map(str, command.write(checked, Path(args.output))))
+        middle = [] if len(written) < 5 else [f"... {len(written) - 3} more"]
+        shown = [*written[:2], *middle, written[-1]] if middle else written
+        print(f"\nwritten: {', '.join(shown)}")
     if args.fix:
         print(f"\n{command.fix(checked)}")
     return int(checked.is_wrong or (args.strict and not checked.is_clean))
@@ -170,7 +176,7 @@ def suspects(argv: list[str]) -> int:
     print(
         f"{len(data.paths):,} images, {found.right:.1%} of which look like what they are labelled "
         f"to a judge that has not seen them; {len(found.places):,} look like something else, the "
-        "most certain first:"
+        "most suspicious first:"
     )
     for place, words in list(zip(found.places, command.in_words(data, found)))[:20]:
         print(f"  {data.paths[place]}: {words}")

@@ -27,6 +27,7 @@ from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.engine.training_state import TrainingState
 from ppcls_lite.recipe import parts
 from ppcls_lite.recipe.classes import count_classes_in_data
+from ppcls_lite.recipe.names import class_names
 from ppcls_lite.recipe.networks import build_task
 from ppcls_lite.recipe.start import Tree, start
 from ppcls_lite.recipe.trial import try_network
@@ -68,7 +69,7 @@ def compose(
     """
     settings = recipe.settings
     run = settings.Global
-    labels = parts.class_names(settings, datasets["Train"])
+    labels = class_names(settings, datasets["Train"])
     settings = parts.share_batch(settings, world)
     loader = parts.build_loader(settings, "Train", datasets["Train"], world)
     plan = parts.build_plan(settings, loader.batch_sampler)
@@ -78,7 +79,7 @@ def compose(
     task = build_task(settings, loss, world, model)
     images = plan.epochs * len(loader) * loader.batch_sampler.batch_size
     cache = prepare_teachers(settings, task, datasets["Train"], world, labels, images)
-    kernels.prepare(task.trained, run.cpu_kernels, paddle.get_device())
+    kernels.prepare(nn.LayerList([task.trained, loss]), run.cpu_kernels, paddle.get_device())
     length = {"epochs": plan.epochs, "step_each_epoch": steps, "iters": run.iters}
     description = settings.Optimizer.build(**length)
     parts.scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)

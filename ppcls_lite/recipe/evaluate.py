@@ -15,8 +15,9 @@ from ppcls_lite.engine.main_score import NOT_FINITE
 from ppcls_lite.errors import UserError
 from ppcls_lite.recipe.certainty import EVALUATIONS, SCORES, weights_checksum
 from ppcls_lite.recipe.classes import count_classes_in_weights
+from ppcls_lite.recipe.names import class_names
 from ppcls_lite.recipe.networks import task_to_score
-from ppcls_lite.recipe.parts import build_datasets, build_evaluator, class_names, run_dir_of
+from ppcls_lite.recipe.parts import build_datasets, build_evaluator, run_dir_of
 from ppcls_lite.recipe.start import (
     Tree,
     finish_loaders,

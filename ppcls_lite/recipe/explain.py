@@ -20,8 +20,8 @@ from ppcls_lite.inference.postprocess.base import softmax
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.models.class_map import class_maps
 from ppcls_lite.recipe.classes import count_classes_in_weights
+from ppcls_lite.recipe.names import labels_of
 from ppcls_lite.recipe.networks import build_model
-from ppcls_lite.recipe.parts import labels_of
 from ppcls_lite.recipe.start import say_weights, start_alone, warn, with_weights
 from ppcls_lite.report.facts import IMAGES, read_facts
 from ppcls_lite.report.heat import beside, heated, seen

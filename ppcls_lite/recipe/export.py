@@ -19,8 +19,9 @@ from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.metrics.certainty import Wish
 from ppcls_lite.recipe.certainty import certainty, known_calibration
 from ppcls_lite.recipe.classes import count_classes_in_weights
+from ppcls_lite.recipe.names import labels_of
 from ppcls_lite.recipe.networks import build_model, shipped
-from ppcls_lite.recipe.parts import image_shape_of, labels_of, run_dir_of
+from ppcls_lite.recipe.parts import image_shape_of, run_dir_of
 from ppcls_lite.recipe.start import BEST, Tree, say_weights, start_alone, warn, with_weights
 from ppcls_lite.report.model_card import write_card
 

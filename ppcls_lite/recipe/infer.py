@@ -21,8 +21,8 @@ from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.inference.shipped import Shipped
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.recipe.classes import count_classes_in_weights
+from ppcls_lite.recipe.names import labels_of
 from ppcls_lite.recipe.networks import build_model, shipped
-from ppcls_lite.recipe.parts import labels_of
 from ppcls_lite.recipe.start import Tree, say_weights, start_alone, warn, with_weights
 
 

@@ -16,7 +16,7 @@ from paddle import nn
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.engine import log, run_folder
-from ppcls_lite.engine.rate_sweep import MARGIN, RateCurve, sweep
+from ppcls_lite.engine.rate_sweep import LEAST, MARGIN, RateCurve, sweep
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.recipe.compose import begin, compose
 from ppcls_lite.recipe.parts import run_dir_of
@@ -26,6 +26,7 @@ from ppcls_lite.system import launchers
 from ppcls_lite.system.files import free_name, write_text
 
 logger = logging.getLogger("ppcls_lite")
+STEPS = 240, 720  # the latter where the loss did not fall clearly in the former
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,21 @@ def find_rate(
     tree: Tree | Recipe,
     low: float = 1e-5,
     high: float = 10.0,
-    steps: int = 240,
+    steps: int | None = None,
     model: nn.Layer | None = None,
 ) -> FoundRate:
     """Try `steps` learning rates from `low` to `high`, one update each, and suggest one.
 
+    Without `steps` it is 240, and where these tell nothing 720.
     Nothing is trained by it: a `model` that is given has its weights back. What was found is left
     in a new folder beside the run folder, `NAME.lr-N`. One process, the recipe's batch.
 
     Raises UserError for mistakes in the configuration, the data or the environment.
     """
-    if not (0 < low < high < float("inf")) or steps < 10:
+    if not (0 < low < high < float("inf")) or (steps or LEAST) < LEAST:
         raise UserError(
-            f"find_rate: expected 0 < low < high and at least 10 steps, found low {low:g}, high "
-            f"{high:g}, {steps} steps"
+            f"find_rate: expected 0 < low < high and at least {LEAST} steps, found low {low:g}, "
+            f"high {high:g}, {steps} steps"
         )
     count = launchers.processes()
     if count > 1:
@@ -86,14 +88,17 @@ def find_rate(
         training = compose(recipe, datasets, folder, world, (), model)
         ends = [time.perf_counter()]
         try:
-            with log.bar("[lr]", steps) as bar:
+            for count in STEPS if steps is None else (steps,):
+                with log.bar("[lr]", count) as bar:
 
-                def show(rate: float, loss: float) -> None:
-                    ends.append(time.perf_counter())
-                    bar.update()
-                    bar.tell([log.short("rate", rate), log.short("loss", loss)])
+                    def show(rate: float, loss: float, bar: log.Bar = bar) -> None:
+                        ends.append(time.perf_counter())
+                        bar.update()
+                        bar.tell([log.short("rate", rate), log.short("loss", loss)])
 
-                curve = sweep(training.trainer, low, high, steps, show)
+                    curve = sweep(training.trainer, low, high, count, show)
+                if curve.suggestion is not None:
+                    break
         finally:
             finish_loaders(training.loaders, folder / "bad_files", world)
         schedule = training.trainer.state.schedule

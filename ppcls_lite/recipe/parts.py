@@ -11,6 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from ppcls_lite.config.node import Node
 from ppcls_lite.config.registry import REQUIRED
 from ppcls_lite.config.settings import RecipeSettings, SplitSettings
 from ppcls_lite.data import cache
-from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.samplers import BatchSampler
 from ppcls_lite.data.transforms.compose import shape_of
@@ -45,7 +45,7 @@ from ppcls_lite.inference.views import views_of
 from ppcls_lite.kernels.native import threads
 from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.models.create import load_inside
-from ppcls_lite.recipe.networks import shipped
+from ppcls_lite.recipe.names import class_num_of
 from ppcls_lite.report.pictures import RunPictures
 
 logger = logging.getLogger("ppcls_lite")
@@ -62,11 +62,6 @@ def run_dir_of(settings: RecipeSettings) -> Path:
             "folder (docs/distributed.md, Where checkpoints lie)"
         )
     return Path(run.output_dir) / (run.run_name or settings.Arch.entry.name)
-
-
-def class_num_of(settings: RecipeSettings) -> int | None:
-    """The class count of the network, which data and metrics follow; None if it takes none."""
-    return shipped(settings).node.get("class_num")
 
 
 def image_shape_of(settings: RecipeSettings) -> Sequence[int]:
@@ -178,22 +173,6 @@ def _number_classes(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
             )
     if train is not None:
         datasets["Eval"].number_as(train)
-
-
-def compare_names(settings: RecipeSettings, dataset: Any) -> None:
-    """Warn where the names of a prediction's classes are not those of the training set's."""
-    keys = _own_names(dataset)
-    if keys is None:
-        return
-    names = labels_of(settings) or keys
-    other = [i for i, pair in enumerate(zip(names, keys)) if pair[0] != pair[1]]
-    if other:
-        file = settings.Infer.PostProcess.arguments.get("class_id_map_file")
-        logger.warning(
-            f"Infer.PostProcess.class_id_map_file: {file} calls {len(other)} classes by other "
-            f"names than the training set {dataset.source}: {other[0]} is {names[other[0]]!r} "
-            f"there and {keys[other[0]]!r} here; predictions bear the file's names"
-        )
 
 
 def _cache_decoded(settings: RecipeSettings, datasets: dict[str, Any]) -> None:
@@ -321,7 +300,7 @@ def build_writer(
         run_dir,
         Recorder(run_dir, build_loggers(settings) if world.is_main else (), _compared(settings)),
         CheckpointManager(run_dir, **{name: getattr(run, name) for name in kept}),
-        RunPictures(run_dir, *scale, draw=dataset.draw),
+        RunPictures(run_dir, *scale, dataset.draw, partial(dataset.caption, names=labels)),
         labels,
         active=world.is_main,
     )
@@ -403,65 +382,6 @@ def build_ema(settings: RecipeSettings, model: nn.Layer, updates: int) -> Expone
 def seed_of(settings: RecipeSettings) -> int:
     """`Global.seed`; start.py has replaced `false` by a random one."""
     return int(settings.Global.seed)
-
-
-def labels_of(settings: RecipeSettings, required: bool = False) -> list[str] | None:
-    """The class names of `Infer.PostProcess.class_id_map_file`, None if the key is not there.
-
-    A post-processing that says nothing of names takes those of the data set's `label_file`, whose
-    last lines may be of labels that count nowhere. For tables and pictures a list that is missing
-    or of another class count is warned of; with `required` it is a UserError, because a wrong name
-    on a prediction would mislead.
-    """
-    node = settings.Infer.PostProcess if settings.Infer else None
-    if node is None:
-        return None
-    place, file = "Infer.PostProcess.class_id_map_file", node.arguments.get("class_id_map_file")
-    follows = _takes_names(node) and not {"class_id_map_file", "label_list"} & node.arguments.keys()
-    if follows:
-        place, file = _label_file_of_data(settings)
-    if not file:
-        return None
-    try:
-        names = read_label_file(file, node.arguments.get("delimiter"))
-        count = class_num_of(settings)
-        names = names[:count] if follows else names
-        if count is not None and len(names) != count:
-            raise UserError(
-                f"{place}: {file} names {len(names)} classes, but Arch.class_num is {count}; give "
-                "the list that fits the weights"
-            )
-    except UserError as error:
-        if required:
-            raise
-        logger.warning(f"classes are shown by number, and an export will want names: {error}")
-        return None
-    return names
-
-
-def class_names(settings: RecipeSettings, dataset: Any) -> list[str] | None:
-    """For tables and pictures: `labels_of`, or what the data set itself calls its classes."""
-    return labels_of(settings) or _own_names(dataset)
-
-
-def _own_names(dataset: Any) -> list[str] | None:
-    keys = dataset.class_keys
-    return [*keys] if keys is not None and all(isinstance(key, str) for key in keys) else None
-
-
-def _takes_names(postprocess: Node) -> bool:
-    """Whether a post-processing shows the names of classes."""
-    return any(argument.name == "class_id_map_file" for argument in postprocess.entry.arguments)
-
-
-def _label_file_of_data(settings: RecipeSettings) -> tuple[str, str | None]:
-    """Where a data set states its `label_file`, and which it is."""
-    data = settings.DataLoader
-    for section in (data.Eval, data.Train) if data is not None else ():
-        file = section.dataset.get("label_file") if section is not None else None
-        if file:
-            return f"{section.dataset.path}.label_file", file
-    return "", None
 
 
 def scale_rate(settings: RecipeSettings, schedule: Any, batch_size: int, world: World) -> None:

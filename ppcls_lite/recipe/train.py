@@ -20,6 +20,7 @@ from ppcls_lite.engine.run_status import RunStatus
 from ppcls_lite.recipe import parts
 from ppcls_lite.recipe.closing import closing_words
 from ppcls_lite.recipe.compose import begin, compose
+from ppcls_lite.recipe.names import compare_names
 from ppcls_lite.recipe.start import Tree, finish_loaders, logged, scan_data, warn
 from ppcls_lite.report.facts import write_facts
 from ppcls_lite.report.page import write_page
@@ -53,7 +54,7 @@ def train(
             logger.info(note)
         warn(recipe)
         scan_data(datasets, world)
-        parts.compare_names(settings, datasets["Train"])
+        compare_names(settings, datasets["Train"])
         status = RunStatus()
         watching = [status, EpochTable(), *callbacks]
         training = compose(recipe, datasets, run_dir, world, watching, model)

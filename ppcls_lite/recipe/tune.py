@@ -1,10 +1,10 @@
 """`tune`: which of several settings of a recipe trains best, by successive halving.
 
-All settings are trained for a ninth of the recipe's epochs, the best third of them for a third,
-the best third of those to the end (Jamieson and Talwalkar 2016, arXiv 1502.07943). Every training
-has the schedule of a whole run from the start, and goes on where it was stopped, so that nothing is
-trained twice and the winner is a complete run. Each lies in a run folder of its own; a search that
-ended early goes on with the same command.
+All settings are trained for a ninth of the recipe's epochs, and past the warm-up; the best third
+of them for a third, the best of those to the end (Jamieson and Talwalkar 2016, arXiv 1502.07943).
+Every training has the schedule of a whole run from the start, and goes on where it was stopped, so
+that nothing is trained twice and the winner is a complete run. Each lies in a run folder of its
+own; a search that ended early goes on with the same command.
 Read before: train.py. Read next: search_space.py.
 """
 
@@ -21,6 +21,7 @@ from typing import Any
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump, load_config
+from ppcls_lite.config.node import Node
 from ppcls_lite.engine.callbacks import Callback, FitResult, Progress
 from ppcls_lite.engine.run_list import read_status
 from ppcls_lite.errors import ConfigError, UserError
@@ -105,7 +106,8 @@ def tune(
     alive = list(range(len(settings)))
     failed: dict[int, str] = {}
     for rung in range(RUNGS):
-        epochs = math.ceil(run.epochs / KEEP ** (RUNGS - 1 - rung))
+        share = math.ceil(run.epochs / KEEP ** (RUNGS - 1 - rung))
+        epochs = min(run.epochs, max(share, *map(_tells, recipes)))
         logger.info(f"[tune] {len(alive)} settings, to epoch {epochs} of {run.epochs}")
         for index in alive:
             found = _trial(index, settings, recipes)
@@ -125,6 +127,13 @@ def tune(
         if not alive:
             raise UserError(f"tune: no setting could be trained: {next(iter(failed.values()), '')}")
     return _ended(folder, settings, recipes, failed, True)
+
+
+def _tells(recipe: Recipe) -> int:
+    """The first epoch whose score says something of the rate: that after the warm-up."""
+    schedule = recipe.settings.Optimizer.arguments.get("lr")
+    warm = schedule.arguments.get("warmup_epoch") if isinstance(schedule, Node) else None
+    return math.ceil(warm or 0) + 1
 
 
 class _StopAt(Callback):

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from ppcls_lite.report.facts import CALIBRATION, CLASSES, IMAGES, Classes, read_facts
+from ppcls_lite.report.panels import Panel
 from ppcls_lite.report.pictures import read_image
 from ppcls_lite.report.sheets import thumbnail
 from ppcls_lite.report.summary import RunSummary
@@ -67,7 +68,7 @@ def _facts(run: RunSummary, exported: Mapping[str, Any]) -> dict[str, Any]:
         "cards": run.cards(),
         "notes": run.notes(),
         "best": run.best,
-        "curves": [_thinned(curve) for curve in run.curves()],
+        "curves": [_thinned(panel) for panel in run.curves()],
         "classes": classes and {**classes, "cells": _largest(classes["cells"])},
         "confused": confused(known, 20) if known else [],
         "matrix_note": _matrix_note(known) if known else "",
@@ -136,14 +137,14 @@ def _calibration_words(facts: Mapping[str, Any]) -> str:
     return f"{text}; by {facts['fitted']['error']:.3f} with temperature {facts['temperature']:.2f}."
 
 
-def _thinned(curve: Mapping[str, Any]) -> dict[str, Any]:
+def _thinned(panel: Panel) -> dict[str, Any]:
     lines = {
         split: [points[i] for i in np.linspace(0, len(points) - 1, _CURVES, dtype=int)]
         if len(points) > _CURVES
         else points
-        for split, points in curve["lines"].items()
+        for split, points in panel.lines.items()
     }
-    return {"name": curve["name"], "lines": lines}
+    return {"name": panel.name, "lines": lines}
 
 
 def _uri(picture: np.ndarray) -> str:

@@ -16,7 +16,7 @@ from ppcls_lite.data.datasets import ImageDataset
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.fonts import font_for
+from ppcls_lite.system.fonts import fitting, font_for
 
 ROWS, COLUMNS, CELL = 25, 8, 96  # of a sheet of classes: pictures, and pixels of their edge
 GRID_COLUMNS, GRID_CELL = 4, 240  # of a sheet of pictures with boxes or masks
@@ -95,9 +95,8 @@ def draw_sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], cell: int = CEL
     for row, (name, pictures) in enumerate(rows):
         top = GAP + row * step
         for line, text in enumerate(name.split("\n")):
-            pen.text(
-                (GAP, top + 4 + 18 * line), fitting(text, left - 2 * GAP), _INK, font_for(text, 13)
-            )
+            shown = fitting(text, left - 2 * GAP, 13)
+            pen.text((GAP, top + 4 + 18 * line), shown, _INK, font_for(text, 13))
         for column, picture in enumerate(pictures):
             small = fitted(picture, cell)
             dx, dy = ((cell - edge) // 2 for edge in small.size)
@@ -112,10 +111,3 @@ def fitted(picture: np.ndarray, edge: int) -> Image.Image:
     size = tuple(max(1, round(side * scale)) for side in image.size)
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
     return image.resize(size, how)
-
-
-def fitting(text: str, width: int, size: int = 13) -> str:
-    """A text, cut where it is wider than `width` pixels."""
-    while text and font_for(text, size).getlength(text) > width:
-        text = text.rstrip("…")[:-1] + "…" if len(text.rstrip("…")) > 1 else ""
-    return text

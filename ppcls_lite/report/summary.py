@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ppcls_lite.report.facts import read_facts
+from ppcls_lite.report.panels import LEARNING_RATE, Panel, panels_of
 
 RUN = "run.json"  # what a training says of itself at its end
 EVALUATION = Path("eval") / "best_model"
@@ -85,7 +86,7 @@ class RunSummary:
         found += [(f"images, {split}", count, "") for split, count in images.items()]
         found += [("best epoch", self.best["epoch"], "")] if self.best else []
         if self.run.get("parameters"):
-            found.append(("numbers in the network", self.run["parameters"], ""))
+            found.append(("parameters", self.run["parameters"], ""))
         return found
 
     def notes(self) -> list[str]:
@@ -102,23 +103,16 @@ class RunSummary:
             f"they were chosen: on new images they will be a little lower.{how}"
         ]
 
-    def curves(self) -> list[dict[str, Any]]:
-        """Every value over the epochs: name and `lines`, by split [(epoch, value)]; equal ones
-        once."""
-        panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-        for record in self.records:
-            split = record["kind"]
-            for name, value in record.items() if split in ("eval", "train") else ():
-                if type(value) in (int, float) and name not in (*_BESIDE, "peak_rss_mb"):
-                    lines = panels.setdefault(name, {})
-                    lines.setdefault(split, []).append((record["epoch"], value))
-        if "lr" in panels:
-            panels["learning rate"] = panels.pop("lr")  # the last one
-        shown: list[dict[str, Any]] = []
-        for name, lines in panels.items():
-            if all(lines != panel["lines"] for panel in shown):
-                shown.append({"name": name, "lines": lines})
-        return shown
+    def curves(self) -> list[Panel]:
+        """Every value over the epochs, the main score first."""
+        values = (
+            (record["kind"], LEARNING_RATE if name == "lr" else name, record["epoch"], value)
+            for record in self.records
+            if record["kind"] in ("eval", "train")
+            for name, value in record.items()
+            if type(value) in (int, float) and name not in (*_BESIDE, "peak_rss_mb")
+        )
+        return panels_of(values, next(iter(self.scores), ""))
 
     def repeat(self) -> str:
         """The commands that make the same run again."""

@@ -7,6 +7,7 @@ has all characters is looked for once; where there is none, one warning says wha
 from __future__ import annotations
 
 import functools
+import importlib.util
 import itertools
 import logging
 from pathlib import Path
@@ -30,12 +31,20 @@ def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
     return _font(font_file(text) or font_file("") or "", size)
 
 
+def fitting(text: str, width: int, size: int) -> str:
+    """A text of letters of `size`, cut where it is wider than `width` pixels."""
+    while text and font_for(text, size).getlength(text) > width:
+        text = text.rstrip("…")[:-1] + "…" if len(text.rstrip("…")) > 1 else ""
+    return text
+
+
 @functools.cache
 def _font_with(characters: str) -> str | None:
-    import matplotlib
+    own = _own_font()
+    if characters.isascii():  # without a look, for which matplotlib would have to be imported
+        return own
     from matplotlib.font_manager import findSystemFonts
 
-    own = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
     if _has(own, characters):
         return own
     others = sorted(findSystemFonts(), key=_oddity)
@@ -47,6 +56,13 @@ def _font_with(characters: str) -> str | None:
             f"{UNKNOWN} for them. Install one, e.g. the package fonts-noto-cjk"
         )
     return found
+
+
+def _own_font() -> str:
+    """The font that comes with matplotlib."""
+    spec = importlib.util.find_spec("matplotlib")
+    home = Path(spec.origin or "").parent if spec else Path()
+    return str(home / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 def _oddity(path: str) -> tuple[int, str]:

@@ -47,11 +47,11 @@ def test_images_without_a_label_are_no_suspects() -> None:
         assert not {*range(50)} & {*suspects(p, labels).places.tolist()}
 
 
-def test_ranks_by_the_margin() -> None:
-    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.6, 0.4]])
-    found = suspects(p, np.array([0, 0, 0, 1]))
-    assert found.places.tolist() == [1, 2, 3] and found.looks_like.tolist() == [1, 1, 0]
-    assert found.certainty.tolist() == [0.8, 0.6, 0.6] and found.right == 0.25
+def test_first_comes_the_least_probable_label() -> None:
+    p = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.1, 0.5, 0.4], [0.6, 0.3, 0.1], [0.1, 0.6, 0.3]])
+    found = suspects(p, np.array([0, 0, 0, 1, 0]))
+    assert found.places.tolist() == [4, 2, 1, 3] and found.looks_like.tolist() == [1, 1, 1, 0]
+    assert found.certainty.tolist() == [0.6, 0.5, 0.8, 0.6] and found.right == 0.2
 
 
 def test_features_of_patches_tell_shapes_apart() -> None:

@@ -281,7 +281,7 @@ def test_what_has_no_equal_graph_is_run_by_the_network(caplog):
     image = paddle.rand([4, 3, 32, 32])
     for model, reason in (
         (Pair(net), "not one tensor"),
-        (Unstable(net), "differ by"),
+        (Unstable(net), "differ from the network"),
         (damaged, "fc.weight has values that are not finite"),
     ):
         model.eval()

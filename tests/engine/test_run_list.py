@@ -141,6 +141,15 @@ def test_the_table_fits_the_terminal(tmp_path, columns):
     assert ("1:06:40" in text) == (columns > 60)
 
 
+def test_on_a_narrow_terminal_names_are_told_apart(tmp_path):
+    for number in (1, 2):
+        place = tmp_path / "tune" / f"trial_{number:03}" / "PPLCNet_x0_25"
+        status(place, best=0.077994, status="stopped", why="tune, at epoch 1")
+    lines = table(find_runs(tmp_path), 60).splitlines()
+    assert max(map(len, lines)) <= 60 and len({line[:25] for line in lines}) == 3
+    assert "tune, at epoch 1" in table(find_runs(tmp_path), 120)
+
+
 def test_no_such_folder(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         find_runs(tmp_path / "none")

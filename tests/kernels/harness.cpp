@@ -33,12 +33,25 @@ struct Norm {
     float epsilon, momentum;
     int activation;
 };
+struct Entropy {
+    int64_t n, c, size;
+};
+struct Bilinear {
+    int64_t planes, h, w, out_h, out_w;
+};
 extern "C" {
 void use_threads(int);
 void depthwise_forward(const float*, const float*, float*, const Depthwise*);
 void depthwise_backward(const float*, const float*, const float*, float*, float*, const Depthwise*);
 void dense_forward(const float*, const float*, float*, const Dense*);
 void dense_backward(const float*, const float*, const float*, float*, float*, const Dense*);
+void entropy_forward(const float*, const int64_t*, float*, float*, const Entropy*);
+void entropy_backward(const float*, const int64_t*, const float*, const float*, float*,
+                      const Entropy*);
+void bilinear_forward(const float*, const int64_t*, const float*, const int64_t*, const float*,
+                      float*, const Bilinear*);
+void bilinear_backward(const float*, const int64_t*, const float*, const int64_t*, const float*,
+                       float*, const Bilinear*);
 void norm_forward(const float*, const float*, const float*, float*, float*, float*, float*, float*,
                   const Norm*);
 void norm_backward(const float*, const float*, const float*, const float*, const float*,
@@ -374,6 +387,80 @@ static void try_norm(Values kind) {
         check_norm(s, x, gamma, beta, dy, y, dx, dgamma, dbeta, running_variance);
 }
 
+static void try_entropy(Values kind) {
+    const Entropy s{pick(1, 3), pick(1, 200), pick(0, 2) ? pick(1, 300) : pick(1, 5)};
+    std::snprintf(shape, sizeof shape, "entropy n %d c %d size %d", static_cast<int>(s.n),
+                  static_cast<int>(s.c), static_cast<int>(s.size));
+    const int64_t pixels = s.n * s.size;
+    const Array logits = filled(pixels * s.c, kind), dlosses = filled(pixels, kind);
+    const std::unique_ptr<int64_t[]> classes(new int64_t[pixels]);
+    for (int64_t i = 0; i < pixels; ++i)  // some are none of the classes
+        classes[i] = kind == STRANGE && pick(0, 9) == 0 ? pick(-300, 300) : pick(0, s.c - 1);
+    const Array losses(pixels), log_sum(pixels), dlogits(pixels * s.c);
+    entropy_forward(logits, classes.get(), losses, log_sum, &s);
+    entropy_backward(logits, classes.get(), log_sum, dlosses, dlogits, &s);
+    calls += 2;
+    if (kind != ORDINARY) return;
+    Sums loss(pixels), gradient(pixels * s.c);
+    for (int64_t i = 0; i < pixels; ++i) {
+        const int64_t corner = i / s.size * s.c * s.size + i % s.size;
+        double sum = 0;
+        for (int64_t c = 0; c < s.c; ++c) sum += std::exp(double(logits[corner + c * s.size]));
+        loss.add(i, std::log(sum));
+        loss.add(i, -logits[corner + classes[i] * s.size]);
+        for (int64_t c = 0; c < s.c; ++c) {
+            const double p = std::exp(double(logits[corner + c * s.size])) / sum;
+            gradient.add(corner + c * s.size, dlosses[i] * p);
+            if (c == classes[i]) gradient.add(corner + c * s.size, -dlosses[i]);
+        }
+    }
+    compare("losses", losses, loss);
+    compare("dlogits", dlogits, gradient);
+}
+
+static void try_bilinear(Values kind) {
+    const Bilinear s{pick(1, 40), pick(1, 12), pick(1, 12), pick(1, 60), pick(1, 60)};
+    std::snprintf(shape, sizeof shape, "bilinear planes %d, %d x %d to %d x %d",
+                  static_cast<int>(s.planes), static_cast<int>(s.h), static_cast<int>(s.w),
+                  static_cast<int>(s.out_h), static_cast<int>(s.out_w));
+    struct Axis {
+        std::unique_ptr<int64_t[]> low;
+        Array share;
+        Axis(int64_t small, int64_t large) : low(new int64_t[large]), share(large) {
+            for (int64_t i = 0; i < large; ++i) {
+                const float place = float(small - 1) * i / std::max<int64_t>(large - 1, 1);
+                low[i] = static_cast<int64_t>(place);
+                share[i] = place - low[i];
+            }
+        }
+    };
+    const Axis rows(s.h, s.out_h), columns(s.w, s.out_w);
+    const Array x = filled(s.planes * s.h * s.w, kind);
+    const Array dy = filled(s.planes * s.out_h * s.out_w, kind);
+    const Array y(dy.count), dx(x.count);
+    bilinear_forward(x, rows.low.get(), rows.share, columns.low.get(), columns.share, y, &s);
+    bilinear_backward(dy, rows.low.get(), rows.share, columns.low.get(), columns.share, dx, &s);
+    calls += 2;
+    if (kind != ORDINARY) return;
+    Sums values(dy.count), gradient(x.count);
+    for (int64_t at = 0; at < dy.count; ++at) {
+        const int64_t plane = at / (s.out_h * s.out_w);
+        const int64_t i = at / s.out_w % s.out_h, k = at % s.out_w;
+        for (int below = 0; below < 2; ++below)
+            for (int right = 0; right < 2; ++right) {
+                const int64_t row = std::min(rows.low[i] + below, s.h - 1);
+                const int64_t column = std::min(columns.low[k] + right, s.w - 1);
+                const double share = (below ? rows.share[i] : 1 - rows.share[i]) *
+                                     double(right ? columns.share[k] : 1 - columns.share[k]);
+                const int64_t from = (plane * s.h + row) * s.w + column;
+                values.add(at, x[from] * share);
+                gradient.add(from, dy[at] * share);
+            }
+    }
+    compare("y", y, values);
+    compare("dx", dx, gradient);
+}
+
 int main(int argc, char** argv) {
     if (argc < 3) return 2;
     const long long first = std::atoll(argv[1]), shapes = std::atoll(argv[2]);
@@ -382,9 +469,11 @@ int main(int argc, char** argv) {
     for (seed = first; seed < first + shapes; ++seed) {
         generator.seed(static_cast<uint64_t>(seed));
         const Values kind = static_cast<Values>(std::max<int64_t>(0, pick(-3, 2)));
-        switch (pick(0, 4)) {
+        switch (pick(0, 6)) {
             case 0: case 1: try_depthwise(kind); break;
             case 2: case 3: try_dense(kind); break;
+            case 4: try_entropy(kind); break;
+            case 5: try_bilinear(kind); break;
             default: try_norm(kind);
         }
     }

@@ -19,7 +19,6 @@ from ppcls_lite.kernels.ops import (
     ACTIVATIONS,
     dense_conv,
     depthwise_conv,
-    enlarged,
     linear,
     norm_act,
 )
@@ -426,26 +425,3 @@ def test_gradients_that_nobody_wants_are_not_made(native: ctypes.CDLL) -> None:
     assert scale.grad is None and shift.grad is not None
     with paddle.no_grad():
         assert depthwise_conv(x, weight, window, native).stop_gradient
-
-
-@pytest.mark.parametrize("corners", [False, True])
-@pytest.mark.parametrize(
-    ("small", "large"), [((8, 10), (64, 80)), ((3, 5), (7, 13)), ((1, 2), (4, 2)), ((9, 9), (4, 7))]
-)
-def test_enlarging_has_the_values_and_gradients_of_stock_paddle(
-    small: tuple[int, int], large: tuple[int, int], corners: bool
-) -> None:
-    values = np.random.default_rng(3).standard_normal((2, 3, *small)).astype(np.float32)
-    weights = paddle.randn([2, 3, *large])
-    outputs, gradients = [], []
-    for way in (
-        lambda x: enlarged(x, large, corners),
-        lambda x: F.interpolate(x, list(large), mode="bilinear", align_corners=corners),
-    ):
-        x = paddle.to_tensor(values, stop_gradient=False)
-        y = way(x)
-        (y * weights).sum().backward()
-        outputs.append(y.numpy())
-        gradients.append(x.grad.numpy())
-    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-4)

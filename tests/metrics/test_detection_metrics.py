@@ -21,6 +21,7 @@ from ppcls_lite.metrics.matching import matched, operating, pairs_of
 from ppcls_lite.metrics.objects import Found, Truth
 from ppcls_lite.metrics.voc_ap import VocAP, voc_aps
 from ppcls_lite.ops.boxes import iou
+from ppcls_lite.report.pictures import LINE
 
 Rows = Sequence[Sequence[float]]
 
@@ -281,7 +282,7 @@ def test_a_report_names_classes_and_images(tmp_path: Path, fixtures: Path) -> No
     scores.paths = [str(photo)] * 400
     drawn = next(f for f in scores.report(tmp_path) if f.name == "worst_images.png")
     picture = cv2.imread(str(drawn))
-    assert picture.shape == (6 * (320 + 4), 2 * 427 + 4, 3)
+    assert picture.shape == (6 * (320 + LINE + 4), 2 * 427 + 4, 3)
     truth_side, answers = picture[:320, :427], picture[:320, -427:]
     assert truth_side.any() and answers.any() and (truth_side != answers).any()
     (voc,) = _loaded(VocAP, scores).report(tmp_path, None)

@@ -12,7 +12,7 @@ from PIL import Image
 from ppcls_lite.metrics.mask_pictures import MaskPictures
 from ppcls_lite.ops.masks import MASK_FILL
 from ppcls_lite.ops.palettes import over
-from ppcls_lite.report.pictures import RunPictures
+from ppcls_lite.report.pictures import LINE, RunPictures
 
 WRONG = [0.1, 0.9, 0.3, 0.0, 0.7, 0.5]  # share of each image's pixels
 
@@ -60,7 +60,7 @@ def test_the_report_shows_image_truth_answer_and_difference(tmp_path: Path) -> N
     assert images.name == "images.json" and path.name in images.read_text(encoding="utf-8")
     with Image.open(path) as file:
         picture = np.asarray(file)
-    assert path.name == "worst_images.png" and picture.shape == (3 * 162, 4 * 162, 3)
+    assert path.name == "worst_images.png" and picture.shape == (3 * (162 + LINE), 4 * 162, 3)
     worst = picture[:162].reshape(162, 4, 162, 3).transpose(1, 0, 2, 3)[:, 1:-1, 1:-1]
     image, truth, answer, difference = worst
     above, below = slice(0, 140), slice(150, None)  # 0.9 of the rows are wrong
@@ -85,6 +85,20 @@ def test_ignored_pixels_and_answers_that_are_no_numbers(size: tuple[int, int]) -
     metric.update(paddle.to_tensor(logits), known)
     assert metric.state()["wrong"].tolist() == [1.0] and metric.state()["place"].tolist() == [0]
     assert metric.state()["image"].shape == (1, 160, 160, 3)
+
+
+def test_what_fills_up_a_small_copy_is_not_shown(tmp_path: Path) -> None:
+    metric = MaskPictures(worst=1)
+    logits = paddle.to_tensor(np.eye(2, dtype=np.float32)[[1]].reshape(1, 2, 1, 1))
+    known = {
+        "image": np.zeros((1, 3, 10, 40), np.float32),
+        "mask": np.zeros((1, 10, 40), np.uint8),
+    }
+    metric.update(logits.expand([1, 2, 10, 40]), {k: paddle.to_tensor(v) for k, v in known.items()})
+    path, _ = metric.report(tmp_path)
+    with Image.open(path) as file:
+        assert file.size == (4 * 162, 40 + 2 + LINE)
+    assert metric.pictures()["predictions"].shape[:2] == (42, 4 * 162)
 
 
 def test_the_first_batch_shows_what_is_known(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import paddle
 import pytest
 import yaml
 
 import ppcls_lite
 from ppcls_lite.cli import main
+from ppcls_lite.engine.rate_sweep import RateCurve
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.report.pictures import read_image
 
@@ -22,6 +24,7 @@ def shades_recipe(shades_recipe):
 
 
 def test_a_rate_is_suggested_and_the_network_is_as_before(shades_recipe):
+    paddle.seed(0)  # of 40 updates not every network learns enough
     model = ppcls_lite.create_model("PPLCNet_x0_25", class_num=2)
     before = {name: t.numpy().tobytes() for name, t in model.state_dict().items()}
     found = ppcls_lite.find_rate(shades_recipe, 1e-3, 10, 40, model)
@@ -55,6 +58,19 @@ def test_the_command_draws_and_says_how_to_use_it(shades_recipe, tmp_path: Path,
     flat = ["--low", "1e-9", "--high", "1e-8", "--steps", "12"]
     assert main(["lr", "-c", str(path), *flat]) == 1
     assert "no suggestion" in capsys.readouterr().out
+
+
+def test_where_few_updates_tell_nothing_more_are_tried(shades_recipe, monkeypatch):
+    tried = []
+
+    def sweep(trainer, low, high, steps, show):
+        tried.append(steps)
+        slope = -0.05 if steps > 500 else 0.05
+        return RateCurve([low] * 20, [2 + slope * n for n in range(20)])
+
+    monkeypatch.setattr("ppcls_lite.recipe.lr.sweep", sweep)
+    assert ppcls_lite.find_rate(shades_recipe).suggestion is not None and tried == [240, 720]
+    assert ppcls_lite.find_rate(shades_recipe, steps=40).suggestion is None and tried[2:] == [40]
 
 
 def test_what_makes_no_sense_is_refused(shades_recipe):

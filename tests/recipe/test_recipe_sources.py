@@ -19,7 +19,7 @@ from ppcls_lite.models.weights import pretrained
 from ppcls_lite.models.weights.load import write_state
 from ppcls_lite.recipe import networks
 from ppcls_lite.recipe.classes import count_classes_in_weights
-from ppcls_lite.recipe.parts import labels_of
+from ppcls_lite.recipe.names import labels_of
 
 ADDRESS = "https://example.org/weights/mine.pdparams"
 

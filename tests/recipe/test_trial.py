@@ -14,7 +14,8 @@ from ppcls_lite.config.file import load_config
 from ppcls_lite.config.settings import RecipeSettings
 from ppcls_lite.engine import rng
 from ppcls_lite.errors import ConfigError, UserError
-from ppcls_lite.recipe.parts import build_metrics, class_num_of
+from ppcls_lite.recipe.names import class_num_of
+from ppcls_lite.recipe.parts import build_metrics
 from ppcls_lite.recipe.train import train
 from ppcls_lite.recipe.trial import try_network
 

@@ -102,6 +102,12 @@ def test_the_command_goes_on_where_its_time_was_over(
         tune(recipe, [f"{RATE}=0.1,0.2"])
 
 
+def test_no_setting_is_judged_within_its_warm_up(recipe: Path, learning: Learning):
+    rates = f"{RATE}=0.0001,0.03,1.0"
+    search = tune(recipe, [rates], overrides=["Optimizer.lr.warmup_epoch=2"])
+    assert [trial.epoch for trial in search.trials] == [9, 3, 3]
+
+
 def test_mistakes_show_before_the_first_training(recipe: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="learning_rat"):
         tune(recipe, ["Optimizer.lr.learning_rat=0.1,0.2"])

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.image import imread
 
 from ppcls_lite.report import pictures
+from ppcls_lite.report.panels import panels_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -35,3 +36,23 @@ def test_curves_are_drawn(tmp_path):
     pictures.curves(history, tmp_path / "curves.png")
     picture = imread(tmp_path / "curves.png")
     assert min(picture.shape[:2]) > 200 and picture[..., :3].std() > 0.02
+
+
+def test_captions_are_below_enlarged_images(tmp_path):
+    images = np.zeros((5, 3, 20, 20), np.float32)
+    known = {"image": images, "label": np.arange(5)}
+    drawn = pictures.RunPictures(tmp_path, caption=lambda one: f"class {one['label']}")
+    grid = drawn.first_batch(known)
+    assert grid.shape == (2 * (80 + pictures.LINE + 2), 3 * 82, 3)  # four times as large
+    below = [grid[81 : 81 + pictures.LINE, 1 + 82 * i : 81 + 82 * i] for i in range(2)]
+    assert below[0].min() < 100 and (below[0] != below[1]).any()
+    assert pictures.RunPictures(tmp_path).first_batch(known).shape == (2 * 22, 3 * 22, 3)
+
+
+def test_an_averaged_network_is_a_line_of_the_same_panel():
+    values = [("train", "loss", 1, 2.0), ("train", "learning rate", 1, 0.1)]
+    values += [("eval", "top1", 1, 0.5), ("eval", "top1_ema", 1, 0.6), ("eval", "recall", 1, 0.4)]
+    values += [("train", "CELoss", 1, 2.0)]
+    found = panels_of(values, "top1_ema")
+    assert [panel.name for panel in found] == ["top1", "loss", "learning rate", "recall"]
+    assert found[0].lines == {"eval": [(1, 0.5)], "averaged weights": [(1, 0.6)]}

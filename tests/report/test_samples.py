@@ -10,7 +10,8 @@ from PIL import Image
 
 from ppcls_lite.data.datasets_segmentation import SegDataset
 from ppcls_lite.data.folder import FolderDataset
-from ppcls_lite.report.samples import CELL, GAP, GRID_CELL, draw_sheet, fitting, write_samples
+from ppcls_lite.report.samples import CELL, GAP, GRID_CELL, draw_sheet, write_samples
+from ppcls_lite.system.fonts import fitting
 
 
 def image(path: Path, colour: int, shape: tuple[int, ...] = (20, 10, 3)) -> None:
@@ -46,7 +47,7 @@ def test_a_grid_with_masks(tmp_path: Path) -> None:
 
 
 def test_long_names_are_cut() -> None:
-    assert fitting("cat", 100) == "cat"
-    cut = fitting("a very long name of a class", 100)
+    assert fitting("cat", 100, 13) == "cat"
+    cut = fitting("a very long name of a class", 100, 13)
     assert cut.endswith("…") and cut.startswith("a very")
     assert draw_sheet([("\nzwei", [])]).size[1] == CELL + 2 * GAP

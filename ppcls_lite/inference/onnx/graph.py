@@ -199,3 +199,21 @@ def simple(kind: str, **attributes: Any) -> Translation:
         graph.node(kind, [graph.name(v) for v in sources(op)], op.results(), **attributes)
 
     return translate
+
+
+def required(graph: GraphWriter, op: Any, value: Any, what: str) -> np.ndarray:
+    """A value that has to be known now; UserError if the network computes it."""
+    known = graph.constant(value)
+    if known is None:
+        raise UserError(f"ONNX: {op.name()} with a computed {what} has no translation")
+    return known
+
+
+def required_numbers(graph: GraphWriter, op: Any, value: Any, what: str) -> list[int]:
+    """The same as a list of whole numbers."""
+    return [int(number) for number in required(graph, op, value, what).reshape(-1)]
+
+
+def int64(graph: GraphWriter, *numbers: int) -> str:
+    """The name of a constant list."""
+    return graph.weight(np.array(numbers, np.int64))

@@ -4,7 +4,7 @@ Written for the operations of the zoo's networks and of heads on them; others ar
 Batch normalisation is folded into the convolution before it and a bias into its convolution or
 matrix product, so that the graph holds what an engine computes. Operators are those of ONNX's
 operator sets 14 (HardSwish as one node) to 17: https://onnx.ai/onnx/operators.
-Read before: graph.py. Read next: arrays.py (shapes, comparisons, sums), enlarging.py,
+Read before: graph.py. Read next: arrays.py (comparisons, sums), shapes.py, enlarging.py,
 suppression.py.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.onnx import arrays, enlarging, suppression
+from ppcls_lite.inference.onnx import arrays, enlarging, shapes, suppression
 from ppcls_lite.inference.onnx.graph import GraphWriter, Translation, dtype_of, simple, sources
 
 
@@ -251,6 +251,7 @@ def _softplus(graph: GraphWriter, op: Any) -> None:
 
 TRANSLATIONS: dict[str, Translation] = {
     **arrays.TRANSLATIONS,
+    **shapes.TRANSLATIONS,
     **enlarging.TRANSLATIONS,
     **suppression.TRANSLATIONS,
     "builtin.parameter": GraphWriter.parameter,

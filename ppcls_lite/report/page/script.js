@@ -2,6 +2,7 @@
 // Draws the report from the facts in the page. Nothing is fetched; all names are set as text.
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const main = document.querySelector("main");
+const SHOWN_CURVES = 9;  // the others are folded away
 
 function make(name, options = {}, ...children) {
   const { text, ...rest } = options;
@@ -57,6 +58,19 @@ function ticks(low, high) {
   return found;
 }
 
+// of an axis of logarithms: those of 1, 10, 100, and where these are few of 2 and 5 as well
+function logTicks(low, high) {
+  const powers = [];
+  for (let power = Math.floor(low); power <= high; power++) powers.push(power);
+  const within = (factors) => powers.flatMap((p) => factors.map((f) => p + Math.log10(f))).filter((v) => v >= low && v <= high);
+  return within([1]).length > 2 ? within([1]) : within([1, 2, 5]);
+}
+
+function short(value) {
+  const rounded = Number(value.toPrecision(3));
+  return rounded && Math.abs(rounded) < 1e-3 ? rounded.toExponential() : String(rounded);
+}
+
 // lines: [{name, colour, points: [[x, y]], dots}]; marks: [[x, label]]
 function chart(title, lines, { xLabel = "epoch", marks = [], box = null, diagonal = false } = {}) {
   const [width, height, left, bottom, top, right] = [360, 220, 46, 30, 12, 10];
@@ -69,33 +83,37 @@ function chart(title, lines, { xLabel = "epoch", marks = [], box = null, diagona
   let [y0, y1] = [Math.min(...all.map((p) => p[1])), Math.max(...all.map((p) => p[1]))];
   if (box) [x0, x1, y0, y1] = box;
   if (x0 === x1) { x0 -= 0.5; x1 += 0.5; }
-  if (y0 === y1) { y0 -= 0.5 * Math.abs(y0) || 0.5; y1 += 0.5 * Math.abs(y1) || 0.5; }
+  if (y0 === y1) {
+    const share = !steep && isShare(y0);
+    y0 -= 0.5 * Math.abs(y0) || (share ? 0 : 0.5);
+    y1 = share ? 1 : y1 + (0.5 * Math.abs(y1) || 0.5);
+  }
   const x = (v) => left + (v - x0) / (x1 - x0) * (width - left - right);
   const y = (v) => height - bottom - (v - y0) / (y1 - y0) * (height - bottom - top);
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", title);
-  ticks(y0, y1).forEach((v) => {
+  (steep ? logTicks : ticks)(y0, y1).forEach((v) => {
     draw("line", { class: "axis", x1: left, x2: width - right, y1: y(v), y2: y(v) }, svg);
-    draw("text", { x: left - 5, y: y(v) + 4, "text-anchor": "end" }, svg).textContent = Number(real(v).toPrecision(3));
+    draw("text", { x: left - 5, y: y(v) + 4, "text-anchor": "end" }, svg).textContent = short(real(v));
   });
-  ticks(x0, x1).filter((v) => box || Number.isInteger(v)).forEach((v) => {
+  ticks(x0, x1).filter((v) => box || Math.abs(v - Math.round(v)) < 1e-6).forEach((v) => {
     draw("text", { x: x(v), y: height - bottom + 14, "text-anchor": "middle" }, svg).textContent = Number(v.toPrecision(3));
   });
   draw("text", { x: (left + width) / 2, y: height - 3, "text-anchor": "middle" }, svg).textContent = xLabel;
   if (diagonal) draw("line", { class: "axis", x1: x(0), y1: y(0), x2: x(1), y2: y(1), "stroke-dasharray": "4 3", style: "stroke: var(--soft)" }, svg);
-  marks.filter(([at]) => at >= x0 && at <= x1).forEach(([at, label]) => {
-    draw("line", { x1: x(at), x2: x(at), y1: top, y2: height - bottom, "stroke-dasharray": "3 3", style: "stroke: var(--soft)" }, svg);
-    const anchor = x(at) > width * 0.7 ? "end" : "start";
-    draw("text", { x: x(at) + (anchor === "end" ? -4 : 4), y: top + 9, "text-anchor": anchor }, svg).textContent = label;
-  });
   lines.forEach((line) => {
     const path = line.points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`).join("");
     draw("path", { d: path, fill: "none", "stroke-width": 1.8, style: `stroke: ${line.colour}` }, svg);
     if (line.dots || line.points.length < 30) {
       line.points.forEach((p) => draw("circle", { cx: x(p[0]), cy: y(p[1]), r: p[2] || 2.2, "fill-opacity": 0.75, style: `fill: ${line.colour}` }, svg));
     }
+  });
+  marks.filter(([at]) => at >= x0 && at <= x1).forEach(([at, label]) => {
+    draw("line", { x1: x(at), x2: x(at), y1: top, y2: height - bottom, "stroke-dasharray": "3 3", style: "stroke: var(--soft)" }, svg);
+    const anchor = x(at) > width * 0.7 ? "end" : "start";
+    draw("text", { x: x(at) + (anchor === "end" ? -4 : 4), y: top + 9, "text-anchor": anchor }, svg).textContent = label;
   });
   const legend = make("figcaption", {}, make("b", { text: title + "  " }));
   lines.filter((line) => line.name).forEach((line) => legend.append(
@@ -166,69 +184,91 @@ function matrix(classes) {
     "the largest first": (a, b) => sums[b] - sums[a],
   };
   const named = count <= 30;
-  const cell = count <= 300 ? Math.max(1, Math.floor((named ? 1160 : 1280) / count)) : 1;
-  const margin = named ? 240 : 0;  // for the names, left and below
-  const side = cell * count;
-  const canvas = make("canvas", { width: side + margin, height: side + margin, tabindex: 0, "aria-label": "confusion matrix" });
+  const canvas = make("canvas", { tabindex: 0, "aria-label": "confusion matrix" });
+  const pen = canvas.getContext("2d");
+  const frame = make("div", { class: "cells", tabindex: 0 }, canvas);
   const select = make("select", { "aria-label": "order" }, ...Object.keys(orders).map((text) => make("option", { text })));
   const only = make("input", { type: "checkbox", id: "only" });
   const told = make("p", { id: "cell", class: "soft", text: "Point at a cell, or tap it." });
-  let order = [];
+  let [order, cell, side, margin] = [[], 1, 1, 0];  // pixels of the page
+
+  // The names have a line of text each, however narrow the page is: it scrolls then.
+  function measure() {
+    const room = frame.clientWidth;
+    pen.font = letters(12);
+    const widest = named ? Math.max(...names.map((name) => pen.measureText(name).width)) : 0;
+    margin = named ? Math.ceil(Math.min(widest + 12, 0.3 * room)) : 0;
+    cell = (room - margin) / count;
+    if (named) cell = Math.max(16, Math.min(120, cell));
+    if (cell >= 2) cell = Math.floor(cell);
+    side = cell * count;
+    const sharp = window.devicePixelRatio || 1;
+    [canvas.width, canvas.height] = [Math.round((side + margin) * sharp), Math.round((side + margin) * sharp)];
+    [canvas.style.width, canvas.style.height] = [`${side + margin}px`, `${side + margin}px`];
+    canvas.dataset.margin = margin;
+    return sharp;
+  }
+
+  const letters = (size) => `${size}px system-ui, sans-serif`;
+
+  // red, green, blue of a colour of the page
+  function mixed(colour, below, share) {
+    const parts = [colour, below].map((text) => {
+      pen.fillStyle = text;
+      return [1, 3, 5].map((at) => parseInt(pen.fillStyle.slice(at, at + 2), 16));
+    });
+    return parts[0].map((v, i) => share * v + (1 - share) * parts[1][i]);
+  }
 
   function paint() {
+    const sharp = measure();
     order = names.map((_, i) => i).sort((a, b) => orders[select.value](a, b) || a - b);
     const place = new Int32Array(count);
     order.forEach((name, at) => { place[name] = at; });
     const style = getComputedStyle(document.documentElement);
-    const pen = canvas.getContext("2d");
-    pen.setTransform(1, 0, 0, 1, 0, 0);
+    const colour = Object.fromEntries(["card", "good", "bad", "ink"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+    pen.setTransform(sharp, 0, 0, sharp, 0, 0);
     pen.clearRect(0, 0, side + margin, side + margin);
     pen.translate(margin, 0);
-    pen.fillStyle = style.getPropertyValue("--card");
+    pen.fillStyle = colour.card;
     pen.fillRect(0, 0, side, side);
+    pen.textBaseline = "middle";
+    const size = Math.min(18, Math.max(8, cell / 2.6));
     cells.forEach(([row, column, n]) => {
       const right = row === column;
       if (right && only.checked) return;
       const share = n / sums[row];
-      const dot = count > 100 ? Math.max(cell, 3) : cell;  // a mistake among a thousand classes shows
-      pen.globalAlpha = right ? 0.12 + 0.88 * share : Math.min(1, (count > 100 ? 0.6 : 0.3) + 1.4 * share);
-      pen.fillStyle = style.getPropertyValue(right ? "--good" : "--bad");
+      const dot = count > 100 ? Math.max(cell, 2) : cell;  // a mistake among a thousand classes shows
+      const strong = right ? 0.12 + 0.88 * share : Math.min(1, (count > 100 ? 0.6 : 0.3) + 1.4 * share);
+      const [red, green, blue] = mixed(right ? colour.good : colour.bad, colour.card, strong);
+      pen.fillStyle = `rgb(${red}, ${green}, ${blue})`;
       pen.fillRect(place[column] * cell, place[row] * cell, dot, dot);
-      if (count <= 16) {
-        pen.globalAlpha = 1;
-        pen.fillStyle = style.getPropertyValue(right && share > 0.5 ? "--paper" : "--ink");
-        pen.font = `${Math.min(count > 6 ? 36 : 60, cell / 2.8)}px system-ui, sans-serif`;
-        pen.textAlign = "center";
-        pen.textBaseline = "middle";
-        const text = unit === "pixels" ? (100 * share).toFixed(share < 0.1 ? 1 : 0) : n >= 10000 ? (n / 1000).toFixed(0) + "k" : String(n);
-        pen.fillText(text, (place[column] + 0.5) * cell, (place[row] + 0.5) * cell);
-      }
+      if (cell < 16) return;
+      pen.fillStyle = 0.3 * red + 0.59 * green + 0.11 * blue > 125 ? "#111" : "#fff";
+      pen.font = letters(size);
+      pen.textAlign = "center";
+      const text = unit === "pixels" ? (100 * share).toFixed(share < 0.1 ? 1 : 0) : n >= 10000 ? (n / 1000).toFixed(0) + "k" : String(n);
+      pen.fillText(text, (place[column] + 0.5) * cell, (place[row] + 0.5) * cell, cell - 2);
     });
-    pen.globalAlpha = 1;
     if (!named) return;
-    pen.fillStyle = style.getPropertyValue("--ink");
-    const write = (size) => { pen.font = `${Math.min(size, 0.7 * cell)}px system-ui, sans-serif`; };
-    write(Math.max(30, Math.min(44, 0.45 * cell)));
-    const widest = Math.max(...order.map((name) => pen.measureText(names[name]).width));
-    write(Math.max(30, Math.min(44, 0.45 * cell) * Math.min(1, (margin - 16) / widest)));
-    pen.textBaseline = "middle";
+    pen.fillStyle = colour.ink;
+    pen.font = letters(12);
     pen.textAlign = "right";
-    order.forEach((name, at) => pen.fillText(shortened(pen, names[name], margin - 16), -10, (at + 0.5) * cell));
+    order.forEach((name, at) => pen.fillText(shortened(names[name], margin - 10), -6, (at + 0.5) * cell));
     pen.rotate(-Math.PI / 2);
-    order.forEach((name, at) => pen.fillText(shortened(pen, names[name], margin - 16), -side - 10, (at + 0.5) * cell));
+    order.forEach((name, at) => pen.fillText(shortened(names[name], margin - 10), -side - 6, (at + 0.5) * cell));
   }
 
-  function shortened(pen, text, width) {
+  function shortened(text, width) {
     while (text.length > 2 && pen.measureText(text).width > width) text = text.slice(0, -2) + "…";
     return text;
   }
 
   function tell(event) {
     const area = canvas.getBoundingClientRect();
-    const at = (offset, size) => Math.min(count - 1, Math.max(0, Math.floor(offset / size * count)));
-    const scale = (side + margin) / area.width;
-    let [column, row] = [at((event.clientX - area.left) * scale - margin, side), at((event.clientY - area.top) * scale, side)];
-    const reach = Math.ceil(4 * count / area.width);  // of many classes a cell is less than a finger
+    const at = (offset) => Math.min(count - 1, Math.max(0, Math.floor(offset / cell)));
+    let [column, row] = [at(event.clientX - area.left - margin), at(event.clientY - area.top)];
+    const reach = Math.ceil(4 / cell);  // of many classes a cell is less than a finger
     let best = [-1, row, column];
     if (count > 100) {
       for (let r = Math.max(0, row - reach); r <= Math.min(count - 1, row + reach); r++) {
@@ -247,11 +287,12 @@ function matrix(classes) {
   canvas.addEventListener("pointerdown", tell);
   select.addEventListener("change", paint);
   only.addEventListener("change", paint);
+  addEventListener("resize", paint);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
   requestAnimationFrame(paint);
   return make("div", {},
     make("div", { class: "controls" }, make("label", {}, "order ", select), make("label", {}, only, " only the mistakes")), told,
-    make("div", { class: "matrix" }, make("span", { class: "true soft", text: "true" }), canvas, make("span", { class: "said soft", text: "answered" })));
+    make("div", { class: "matrix" }, make("span", { class: "true soft", text: "true" }), frame, make("span", { class: "said soft", text: "answered" })));
 }
 
 // ---- pictures ----
@@ -280,8 +321,11 @@ section("Summary", cards(facts.cards), ...facts.notes.map((text) => make("p", { 
 if (facts.curves.length) {
   const colours = { train: "var(--accent)", eval: "var(--bad)" };
   const marks = facts.best ? [[facts.best.epoch, "best"]] : [];
-  section("Curves", make("div", { class: "charts" }, ...facts.curves.map(({ name, lines }) => chart(name,
-    Object.entries(lines).map(([split, points]) => ({ name: split, colour: colours[split], points })), { marks }))));
+  const charts = facts.curves.map(({ name, lines }) => chart(name,
+    Object.entries(lines).map(([split, points]) => ({ name: split, colour: colours[split] || "var(--third)", points })), { marks }));
+  const more = charts.splice(SHOWN_CURVES);
+  section("Curves", make("div", { class: "charts" }, ...charts), more.length
+    ? make("details", {}, make("summary", { text: `${more.length} more curves` }), make("div", { class: "charts" }, ...more)) : null);
 }
 if (facts.classes) {
   const words = facts.confused.length ? [make("h3", { text: "Taken for each other" }), make("ul", {}, ...facts.confused.map((text) => make("li", { text })))] : [];
@@ -304,8 +348,8 @@ if (facts.calibration) {
 if (facts.pictures.length) section("Data", ...facts.pictures.map(([title, picture]) => make("figure", {}, make("h3", { text: title }), make("img", { class: "sheet", src: picture, alt: title }))));
 if (facts.files.length || facts.latencies.length) {
   section("Size and speed", make("p", { class: "soft", text: facts.export_note }),
-    facts.latencies.length ? table(["engine", "ms an image (median, batch 1)"], facts.latencies) : null,
-    facts.files.length ? table(["file", "MB"], facts.files) : null);
+    facts.latencies.length ? table(["engine", "ms an image (median, batch 1)"], facts.latencies.map(([name, ms]) => [name, ms.toFixed(2)])) : null,
+    facts.files.length ? table(["file", "MB"], facts.files.map(([name, size]) => [name, short(size)])) : null);
 }
 section("How to repeat it", make("pre", { text: facts.repeat }), table(["what", "version"], facts.versions, "plain"),
   make("details", {}, make("summary", { text: "The whole recipe" }), make("pre", { text: facts.recipe })));
