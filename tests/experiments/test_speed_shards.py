@@ -25,5 +25,5 @@ def test_the_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
 
 
 def test_cold_reads(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shards.main(["--images", "4", "--rounds", "1", "--cold"]) == 0
+    assert shards.main(["--images", "4", "--rounds", "1", "--cold", "--folder", "."]) == 0
     assert re.search(r"shards against files: [\d.]+ times$", capsys.readouterr().out, re.M)
