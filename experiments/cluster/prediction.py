@@ -84,7 +84,8 @@ class Cluster:
         from ray.cluster_utils import Cluster as Nodes
 
         self._room = {"num_cpus": cores, "object_store_memory": MEMORY}
-        head = {**self._room, "include_dashboard": False}
+        # Else a busy machine leaves workers, which Ray makes nice, no time.
+        head = {**self._room, "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
         self._nodes = Nodes(initialize_head=True, head_node_args=head)
         self._second = self._nodes.add_node(**self._room)
 

@@ -120,7 +120,7 @@ def on_ray(
         if address != "auto":  # else Ray tries for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        found = {"env_vars": {"PYTHONPATH": environment()["PYTHONPATH"]}}  # a checkout, too
+        found = {"env_vars": environment({})}  # this package, where it is a checkout too
         ray.init(address, runtime_env=found, log_to_driver=False, logging_level="error")
     except (OSError, ValueError, OverflowError) as error:
         raise UserError(
