@@ -75,6 +75,7 @@ NOT_RUN = {  # beginning of the command: why
     "python -m experiments.detection.trunks": "trains six detectors on the blood cells",
     "python -m experiments.segmentation.compare": "trains ten networks on CamVid",
     "python tools/benchmark.py roofline": "measures the machine; test_speed_roofline.py runs it",
+    "python tools/benchmark.py dtypes": "takes minutes, and bf16; test_speed_dtypes.py runs it",
     "python tools/benchmark.py detection": "trains for a minute; test_speed_detection.py runs it",
     "python deploy/predict.py --model output/table4": "its networks are those of --paper",
     "bash deploy/cluster/keep_running.sh": "several machines; test_cluster_examples.py runs it",

@@ -32,7 +32,7 @@ from experiments.speed.train import CLASSES, Batches, bare_loop
 from ppcls_lite.engine import device
 from ppcls_lite.inference.cli.options import positive
 from ppcls_lite.kernels import build
-from ppcls_lite.kernels.library import DenseShape, DepthwiseShape, NormShape
+from ppcls_lite.kernels.library import DenseShape, DepthwiseShape, NormShape, PlanesShape
 
 STEPS = 2  # before those that count
 
@@ -45,8 +45,10 @@ class Work:
     products: int
 
 
-def work_of(backward: bool, shape: DepthwiseShape | DenseShape | NormShape) -> Work:
+def work_of(backward: bool, shape: DepthwiseShape | DenseShape | NormShape | PlanesShape) -> Work:
     """Of a call with this shape, the first that it is given."""
+    if isinstance(shape, PlanesShape):  # of attention: it reads all planes and writes or reads more
+        return Work(4 * shape.n * shape.c * shape.size * 2, 0)
     if isinstance(shape, NormShape):  # of a result that is stored for others than a convolution
         floats = shape.n * shape.c * shape.size
         return Work(4 * floats * (3 if backward else 2), 0)
@@ -138,7 +140,7 @@ def run(argv: Sequence[str]) -> int:
             if (handle := getattr(layer, "_kernels", None)) is not None:
                 handle.library = Watched(handle.library, name, calls)
 
-    epoch = bare_loop(options.arch, batches, "on", watch)
+    epoch = bare_loop(options.arch, batches, "on", change=watch)
     for _ in range(STEPS):
         calls.clear()
         epoch()

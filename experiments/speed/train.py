@@ -94,11 +94,12 @@ def bare_loop(
     arch: str,
     batches: Batches,
     cpu_kernels: Literal["auto", "on", "off"] = "off",
+    dtype: Literal["fp32", "bf16"] = "fp32",
     change: Callable[[nn.Layer], None] | None = None,
 ) -> Callable[[], None]:
     """One epoch of forward, backward, step, as one would write it; `change` sees the network."""
     model = create_model(arch, class_num=CLASSES)
-    kernels.prepare(model, cpu_kernels, paddle.get_device())
+    kernels.prepare(model, cpu_kernels, paddle.get_device(), dtype)
     if change is not None:
         change(model)
     optimizer = paddle.optimizer.Momentum(RATE, 0.9, model.parameters(), weight_decay=3e-5)

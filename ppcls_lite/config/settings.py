@@ -105,6 +105,7 @@ class Machine:
     device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU if this Paddle sees one
     # Train on a CPU with the native kernels; for YAML, on and off are true and false.
     cpu_kernels: Literal["auto", "on", "off"] | bool = "auto"
+    cpu_kernels_dtype: Literal["fp32", "bf16"] = "fp32"  # of what their dense products multiply
     cpu_processes: Annotated[int, Range(1, 1024)] | Literal["auto"] = (
         1  # that share the Train batch on a CPU
     )

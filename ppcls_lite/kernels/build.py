@@ -5,7 +5,8 @@ checksum and what the self-test said. The key names everything that the machine 
 sources, flags, compiler, processor, Paddle's version. A build happens in a folder of its own that
 is renamed into place as a whole, under a lock, so that of several ranks one builds and the others
 wait. Where the folder cannot be written, or programs may not run from it, the build lives as long
-as the process. Only what the self-test found is remembered, not that it could not run.
+as the process. Only what the self-test found is remembered, not that it could not run. What dense
+products multiply (`Dtype`) is a flag, so that each kind is a library of its own.
 Read next: selftest.py.
 """
 
@@ -26,13 +27,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import paddle
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.files import locked, sync, whole_folder
 from ppcls_lite.system.home import home_folder
-from ppcls_lite.system.machine import cpu_identity
+from ppcls_lite.system.machine import cpu_flags, cpu_identity
 from ppcls_lite.system.processes import environment
 
 logger = logging.getLogger("ppcls_lite")
@@ -44,6 +46,9 @@ FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math"),
     "-ffp-contract=fast",
 )
+Dtype = Literal["fp32", "bf16"]  # of the numbers that dense products multiply; sums are float32
+DTYPE_FLAGS: dict[Dtype, tuple[str, ...]] = {"fp32": (), "bf16": ("-DBF16_PRODUCTS",)}
+BF16_FEATURE = "avx512_bf16"  # what a processor that multiplies them has among its flags
 MACHINE_FLAGS = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 COMPILERS = ("g++", "clang++", "c++")
 VERSION_SECONDS, COMPILE_SECONDS, TEST_SECONDS = 30, 300, 300
@@ -64,34 +69,37 @@ class Compiler:
     version: str
 
 
-def built() -> Path:
+def built(dtype: Dtype = "fp32") -> Path:
     """The path of a library that has passed its self-test here.
 
-    Raises KernelsError: no compiler, it fails, or the kernels differ from Paddle's.
+    Raises KernelsError: no compiler, it fails, the kernels differ from Paddle's, or this processor
+    does not multiply such numbers.
     """
+    if dtype == "bf16" and BF16_FEATURE not in cpu_flags():
+        raise KernelsError(f"this CPU does not multiply bf16 numbers (it lacks {BF16_FEATURE})")
     compiler = find_compiler()
     home: Path | str = "the user's folder"
     try:
         home = cache_folder()
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = home / key(compiler)
+        folder = home / key(compiler, dtype)
         with locked(home / f"{folder.name}.lock"):
             result = _result(folder)
             if result is None:
-                result = _build_into(folder, compiler)
+                result = _build_into(folder, compiler, dtype)
     except (OSError, UserError) as error:
         logger.info(f"CPU kernels: compiled for this run only, {home} is not usable ({error})")
-        return built_for_this_run()
+        return built_for_this_run(dtype)
     return _passed(folder, result)
 
 
-def built_for_this_run() -> Path:
+def built_for_this_run(dtype: Dtype = "fp32") -> Path:
     """The same, in a temporary folder that goes when the process ends. Raises KernelsError."""
     compiler = find_compiler()
     try:
         folder = Path(tempfile.mkdtemp(prefix="ppcls_lite-kernels-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return _passed(folder, _build(folder, compiler))
+        return _passed(folder, _build(folder, compiler, dtype))
     except OSError as error:
         raise KernelsError(f"there is no place to compile in ({error})") from None
 
@@ -114,14 +122,15 @@ def find_compiler() -> Compiler:
     raise KernelsError(f"there is no C++ compiler ({', '.join(COMPILERS)}); install one, e.g. g++")
 
 
-def key(compiler: Compiler) -> str:
+def key(compiler: Compiler, dtype: Dtype = "fp32") -> str:
     """What the machine code depends on, as a short name."""
     digest = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
     for name in ("build.py", "selftest.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
-    facts = [compiler.command, compiler.version, FLAGS, cpu_identity(), paddle.__version__]
+    flags = *FLAGS, *DTYPE_FLAGS[dtype]
+    facts = [compiler.command, compiler.version, flags, cpu_identity(), paddle.__version__]
     digest.update(repr(facts).encode())
     return digest.hexdigest()[:20]
 
@@ -144,18 +153,18 @@ def _passed(folder: Path, result: dict[str, str | None]) -> Path:
     return folder / LIBRARY
 
 
-def _build_into(folder: Path, compiler: Compiler) -> dict[str, str | None]:
+def _build_into(folder: Path, compiler: Compiler, dtype: Dtype) -> dict[str, str | None]:
     """Build `folder` as a whole; a damaged one there is replaced."""
     try:
         with whole_folder(folder) as fresh:
-            return _build(fresh, compiler)
+            return _build(fresh, compiler, dtype)
     except OSError:
         if (result := _result(folder)) is None:
             raise
         return result  # another machine on the same storage was faster
 
 
-def _build(folder: Path, compiler: Compiler) -> dict[str, str | None]:
+def _build(folder: Path, compiler: Compiler, dtype: Dtype) -> dict[str, str | None]:
     """Compile and test in the empty folder `folder`; the record, which is written there as well.
 
     Raises KernelsError; OSError if the folder has no room, or programs may not run from it.
@@ -167,7 +176,8 @@ def _build(folder: Path, compiler: Compiler) -> dict[str, str | None]:
     end = time.monotonic() + COMPILE_SECONDS
     for parallel in (True, False):
         for machine in MACHINE_FLAGS:
-            done = compile_library(library, compiler, machine, parallel, end - time.monotonic())
+            flags = *machine, *DTYPE_FLAGS[dtype]
+            done = compile_library(library, compiler, flags, parallel, end - time.monotonic())
             if done is None:
                 result = {"failure": _tested(library), "checksum": _checksum(library)}
                 (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
@@ -189,11 +199,11 @@ def _require_room(folder: Path) -> None:
 def compile_library(
     library: Path,
     compiler: Compiler,
-    machine: tuple[str, ...],
+    more: tuple[str, ...],
     parallel: bool,
     seconds: float = COMPILE_SECONDS,
 ) -> str | None:
-    """Compile the sources to `library`; the compiler's complaint if it fails.
+    """Compile the sources to `library` with `more` flags; the compiler's complaint if it fails.
 
     Raises KernelsError if it has not ended after so many seconds.
     """
@@ -202,7 +212,7 @@ def compile_library(
     # One thread pool: two OpenMP runtimes in a process would fight for the same cores.
     runtime = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
     linked = [str(runtime)] if parallel and runtime.exists() else threads
-    flags = [*FLAGS, *machine]
+    flags = [*FLAGS, *more]
     objects = [f"{Path(source).stem}.o" for source in sources]
     command = compiler.command
     end = time.monotonic() + seconds

@@ -43,7 +43,7 @@ Norm = tuple[Tensor, Tensor, tuple[Tensor, Tensor], tuple[float, float, str | No
 
 
 @dataclass
-class _Statistics:
+class Statistics:
     """A normalisation of one batch, without the tensor that it is of: the graph holds that."""
 
     scale: Tensor
@@ -76,7 +76,7 @@ class Deferred:
     """What a normalisation and its activation make of `raw`, a convolution's output."""
 
     raw: Tensor
-    of: _Statistics
+    of: Statistics
     library: ctypes.CDLL
 
     def values(self) -> Tensor:
@@ -120,7 +120,7 @@ def conv_norm(
         conv = depthwise_conv if depthwise else dense_conv
         return norm_act(conv(values(x), weight, window, library), *norm, library, bias)
     channels = [norm_shape.c]
-    made = _Statistics(scale, shift, new_tensor(channels), new_tensor(channels), norm_shape)
+    made = Statistics(scale, shift, new_tensor(channels), new_tensor(channels), norm_shape)
     given, learnt = None, (None, None)
     if isinstance(x, Deferred):
         given, learnt = x.of, (x.of.scale, x.of.shift)
@@ -131,7 +131,8 @@ def conv_norm(
     return once(y) if stored else Deferred(once(y), made, library)
 
 
-def _input(given: _Statistics | None) -> tuple[tuple[Tensor | None, ...], NormShape | None]:
+def input_norm(given: Statistics | None) -> tuple[tuple[Tensor | None, ...], NormShape | None]:
+    """What C++ is told of the normalisation that has yet to make an input; nothing if none has."""
     return ((None,) * 4, None) if given is None else (given.vectors(), given.shape)
 
 
@@ -146,8 +147,8 @@ class _ConvNorm(PyLayer):
         shift: Tensor | None,
         own_scale: Tensor | None,
         own_shift: Tensor | None,
-        given: _Statistics | None,
-        made: _Statistics,
+        given: Statistics | None,
+        made: Statistics,
         running: tuple[Tensor, Tensor],
         shape: DepthwiseShape | DenseShape,
         library: Any,
@@ -162,7 +163,7 @@ class _ConvNorm(PyLayer):
         y = new_tensor([shape.n, made.shape.c, shape.out_h, shape.out_w])
         depthwise = isinstance(shape, DepthwiseShape)
         function = library.depthwise_norm_forward if depthwise else library.dense_norm_forward
-        vectors, norm = _input(given)
+        vectors, norm = input_norm(given)
         results = y, made.mean, made.inverse
         function(*addresses(x, *vectors, weight, *running, *results), shape, made.shape, norm)
         if bias is not None:
@@ -191,7 +192,7 @@ class _ConvNorm(PyLayer):
             learnt = [new_tensor(given.scale.shape), new_tensor(given.shift.shape)]
         depthwise = isinstance(shape, DepthwiseShape)
         function = library.depthwise_norm_backward if depthwise else library.dense_norm_backward
-        vectors, norm = _input(given)
+        vectors, norm = input_norm(given)
         tensors = (x, *vectors, weight, made.scale, made.shift, y, made.mean, made.inverse)
         results = dx, dweight, *(learnt or (None, None))
         if stored:
@@ -209,7 +210,7 @@ class _ConvNorm(PyLayer):
 class _Values(PyLayer):
     @staticmethod
     def forward(
-        ctx: Any, raw: Tensor, scale: Tensor, shift: Tensor, of: _Statistics, library: Any
+        ctx: Any, raw: Tensor, scale: Tensor, shift: Tensor, of: Statistics, library: Any
     ) -> Tensor:
         ctx.rest = of, library, wanted_by(raw, scale, shift)
         ctx.save_for_backward(raw)

@@ -42,6 +42,12 @@ class NormShape(ctypes.Structure):
     )
 
 
+class PlanesShape(ctypes.Structure):
+    """`PlanesShape` of source/attention.cpp."""
+
+    _fields_ = tuple((name, c_int64) for name in ("n", "c", "size"))
+
+
 class EntropyShape(ctypes.Structure):
     """`EntropyShape` of source/entropy.cpp."""
 
@@ -67,6 +73,10 @@ FUNCTIONS = {  # name: number of pointers, structs
     "depthwise_norm_backward": (18, DepthwiseShape, NormShape, NormShape),
     "dense_norm_forward": (11, DenseShape, NormShape, NormShape),
     "dense_norm_backward": (18, DenseShape, NormShape, NormShape),
+    "attention_means": (6, PlanesShape, NormShape),
+    "attention_forward": (7, PlanesShape, NormShape),
+    "attention_gates_backward": (7, PlanesShape, NormShape),
+    "attention_input_backward": (11, PlanesShape, NormShape),
     "entropy_forward": (4, EntropyShape),
     "entropy_backward": (5, EntropyShape),
     "bilinear_forward": (6, BilinearShape),
@@ -82,6 +92,7 @@ def load(path: Path) -> ctypes.CDLL:
         function.restype = None
         function.argtypes = [*[c_void_p] * pointers, *map(POINTER, structs)]
     library.use_threads.restype, library.use_threads.argtypes = None, [c_int]
-    library.bind_threads.restype, library.bind_threads.argtypes = c_int, []
-    library.keep_memory.restype, library.keep_memory.argtypes = c_int, []
+    for name in ("bind_threads", "keep_memory", "multiplies_bf16"):
+        function = getattr(library, name)
+        function.restype, function.argtypes = c_int, []
     return library

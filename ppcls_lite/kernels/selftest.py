@@ -2,12 +2,15 @@
 
 `python -m ppcls_lite.kernels.selftest kernels.so` ends with status 0 if outputs and gradients of
 a few layers of every kind agree, and NaN comes through; else with build.py's `DIFFERENT` or
-`NOT_LOADED` and a last line that says why. tests/kernels/ has all shapes of the zoo.
+`NOT_LOADED` and a last line that says why. Kernels that multiply bf16 numbers get such numbers,
+whose products they have to know as exactly as others; where they round in between, they get a wider
+tolerance. tests/kernels/ has all shapes of the zoo.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +22,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_lite.kernels import library
+from ppcls_lite.kernels.attention import attended
 from ppcls_lite.kernels.build import DIFFERENT, NOT_LOADED
 from ppcls_lite.kernels.deferred import conv_norm, values
 from ppcls_lite.kernels.ops import (
@@ -34,6 +38,9 @@ from ppcls_lite.kernels.tensors import Window
 from ppcls_lite.ops.entropy import PixelEntropy
 
 TOLERANCE = 1e-4  # of the largest value of a tensor
+BF16_TOLERANCE = (
+    5e-3  # of what is rounded in between: where a value falls, sums in another order decide
+)
 EPSILON, MOMENTUM = 1e-5, 0.9
 
 # batch, channels, height, width, kernel, stride, padding
@@ -54,16 +61,27 @@ _DENSE = (
 )
 
 
+def as_bf16(values: np.ndarray) -> np.ndarray:
+    """The nearest bf16 numbers, as float32."""
+    return paddle.to_tensor(values).astype("bfloat16").astype("float32").numpy()
+
+
 def difference(
-    found: Callable[..., Tensor], expected: Callable[..., Tensor], inputs: Sequence[np.ndarray]
+    found: Callable[..., Tensor],
+    expected: Callable[..., Tensor],
+    inputs: Sequence[np.ndarray],
+    given: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> float:
-    """The largest difference of output and gradients, relative to each tensor's largest value."""
+    """The largest difference of output and gradients, relative to each tensor's largest value.
+
+    `given`: what to make of the output's gradient, which is random.
+    """
     results = []
     for function in (found, expected):
         tensors = [paddle.to_tensor(array, stop_gradient=False) for array in inputs]
         y = function(*tensors)
         rng = np.random.default_rng(1)
-        y.backward(paddle.to_tensor(rng.standard_normal(y.shape).astype(np.float32)))
+        y.backward(paddle.to_tensor(given(rng.standard_normal(y.shape).astype(np.float32))))
         results.append([y.numpy(), *(t.grad.numpy() for t in tensors if t.grad is not None)])
     worst = 0.0
     for a, b in zip(*results):
@@ -75,13 +93,15 @@ def run(kernels: ctypes.CDLL) -> list[str]:
     """What differs; empty if nothing does."""
     rng = np.random.default_rng(0)
     failures = []
+    bf16 = bool(kernels.multiplies_bf16())
+    given = as_bf16 if bf16 else np.asarray
 
     def array(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape).astype(np.float32)
+        return given(rng.standard_normal(shape).astype(np.float32))
 
-    def compare(name: str, *arguments: object) -> None:
-        worst = difference(*arguments)  # type: ignore[arg-type]
-        if not worst <= TOLERANCE:
+    def compare(name: str, *arguments: Any, tolerance: float = TOLERANCE) -> None:
+        worst = difference(*arguments, given)
+        if not worst <= tolerance:
             failures.append(f"{name} differs by {worst:.1e}")
 
     for n, c, h, w, k, stride, pad in _DEPTHWISE:
@@ -125,7 +145,14 @@ def run(kernels: ctypes.CDLL) -> list[str]:
         )
     for act in ACTIVATIONS:
         _compare_norm(kernels, act, array, compare, failures)
-    _compare_chains(kernels, array, compare)
+    tolerance = BF16_TOLERANCE if bf16 else TOLERANCE
+    compare(
+        "channel attention",
+        lambda x, w: attended(x, lambda means: F.sigmoid(means * w), kernels),
+        lambda x, w: x * F.sigmoid(x.mean([2, 3], keepdim=True) * w),
+        [array(3, 6, 9, 7), array(1, 6, 1, 1)],
+    )
+    _compare_chains(kernels, array, functools.partial(compare, tolerance=tolerance))
     failures += _lost_nan(kernels)
     return failures
 

@@ -19,12 +19,13 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ppcls_lite.kernels.attention import attended
 from ppcls_lite.kernels.deferred import Deferred, Norm, conv_norm, values
 from ppcls_lite.kernels.ops import dense_conv, depthwise_conv, linear, norm_act
 from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
 from ppcls_lite.kernels.tensors import Window, are_plain
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.layers import ConvNorms, InOrder
+from ppcls_lite.models.layers import ConvNorms, InOrder, SqueezeExcitation
 from ppcls_lite.models.upsample import Bilinear
 from ppcls_lite.ops.entropy import PixelEntropy
 
@@ -209,6 +210,25 @@ class NativeSequential(nn.Sequential, _Native):
         return x
 
 
+class NativeAttention(_Native, SqueezeExcitation):
+    """Channel attention, whose input need not be stored."""
+
+    @paddle.jit.not_to_static
+    def forward(self, x: Tensor) -> Tensor:
+        if self._takes_kernel(x):
+            return attended(x, self.gates, self._kernels.library)
+        return SqueezeExcitation.forward(self, x)
+
+    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
+        if isinstance(x, Deferred) and _is_itself(self) and self._takes_kernel(x.raw):
+            return attended(x, self.gates, self._kernels.library)
+        return self(values(x))
+
+    def _takes_kernel(self, x: Tensor) -> bool:
+        known = self.training and x.ndim == 4 and 0 not in x.shape and are_plain(x)
+        return known and type(self.avg_pool) is nn.AdaptiveAvgPool2D and _is_itself(self.avg_pool)
+
+
 class NativeBilinear(_Native, Bilinear):
     """Enlarging, whose gradient takes Paddle's operator many times as long."""
 
@@ -264,7 +284,8 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
         return (NativeDense, window) if layer._groups == 1 else (None, None)
     for stock, native in (
         *((nn.Linear, NativeLinear), (nn.Sequential, NativeSequential)),
-        *((Bilinear, NativeBilinear), (PixelEntropy, NativeEntropy)),
+        *((Bilinear, NativeBilinear), (SqueezeExcitation, NativeAttention)),
+        (PixelEntropy, NativeEntropy),
     ):
         if type(layer) is stock:
             return native, None

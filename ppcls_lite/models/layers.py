@@ -265,6 +265,8 @@ class SqueezeExcitation(nn.Layer):
         self._gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.avg_pool(x)  # (N, C, 1, 1)
-        scale = self.conv2(F.relu(self.conv1(scale)))
-        return paddle.multiply(x, self._gate(scale))
+        return paddle.multiply(x, self.gates(self.avg_pool(x)))
+
+    def gates(self, means: Tensor) -> Tensor:
+        """(N, C, 1, 1): the factors of the channels, from their means."""
+        return self._gate(self.conv2(F.relu(self.conv1(means))))

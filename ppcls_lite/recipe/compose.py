@@ -79,7 +79,8 @@ def compose(
     task = build_task(settings, loss, world, model)
     images = plan.epochs * len(loader) * loader.batch_sampler.batch_size
     cache = prepare_teachers(settings, task, datasets["Train"], world, labels, images)
-    kernels.prepare(nn.LayerList([task.trained, loss]), run.cpu_kernels, paddle.get_device())
+    learning = nn.LayerList([task.trained, loss])
+    kernels.prepare(learning, run.cpu_kernels, paddle.get_device(), run.cpu_kernels_dtype)
     length = {"epochs": plan.epochs, "step_each_epoch": steps, "iters": run.iters}
     description = settings.Optimizer.build(**length)
     parts.scale_rate(settings, description.lr, loader.batch_sampler.batch_size, world)

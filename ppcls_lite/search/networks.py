@@ -45,7 +45,8 @@ class Networks:
         self.space, self.shape = space, shape
         self.plugins = settings.Global.plugins
         first = self.build(space.smallest())
-        self._native = kernels.prepare(first, settings.Global.cpu_kernels, paddle.get_device())
+        run, device = settings.Global, paddle.get_device()
+        self._native = kernels.prepare(first, run.cpu_kernels, device, run.cpu_kernels_dtype)
 
     def arch(self, candidate: Candidate) -> Tree:
         """`Arch` of a recipe for the candidate."""
@@ -62,8 +63,8 @@ class Networks:
     def build_to_train(self, candidate: Candidate) -> nn.Layer:
         """The same with the CPU kernels, as the recipe wants them."""
         model = self.build(candidate)
-        if self._native:
-            kernels.convert(model, kernels.available())
+        if self._native is not None:
+            kernels.convert(model, self._native)
         return model
 
     def parameters(self, candidate: Candidate) -> int:

@@ -39,7 +39,7 @@ def test_every_call_of_a_step_is_printed_with_its_bound(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        train.kernels, "prepare", lambda model, mode, device: kernels.convert(model, Idle())
+        train.kernels, "prepare", lambda model, *rest: kernels.convert(model, Idle())
     )
     small = ["--arch", "PPLCNet_x0_25", "--batch-size", "2", "--image-size", "32", "--steps", "1"]
     assert roofline.run([*small, "--bandwidth", "10", "--peak", "50"]) == 0

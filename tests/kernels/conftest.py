@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ppcls_lite.kernels import build, library
+from ppcls_lite.system.machine import cpu_flags
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,27 @@ def built_kernels(kernels_home: Path) -> Path:
 @pytest.fixture(scope="session")
 def native(built_kernels: Path) -> ctypes.CDLL:
     """The library, with one thread; even the smallest kernel is worth another one."""
-    loaded = library.load(built_kernels)
+    return _loaded(built_kernels)
+
+
+@pytest.fixture(scope="session")
+def native_bf16(kernels_home: Path) -> ctypes.CDLL:
+    """The same of `cpu_kernels_dtype: bf16`."""
+    if build.BF16_FEATURE not in cpu_flags():
+        pytest.skip(f"this CPU does not multiply bf16 numbers (it lacks {build.BF16_FEATURE})")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PPCLS_LITE_HOME", str(kernels_home))
+        return _loaded(build.built("bf16"))
+
+
+@pytest.fixture(params=["fp32", "bf16"])
+def either(request: pytest.FixtureRequest) -> ctypes.CDLL:
+    """Both, one after another."""
+    return request.getfixturevalue({"fp32": "native", "bf16": "native_bf16"}[request.param])
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    loaded = library.load(path)
     loaded.use_threads(1)
     ctypes.c_int64.in_dll(loaded, "kernels_worth").value = 1
     return loaded

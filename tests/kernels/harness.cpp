@@ -4,12 +4,14 @@
 // Arguments: a seed and the number of random shapes. Kernels of 1 to 11, strides of 1 to 4, padding
 // of 0 to the kernel's size, each apart in height and width; 1 to 2000 channels, planes of one pixel
 // and more; ordinary numbers, denormals, NaN and infinity. Prints how many calls it made; ends with
-// status 1 at the first wrong value, which it describes.
+// status 1 at the first wrong value, which it describes. With BF16_PRODUCTS all numbers are bf16 ones,
+// so that their products are known as exactly; what a normalisation gives is rounded in between.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <random>
@@ -32,6 +34,9 @@ struct Norm {
     int64_t n, c, size;
     float epsilon, momentum;
     int activation;
+};
+struct Planes {
+    int64_t n, c, size;
 };
 struct Entropy {
     int64_t n, c, size;
@@ -76,6 +81,18 @@ void dense_norm_backward(const float*, const float*, const float*, const float*,
                          float*, float*, const Dense*, const Norm*, const Norm*);
 }
 
+extern "C" {
+void attention_means(const float*, const float*, const float*, const float*, const float*, float*,
+                     const Planes*, const Norm*);
+void attention_forward(const float*, const float*, const float*, const float*, const float*,
+                       const float*, float*, const Planes*, const Norm*);
+void attention_gates_backward(const float*, const float*, const float*, const float*, const float*,
+                              const float*, float*, const Planes*, const Norm*);
+void attention_input_backward(const float*, const float*, const float*, const float*, const float*,
+                              const float*, const float*, const float*, float*, float*, float*,
+                              const Planes*, const Norm*);
+}
+
 static std::mt19937_64 generator;
 static int calls = 0;
 static char shape[200];  // the one being tried
@@ -98,6 +115,14 @@ struct Array {
     operator float*() const { return values.get(); }
 };
 
+// Within which share of their terms sums agree; the second: of values that are rounded in between.
+constexpr double EXACT = 1e-5;
+#if defined(BF16_PRODUCTS)
+constexpr double JOINED = 1e-2;
+#else
+constexpr double JOINED = EXACT;
+#endif
+
 static Array filled(int64_t count, Values kind) {
     Array a(count);
     std::normal_distribution<float> normal;
@@ -106,6 +131,12 @@ static Array filled(int64_t count, Values kind) {
         a[i] = normal(generator);
         if (kind == DENORMAL) a[i] *= 1e-39f;
         if (kind == STRANGE && pick(0, 9) == 0) a[i] = strange[pick(0, 5)];
+#if defined(BF16_PRODUCTS)
+        uint32_t bits;
+        std::memcpy(&bits, &a[i], sizeof bits);
+        bits &= 0xffff0000;
+        std::memcpy(&a[i], &bits, sizeof bits);
+#endif
     }
     return a;
 }
@@ -120,10 +151,11 @@ struct Sums {
     }
 };
 
-static void compare(const char* name, const Array& found, const Sums& expected) {
+static void compare(const char* name, const Array& found, const Sums& expected,
+                    double share = EXACT) {
     for (int64_t i = 0; i < found.count; ++i) {
         const double error = std::fabs(found[i] - expected.value[i]);
-        if (!(error <= 1e-5 * expected.size[i] + 1e-37)) {
+        if (!(error <= share * expected.size[i] + 1e-37)) {
             std::printf("seed %lld: %s, %s: value %lld is %g instead of %g\n", seed, shape,
                         name, static_cast<long long>(i), found[i], expected.value[i]);
             std::exit(1);
@@ -267,7 +299,7 @@ static void with_norm(const Shape& s, int64_t ins, int64_t in_size, int64_t outs
             largest = std::max(largest, std::fabs(expected[i]));
         }
         for (int64_t i = 0; i < found.count; ++i) sums.size[i] = largest;
-        compare(name, found, sums);
+        compare(name, found, sums, JOINED);
     };
     same("fused convolution", one.y, two.y);
     same("fused running mean", one.running_mean, two.running_mean);
@@ -387,6 +419,56 @@ static void try_norm(Values kind) {
         check_norm(s, x, gamma, beta, dy, y, dx, dgamma, dbeta, running_variance);
 }
 
+// Of planes as they are, or of what a normalisation has yet to make of them.
+static void try_attention(Values kind) {
+    Norm norm;
+    norm.size = pick(0, 2) ? pick(1, 400) : 1;
+    norm.n = pick(norm.size == 1 ? 2 : 1, 9);
+    norm.c = channels(std::max<int64_t>(1, 100000 / (norm.n * norm.size)));
+    norm.epsilon = 1e-5f, norm.momentum = 0.9f, norm.activation = pick(0, 3);
+    const Planes s{norm.n, norm.c, norm.size};
+    const Norm* in = pick(0, 1) ? &norm : nullptr;
+    std::snprintf(shape, sizeof shape, "attention n %d c %d size %d, after a normalisation: %d",
+                  static_cast<int>(s.n), static_cast<int>(s.c), static_cast<int>(s.size), in != nullptr);
+    const int64_t count = s.n * s.c * s.size, planes = s.n * s.c;
+    const Array x = filled(count, kind), dy = filled(count, kind);
+    const Array gates = filled(planes, kind), dmeans = filled(planes, kind);
+    const Array gamma = filled(s.c, kind), beta = filled(s.c, kind), mean(s.c), inverse(s.c);
+    const Array rest(s.c, 0.0f), more(s.c, 1.0f), read(count), y(count), dx(count);
+    const Array means(planes), dgates(planes), dgamma(s.c), dbeta(s.c), two(s.c), three(s.c);
+    norm_forward(x, gamma, beta, rest, more, read, mean, inverse, &norm);
+    attention_means(x, gamma, beta, mean, inverse, means, &s, in);
+    attention_forward(x, gamma, beta, mean, inverse, gates, y, &s, in);
+    attention_gates_backward(x, gamma, beta, mean, inverse, dy, dgates, &s, in);
+    attention_input_backward(x, gamma, beta, mean, inverse, gates, dy, dmeans, dx, dgamma, dbeta, &s,
+                             in);
+    calls += 4;
+    if (kind != ORDINARY) return;
+    const Array& seen = in ? read : x;
+    Sums ms(planes), ys(count), dgs(planes), dxs(count);
+    for (int64_t p = 0; p < planes; ++p)
+        for (int64_t i = p * s.size; i < (p + 1) * s.size; ++i) {
+            ms.add(p, static_cast<double>(seen[i]) / static_cast<double>(s.size));
+            ys.add(i, static_cast<double>(seen[i]) * gates[p]);
+            dgs.add(p, static_cast<double>(seen[i]) * dy[i]);
+            dxs.add(i, static_cast<double>(dy[i]) * gates[p]);
+            dxs.add(i, static_cast<double>(dmeans[p]) / static_cast<double>(s.size));
+        }
+    compare("means", means, ms);
+    compare("output", y, ys);
+    compare("gradient of the gates", dgates, dgs);
+    compare("gradient of the input", dx, dxs);
+    if (!in) return;
+    norm_sums(x, gamma, beta, mean, inverse, dx, two, three, in);
+    Sums scales(s.c), shifts(s.c);
+    for (int64_t c = 0; c < s.c; ++c) {
+        scales.add(c, two[c]), shifts.add(c, three[c]);
+        scales.size[c] += static_cast<double>(s.n * s.size), shifts.size[c] += scales.size[c];
+    }
+    compare("gradient of the scale before", dgamma, scales);
+    compare("gradient of the shift before", dbeta, shifts);
+}
+
 static void try_entropy(Values kind) {
     const Entropy s{pick(1, 3), pick(1, 200), pick(0, 2) ? pick(1, 300) : pick(1, 5)};
     std::snprintf(shape, sizeof shape, "entropy n %d c %d size %d", static_cast<int>(s.n),
@@ -469,11 +551,12 @@ int main(int argc, char** argv) {
     for (seed = first; seed < first + shapes; ++seed) {
         generator.seed(static_cast<uint64_t>(seed));
         const Values kind = static_cast<Values>(std::max<int64_t>(0, pick(-3, 2)));
-        switch (pick(0, 6)) {
+        switch (pick(0, 7)) {
             case 0: case 1: try_depthwise(kind); break;
             case 2: case 3: try_dense(kind); break;
             case 4: try_entropy(kind); break;
             case 5: try_bilinear(kind); break;
+            case 6: try_attention(kind); break;
             default: try_norm(kind);
         }
     }

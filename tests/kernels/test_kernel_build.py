@@ -171,7 +171,7 @@ def test_without_a_compiler_training_is_stock_and_one_line_says_so(
     monkeypatch.setattr(logging.getLogger("ppcls_lite"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="ppcls_lite"):
-        assert prepare(model, "auto", "cpu") is False
+        assert prepare(model, "auto", "cpu") is None
     assert [type(layer) for layer in model.sublayers()] == kinds
     (line,) = lines(caplog)
     assert compiler in line and "slower" in line
@@ -218,7 +218,7 @@ def test_whatever_a_compiler_does_auto_trains_and_says_why(
     if calls == 1:
         monkeypatch.setattr(build, "COMPILE_SECONDS", 0.5)
     with caplog.at_level(logging.WARNING, logger="ppcls_lite"):
-        assert prepare(paddle.nn.Linear(2, 2), "auto", "cpu") is False
+        assert prepare(paddle.nn.Linear(2, 2), "auto", "cpu") is None
     (line,) = lines(caplog)
     assert reason in line and str(tmp_path / "compiler") in line
     assert called.read_text() == "x\n" * calls
@@ -301,7 +301,7 @@ def test_the_self_test_notices_wrong_results_and_crashes(
     own.mkdir()
     for body in ("", "*(volatile int*)0 = 1;"):
         code = 'extern "C" {\nvoid use_threads(int) {}\n'
-        for name in ("keep_memory", "bind_threads"):
+        for name in ("keep_memory", "bind_threads", "multiplies_bf16"):
             code += f"int {name}() {{ return 0; }}\n"
         for name in library.FUNCTIONS:
             code += f"void {name}() {{ {body} }}\n"
@@ -333,7 +333,7 @@ def test_off_and_other_devices_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(native, "available", lambda: pytest.fail("must not be asked"))
     model = create_model("PPLCNet_x0_25", class_num=2)
     for mode, device in (("off", "cpu"), (False, "cpu"), ("auto", "gpu:0")):
-        assert prepare(model, mode, device) is False
+        assert prepare(model, mode, device) is None
     with pytest.raises(UserError, match="is for a CPU, but this run uses gpu:0"):
         prepare(model, "on", "gpu:0")
 

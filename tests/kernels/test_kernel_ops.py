@@ -353,28 +353,28 @@ def bits(native: ctypes.CDLL, threads: int) -> list[bytes]:
     return [result.numpy().tobytes() for result in results]
 
 
-def test_the_same_bits_every_time_and_for_any_number_of_threads(native: ctypes.CDLL) -> None:
-    first = bits(native, 1)
+def test_the_same_bits_every_time_and_for_any_number_of_threads(either: ctypes.CDLL) -> None:
+    first = bits(either, 1)
     for threads in (1, 2, 2, 3, 8):
-        assert bits(native, threads) == first
+        assert bits(either, threads) == first
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_come_through(value: float, native: ctypes.CDLL) -> None:
+def test_values_that_are_not_finite_come_through(value: float, either: ctypes.CDLL) -> None:
     x = array(2, 3, 8, 8)
     x[1, 2, 4, 4] = value
     same = Window((3, 3), (1, 1), (1, 1))
     running = paddle.zeros([3]), paddle.ones([3])
     calls = {
-        "depthwise": lambda t: depthwise_conv(t, paddle.ones([3, 1, 3, 3]), same, native),
-        "dense": lambda t: dense_conv(t, paddle.ones([4, 3, 1, 1]), SAME, native),
+        "depthwise": lambda t: depthwise_conv(t, paddle.ones([3, 1, 3, 3]), same, either),
+        "dense": lambda t: dense_conv(t, paddle.ones([4, 3, 1, 1]), SAME, either),
         "linear": lambda t: linear(
-            t.reshape([2, 3 * 64]), paddle.ones([3 * 64, 3 * 64]), native
+            t.reshape([2, 3 * 64]), paddle.ones([3 * 64, 3 * 64]), either
         ).reshape([2, 3, 8, 8]),
     }
     for act in ACTIVATIONS:
         calls[f"norm {act}"] = lambda t, act=act: norm_act(
-            *(t, paddle.ones([3]), paddle.zeros([3]), running), (EPSILON, MOMENTUM, act), native
+            *(t, paddle.ones([3]), paddle.zeros([3]), running), (EPSILON, MOMENTUM, act), either
         )
     for name, call in calls.items():
         t = paddle.to_tensor(x, stop_gradient=False)

@@ -7,10 +7,10 @@
 // results do not depend on the number of threads.
 
 #include <algorithm>
-#include <memory>
 
 #include "columns.h"
 #include "norm.h"
+#include "products.h"
 
 namespace {
 
@@ -19,103 +19,25 @@ struct Shape {
     int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
 };
 
-constexpr int TILE_VECS = MANY_REGISTERS ? 4 : 2;
-constexpr int PANEL = TILE_VECS * LANES;
 constexpr int64_t DEPTH = 512;  // about so many rows are gathered at once: they stay in the cache
-constexpr int64_t CHUNK = 128;  // pixels of one step of the weights' gradient
 // Floats from one gathered row of pixels to the next: with a power of two the rows would share a few
 // sets of the first cache, which then holds no panel of them.
 constexpr int64_t ROW = CHUNK + 16;
-
-typedef std::unique_ptr<float[]> Scratch;
-
-Scratch scratch(int64_t floats) { return Scratch(new float[floats]); }
-
-// Weights (rows, depth) as [tile][depth][height], rows past the end zero. A row's depth runs over
-// `outer` places and, at each, the taps at `offsets`.
-struct Packed {
-    int64_t rows, depth, height;
-    Scratch values;
-
-    Packed(const float* matrix, int64_t rows, int64_t row_step, int64_t outer, int64_t outer_step,
-           const std::vector<int64_t>& offsets)
-        : rows(rows), depth(outer * (int64_t)offsets.size()) {
-        // The height that wastes least: a tile's other cost is about half a row's.
-        height = 6;
-        for (int64_t lower : {5, 4})
-            if (tiles_of(lower) * (2 * lower + 1) < tiles_of(height) * (2 * height + 1))
-                height = lower;
-        values = scratch(tiles() * height * depth);
-        const int64_t taps = offsets.size();
-#pragma omp parallel for schedule(static) num_threads(team(4 * rows * depth))
-        for (int64_t t = 0; t < tiles(); ++t) {
-            const float* from = matrix + t * height * row_step;
-            float* to = values.get() + t * height * depth;
-            const int64_t present = std::min(height, rows - t * height);
-            for (int64_t o = 0; o < outer; ++o)
-                for (int64_t k = 0; k < taps; ++k, to += height) {
-                    const float* own = from + o * outer_step + offsets[k];
-                    for (int64_t r = 0; r < present; ++r) to[r] = own[r * row_step];
-                    for (int64_t r = present; r < height; ++r) to[r] = 0;
-                }
-        }
-    }
-    int64_t tiles_of(int64_t rows_each) const { return (rows + rows_each - 1) / rows_each; }
-    int64_t tiles() const { return tiles_of(height); }
-};
-
-// H rows of the weights times a panel, added to `out` unless it is the `first` part of the depth.
-// AHEAD: ask for the panel behind this one, as rows a plane apart are no stream that a processor
-// foresees.
-template <int H, bool AHEAD>
-void tile(const float* weights, int64_t depth, const float* panel, int64_t stride, float* out,
-          int64_t out_stride, int64_t rows, bool first) {
-    Vec sums[H][TILE_VECS] = {};
-    if (!first)
-#pragma GCC unroll 6
-        for (int r = 0; r < H; ++r)
-            if (r < rows)
-#pragma GCC unroll 4
-                for (int v = 0; v < TILE_VECS; ++v) sums[r][v] = load(out + r * out_stride + v * LANES);
-    for (int64_t k = 0; k < depth; ++k) {
-        Vec own[TILE_VECS];
-#pragma GCC unroll 4
-        for (int v = 0; v < TILE_VECS; ++v) {
-            own[v] = load(panel + k * stride + v * LANES);
-            if (AHEAD) __builtin_prefetch(panel + k * stride + PANEL + v * LANES);
-        }
-#pragma GCC unroll 6
-        for (int r = 0; r < H; ++r) {
-            Vec weight = splat(weights[k * H + r]);
-#pragma GCC unroll 4
-            for (int v = 0; v < TILE_VECS; ++v) sums[r][v] += weight * own[v];
-        }
-    }
-#pragma GCC unroll 6
-    for (int r = 0; r < H; ++r)
-        if (r < rows)
-#pragma GCC unroll 4
-            for (int v = 0; v < TILE_VECS; ++v) store(out + r * out_stride + v * LANES, sums[r][v]);
-}
-
-typedef void (*Tile)(const float*, int64_t, const float*, int64_t, float*, int64_t, int64_t, bool);
-constexpr Tile TILES[] = {tile<4, false>, tile<5, false>, tile<6, false>};
-constexpr Tile TILES_AHEAD[] = {tile<4, true>, tile<5, true>, tile<6, true>};
 
 // output = weights * input, for all columns.
 template <typename Source>
 void multiply(const Packed& weights, const Source& input, const Places& output, int64_t columns) {
     const int64_t panels = (columns + PANEL - 1) / PANEL, depth = weights.depth;
-    const int64_t step = std::max<int64_t>(1, DEPTH / input.unit()) * input.unit();
+    const int64_t unit = input.unit() * AT_ONCE, step = std::max<int64_t>(1, DEPTH / unit) * unit;
     const int threads = team(weights.rows * depth * columns);
     // Few panels are cut across, for all threads to have some.
     const int64_t tiles = weights.tiles(), height = weights.height;
     const int64_t cuts = panels >= 4 * threads || threads == 1
                              ? 1
                              : std::min((tiles + 3) / 4, (4 * threads + panels - 1) / panels);
-    const Tile plain = TILES[height - 4], ahead = TILES_AHEAD[height - 4];
 #pragma omp parallel num_threads(threads)
     {
+        Columns own(std::min(step, depth), PANEL);
         const Scratch gathered = scratch(std::min(step, depth) * PANEL);
         const Scratch result = scratch(tiles * height * PANEL);
 #pragma omp for schedule(static)
@@ -130,95 +52,17 @@ void multiply(const Packed& weights, const Source& input, const Places& output, 
             for (int64_t k = 0; k < depth; k += step) {
                 const int64_t some = std::min(step, depth - k);
                 if (!source) input.gather(k, some, first, count, gathered.get(), PANEL);
-                const float* panel = source ? source + k * input.step() : gathered.get();
-                const int64_t stride = source ? input.step() : PANEL;
-                for (int64_t t = begin; t < end; ++t) {
-                    const float* own = weights.values.get() + (t * depth + k) * height;
-                    const int64_t present = std::min(height, weights.rows - t * height);
-                    const Tile work = source && t == begin ? ahead : plain;
-                    work(own, some, panel, stride, to + t * height * to_step, to_step, present, k == 0);
-                }
+                if (source)
+                    own.take(source + k * input.step(), some, input.step(), PANEL, true);
+                else
+                    own.take(gathered.get(), some, PANEL, PANEL, false);
+                own.multiply(weights, k, 0, begin, end, to, to_step);
             }
             if (!place) {
                 const int64_t row = begin * height, last = std::min(end * height, weights.rows);
                 output.scatter(to + row * PANEL, PANEL, row, last - row, first, count);
             }
         }
-    }
-}
-
-// sums[r * step + i] += sum over p of a[r * stride + p] * b[p * V * LANES + i]
-template <int R, int V>
-void outer(const float* a, int64_t stride, const float* b, float* sums, int64_t step) {
-    Vec own[R][V] = {};
-    for (int64_t p = 0; p < CHUNK; ++p) {
-        Vec right[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) right[v] = load(b + (p * V + v) * LANES);
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-            Vec left = splat(a[r * stride + p]);
-#pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) own[r][v] += left * right[v];
-        }
-    }
-    for (int r = 0; r < R; ++r)
-        for (int v = 0; v < V; ++v) {
-            float* to = sums + r * step + v * LANES;
-            store(to, load(to) + own[r][v]);
-        }
-}
-
-// The same for `rows` rows, in blocks of about the same height that fit the registers.
-template <int V>
-void outer_rows(const float* a, int64_t rows, int64_t stride, const float* b, float* sums,
-                int64_t step) {
-    constexpr int MOST = V >= 3 ? 6 : 12;
-    for (int64_t r = 0, left = (rows + MOST - 1) / MOST; r < rows; --left) {
-        const int64_t height = (rows - r + left - 1) / left;
-        const float* own = a + r * stride;
-        float* to = sums + r * step;
-        switch (height) {
-            case 1: outer<1, V>(own, stride, b, to, step); break;
-            case 2: outer<2, V>(own, stride, b, to, step); break;
-            case 3: outer<3, V>(own, stride, b, to, step); break;
-            case 4: outer<4, V>(own, stride, b, to, step); break;
-            case 5: outer<5, V>(own, stride, b, to, step); break;
-            case 6: outer<6, V>(own, stride, b, to, step); break;
-            case 7: outer<MOST == 12 ? 7 : 1, V>(own, stride, b, to, step); break;
-            case 8: outer<MOST == 12 ? 8 : 1, V>(own, stride, b, to, step); break;
-            case 9: outer<MOST == 12 ? 9 : 1, V>(own, stride, b, to, step); break;
-            case 10: outer<MOST == 12 ? 10 : 1, V>(own, stride, b, to, step); break;
-            case 11: outer<MOST == 12 ? 11 : 1, V>(own, stride, b, to, step); break;
-            default: outer<MOST, V>(own, stride, b, to, step);
-        }
-        r += height;
-    }
-}
-
-// Rows of CHUNK pixels as [pixel][vecs * LANES]; rows past `rows` are zero.
-void turn(const float* from, int64_t rows, int64_t stride, int64_t vecs, float* to) {
-    for (int64_t v = 0; v < vecs; ++v)
-        for (int64_t p = 0; p < CHUNK; p += LANES) {
-            Vec block[LANES] = {};
-            const int64_t present = std::min<int64_t>(LANES, rows - v * LANES);
-            for (int64_t r = 0; r < present; ++r) block[r] = load(from + (v * LANES + r) * stride + p);
-            turned(block);
-            for (int i = 0; i < LANES; ++i) store(to + ((p + i) * vecs + v) * LANES, block[i]);
-        }
-}
-
-// sums (a_rows, room) += a * b^T over CHUNK pixels; `panel` is scratch for a part of b, turned.
-void outer_panels(const float* a, int64_t a_rows, int64_t a_stride, const float* b, int64_t b_rows,
-                  int64_t b_stride, float* panel, float* sums, int64_t room) {
-    for (int64_t c = 0; c < room; c += PANEL) {
-        const int64_t vecs = std::min<int64_t>(TILE_VECS, (room - c) / LANES);
-        turn(b + c * b_stride, b_rows - c, b_stride, vecs, panel);
-        const auto work = vecs == 4   ? outer_rows<MANY_REGISTERS ? 4 : 2>
-                          : vecs == 3 ? outer_rows<MANY_REGISTERS ? 3 : 2>
-                          : vecs == 2 ? outer_rows<2>
-                                      : outer_rows<1>;
-        work(a, a_rows, a_stride, panel, sums + c, room);
     }
 }
 
@@ -259,7 +103,7 @@ void outer_product(const A& a, const B& b, int64_t columns, const Write& written
     {
         Side<A> left(a, (units + blocks - 1) / blocks * a.unit());
         Side<B> right(b, b.rows());
-        const Scratch panel = scratch(CHUNK * PANEL);
+        Outer products((units + blocks - 1) / blocks * a.unit());
 #pragma omp for schedule(static)
         for (int64_t item = 0; item < groups * blocks; ++item) {
             const int64_t group = item / blocks, block = item % blocks;
@@ -270,8 +114,8 @@ void outer_product(const A& a, const B& b, int64_t columns, const Write& written
             for (int64_t k = chunks * group / groups; k < chunks * (group + 1) / groups; ++k) {
                 left.read(from, some, k * CHUNK, columns);
                 right.read(0, b.rows(), k * CHUNK, columns);
-                outer_panels(left.data, some, left.stride, right.data, b.rows(), right.stride,
-                             panel.get(), sums, room);
+                products.add(left.data, some, left.stride, right.data, b.rows(), right.stride, sums,
+                             room);
             }
         }
     }
@@ -354,7 +198,6 @@ void pointwise_gradients(const Source& dy, const Input& input, const float* weig
     const int64_t columns = cut.columns, groups = cut.groups;
     const Packed own(weights, rows, 1, outs, rows, {0});
     const Places places{dx, rows, input.size, 1, input.size, 0, input.size, 1};
-    const Tile work = TILES[own.height - 4];
     const int threads = team(2 * rows * outs * columns);
     const auto written = [&](const float* parts, int64_t count, int64_t width) {
         add_groups_turned(parts, count, width, outs, rows, dweights);
@@ -372,25 +215,24 @@ void pointwise_gradients(const Source& dy, const Input& input, const float* weig
     {
         Side<Input> left(input, rows);
         Side<Source> right(dy, outs);
-        const Scratch panel = scratch(CHUNK * PANEL), result = scratch(own.tiles() * own.height * PANEL);
+        Outer products(rows);
+        Columns gradient(outs, CHUNK);
+        const Scratch result = scratch(own.tiles() * own.height * PANEL);
 #pragma omp for schedule(static)
         for (int64_t group = 0; group < groups; ++group) {
-            float* products = parts.get() + group * rows * room;
-            std::fill(products, products + rows * room, 0.0f);
+            float* part = parts.get() + group * rows * room;
+            std::fill(part, part + rows * room, 0.0f);
             for (int64_t k = cut.begin(group); k < cut.begin(group + 1); ++k) {
                 left.read(0, rows, k * CHUNK, columns);
                 right.read(0, outs, k * CHUNK, columns);
-                outer_panels(left.data, rows, left.stride, right.data, outs, right.stride,
-                             panel.get(), products, room);
+                products.add(left.data, rows, left.stride, right.data, outs, right.stride, part, room);
+                gradient.take(right.data, outs, right.stride, CHUNK, false);
                 for (int64_t p = 0; p < CHUNK && k * CHUNK + p < columns; p += PANEL) {
                     const int64_t first = k * CHUNK + p, count = std::min<int64_t>(PANEL, columns - first);
                     float* place = places.direct(first, PANEL, columns);
                     float* to = place ? place : result.get();
                     const int64_t step = place ? places.plane : PANEL;
-                    for (int64_t t = 0; t < own.tiles(); ++t)
-                        work(own.values.get() + t * own.height * outs, outs, right.data + p,
-                             right.stride, to + t * own.height * step, step,
-                             std::min(own.height, rows - t * own.height), true);
+                    gradient.multiply(own, 0, p / PANEL, 0, own.tiles(), to, step);
                     if (!place) places.scatter(to, PANEL, 0, rows, first, count);
                 }
                 add_chunk(input, dx, k * CHUNK, cut.count(k), sums.data() + sums.size() / groups * group);
@@ -406,7 +248,6 @@ template <typename Source>
 std::vector<Moments> pointwise_with_moments(const Packed& own, const Source& input,
                                             const Places& places, const Cut& cut) {
     const int64_t rows = own.rows, depth = own.depth, columns = cut.columns;
-    const Tile work = TILES[own.height - 4];
     std::vector<Moments> found(cut.groups * rows);
     const int threads = team(rows * depth * columns);
     const bool few = cut.groups < threads;
@@ -414,6 +255,7 @@ std::vector<Moments> pointwise_with_moments(const Packed& own, const Source& inp
 #pragma omp parallel num_threads(few ? 1 : threads)
     {
         Side<Source> right(input, few ? 0 : depth);
+        Columns taken(few ? 0 : std::min(DEPTH, depth), CHUNK);
         const Scratch result = scratch(own.tiles() * own.height * ROW);
 #pragma omp for schedule(static)
         for (int64_t group = 0; group < cut.groups; ++group)
@@ -427,13 +269,12 @@ std::vector<Moments> pointwise_with_moments(const Packed& own, const Source& inp
                     if (!place) output.gather(0, rows, first, count, to, ROW);
                 } else {
                     right.read(0, depth, first, columns);
-                    for (int64_t d = 0; d < depth; d += DEPTH)
+                    for (int64_t d = 0; d < depth; d += DEPTH) {
+                        taken.take(right.data + d * right.stride, std::min(DEPTH, depth - d),
+                                   right.stride, count, false);
                         for (int64_t p = 0; p < count; p += PANEL)
-                            for (int64_t t = 0; t < own.tiles(); ++t)
-                                work(own.values.get() + (t * depth + d) * own.height,
-                                     std::min(DEPTH, depth - d), right.data + d * right.stride + p,
-                                     right.stride, to + t * own.height * step + p, step,
-                                     std::min(own.height, rows - t * own.height), d == 0);
+                            taken.multiply(own, d, p / PANEL, 0, own.tiles(), to + p, step);
+                    }
                     if (!place) places.scatter(to, ROW, 0, rows, first, count);
                 }
                 for (int64_t r = 0; r < rows; ++r)

@@ -18,6 +18,15 @@ int64_t kernels_worth = 4 << 20;
 
 void use_threads(int count) { kernels_threads = count; }
 
+// What this library was compiled for: see elements.h.
+int multiplies_bf16() {
+#if defined(BF16_PRODUCTS)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 // Give each thread but the caller's a core of its own; returns how many got one. Else a thread that
 // has slept is woken on the core of the one that wakes it, and both may share it for a whole run.
 // The calling thread stays free, as processes that it starts have the cores that it has. Nothing is

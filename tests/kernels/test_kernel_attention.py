@@ -1,0 +1,138 @@
+"""Channel attention by the kernels: values and gradients of stock Paddle, fallbacks, bits."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+from paddle import nn
+
+from ppcls_lite.kernels import convert, swap
+from ppcls_lite.models.layers import ConvBN, SqueezeExcitation
+
+SHAPES = ((5, 24, 14, 14), (3, 20, 7, 7), (4, 8, 1, 1), (2, 4, 3, 5), (1, 12, 40, 33))
+Results = dict[str, np.ndarray]
+
+
+class Watched:
+    """The library, and which of its functions were called."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+        self.called: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        self.called.append(name)
+        return getattr(self.library, name)
+
+
+def array(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def results(model: nn.Layer, x: np.ndarray, with_x: bool = True) -> Results:
+    """Output, gradients of the input and of all parameters."""
+    model.train()
+    image = paddle.to_tensor(x, stop_gradient=not with_x)
+    y = model(image)
+    (y * paddle.to_tensor(array(*y.shape, 7)[..., 0])).sum().backward()
+    found = {"y": y.numpy()} | ({"x": image.grad.numpy()} if with_x else {})
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            found[name] = parameter.grad.numpy()
+        parameter.clear_gradient()
+    return found
+
+
+def assert_close(found: Results, expected: Results, limit: float = 1e-5) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        worst = np.abs(found[name] - value).max() / max(np.abs(value).max(), 1e-6)
+        assert worst <= limit, (name, worst)
+
+
+def pair(stock: nn.Layer, library: object) -> nn.Layer:
+    own = copy.deepcopy(stock)
+    assert convert(own, library) > 2
+    return own
+
+
+@pytest.mark.parametrize("gate", [F.hardsigmoid, F.sigmoid])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values_and_gradients_are_those_of_stock_paddle(
+    shape: tuple[int, ...], gate: Callable, native: ctypes.CDLL
+) -> None:
+    paddle.seed(1)
+    stock = SqueezeExcitation(shape[1], gate)
+    watched = Watched(native)
+    own = pair(stock, watched)
+    for with_x in (True, False):
+        expected = results(stock, array(*shape), with_x)
+        assert_close(results(own, array(*shape), with_x), expected)
+    assert watched.called.count("attention_forward") == 2
+    assert watched.called.count("attention_input_backward") == 1  # nobody wants the other one
+
+
+@pytest.mark.parametrize("act", [nn.Hardswish, nn.ReLU, nn.Identity])
+def test_its_input_need_not_be_stored(act: type[nn.Layer], native: ctypes.CDLL) -> None:
+    paddle.seed(2)
+    blocks = ConvBN(6, 12, 1), SqueezeExcitation(12), ConvBN(12, 5, 1)
+    stock = nn.Sequential(*blocks)
+    for block in (blocks[0], blocks[2]):
+        block.act = act()
+    watched = Watched(native)
+    own = pair(stock, watched)
+    assert type(own[1]) is swap.NativeAttention
+    x = array(4, 6, 9, 10)
+    # the last normalisation takes scales of its input away: those gradients are next to nothing
+    assert_close(results(own, x), results(stock, x), 5e-4)
+    assert watched.called.count("norm_values") == 1  # the last one's, which is asked for
+    for a, b in zip(own.sublayers(), stock.sublayers()):
+        if isinstance(b, nn.BatchNorm2D):
+            assert np.allclose(a._variance.numpy(), b._variance.numpy(), rtol=1e-5)
+
+
+def test_one_that_was_changed_is_stock(native: ctypes.CDLL) -> None:
+    watched = Watched(native)
+    own = pair(SqueezeExcitation(8), watched)
+    seen = []
+    own.avg_pool.register_forward_post_hook(lambda *a: seen.append(1))
+    results(own, array(2, 8, 6, 6))
+    own.eval()
+    own(paddle.to_tensor(array(2, 8, 6, 6)))
+    assert len(seen) == 2 and not [name for name in watched.called if "attention" in name]
+
+
+def test_not_a_number_comes_through(native: ctypes.CDLL) -> None:
+    own = pair(SqueezeExcitation(8), native)
+    x = array(2, 8, 6, 6)
+    x[1, 3, 2, 2] = np.nan
+    found = results(own, x)
+    assert np.isnan(found["y"][1]).any() and np.isfinite(found["y"][0]).all()
+    assert np.isnan(found["x"][1]).any() and np.isnan(found["conv1.weight"]).any()
+
+
+def test_the_same_bits_for_any_number_of_threads(native: ctypes.CDLL) -> None:
+    paddle.seed(3)
+    own = pair(nn.Sequential(ConvBN(6, 12, 1), SqueezeExcitation(12), ConvBN(12, 5, 1)), native)
+    found = []
+    for threads in (1, 2, 3, 8):
+        native.use_threads(threads)
+        found.append({k: v.tobytes() for k, v in results(own, array(7, 6, 9, 10)).items()})
+    native.use_threads(1)
+    assert all(one == found[0] for one in found)
+
+
+def test_a_second_backward_pass_is_refused(native: ctypes.CDLL) -> None:
+    own = pair(SqueezeExcitation(8), native)
+    own.train()
+    x = paddle.to_tensor(array(2, 8, 6, 6), stop_gradient=False)
+    loss = own(x).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(OSError, match="second backward pass"):
+        loss.backward()
