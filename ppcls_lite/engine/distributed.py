@@ -12,6 +12,7 @@ connection closed, show it. Read next: meeting.py, trainer.py, ../system/cores.p
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import os
@@ -67,7 +68,9 @@ def connect(stall_timeout: float = math.inf) -> World:
             if paddle.get_device() == "cpu":
                 os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
                 _choose_interface(host)
-            distributed.init_parallel_env()
+            # Paddle lists flags there that differ from its defaults; it has set them itself.
+            with contextlib.redirect_stderr(io.StringIO()):
+                distributed.init_parallel_env()
         rank, store = distributed.get_rank(), core.create_or_get_global_tcp_store()
         meeting = Meeting(rank, size, store, host, patience, stall_timeout)
     except STORE_ERRORS as error:

@@ -45,6 +45,7 @@ def test_two_processes_share_the_batch_of_the_recipe(home: Path, tmp_path: Path)
     assert process.returncode == 0, printed
     assert "processes 2" in printed and "2 processes train on 8 images each" in printed
     assert "meant for" not in printed  # total_batch_size of the recipe is 16
+    assert "FLAGS" not in printed  # stray lines of Paddle
     assert len(steps(tmp_path)) == 6  # of 94 images
 
 
