@@ -52,6 +52,7 @@ setup(
         "wandb": ["wandb>=0.16"],
         "shards": ["fsspec[http]>=2024.2"],
         "s3": ["s3fs>=2024.2"],
+        "ray": ["ray[data]>=2.40"],
         "docs": ["sphinx>=7.4", "myst-parser>=4", "furo>=2024.8"],
         "test": lines_of("tests/requirements.txt"),
     },

@@ -61,6 +61,11 @@ COMMANDS = {
     "predict": Command(
         "inference.cli.predict:run", "--model DIR --input PATH", "run an exported model"
     ),
+    "predict-many": Command(
+        "inference.cli.predict_many:run",
+        "--model DIR --input LIST ...",
+        "the same for millions of images, by processes and machines",
+    ),
     "serve": Command(
         "serve.cli:run", "--model DIR", "answer images over HTTP (extra: pip install .[serve])"
     ),
@@ -116,6 +121,8 @@ EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick st
     "config": "--list transform",
     "convert-config": "pp_liteseg.yml --output configs/mine.yaml",
     "predict": "--model inference/digits --input dataset/digits/val --output answers.csv",
+    "predict-many": "--model inference/digits --input dataset/digits/val_list.txt "
+    "--output output/answers",
     "serve": "--model inference/digits --port 8080 --threads 2",
     "quantize": "--model inference/digits --calibration dataset/digits/train "
     "--evaluate dataset/digits/val_list.txt",

@@ -36,7 +36,7 @@ def bash() -> str:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["pred"], ["predict"]),
+        (["pred"], ["predict", "predict-many"]),
         (["predict", "--eng"], ["--engine"]),
         (["predict", "--engine", ""], ["paddle", "openvino", "onnxruntime", "auto"]),
         (["train", "--conf"], ["--config"]),

@@ -81,6 +81,9 @@ NOT_RUN = {  # beginning of the command: why
     "bash deploy/cluster/keep_running.sh": "several machines; test_cluster_examples.py runs it",
     "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python": "needs an etcd server and several machines",
     "python -m experiments.cluster": "takes minutes; test_cluster.py runs a short form",
+    "python deploy/predict_many.py --model inference/digits --input dataset/digits/val_list.txt "
+    "--output output/answers --block 100 --ray": "needs a cluster; test_prediction.py makes one",
+    "python -m experiments.speed.shards": "takes a minute of measuring",
     "ppcls-lite search": "takes minutes; tests/search/test_run.py runs a short form",
     "ppcls-lite train -c output/search": "follows it",
     **dict.fromkeys(

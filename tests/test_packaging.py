@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 # Extras that bring dozens of packages each; tests skip what needs one that is not here.
-HEAVY = ("tensorboard", "mlflow", "wandb", "s3")
+HEAVY = ("tensorboard", "mlflow", "wandb", "s3", "ray")
 
 
 def test_the_tests_install_every_extra() -> None:

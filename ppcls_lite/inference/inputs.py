@@ -68,18 +68,21 @@ def _is_list(source: Path) -> bool:
 def _read_list(source: Path, option: str) -> list[tuple[Path, str]]:
     """The paths of a list, and what follows each of them in its line."""
     try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
+        text = source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{option} {source}: not a UTF-8 text file: {error.reason}") from error
     except OSError as error:
         raise UserError(f"{option} {source}: cannot be read: {error.strerror}") from error
-    rows = [(path_in(line), line) for line in map(str.strip, lines) if line]
-    found = [
-        (_resolve(path, source.parent), line[len(path) :].strip(_BETWEEN)) for path, line in rows
-    ]
+    found = images_of(text, source.parent)
     if not found:
         raise UserError(f"{option} {source}: the list is empty; expected one path per line")
     return found
+
+
+def images_of(text: str, folder: Path) -> list[tuple[Path, str]]:
+    """The paths in lines of a list that lies in `folder`, and what follows each in its line."""
+    rows = [(path_in(line), line) for line in map(str.strip, text.splitlines()) if line]
+    return [(_resolve(path, folder), line[len(path) :].strip(_BETWEEN)) for path, line in rows]
 
 
 def _resolve(name: str, folder: Path) -> Path:

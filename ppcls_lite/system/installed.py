@@ -10,7 +10,7 @@ from ppcls_lite.errors import UserError
 _EXTRAS = {
     **{"openvino": "openvino", "onnxruntime": "onnxruntime", "onnx": "onnx"},
     **{"tensorboardX": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"},
-    **{"safetensors": "convert", "fsspec": "shards", "s3fs": "s3"},
+    **{"safetensors": "convert", "fsspec": "shards", "s3fs": "s3", "ray": "ray"},
 }
 
 

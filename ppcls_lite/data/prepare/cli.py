@@ -2,7 +2,7 @@
 
 These are `train_list.txt` and `val_list.txt` (`path label` lines, paths relative to the image
 folder) and, where the classes have names of their own, `labels.txt` (`id name` lines).
-Read next: folders.py, masks.py, scenes.py, cityscapes.py, relabel.py, cifar10.py, imagenet.py.
+Read next: folders.py, masks.py, scenes.py, cityscapes.py, relabel.py, shrink.py, imagenet.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ppcls_lite.data.prepare.objects import prepare_objects
 from ppcls_lite.data.prepare.relabel import relabel
 from ppcls_lite.data.prepare.scenes import SCENES_FOLDER, prepare_scenes
 from ppcls_lite.data.prepare.shards import prepare_shards
+from ppcls_lite.data.prepare.shrink import prepare_shrunk
 
 _SHARE = "for validation (0.2)"
 _WRITTEN = "where images and lists go (%(default)s)"
@@ -131,6 +132,16 @@ def run(argv: Sequence[str]) -> int:
             a.list, a.images, a.output, a.per_shard, a.size, a.quality, a.seed
         )
     )
+
+    small = commands.add_parser("shrink", help="a list's images, no larger than training needs")
+    small.add_argument("list", metavar="LIST", help="lines `path id`")
+    small.add_argument("--images", default=".", metavar="DIR", help="that paths start from (.)")
+    small.add_argument("--output", required=True, metavar="DIR", help="a new folder for the files")
+    edge = "shorter edge, in pixels, that larger images are shrunk to (512)"
+    small.add_argument("--size", type=int, default=512, metavar="N", help=edge)
+    quality = "of the JPEGs that this makes, 1 to 100 (90)"
+    small.add_argument("--quality", type=int, default=90, metavar="N", help=quality)
+    small.set_defaults(act=lambda a: prepare_shrunk(a.list, a.images, a.output, a.size, a.quality))
 
     args = options.parse_args(argv)
     step = args.act(args)

@@ -17,8 +17,8 @@ from ppcls_lite.config.yaml_reader import reason
 from ppcls_lite.inference.engines import MAX_THREADS
 
 
-def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """`--model`, `--topk`, and how the network runs."""
+def add_engine_options(parser: argparse.ArgumentParser, threads: int | None = None) -> None:
+    """`--model`, `--topk`, and how the network runs, by so many `threads` if nothing is said."""
     add = parser.add_argument
     add("--model", required=True, type=Path, metavar="DIR", help="what ppcls-lite export wrote")
     add("--topk", type=positive, metavar="K", help="classes per image (as exported)")
@@ -30,7 +30,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     text = "numbers that are computed with (fp32; engine auto: the fastest that is right)"
     add("--precision", choices=precisions, help=text)
     add("--device", choices=("cpu", "gpu"), default="cpu", help="where it runs (cpu)")
-    add("--threads", type=thread_count, metavar="N", help="CPU threads (usable cores, at most 4)")
+    text = f"CPU threads ({threads or 'usable cores, at most 4'})"
+    add("--threads", type=thread_count, default=threads, metavar="N", help=text)
     add_plugins(parser)
     add("--no-mkldnn", action="store_true", help="run without oneDNN (MKLDNN): slower, to compare")
 

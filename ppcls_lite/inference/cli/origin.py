@@ -60,22 +60,41 @@ def require_origin(output: Path, origin: Origin) -> None:
     path, remedy = origin_path(output), "name another file, or leave --resume out to overwrite it"
     if not output.exists() or output.stat().st_size == 0:
         return
+    if not path.exists():
+        raise UserError(
+            f"--resume: {path} is missing, so that nothing says which network and options made "
+            f"{output}; {remedy}"
+        )
+    _require_same(path, origin, f"--resume: {output}", remedy)
+
+
+def claim_folder(output: Path, origin: Origin) -> None:
+    """Note the origin of all results in the folder `output`, which may exist.
+
+    UserError if there are results of another origin, or anything else.
+    """
+    path, remedy = output / "origin.json", "name a new folder"
+    if path.exists():
+        _require_same(path, origin, f"--output {output}", remedy)
+    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output {output}: holds something already; {remedy}")
+    else:
+        write_text(path, json.dumps(origin, indent=1) + "\n")
+
+
+def _require_same(path: Path, origin: Origin, results: str, remedy: str) -> None:
+    """UserError about `results` unless the file `path` holds `origin`."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(known, dict):
             raise ValueError("it is no map")
-    except FileNotFoundError:
-        raise UserError(
-            f"--resume: {path} is missing, so that nothing says which network and options made "
-            f"{output}; {remedy}"
-        ) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"--resume: {path} cannot be read ({error}); {remedy}") from error
+        raise UserError(f"{results}: {path} cannot be read ({error}); {remedy}") from error
     changed = [key for key in origin if known.get(key) != origin[key]]
     if changed:
-        short = {"network", FILE_NAME, "plugins"}  # check sums say nothing to a person
+        short = {"list", "network", FILE_NAME, "plugins"}  # check sums say nothing to a person
         found = ", ".join(
             f"another {key}" if key in short else f"{key} {known.get(key)}, now {origin[key]}"
             for key in changed
         )
-        raise UserError(f"--resume: {output} was made otherwise ({found}); {remedy}")
+        raise UserError(f"{results} was made otherwise ({found}); {remedy}")

@@ -58,7 +58,7 @@ class ResultFile:
         except OSError as error:
             raise UserError(f"--output {path}: cannot be written: {error.strerror}") from error
         if self._csv and self._whole == 0:
-            self._add(csv_text([csv_columns(postprocess)]))
+            self._add(csv_text([csv_columns(postprocess)]).encode("utf-8"))
 
     def __enter__(self) -> ResultFile:
         return self
@@ -72,13 +72,12 @@ class ResultFile:
     def write(self, result: Result) -> None:
         """Append one result."""
         if self._csv:
-            self._add(csv_text(_csv_rows(result, self._postprocess)))
+            self._add(_escaped(csv_text(_csv_rows(result, self._postprocess))))
         else:
-            self._add(json.dumps(result, ensure_ascii=False) + "\n")
+            self._add(json_line(result))
 
-    def _add(self, text: str) -> None:
-        # A file name that is no UTF-8 becomes an escape, which JSON reads back as it was.
-        self._waiting += text.encode("utf-8", "backslashreplace")
+    def _add(self, data: bytes) -> None:
+        self._waiting += data
         if len(self._waiting) >= _BUFFER:
             self._flush()
 
@@ -109,6 +108,16 @@ def writer(
         kind, known = type(postprocess).__name__, ", ".join(postprocess.forms) or "none"
         raise UserError(f"--save {form}: no form for the answers of {kind}; it has: {known}")
     return postprocess.forms[form](labels, images, arguments)
+
+
+def json_line(result: Result) -> bytes:
+    """A result as a line of a JSON lines file."""
+    return _escaped(json.dumps(result, ensure_ascii=False) + "\n")
+
+
+def _escaped(text: str) -> bytes:
+    """A file name that is no UTF-8 becomes an escape, which JSON reads back as it was."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
