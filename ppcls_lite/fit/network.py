@@ -13,7 +13,7 @@ from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.installed import missing
-from ppcls_lite.system.machine import default_threads
+from ppcls_lite.system.machine import default_threads, in_the_way
 
 logger = logging.getLogger("ppcls_lite")
 FAMILY = "PPLCNet_x"  # networks of one kind: a larger one is more accurate and takes longer
@@ -47,6 +47,8 @@ def within(names: Sequence[str], budget: float, measure: Callable[[str], float])
 def by_latency(budget: float, size: int, class_num: int) -> str:
     """The network for images of `size` that takes `budget` ms an image here, engine `auto`."""
     cores = quietest_first(describe().cores)
+    if busy := in_the_way(len(cores)):
+        logger.warning(f"--latency: {busy}: times will be too long, and the network too small")
     setting = Setting("auto", "any", default_threads())
     formats = ["paddle"] if missing("onnx") else ["paddle", "onnx"]
     with tempfile.TemporaryDirectory() as room:

@@ -82,6 +82,17 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def in_the_way(cores: int) -> str | None:
+    """That other programs want more than the `cores` have, in words; None where they do not.
+
+    A time that is measured then is too long.
+    """
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load <= cores:
+        return None
+    return f"other programs keep this machine busy (load {load:.1f} on {cores} cores)"
+
+
 def _cpu_info_file(root: Path) -> Path:
     return root / "proc/cpuinfo"
 

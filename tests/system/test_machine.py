@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,10 @@ def test_the_processor_as_the_system_gives_it(tmp_path: Path) -> None:
 def test_versions_of_what_is_installed() -> None:
     found = machine.installed_versions(["pytest", "no-package-of-this-name"])
     assert found == {"pytest": pytest.__version__}
+
+
+@pytest.mark.skipif(not hasattr(os, "getloadavg"), reason="there is no load on this system")
+def test_a_busy_machine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (5.04, 0.0, 0.0))
+    assert machine.in_the_way(8) is None
+    assert "load 5.0 on 2 cores" in str(machine.in_the_way(2))

@@ -3,8 +3,9 @@
 Each engine and precision that can run the model is loaded, its answers on a few pictures are
 compared with the reference (Paddle fp32 where the folder has Paddle's program), and those that
 pass run in turns within a time budget. The choice is kept in a file per model, CPU, thread number
-and versions, so the next start measures nothing. The engine itself is then made as by hand, in a
-process that has loaded no other: the predictor has it measured `apart`, in a child process.
+and versions, so the next start measures nothing; unless other programs left no time for some of
+them. The engine itself is then made as by hand, in a process that has loaded no other: the
+predictor has it measured `apart`, in a child process.
 Read next: ../agreement.py (what passes), cache.py (the file), ../engines/.
 """
 
@@ -41,11 +42,12 @@ from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
 from ppcls_lite.inference.spec import InferenceSpec, OutputKind, Outputs
 from ppcls_lite.system.installed import missing
-from ppcls_lite.system.machine import default_threads
+from ppcls_lite.system.machine import default_threads, in_the_way, usable_cores
 from ppcls_lite.system.processes import environment
 from ppcls_lite.system.timing import in_turns, seconds
 
 BUDGET_S = 10.0
+_LATE = "the time budget was used up before it was loaded"
 _PICTURES = 16
 _TURN, _DROPPED = 12, 3  # runs of a contender at a time; the first ones warm it up again
 _ROUNDS = 40  # at most
@@ -101,7 +103,11 @@ def choose(
     times = _measure({_label(*pair): engine for pair, engine in engines.items()}, shape, end)
     name, kind = _fastest(times, list(engines))
     choice = Choice(name, kind, sources[name, kind], times, left_out)
-    cache.write(key, model, choice)
+    busy = in_the_way(usable_cores()) if _LATE in left_out.values() else None
+    if busy is None:
+        cache.write(key, model, choice)
+    else:
+        logger.warning(f"auto: {busy}: the next start measures again")
     logger.info("%s", choice)
     return choice
 
@@ -234,7 +240,7 @@ def _checked(
     for (name, precision), source in sources.items():
         label = _label(name, precision)
         if engines and time.monotonic() > end:
-            left_out[label] = "the time budget was used up before it was loaded"
+            left_out[label] = _LATE
             continue
         try:
             engine = make_engine(source, name, precision, threads, "cpu", shape)
