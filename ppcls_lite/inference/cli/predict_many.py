@@ -91,6 +91,8 @@ def in_processes(job: Job, blocks: Sequence[Block], count: int) -> Iterator[Done
         for future in as_completed([pool.submit(predict_block, job, block) for block in blocks]):
             yield future.result()
     except BrokenProcessPool:
+        for process in multiprocessing.active_children():  # SIGTERM does not end each of them
+            process.kill()
         raise TryAgainError(
             f"a process was killed, perhaps for lack of memory (fewer --processes); {_AGAIN}"
         ) from None
