@@ -61,6 +61,9 @@ NOT_RUN = {  # beginning of the command: why
     "python tools/zoo.py --markdown": "builds the whole zoo; test_zoo_table.py has a part",
     "python tools/compare_recipes.py": "trains for an hour; test_compare_recipes.py has its parts",
     "python tools/prove_ssld.py": "trains for minutes; test_prove_ssld.py runs a short form",
+    "python deploy/quantize.py --model inference/scenes_segmentation": (
+        "needs a network that has learnt; tests/recipe/test_score_pixels.py runs it"
+    ),
     "python tools/prepare_data.py camvid": "test_prepare_masks.py makes the folder and runs it",
     "python tools/prepare_data.py cityscapes": "test_prepare_masks.py makes it and runs it",
     "python tools/benchmark.py train --processes": "test_speed_processes.py runs it",

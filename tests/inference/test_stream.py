@@ -111,22 +111,32 @@ def filled(number: int) -> np.ndarray:
     return np.full((1, 3, 2, 2), number, np.float32)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="interrupts as on POSIX")
-def test_an_interrupted_call_shifts_no_answers(doubler: EngineProcess) -> None:
+def interrupted_calls() -> None:
+    """Calls that Ctrl-C ends, and others after each of them."""
+
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
+    signal.signal(signal.SIGALRM, interrupt)
+    with EngineProcess(Doubler, 24) as engine:
         for number in range(6):  # more often than there are lanes
             with pytest.raises(KeyboardInterrupt):
                 signal.setitimer(signal.ITIMER_REAL, 0.05)
-                doubler.run(filled(2000))
-            found = [doubler.run(filled(10 * number + i))[0][0, 0] for i in range(4)]
+                engine.run(filled(2000))
+            found = [engine.run(filled(10 * number + i))[0][0, 0] for i in range(4)]
             assert found == [2 * (10 * number + i) for i in range(4)]
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="interrupts as on POSIX")
+def test_an_interrupted_call_shifts_no_answers() -> None:
+    """In a process of its own: an interrupt that comes late would end the tests."""
+    program = f"from {__name__} import interrupted_calls; interrupted_calls()"
+    command = [sys.executable, "-X", "faulthandler", "-c", program]
+    places = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=environment(PYTHONPATH=places)
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="signals as on POSIX")

@@ -186,7 +186,6 @@ def test_a_detector_teaches_another(
 
 BASES = {
     "picodet_s_320_coco_lcnet": 256,
-    "picodet_s_320_one_to_one_coco_lcnet": 256,
     "picodet_MobileNetV3_large_x0_35_coco": 224,
 }
 
