@@ -216,7 +216,9 @@ def check(source: Path, output: Path, report: Report) -> None:
 
 def measure(folder: Path, model: Path, rows: int) -> Iterator[str]:
     """Rows of a table: processes, and images a second between the first blocks and the last."""
-    images = generate(folder / "photographs", 64)
+    photographs = folder / "photographs"
+    photographs.mkdir()
+    images = generate(photographs, 64)
     source = folder / "photographs.txt"
     source.write_text("".join(f"{images[i % len(images)]}\n" for i in range(rows)))
     first = None
@@ -224,7 +226,8 @@ def measure(folder: Path, model: Path, rows: int) -> Iterator[str]:
         more = ("--processes", str(count), "--block", "100")
         command = Command(model, source, folder / f"measured-{count}", *more)
         command.start()
-        command.wait()
+        if status := command.wait():
+            raise UserError(f"the command ended with {status}: see {command.output}.txt")
         ends = sorted(nanoseconds for _, nanoseconds in command.parts().values())
         rate = 100 * (len(ends) - count) / ((ends[-1] - ends[count - 1]) / 1e9)
         first = first or rate
