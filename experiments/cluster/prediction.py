@@ -216,9 +216,7 @@ def check(source: Path, output: Path, report: Report) -> None:
 
 def measure(folder: Path, model: Path, rows: int) -> Iterator[str]:
     """Rows of a table: processes, and images a second between the first blocks and the last."""
-    photographs = folder / "photographs"
-    photographs.mkdir()
-    images = generate(photographs, 64)
+    images = generate(folder / "photographs", 64)
     source = folder / "photographs.txt"
     source.write_text("".join(f"{images[i % len(images)]}\n" for i in range(rows)))
     first = None

@@ -146,7 +146,11 @@ def naive(dataset: LabeledDataset, batch_size: int, epoch: int) -> None:
 
 
 def generate(folder: Path, count: int) -> list[str]:
-    """Write JPEGs with the spectrum of photographs (amplitude ~ 1 / frequency); returns paths."""
+    """Write JPEGs with the spectrum of photographs (amplitude ~ 1 / frequency); returns paths.
+
+    The folder need not be there: OpenCV would write nothing, and say nothing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     fy, fx = np.meshgrid(np.fft.fftfreq(HEIGHT), np.fft.fftfreq(WIDTH), indexing="ij")
     falloff = 1 / np.maximum(np.hypot(fy, fx), 1 / WIDTH)

@@ -68,7 +68,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def write_list(folder: Path, data: str | None, count: int) -> Path:
     """`count` files of their own, copies of those that were found or generated; their list."""
-    (folder / "made").mkdir()
     (folder / "files").mkdir()
     found = find(data) if data else generate(folder / "made", min(count, 64))
     for number in range(count):

@@ -43,13 +43,7 @@ class NormShape(ctypes.Structure):
 
 
 class PlanesShape(ctypes.Structure):
-    """`PlanesShape` of source/attention.cpp."""
-
-    _fields_ = tuple((name, c_int64) for name in ("n", "c", "size"))
-
-
-class EntropyShape(ctypes.Structure):
-    """`EntropyShape` of source/entropy.cpp."""
+    """`PlanesShape` of source/planes.h."""
 
     _fields_ = tuple((name, c_int64) for name in ("n", "c", "size"))
 
@@ -77,8 +71,8 @@ FUNCTIONS = {  # name: number of pointers, structs
     "attention_forward": (7, PlanesShape, NormShape),
     "attention_gates_backward": (7, PlanesShape, NormShape),
     "attention_input_backward": (11, PlanesShape, NormShape),
-    "entropy_forward": (4, EntropyShape),
-    "entropy_backward": (5, EntropyShape),
+    "entropy_forward": (4, PlanesShape),
+    "entropy_backward": (5, PlanesShape),
     "bilinear_forward": (6, BilinearShape),
     "bilinear_backward": (6, BilinearShape),
 }

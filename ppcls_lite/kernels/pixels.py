@@ -16,7 +16,7 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ppcls_lite.kernels.library import BilinearShape, EntropyShape
+from ppcls_lite.kernels.library import BilinearShape, PlanesShape
 from ppcls_lite.kernels.tensors import (
     addresses,
     are_plain,
@@ -51,7 +51,7 @@ def pixel_entropy(logits: Tensor, classes: Tensor, library: ctypes.CDLL) -> Tens
         return None
     if classes.dtype != paddle.int64 or not classes.place.is_cpu_place():
         return None
-    shape = EntropyShape(*sizes[:2], sizes[2] * sizes[3])
+    shape = PlanesShape(*sizes[:2], sizes[2] * sizes[3])
     return once(_PixelEntropy.apply(logits, without_gaps(classes), shape, library))
 
 
@@ -91,7 +91,7 @@ class _Enlarged(PyLayer):
 class _PixelEntropy(PyLayer):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, classes: Tensor, shape: EntropyShape, library: Any
+        ctx: Any, logits: Tensor, classes: Tensor, shape: PlanesShape, library: Any
     ) -> Tensor:
         logits = without_gaps(logits)
         losses, log_sum = new_tensor(classes.shape), new_tensor(classes.shape)

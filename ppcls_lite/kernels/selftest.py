@@ -38,9 +38,8 @@ from ppcls_lite.kernels.tensors import Window
 from ppcls_lite.ops.entropy import PixelEntropy
 
 TOLERANCE = 1e-4  # of the largest value of a tensor
-BF16_TOLERANCE = (
-    5e-3  # of what is rounded in between: where a value falls, sums in another order decide
-)
+# Of what is rounded in between: where a value falls, sums in another order decide.
+BF16_TOLERANCE = 5e-3
 EPSILON, MOMENTUM = 1e-5, 0.9
 
 # batch, channels, height, width, kernel, stride, padding
@@ -145,14 +144,14 @@ def run(kernels: ctypes.CDLL) -> list[str]:
         )
     for act in ACTIVATIONS:
         _compare_norm(kernels, act, array, compare, failures)
-    tolerance = BF16_TOLERANCE if bf16 else TOLERANCE
     compare(
         "channel attention",
         lambda x, w: attended(x, lambda means: F.sigmoid(means * w), kernels),
         lambda x, w: x * F.sigmoid(x.mean([2, 3], keepdim=True) * w),
         [array(3, 6, 9, 7), array(1, 6, 1, 1)],
     )
-    _compare_chains(kernels, array, functools.partial(compare, tolerance=tolerance))
+    rounded = BF16_TOLERANCE if bf16 else TOLERANCE
+    _compare_chains(kernels, array, functools.partial(compare, tolerance=rounded))
     failures += _lost_nan(kernels)
     return failures
 

@@ -133,9 +133,9 @@ def check(argv: list[str]) -> int:
     command.show(checked)
     if args.output:
         written = list(map(str, command.write(checked, Path(args.output))))
-        middle = [] if len(written) < 5 else [f"... {len(written) - 3} more"]
-        shown = [*written[:2], *middle, written[-1]] if middle else written
-        print(f"\nwritten: {', '.join(shown)}")
+        if len(written) > 4:
+            written[2:-1] = [f"... {len(written) - 3} more"]
+        print(f"\nwritten: {', '.join(written)}")
     if args.fix:
         print(f"\n{command.fix(checked)}")
     return int(checked.is_wrong or (args.strict and not checked.is_clean))

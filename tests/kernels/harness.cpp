@@ -38,9 +38,6 @@ struct Norm {
 struct Planes {
     int64_t n, c, size;
 };
-struct Entropy {
-    int64_t n, c, size;
-};
 struct Bilinear {
     int64_t planes, h, w, out_h, out_w;
 };
@@ -50,9 +47,9 @@ void depthwise_forward(const float*, const float*, float*, const Depthwise*);
 void depthwise_backward(const float*, const float*, const float*, float*, float*, const Depthwise*);
 void dense_forward(const float*, const float*, float*, const Dense*);
 void dense_backward(const float*, const float*, const float*, float*, float*, const Dense*);
-void entropy_forward(const float*, const int64_t*, float*, float*, const Entropy*);
+void entropy_forward(const float*, const int64_t*, float*, float*, const Planes*);
 void entropy_backward(const float*, const int64_t*, const float*, const float*, float*,
-                      const Entropy*);
+                      const Planes*);
 void bilinear_forward(const float*, const int64_t*, const float*, const int64_t*, const float*,
                       float*, const Bilinear*);
 void bilinear_backward(const float*, const int64_t*, const float*, const int64_t*, const float*,
@@ -470,7 +467,7 @@ static void try_attention(Values kind) {
 }
 
 static void try_entropy(Values kind) {
-    const Entropy s{pick(1, 3), pick(1, 200), pick(0, 2) ? pick(1, 300) : pick(1, 5)};
+    const Planes s{pick(1, 3), pick(1, 200), pick(0, 2) ? pick(1, 300) : pick(1, 5)};
     std::snprintf(shape, sizeof shape, "entropy n %d c %d size %d", static_cast<int>(s.n),
                   static_cast<int>(s.c), static_cast<int>(s.size));
     const int64_t pixels = s.n * s.size;

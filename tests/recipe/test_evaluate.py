@@ -23,7 +23,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of coloured images, trained on once; recipe.yaml names them."""
     home = tmp_path_factory.mktemp("colours")
     rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 2)):
+    for split, count in (("train", 20), ("val", 2)):
         for name, colour in COLOURS.items():
             if (split, name) == ("val", MISSING):
                 continue
@@ -77,7 +77,7 @@ def test_a_class_that_is_missing_in_val_costs_no_score(home: Path) -> None:
     found = scores(home)
     lines = (home / "output" / "PPLCNet_x0_25" / "metrics.jsonl").read_text().splitlines()
     trained = [r for r in map(json.loads, lines) if r["kind"] == "eval"][-1]
-    assert found["top1"] == trained["top1"]
+    assert found["top1"] == trained["top1"] and found["top1"] >= 0.5
     assert found["CELoss"] == pytest.approx(trained["CELoss"], rel=1e-4)
     # the same images with the training set's numbers, written out
     names = sorted(COLOURS)
@@ -225,7 +225,7 @@ def test_a_training_ends_with_a_page_and_report_adds_the_mistakes(
     run = tmp_path / "tried"
     shutil.copytree(home / "output" / "PPLCNet_x0_25", run, ignore=shutil.ignore_patterns("eval"))
     plain = (run / "report.html").read_text(encoding="utf-8")
-    assert "ppcls-lite report" in plain and '"images, Train", 24' in plain
+    assert "ppcls-lite report" in plain and '"images, Train", 80' in plain
     assert main(["report", str(run)]) == 0
     assert f"written: {run / 'report.html'}" in capfd.readouterr().out
     page = (run / "report.html").read_text(encoding="utf-8")

@@ -117,15 +117,9 @@ def run(argv: Sequence[str]) -> int:
     other.set_defaults(act=lambda a: relabel(a.lists, a.map, a.output, a.labels))
 
     shards = commands.add_parser("shards", help="a list's images in a few large tar files")
-    shards.add_argument("list", metavar="LIST", help="lines `path id`")
-    shards.add_argument("--images", default=".", metavar="DIR", help="that paths start from (.)")
-    shards.add_argument("--output", required=True, metavar="DIR", help="a new folder for the files")
+    _add_shrinking(shards, 0, "0: they stay as they are")
     each = "images in each file (1000)"
     shards.add_argument("--per-shard", type=int, default=1000, metavar="N", help=each)
-    edge = "shorter edge, in pixels, that larger images are shrunk to (0: they stay as they are)"
-    shards.add_argument("--size", type=int, default=0, metavar="N", help=edge)
-    quality = "of the JPEGs that shrinking makes, 1 to 100 (90)"
-    shards.add_argument("--quality", type=int, default=90, metavar="N", help=quality)
     shards.add_argument("--seed", type=int, default=0, metavar="N", help="of the order (0)")
     shards.set_defaults(
         act=lambda a: prepare_shards(
@@ -134,13 +128,7 @@ def run(argv: Sequence[str]) -> int:
     )
 
     small = commands.add_parser("shrink", help="a list's images, no larger than training needs")
-    small.add_argument("list", metavar="LIST", help="lines `path id`")
-    small.add_argument("--images", default=".", metavar="DIR", help="that paths start from (.)")
-    small.add_argument("--output", required=True, metavar="DIR", help="a new folder for the files")
-    edge = "shorter edge, in pixels, that larger images are shrunk to (512)"
-    small.add_argument("--size", type=int, default=512, metavar="N", help=edge)
-    quality = "of the JPEGs that this makes, 1 to 100 (90)"
-    small.add_argument("--quality", type=int, default=90, metavar="N", help=quality)
+    _add_shrinking(small, 512, "512")
     small.set_defaults(act=lambda a: prepare_shrunk(a.list, a.images, a.output, a.size, a.quality))
 
     args = options.parse_args(argv)
@@ -148,3 +136,15 @@ def run(argv: Sequence[str]) -> int:
     if step is not None:
         print(f"\nnext, for example:\n{step}")
     return 0
+
+
+def _add_shrinking(parser: argparse.ArgumentParser, size: int, said: str) -> None:
+    """What a command takes that writes a list's images anew, shrunk to `size` by default."""
+    add = parser.add_argument
+    add("list", metavar="LIST", help="lines `path id`")
+    add("--images", default=".", metavar="DIR", help="that paths start from (.)")
+    add("--output", required=True, metavar="DIR", help="a new folder for the files")
+    edge = f"shorter edge, in pixels, that larger images are shrunk to ({said})"
+    add("--size", type=int, default=size, metavar="N", help=edge)
+    quality = "of the JPEGs that shrinking makes, 1 to 100 (90)"
+    add("--quality", type=int, default=90, metavar="N", help=quality)

@@ -5,14 +5,9 @@
 #include <optional>
 
 #include "norm.h"
+#include "planes.h"
 
 namespace {
-
-struct PlanesShape {
-    int64_t n, c, size;  // size: pixels of a plane
-
-    int64_t planes() const { return n * c; }
-};
 
 struct Input {
     const float* x;
@@ -30,15 +25,10 @@ struct Input {
     }
 };
 
-// work(plane, its room of so many floats) for all planes.
+// work(plane, room for one) for all planes.
 template <typename Work>
 void each_plane(const PlanesShape& s, const Work& work) {
-#pragma omp parallel num_threads(team(4 * s.planes() * s.size))
-    {
-        const std::unique_ptr<float[]> room(new float[s.size]);
-#pragma omp for schedule(static)
-        for (int64_t plane = 0; plane < s.planes(); ++plane) work(plane, room.get());
-    }
+    each(s.planes(), s.size, 4 * s.values(), work);
 }
 
 float sum(const float* __restrict values, int64_t size) {

@@ -6,9 +6,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
-#include "vectors.h"
+#include "planes.h"
 
 struct BilinearShape {
     int64_t planes, h, w, out_h, out_w;
@@ -40,8 +39,10 @@ void narrow(const float* __restrict row, const Axis& axis, int64_t width, float*
     }
 }
 
-int64_t work(const BilinearShape& s) {
-    return 4 * s.planes * (s.out_h + s.h) * s.out_w;
+// work(plane, room for one that is widened) for all planes.
+template <typename Work>
+void each_plane(const BilinearShape& s, const Work& work) {
+    each(s.planes, s.h * s.out_w, 4 * s.planes * (s.out_h + s.h) * s.out_w, work);
 }
 
 }  // namespace
@@ -54,23 +55,18 @@ void bilinear_forward(const float* x, const int64_t* rows, const float* row_shar
                       const BilinearShape* shape) {
     const BilinearShape s = *shape;
     const Axis vertical{rows, row_shares, s.h - 1}, horizontal{columns, column_shares, s.w - 1};
-#pragma omp parallel num_threads(team(work(s)))
-    {
-        std::vector<float> wide(s.h * s.out_w);
-#pragma omp for schedule(static)
-        for (int64_t plane = 0; plane < s.planes; ++plane) {
-            for (int64_t i = 0; i < s.h; ++i)
-                widen(x + (plane * s.h + i) * s.w, horizontal, s.out_w, &wide[i * s.out_w]);
-            for (int64_t i = 0; i < s.out_h; ++i) {
-                const float* __restrict a = &wide[vertical.first(i) * s.out_w];
-                const float* __restrict b = &wide[vertical.second(i) * s.out_w];
-                float* __restrict to = y + (plane * s.out_h + i) * s.out_w;
-                const float share = row_shares[i], rest = 1 - share;
+    each_plane(s, [&](int64_t plane, float* wide) {
+        for (int64_t i = 0; i < s.h; ++i)
+            widen(x + (plane * s.h + i) * s.w, horizontal, s.out_w, wide + i * s.out_w);
+        for (int64_t i = 0; i < s.out_h; ++i) {
+            const float* __restrict a = wide + vertical.first(i) * s.out_w;
+            const float* __restrict b = wide + vertical.second(i) * s.out_w;
+            float* __restrict to = y + (plane * s.out_h + i) * s.out_w;
+            const float share = row_shares[i], rest = 1 - share;
 #pragma omp simd
-                for (int64_t k = 0; k < s.out_w; ++k) to[k] = a[k] * rest + b[k] * share;
-            }
+            for (int64_t k = 0; k < s.out_w; ++k) to[k] = a[k] * rest + b[k] * share;
         }
-    }
+    });
 }
 
 // The gradient of x from that of y.
@@ -79,27 +75,22 @@ void bilinear_backward(const float* dy, const int64_t* rows, const float* row_sh
                        const BilinearShape* shape) {
     const BilinearShape s = *shape;
     const Axis vertical{rows, row_shares, s.h - 1}, horizontal{columns, column_shares, s.w - 1};
-#pragma omp parallel num_threads(team(work(s)))
-    {
-        std::vector<float> wide(s.h * s.out_w);
-#pragma omp for schedule(static)
-        for (int64_t plane = 0; plane < s.planes; ++plane) {
-            std::fill(wide.begin(), wide.end(), 0.0f);
-            for (int64_t i = 0; i < s.out_h; ++i) {
-                const float* __restrict from = dy + (plane * s.out_h + i) * s.out_w;
-                float* a = &wide[vertical.first(i) * s.out_w];
-                float* b = &wide[vertical.second(i) * s.out_w];  // may be `a`
-                const float share = row_shares[i], rest = 1 - share;
+    each_plane(s, [&](int64_t plane, float* wide) {
+        std::fill_n(wide, s.h * s.out_w, 0.0f);
+        for (int64_t i = 0; i < s.out_h; ++i) {
+            const float* __restrict from = dy + (plane * s.out_h + i) * s.out_w;
+            float* a = wide + vertical.first(i) * s.out_w;
+            float* b = wide + vertical.second(i) * s.out_w;  // may be `a`
+            const float share = row_shares[i], rest = 1 - share;
 #pragma omp simd
-                for (int64_t k = 0; k < s.out_w; ++k) a[k] += from[k] * rest;
+            for (int64_t k = 0; k < s.out_w; ++k) a[k] += from[k] * rest;
 #pragma omp simd
-                for (int64_t k = 0; k < s.out_w; ++k) b[k] += from[k] * share;
-            }
-            std::fill(dx + plane * s.h * s.w, dx + (plane + 1) * s.h * s.w, 0.0f);
-            for (int64_t i = 0; i < s.h; ++i)
-                narrow(&wide[i * s.out_w], horizontal, s.out_w, dx + (plane * s.h + i) * s.w);
+            for (int64_t k = 0; k < s.out_w; ++k) b[k] += from[k] * share;
         }
-    }
+        std::fill_n(dx + plane * s.h * s.w, s.h * s.w, 0.0f);
+        for (int64_t i = 0; i < s.h; ++i)
+            narrow(wide + i * s.out_w, horizontal, s.out_w, dx + (plane * s.h + i) * s.w);
+    });
 }
 
 }  // extern "C"

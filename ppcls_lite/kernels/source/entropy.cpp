@@ -10,11 +10,7 @@
 #include <cmath>
 #include <limits>
 
-#include "vectors.h"
-
-struct EntropyShape {
-    int64_t n, c, size;  // size: pixels of a plane
-};
+#include "planes.h"
 
 namespace {
 
@@ -44,7 +40,7 @@ inline Vec exponential(Vec x) {
 }
 
 // Copy `count` pixels of all classes together; what is missing of a piece repeats the last of them.
-void gather(const float* from, const EntropyShape& s, int64_t count, float* to) {
+void gather(const float* from, const PlanesShape& s, int64_t count, float* to) {
     for (int64_t c = 0; c < s.c; ++c) {
         copy_row(from + c * s.size, to + c * PIXELS, count);
         std::fill(to + c * PIXELS + count, to + (c + 1) * PIXELS, from[c * s.size + count - 1]);
@@ -65,7 +61,24 @@ void log_sums(const float* piece, int64_t classes, float* to) {
     }
 }
 
-int64_t pieces_of(const EntropyShape& s) { return (s.size + PIXELS - 1) / PIXELS; }
+// Some neighbouring pixels of an image.
+struct Piece {
+    int64_t begin, corner, count;  // its place among all pixels and among all logits; pixels
+
+    Piece(const PlanesShape& s, int64_t image, int64_t first)
+        : begin(image * s.size + first),
+          corner(image * s.c * s.size + first),
+          count(std::min(PIXELS, s.size - first)) {}
+};
+
+// work(piece, room for its pixels of all classes) for all pixels.
+template <typename Work>
+void each_piece(const PlanesShape& s, const Work& work) {
+    const int64_t pieces = (s.size + PIXELS - 1) / PIXELS;
+    each(s.n * pieces, s.c * PIXELS, 20 * s.values(), [&](int64_t at, float* room) {
+        work(Piece(s, at / pieces, at % pieces * PIXELS), room);
+    });
+}
 
 }  // namespace
 
@@ -74,62 +87,44 @@ extern "C" {
 // logits (n, c, size), classes (n, size) -> losses and log_sum (n, size). A pixel whose class is
 // none of 0 ... c - 1 has the loss NaN.
 void entropy_forward(const float* logits, const int64_t* classes, float* losses, float* log_sum,
-                     const EntropyShape* shape) {
-    const EntropyShape s = *shape;
-    const int64_t pieces = pieces_of(s);
-#pragma omp parallel num_threads(team(20 * s.n * s.c * s.size))
-    {
-        std::vector<float> piece(s.c * PIXELS);
-#pragma omp for schedule(static)
-        for (int64_t at = 0; at < s.n * pieces; ++at) {
-            const int64_t image = at / pieces, first = at % pieces * PIXELS;
-            const int64_t count = std::min(PIXELS, s.size - first);
-            gather(logits + image * s.c * s.size + first, s, count, piece.data());
-            float sums[PIXELS];
-            log_sums(piece.data(), s.c, sums);
-            const int64_t begin = image * s.size + first;
-            for (int64_t i = 0; i < count; ++i) {
-                const int64_t own = classes[begin + i];
-                const bool known = own >= 0 && own < s.c;
-                const float logit = known ? piece[own * PIXELS + i]
-                                          : std::numeric_limits<float>::quiet_NaN();
-                losses[begin + i] = sums[i] - logit;
-                log_sum[begin + i] = sums[i];
-            }
+                     const PlanesShape* shape) {
+    const PlanesShape s = *shape;
+    each_piece(s, [&](const Piece& piece, float* values) {
+        gather(logits + piece.corner, s, piece.count, values);
+        float sums[PIXELS];
+        log_sums(values, s.c, sums);
+        for (int64_t i = 0; i < piece.count; ++i) {
+            const int64_t own = classes[piece.begin + i];
+            const bool known = own >= 0 && own < s.c;
+            const float logit =
+                known ? values[own * PIXELS + i] : std::numeric_limits<float>::quiet_NaN();
+            losses[piece.begin + i] = sums[i] - logit;
+            log_sum[piece.begin + i] = sums[i];
         }
-    }
+    });
 }
 
 // The gradient of the logits from `dlosses` (n, size), that of the losses.
 void entropy_backward(const float* logits, const int64_t* classes, const float* log_sum,
-                      const float* dlosses, float* dlogits, const EntropyShape* shape) {
-    const EntropyShape s = *shape;
-    const int64_t pieces = pieces_of(s);
-#pragma omp parallel num_threads(team(20 * s.n * s.c * s.size))
-    {
-        std::vector<float> piece(s.c * PIXELS);
-#pragma omp for schedule(static)
-        for (int64_t at = 0; at < s.n * pieces; ++at) {
-            const int64_t image = at / pieces, first = at % pieces * PIXELS;
-            const int64_t count = std::min(PIXELS, s.size - first), begin = image * s.size + first;
-            const int64_t corner = image * s.c * s.size + first;
-            float sums[PIXELS] = {}, slopes[PIXELS] = {};
-            copy_row(log_sum + begin, sums, count);
-            copy_row(dlosses + begin, slopes, count);
-            gather(logits + corner, s, count, piece.data());
-            for (int64_t i = 0; i < round_up(count, (int64_t)LANES); i += LANES)
-                for (int64_t c = 0; c < s.c; ++c) {
-                    float* value = piece.data() + c * PIXELS + i;
-                    store(value, exponential(load(value) - load(sums + i)) * load(slopes + i));
-                }
-            for (int64_t i = 0; i < count; ++i) {
-                const int64_t own = classes[begin + i];
-                if (own >= 0 && own < s.c) piece[own * PIXELS + i] -= slopes[i];
+                      const float* dlosses, float* dlogits, const PlanesShape* shape) {
+    const PlanesShape s = *shape;
+    each_piece(s, [&](const Piece& piece, float* values) {
+        float sums[PIXELS] = {}, slopes[PIXELS] = {};
+        copy_row(log_sum + piece.begin, sums, piece.count);
+        copy_row(dlosses + piece.begin, slopes, piece.count);
+        gather(logits + piece.corner, s, piece.count, values);
+        for (int64_t i = 0; i < round_up(piece.count, (int64_t)LANES); i += LANES)
+            for (int64_t c = 0; c < s.c; ++c) {
+                float* value = values + c * PIXELS + i;
+                store(value, exponential(load(value) - load(sums + i)) * load(slopes + i));
             }
-            for (int64_t c = 0; c < s.c; ++c)
-                copy_row(piece.data() + c * PIXELS, dlogits + corner + c * s.size, count);
+        for (int64_t i = 0; i < piece.count; ++i) {
+            const int64_t own = classes[piece.begin + i];
+            if (own >= 0 && own < s.c) values[own * PIXELS + i] -= slopes[i];
         }
-    }
+        for (int64_t c = 0; c < s.c; ++c)
+            copy_row(values + c * PIXELS, dlogits + piece.corner + c * s.size, piece.count);
+    });
 }
 
 }  // extern "C"

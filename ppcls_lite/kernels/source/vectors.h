@@ -1,5 +1,5 @@
 // Vectors of floats as wide as the machine's registers, without intrinsics: GCC and Clang lower
-// their vector extension to AVX-512, AVX2, SSE or NEON. Included by the three kernels.
+// their vector extension to AVX-512, AVX2, SSE or NEON. Included by all kernels.
 #pragma once
 
 #include <cstdint>
