@@ -75,9 +75,9 @@ def find_config(path: str | Path) -> Path:
         return path
     if is_run(path):
         return path / RUN_CONFIG
-    packaged = _packaged(path)
-    if packaged:
-        return packaged
+    installed = packaged(path)
+    if installed:
+        return installed
     near = path.parent.glob("*.yaml") if is_folder(path.parent) else ()
     known = {f.name for f in (*near, *(f for home in HOMES for f in home.rglob("*.yaml")))}
     close = difflib.get_close_matches(path.name[:MAX_NAME], known, n=3)
@@ -102,7 +102,12 @@ def is_folder(path: str | Path) -> bool:
     return os.path.isdir(Path(path))  # noqa: PTH112
 
 
-def _packaged(path: Path) -> Path | None:
+def base_name(path: str) -> str:
+    """What `_base_` calls a recipe from any folder: a recipe of the package keeps its name."""
+    return path if packaged(Path(path)) else str(Path(path).resolve())
+
+
+def packaged(path: Path) -> Path | None:
     """The recipe of that name, `configs/NAME` or `NAME`, among those of the package."""
     parts = path.parts[path.parts.index("configs") + 1 :] if "configs" in path.parts else path.parts
     places = [home.joinpath(*parts) for home in HOMES if not path.is_absolute()]
@@ -134,7 +139,7 @@ def _read_with_bases(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     for base in _bases(own.pop(BASE, []), path):
         base_path = path.parent / base
         if not is_file(base_path):
-            base_path = _packaged(Path(base))  # a recipe that came with pip
+            base_path = packaged(Path(base))  # a recipe that came with pip
         if base_path is None:
             missing = cut(str(path.parent / base), 300)
             name = cut(base, 100)

@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -130,6 +131,20 @@ class ImageDataset:
     def gaps(self) -> list[str]:
         """What these samples can neither teach nor test; worth a warning at every start."""
         return []
+
+    def write_list(
+        self, images: Sequence[tuple[ImageDataset, int]], root: Path, file: Path
+    ) -> dict[str, Any]:
+        """Write annotations of some images, of data sets of this kind and their numbers there.
+
+        root: the folder that all of them lie below. file: its path without a suffix. Returns the
+        name and arguments of the data set that reads them. Raises UserError where there is no file
+        that could hold them.
+        """
+        raise UserError(
+            f"{self.source}: new lists cannot be written for these annotations; leave each of the "
+            "copies named above in one split: take it out of the other one, and check again"
+        )
 
     def inspect(self, thorough: bool = False) -> Findings:
         """What only a look into the annotation files tells, all of which exist.

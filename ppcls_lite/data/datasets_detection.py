@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, PositiveInt, Probability, Seed, TransformSpec
-from ppcls_lite.data.annotations.coco import read_coco
+from ppcls_lite.data.annotations.coco import read_coco, write_coco
 from ppcls_lite.data.annotations.labelme import read_labelme
 from ppcls_lite.data.annotations.table import CROWD, DIFFICULT, BoxTable
 from ppcls_lite.data.annotations.voc import VOC_CLASSES, read_voc
@@ -131,6 +132,14 @@ class BoxDataset(ImageDataset):
         seen = (sample["boxes"][:, 2:] > sample["boxes"][:, :2]).all(axis=1)
         sample["boxes"], sample["classes"] = sample["boxes"][seen], sample["classes"][seen]
         return super().finish(sample)
+
+    def write_list(
+        self, images: Sequence[tuple[ImageDataset, int]], root: Path, file: Path
+    ) -> dict[str, Any]:
+        json_file = file.with_suffix(".json")
+        parts = [(Path(d.paths[i]).relative_to(root).as_posix(), d.table, i) for d, i in images]
+        write_coco(json_file, parts)
+        return {"name": "COCODataset", "image_root": str(root), "annotation": str(json_file)}
 
     def counts(self) -> np.ndarray:
         known = self.table.classes[self.table.classes >= 0]

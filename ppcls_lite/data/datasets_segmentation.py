@@ -9,6 +9,7 @@ Read before: datasets.py, mask_file.py, mask_rules.py, mask_pairs.py.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from ppcls_lite.config.schema import ClassCount, Level, Seed, TransformSpec
 from ppcls_lite.data.annotations.voc import VOC_CLASSES
 from ppcls_lite.data.datasets import ImageDataset, digest_of
 from ppcls_lite.data.findings import Findings
-from ppcls_lite.data.image_list import PathList, read_image_list
+from ppcls_lite.data.image_list import PathList, read_image_list, write_lines
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.mask_census import AT_START, take_census
 from ppcls_lite.data.mask_doctor import diagnose
@@ -54,6 +55,7 @@ class MaskDataset(ImageDataset):
     batch_keys = ("image", "mask")
     default_metrics = ("MaskPictures",)
     closer_metrics = ("MaskAnswers",)
+    by_list = False  # whether a list file may say which images and masks it has
 
     def __init__(
         self,
@@ -104,6 +106,21 @@ class MaskDataset(ImageDataset):
         meaning = hashlib.sha256(self.rules.table.tobytes()).hexdigest()
         return super().digests() | {"masks": digest_of(self.masks), "classes in masks": meaning}
 
+    def write_list(
+        self, images: Sequence[tuple[ImageDataset, int]], root: Path, file: Path
+    ) -> dict[str, Any]:
+        if not self.by_list:
+            return super().write_list(images, root, file)
+        list_file = file.with_suffix(".txt")
+        base = Path(os.path.commonpath([root, *(Path(d.masks[i]).parent for d, i in images)]))
+        both = ((data.paths[i], data.masks[i]) for data, i in images)
+        write_lines(
+            list_file,
+            ("\t".join(Path(p).relative_to(base).as_posix() for p in pair) for pair in both),
+        )
+        means = {"image_root": str(base), "list_path": str(list_file), "separator": "\t"}
+        return {"name": "SegDataset", **means}
+
     def inspect(self, thorough: bool = False) -> Findings:
         if not len(self.masks):
             return Findings()
@@ -132,6 +149,8 @@ class SegDataset(MaskDataset):
             turns them; auto: as the mask's size says, stored where it says nothing.
         class_num: number of classes; null: as many as `label_file` or the palette names.
     """
+
+    by_list = True
 
     def __init__(
         self,

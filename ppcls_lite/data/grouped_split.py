@@ -26,21 +26,22 @@ class Grouped:
 
 
 def grouped_split(found: Examined, share: float, seed: int) -> Grouped:
-    """A split of labelled images that keeps copies together.
+    """A split of images that keeps copies together.
 
     An image for validation that is also among those for training goes there; images that have no
     split yet get one, `share` of each class for validation. Unreadable ones and copies with
-    different classes are left out.
+    different classes are left out; images without classes (of boxes or masks) count as of one.
     """
+    labels = found.labels if (found.labels >= 0).any() else np.zeros_like(found.labels)
     groups = found.census.groups()
     readable = np.array([look.problem is None for look in found.census.looks])
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) > 0])
-    low = np.minimum.reduceat(found.labels[order], starts)
-    high = np.maximum.reduceat(found.labels[order], starts)
-    clear = np.isin(groups, groups[order][starts][low == high]) & (found.labels >= 0)
+    low = np.minimum.reduceat(labels[order], starts)
+    high = np.maximum.reduceat(labels[order], starts)
+    clear = np.isin(groups, groups[order][starts][low == high]) & (labels >= 0)
     keep = np.flatnonzero(readable & clear)
-    in_val = _by_splits(found.splits, groups, keep, share, seed, found.labels)
+    in_val = _by_splits(found.splits, groups, keep, share, seed, labels)
     left = int((~readable).sum()), int((readable & ~clear).sum())
     return Grouped(keep, in_val, *left)
 

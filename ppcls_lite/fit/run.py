@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_lite.config.complete import Recipe
-from ppcls_lite.config.file import BASE, RecipeLoader, difference, dump, load_config
+from ppcls_lite.config.file import BASE, RecipeLoader, base_name, difference, dump, load_config
 from ppcls_lite.config.image_size import nodes_of
 from ppcls_lite.config.yaml_reader import read_yaml
 from ppcls_lite.data.prepare.next_step import PHOTOS, NextStep
@@ -26,7 +26,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.fit.network import by_latency
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.weights.pretrained import weights_file
-from ppcls_lite.recipe import check, evaluate, export, lr, train
+from ppcls_lite.recipe import check, evaluate, export, lr, new_lists, train
 from ppcls_lite.recipe.names import class_num_of
 from ppcls_lite.recipe.parts import build_datasets, image_shape_of, run_dir_of
 from ppcls_lite.system.files import write_text
@@ -137,15 +137,14 @@ def _lists(wanted: Wanted, place: Path) -> NextStep:
         raise UserError(f"{wanted.photos}: correct the mistakes above first")
     check.write(checked, place / "check")
     found = checked.examined
-    if found is None or (found.labels < 0).all() or len(found.splits) < _images(checked):
+    if found is None or len(found.splits) < _images(checked):
         return kind.prepare(wanted.photos, str(place), wanted.val, wanted.seed)
-    classes = len({int(label) for label in found.labels})
-    if classes < 2:
+    if checked.has_classes and len({int(label) for label in found.labels}) < 2:
         raise UserError(
             f"{wanted.photos}: all images are of one class; expected two or more, one sub-folder "
             "each, as in cat/1.jpg and dog/2.jpg"
         )
-    step, text = check.write_lists(checked, place, wanted.val, wanted.seed)
+    step, text = new_lists.write_lists(checked, place, wanted.val, wanted.seed)
     _say(text)
     return step
 
@@ -257,7 +256,9 @@ def _written(place: Path, base: str, changes: Sequence[str], since: Path | None 
     """
     whole = load_config(since or base, changes)
     place.mkdir(parents=True, exist_ok=True)
-    write_text(place / RECIPE, dump({BASE: base, **difference(load_config(base), whole)}))
+    write_text(
+        place / RECIPE, dump({BASE: base_name(base), **difference(load_config(base), whole)})
+    )
     return Recipe.of(load_config(place / RECIPE))
 
 

@@ -2,7 +2,7 @@
 
 The fast parts run before every training (../data/scan.py); here every annotation is read and every
 image looked at as well. Read before: parts.py, ../data/scan.py, ../data/image_doctor.py.
-Read next: ../report/samples.py.
+Read next: new_lists.py, ../report/samples.py.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import is_file, load_config
 from ppcls_lite.data.class_table import ClassTable
 from ppcls_lite.data.datasets import ImageDataset, ImageNetDataset
-from ppcls_lite.data.grouped_split import grouped_split
 from ppcls_lite.data.image_doctor import Examined, Finding, examine, findings, sizes
-from ppcls_lite.data.prepare.folders import left_out, write_split
-from ppcls_lite.data.prepare.next_step import PHOTOS, NextStep, labels_at, with_data
+from ppcls_lite.data.prepare.folders import left_out
+from ppcls_lite.data.prepare.next_step import NextStep
 from ppcls_lite.data.prepare.recognise import recognise
 from ppcls_lite.data.scan import ScanReport, scan
 from ppcls_lite.engine import log
@@ -37,14 +34,16 @@ from ppcls_lite.report.samples import write_samples
 
 _LIMIT = 20_000  # letters of each kind in the report
 _WARNING = "warning: "  # how `prepare` begins one
-_SHARE, _SEED = 0.2, 0  # of a split that `fix` makes
+SHARE, SEED = 0.2, 0  # of a split that is made by chance
 
 
 @dataclass
 class Checked:
     """All that was found. warnings and mistakes: texts; the latter stop a training.
 
-    facts: by split; examined: None where no image was looked at.
+    facts: by split; examined: None where no image was looked at. step: writes what a training on
+    the data needs beside them into a folder and says how to train; None: there is no recipe.
+    folder: that was looked through, if it has no lists of its own.
     """
 
     datasets: dict[str, ImageDataset]
@@ -55,6 +54,8 @@ class Checked:
     mistakes: list[str] = field(default_factory=list)
     examined: Examined | None = None
     findings: list[Finding] = field(default_factory=list)
+    step: Callable[[Path], NextStep] | None = None
+    folder: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For check.json: everything, with the whole lists of images."""
@@ -75,6 +76,11 @@ class Checked:
         }
 
     @property
+    def has_classes(self) -> bool:
+        """Whether the images that were looked at have one class each."""
+        return self.examined is not None and bool((self.examined.labels >= 0).any())
+
+    @property
     def is_wrong(self) -> bool:
         return bool(self.mistakes) or any(finding.wrong for finding in self.findings)
 
@@ -83,11 +89,13 @@ class Checked:
         return not (self.mistakes or self.warnings or self.findings)
 
 
-def check_recipe(recipe: Recipe, images: int | None, split: bool = True) -> Checked:
+def check_recipe(
+    recipe: Recipe, images: int | None, split: bool = True, step: NextStep | None = None
+) -> Checked:
     """The data of a recipe.
 
     images: how many of each split are looked at; 0: none, None: all. split: whether the splits say
-    something; else copies in both are none of their faults.
+    something; else copies in both are none of their faults. step: where the recipe comes from.
     """
     settings = recipe.settings
     if settings.DataLoader is None:
@@ -100,7 +108,9 @@ def check_recipe(recipe: Recipe, images: int | None, split: bool = True) -> Chec
         if "Eval" in datasets:
             datasets["Eval"].number_as(datasets["Train"])
     about = [*recipe.notes, *recipe.warnings]
-    return _look_through(datasets, images, about, split, names_in(recipe))
+    made = _look_through(datasets, images, about, split, names_in(recipe))
+    made.step = None if step is None else lambda place: step
+    return made
 
 
 def names_in(recipe: Recipe) -> list[str] | None:
@@ -127,12 +137,14 @@ def check_data(place: str, images: int | None) -> Checked:
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as room:
         with contextlib.redirect_stdout(said):
-            step = kind.prepare(place, room, _SHARE, _SEED)
+            step = kind.prepare(place, room, SHARE, SEED)
         recipe = Recipe.of(load_config(step.recipe, step.overrides))
         checked = check_recipe(recipe, images, step.own_split)
     lines = said.getvalue().splitlines()
     checked.warnings += [s.removeprefix(_WARNING) for s in lines if s.startswith(_WARNING)]
     checked.about_recipe = []
+    checked.step = lambda output: kind.prepare(place, str(output), SHARE, SEED)
+    checked.folder = None if checked.has_classes else Path(place)
     for split, data in checked.datasets.items():  # the lists are gone
         data.source = data.source if Path(data.source).exists() else f"{place} ({split})"
     return checked
@@ -209,101 +221,3 @@ def write(checked: Checked, folder: Path) -> list[Path]:
     file.write_text(json.dumps(checked.as_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
     first = next(iter(checked.datasets.values()))
     return [file, *write_samples(first, folder)]
-
-
-def fix(checked: Checked) -> str:
-    """Write lists in which no picture is in two splits, beside the old ones; returns a text."""
-    step, text = write_lists(checked, _beside(checked))
-    return f"{text}\nnext, for example:\n{step}"
-
-
-def write_lists(
-    checked: Checked, place: Path, share: float = _SHARE, seed: int = _SEED
-) -> tuple[NextStep, str]:
-    """Write train_list.txt, val_list.txt and labels.txt, or free names of the kind, into `place`.
-
-    No picture is in two splits; unreadable images and copies with different labels are left out.
-    Returns how to train on them, and a text. Raises UserError for data whose images do not have one
-    class each, or of which not all were looked at.
-    """
-    found = checked.examined
-    if found is None:
-        raise UserError("new lists: correct the mistakes first; no image was looked at")
-    if (found.labels < 0).all():
-        raise UserError(
-            "new lists: are for images with one class each. Of images with boxes or masks, leave "
-            "each of the copies named above in one split: take its lines out of the other split's "
-            "list, or its image and annotation out of the other split's folder, and check again"
-        )
-    first = next(iter(checked.datasets.values()))
-    missing = sum(len(data) for data in checked.datasets.values()) - len(found.splits)
-    if missing > len(found.splits) // 100:  # some paths are listed twice, but not so many
-        raise UserError("new lists: all images have to be looked at: give --images a larger number")
-    made = grouped_split(found, share, seed)
-    root = common_root(checked.datasets.values())
-    lines = [
-        f"{Path(found.census.looks[i].path).relative_to(root).as_posix()} {found.labels[i]}"
-        for i in made.keep
-    ]
-    classes = found.names or [str(i) for i in range(first.class_num)]
-    written, step = write_beside(
-        *(place, root, lines, made.in_val, classes), own_split="Eval" in found.splits
-    )
-    text = (
-        f"wrote {written}: {(~made.in_val).sum():,} images for "
-        f"training, {made.in_val.sum():,} for validation; left out: {made.unreadable:,} that "
-        f"cannot be read, {made.contradicting:,} copies in different classes"
-    )
-    return step, text
-
-
-def _beside(checked: Checked) -> Path:
-    """Where the lists of the first split are, or the folder of all images."""
-    source = Path(next(iter(checked.datasets.values())).source)
-    return common_root(checked.datasets.values()) if source.is_dir() else source.parent
-
-
-def common_root(datasets: Iterable[ImageDataset]) -> Path:
-    """The folder that all images are in."""
-    roots = [Path(data.paths.root).parts for data in datasets]
-    same = 0
-    while all(len(parts) > same for parts in roots) and len({p[same] for p in roots}) == 1:
-        same += 1
-    return Path(*roots[0][:same])
-
-
-def free_lists(place: Path) -> Mapping[str, str]:
-    """Names of lists that are not there yet."""
-    for number in range(1, 1000):
-        end = "" if number == 1 else f"_{number}"
-        names = {
-            "train": f"train_list{end}.txt",
-            "val": f"val_list{end}.txt",
-            "labels": f"labels{end}.txt",
-        }
-        if not any((place / name).exists() for name in names.values()):
-            return names
-    raise UserError(f"{place}: there are a thousand lists already")
-
-
-def write_beside(
-    place: Path,
-    root: Path,
-    lines: Sequence[str],
-    in_val: np.ndarray,
-    classes: Sequence[str],
-    own_split: bool = True,
-) -> tuple[str, NextStep]:
-    """Write new lists of images below `root` into `place`; their names, and what reads them.
-
-    lines: `path class`; in_val: (n,) bool, which of them are for validation.
-    """
-    names = free_lists(place)
-    write_split(place, lines, in_val, classes, names)
-    splits = {
-        split: {"image_root": root, "cls_label_path": place / names[name]}
-        for split, name in (("Train", "train"), ("Eval", "val"))
-    }
-    more = f"Arch.class_num={len(classes)}", labels_at(place, names["labels"])
-    step = with_data(PHOTOS, splits, *more, own_split=own_split)
-    return f"{', '.join(names.values())} in {place}", step

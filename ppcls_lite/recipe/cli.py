@@ -115,7 +115,7 @@ def check(argv: list[str]) -> int:
     options.add_argument("--output", metavar="DIR", help=text)
     text = "look at so many images of each split, evenly spread; 0: at none (20,000)"
     options.add_argument("--images", type=int, default=20_000, metavar="N", help=text)
-    text = "write new lists, beside the old ones, without copies in both splits"
+    text = "write new lists, beside what is there, without copies in both splits"
     options.add_argument("--fix", action="store_true", help=text)
     options.add_argument("--strict", action="store_true", help="end with 1 for warnings as well")
     args = options.parse_args(argv)
@@ -124,10 +124,12 @@ def check(argv: list[str]) -> int:
     if args.images < 0:
         raise UserError(f"--images: expected 0 or more, found {args.images}")
     recipe = _checked(args) if args.config else None
+    from ppcls_lite.data.prepare.next_step import NextStep
     from ppcls_lite.recipe import check as command
 
     if recipe is not None:
-        checked = command.check_recipe(recipe, args.images)
+        step = NextStep(args.config, tuple(args.override))
+        checked = command.check_recipe(recipe, args.images, step=step)
     else:
         checked = command.check_data(args.data, args.images)
     command.show(checked)
@@ -137,7 +139,9 @@ def check(argv: list[str]) -> int:
             written[2:-1] = [f"... {len(written) - 3} more"]
         print(f"\nwritten: {', '.join(written)}")
     if args.fix:
-        print(f"\n{command.fix(checked)}")
+        from ppcls_lite.recipe.new_lists import fix
+
+        print(f"\n{fix(checked)}")
     return int(checked.is_wrong or (args.strict and not checked.is_clean))
 
 

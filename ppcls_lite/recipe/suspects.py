@@ -31,7 +31,8 @@ from ppcls_lite.data.transforms.resize import ResizeImage
 from ppcls_lite.engine import log
 from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.models.create import create_model
-from ppcls_lite.recipe.check import common_root, names_in, write_beside
+from ppcls_lite.recipe.check import names_in
+from ppcls_lite.recipe.new_lists import common_root, write_beside
 from ppcls_lite.report.sheets import lines, sheet, thumbnail
 from ppcls_lite.system.machine import usable_cores
 

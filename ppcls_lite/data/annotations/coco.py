@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ppcls_lite.config.file import is_file
 from ppcls_lite.data.annotations.kept import kept
-from ppcls_lite.data.annotations.table import CROWD, BoxTable, Found, checked
+from ppcls_lite.data.annotations.table import CROWD, DIFFICULT, BoxTable, Found, checked
 from ppcls_lite.errors import UserError, shown
+from ppcls_lite.system.files import write_text
 
+_HARD = "difficult"  # of an annotation: VOC's mark, which COCO's own files do not have
 _SHAPE = 'expected `{"images": [...], "categories": [...], "annotations": [...]}` as COCO has it'
 
 
@@ -33,6 +35,30 @@ def read_coco(file: str) -> BoxTable:
             "`ppcls-lite prepare coco <folder>`"
         )
     return kept("coco", [file], lambda: _read(file))
+
+
+def write_coco(file: Path, images: Sequence[tuple[str, BoxTable, int]]) -> None:
+    """Write an instances file that `read_coco` reads as the same boxes.
+
+    images: of each its file name, and the table and the place there that its boxes are in; all
+    tables have the same classes.
+    """
+    names = images[0][1].names if images else []
+    rows: list[dict[str, Any]] = []
+    listed = []
+    for number, (name, table, place) in enumerate(images, 1):
+        width, height = map(int, table.sizes[place])
+        listed.append({"id": number, "file_name": name, "width": width, "height": height})
+        for row in range(table.starts[place], table.starts[place + 1]):
+            x1, y1, x2, y2 = map(float, table.boxes[row])
+            own = {"id": len(rows) + 1, "image_id": number, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            own |= {"category_id": int(table.classes[row]) + 1, "area": float(table.areas[row])}
+            flags = int(table.flags[row])
+            own["iscrowd"] = int(flags & CROWD > 0)
+            rows.append(own | ({_HARD: 1} if flags & DIFFICULT else {}))
+    kinds = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    content = {"images": listed, "categories": kinds, "annotations": rows}
+    write_text(file, json.dumps(content, ensure_ascii=False))
 
 
 def _read(file: str) -> BoxTable:
@@ -129,6 +155,7 @@ def _annotations(
             x, y, width, height = map(float, box)
             area = float(entry.get("area", width * height))
             crowd = bool(entry.get("iscrowd")) or bool(entry.get("ignore"))
+            flags = (CROWD if crowd else 0) | (DIFFICULT if entry.get(_HARD) else 0)
             place, kind = places.get(image), kinds.get(category)
         except (KeyError, TypeError, ValueError, AttributeError):
             text = "annotations lack image_id, category_id or bbox [x, y, width, height]"
@@ -141,4 +168,4 @@ def _annotations(
             found.wrong(text, f"category_id {category} of {found.files[place]}")
         else:
             corners = (x, y, x + width, y + height)
-            found.add(place, corners, kind, CROWD if crowd else 0, area)
+            found.add(place, corners, kind, flags, area)
