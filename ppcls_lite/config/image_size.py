@@ -38,7 +38,10 @@ def resize(tree: Tree, settings: RecipeSettings) -> tuple[Tree, RecipeSettings]:
         size = train if place.startswith("DataLoader.Train") else test
         edge = _edge(ops, place, problems) if size else None
         for node in (*ops, *others) if edge else ():
-            found = {name: _scaled(value, size / edge) for name, value, _ in _lengths(node)}
+            found = {
+                name: _scaled(value, size / edge, _step(node, marks))
+                for name, value, marks in _lengths(node)
+            }
             changes |= {node.path: found} if found else {}
     if problems:
         key = f"image_size: {train}" if train else f"eval_image_size: {test}"
@@ -84,7 +87,12 @@ def _lists(settings: RecipeSettings) -> Iterator[tuple[str, Sequence[Node], Sequ
 
 def _edge(ops: Sequence[Node], place: str, problems: list[str]) -> int | None:
     """The edge of the images that the transforms give; a problem where it is not to be had."""
-    sizes = [(op, name, v) for op in ops for name, v, exact in _lengths(op) if exact]
+    sizes = [
+        (op, name, value)
+        for op in ops
+        for name, value, marks in _lengths(op)
+        if any(mark.exact for mark in marks)
+    ]
     if not sizes:
         names = ", ".join(op.entry.name for op in ops)
         problems.append(f"{place}: none of its transforms sets the size of an image: {names}")
@@ -102,12 +110,18 @@ def _edge(ops: Sequence[Node], place: str, problems: list[str]) -> int | None:
     return edges.pop()
 
 
-def _lengths(node: Node) -> Iterator[tuple[str, Any, bool]]:
-    """Name and value of a component's arguments in pixels, and whether they set the size."""
+def _lengths(node: Node) -> Iterator[tuple[str, Any, list[Pixels]]]:
+    """Name and value of a component's arguments in pixels, and what marks them as such."""
     for argument in node.entry.arguments:
         marks = _marks(argument.type)
         if marks and node.get(argument.name) is not None:
-            yield argument.name, node.get(argument.name), any(mark.exact for mark in marks)
+            yield argument.name, node.get(argument.name), marks
+
+
+def _step(node: Node, marks: Sequence[Pixels]) -> int:
+    """What an argument's lengths have to be multiples of."""
+    names = [mark.multiple_of for mark in marks if mark.multiple_of is not None]
+    return int(node.get(names[0])) if names else 1
 
 
 def _marks(kind: Any) -> list[Pixels]:
@@ -115,10 +129,11 @@ def _marks(kind: Any) -> list[Pixels]:
     return own + [mark for part in typing.get_args(kind) for mark in _marks(part)]
 
 
-def _scaled(value: Any, factor: float) -> Any:
+def _scaled(value: Any, factor: float, step: int) -> Any:
+    """The nearest multiples of `step`, of which there is one at least."""
     if isinstance(value, (list, tuple)):
-        return [_scaled(item, factor) for item in value]
-    return max(1, round(value * factor))
+        return [_scaled(item, factor, step) for item in value]
+    return step * max(1, round(value * factor / step))
 
 
 def nodes_of(value: Any) -> Iterator[Node]:

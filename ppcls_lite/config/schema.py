@@ -62,16 +62,18 @@ Size = Edge | list[Edge]
 class Pixels:
     """Marks lengths in an image's pixels, which `Global.image_size` scales.
 
-    exact: an image has this size afterwards, whatever it had before.
+    exact: an image has this size afterwards, whatever it had before. multiple_of: the argument of
+    the same component whose multiples the lengths have to be.
     """
 
     exact: bool = False
+    multiple_of: str | None = None
 
 
 ImageSize = Annotated[Size, Pixels(exact=True)]
 ScaledSize = Annotated[Size, Pixels()]
 ScaledInt = Annotated[Edge, Pixels()]
-ScaledSizes = Annotated[list[Edge] | list[list[Edge]], Pixels()]
+ScaledSizes = Annotated[list[Edge] | list[list[Edge]], Pixels(multiple_of="divided_factor")]
 
 
 # Pillow reads no more than 178.9 million pixels.

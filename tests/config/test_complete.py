@@ -164,6 +164,8 @@ def test_lengths_in_pixels_keep_their_proportion() -> None:
     scales = "{name: MultiScaleSampler, scales: [160, 192, 224], first_bs: 8}"
     several = recipe("Global.image_size=448", f"DataLoader.Train.sampler={scales}")
     assert several.tree["DataLoader"]["Train"]["sampler"]["scales"] == [320, 384, 448]
+    drawn = recipe("Global.image_size=96", name="detection/photos").settings.DataLoader.Train
+    assert drawn.sampler.get("sizes") == [64, 96, 96, 96, 128]  # multiples of the network's stride
 
 
 def test_sizes_that_one_number_cannot_be_are_named() -> None:
