@@ -37,6 +37,13 @@ from ppcls_lite.system.machine import usable_processors
 from ppcls_lite.system.processes import ROOT, environment, toolkit_command
 
 FOLDS = 3
+SCALE = "scale"  # of PP-LCNet, which the target is the latency of
+METHODS = {  # what is changed about `Search`
+    SCALE: {},
+    "evolution": {"strategy": "evolution"},
+    "sieved": {"strategy": "evolution", "sieve": "parameters", "sieve_keeps": 0.2},
+    "random": {"strategy": "random"},
+}
 BASE = ROOT / "configs" / "_base_" / "pplcnet.yaml"
 SPACES: dict[str, dict[str, Any]] = {
     "default": {"name": "PPLCNetSpace"},
@@ -70,16 +77,18 @@ def main(argv: Sequence[str]) -> int:
             place = options.output / f"fold{fold}"
             recipe = _recipe(place, lines, fold, strides, options)
             scale = {"name": target, "class_num": _classes(lines), "stride_list": strides}
-            trained = {target: (scale, options.size)}
-            for strategy in ("evolution", "random"):
-                found = place / f"{target}_{strategy}"
+            trained = {target: (scale, options.size)} if SCALE in options.methods else {}
+            for method in (name for name in options.methods if name != SCALE):
+                found = place / f"{target}_{method}"
+                changes = [f"Search.{key}={value}" for key, value in METHODS[method].items()]
                 if not (found / "report.md").exists():
                     _toolkit(
                         *("search", "-c", str(recipe), "--latency", f"{ms:.4f}ms"),
                         *("--minutes", str(options.minutes), "--output", str(found)),
                         *("--engine", setting.engine, "--precision", setting.precision),
                         *("--threads", str(setting.threads)),
-                        *("-o", f"Search.strategy={strategy}", "-o", f"Global.seed={fold}"),
+                        *(part for change in changes for part in ("-o", change)),
+                        *("-o", f"Global.seed={fold}"),
                         *("-o", f"Search.space={json.dumps(SPACES[options.space])}"),
                         *("-o", "Arch.name=PPLCNet"),
                     )
@@ -87,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
                 arch = tree["Arch"]
                 del arch["pretrained"]  # from random weights, as the scales
                 size = tree["Global"].get("image_size", options.size)
-                trained[f"{target}: {strategy}"] = (arch, size)
+                trained[f"{target}: {method}"] = (arch, size)
             for name, (arch, size) in trained.items():
                 final = place / name.replace(": ", "_") / "final"
                 score = _trained(final, recipe, arch, size, fold)
@@ -218,6 +227,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=32, choices=sorted(STRIDES), help="of images")
     parser.add_argument("--space", default="default", choices=sorted(SPACES), help="what to choose")
     parser.add_argument("--targets", nargs="+", default=["PPLCNet_x0_5", "PPLCNet_x1_0"])
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=[*METHODS], help="to compare"
+    )
     parser.add_argument("--engine", default="openvino")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1)

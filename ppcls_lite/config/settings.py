@@ -279,7 +279,8 @@ class SearchSettings:
     sieve: Literal["parameters", "synflow", "patterns"] | None = None  # search/zero_cost.py
     sieve_keeps: Annotated[float, Range(0.05, 1)] = 0.5  # share of what is drawn that is scored
     held_out: Annotated[float, Range(0.05, 0.5)] = 0.2  # share of the training list that judges
-    supernet_epochs: Annotated[int, Range(1, 100_000)] = 30
+    supernet_epochs: Annotated[int, Range(0, 100_000)] = 30  # 0: none, but short trainings score
+    score_epochs: PositiveInt = 3  # of such a training
     population: Annotated[int, Range(4, 10_000)] = 40
     generations: PositiveInt = 8
     measured: Annotated[int, Range(2, 10_000)] = 50  # candidates whose latency is taken as a whole

@@ -8,6 +8,7 @@ Read before: latency.py, networks.py. Read next: run.py.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,6 +132,12 @@ class Budget:
         times = self.estimates(candidates)
         return [ms <= self.target * _MARGIN and self._small(c) for c, ms in zip(candidates, times)]
 
+    def fits(self, candidates: Sequence[Candidate]) -> list[bool]:
+        """Which keep to both bounds, measured as a whole where an estimate leaves hope."""
+        hopeful = [c for c, good in zip(candidates, self.kept(candidates)) if good]
+        times = self.whole(hopeful)
+        return [self.inside(times.get(digest(c), math.inf)) for c in candidates]
+
     def _small(self, candidate: Candidate) -> bool:
         return self.most is None or self.networks.parameters(candidate) <= self.most
 
@@ -139,6 +146,12 @@ class Budget:
         known = self.space.known()
         times = self.whole([*known.values()])
         return {n: {"name": n, "candidate": c, "ms": times[digest(c)]} for n, c in known.items()}
+
+    def typical(self) -> Candidate:
+        """Of those that were measured, the slowest that keeps to the target."""
+        entries = self.journal.all("whole").values()
+        inside = [entry for entry in entries if self.inside(entry["ms"])]
+        return max(inside, key=lambda entry: entry["ms"])["candidate"]
 
     def choice(self, known: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
         """The slowest network of the zoo that keeps to the bounds."""

@@ -12,7 +12,7 @@ import pickle
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,41 @@ class SupernetJudge:
 
     def seconds_per_epoch(self) -> float:
         """About how long an epoch of the supernet takes; nothing changes by it."""
-        times, drawn = [], np.random.default_rng(self.seed)
+        drawn = np.random.default_rng(self.seed)
+        seconds = self._timed(
+            lambda batch: self.supernet.backward(self._sized(batch, drawn), drawn)
+        )
+        self.supernet.whole.clear_gradients()
+        return seconds
+
+    def seconds_alone(self, candidate: Candidate) -> float:
+        """About how long an epoch of a candidate's own training takes."""
+        model, size = self.networks.build_to_train(candidate), candidate.get(SIZE)
+        model.train()
+
+        def update(batch: Mapping[str, Tensor]) -> None:
+            self._loss_of(model(resized(batch["image"], size)), batch).backward()
+
+        return self._timed(update)
+
+    def _timed(self, update: Callable[[Mapping[str, Tensor]], Any]) -> float:
+        """Seconds of an epoch of such updates."""
+        times = []
         for number, batch in enumerate(self.loader.epoch(1)):
             start = time.perf_counter()
-            self.supernet.backward(self._sized(batch, drawn), drawn)
+            update(batch)
             times.append(time.perf_counter() - start)
             if number == _TRIED:
                 break
-        self.supernet.whole.clear_gradients()
         return statistics.median(times) * len(self.loader)
+
+    def seconds_per_score(self) -> float:
+        """About how long the score of a candidate takes."""
+        middle = self.networks.space.draw(np.random.default_rng(self.seed))
+        self._score(middle)  # reads the images that statistics are taken from
+        start = time.perf_counter()
+        self._score(middle)
+        return time.perf_counter() - start
 
     def train(self, epochs: int) -> None:
         """All epochs, or those that are left."""
@@ -143,10 +169,7 @@ class SupernetJudge:
 
     def score(self, candidates: Sequence[Candidate]) -> list[float]:
         """Larger is better; the ranks share the candidates."""
-        mine = candidates[self.world.rank :: self.world.size]
-        found = {digest(candidate): self._score(candidate) for candidate in mine}
-        together = {k: v for part in self.world.gather(found) for k, v in part.items()}
-        return [together[digest(candidate)] for candidate in candidates]
+        return shared(candidates, self._score, self.world)
 
     def _score(self, candidate: Candidate) -> float:
         model = self.supernet.network(candidate)
@@ -181,6 +204,16 @@ class SupernetJudge:
         """End the data workers."""
         self.loader.close()
         self._evaluator.loader.close()
+
+
+def shared(
+    candidates: Sequence[Candidate], score: Callable[[Candidate], float], world: World
+) -> list[float]:
+    """The score of each; every rank makes its part of them."""
+    mine = candidates[world.rank :: world.size]
+    found = {digest(candidate): score(candidate) for candidate in mine}
+    together = {k: v for part in world.gather(found) for k, v in part.items()}
+    return [together[digest(candidate)] for candidate in candidates]
 
 
 class _Sized(nn.Layer):

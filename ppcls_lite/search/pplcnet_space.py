@@ -53,7 +53,7 @@ class PPLCNetSpace(Space):
             (96, 128, 192, 256),
             (192, 256, 384, 512),
         ),
-        depths: list[list[Repeats]] = ((1,), (1, 2), (1, 2, 3), (3, 4, 5, 6, 7), (1, 2, 3)),
+        depths: list[list[Repeats]] = ((1,), (1, 2), (1, 2, 3), (1, 2, 3, 4, 6), (1, 2, 3)),
         kernels: list[Literal[3, 5, 7]] = (3, 5),
         attention: Literal["choose", "tail"] = "choose",
         expand: list[Channels] = (640, 1280),

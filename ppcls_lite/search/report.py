@@ -53,14 +53,14 @@ def text(result: Result, folder: Path) -> str:
         "",
         "## Trained alone",
         "",
-        f"| network | ms | parameters | score of the supernet | {_rungs(result)} |",
+        f"| network | ms | parameters | score by {result.price} | {_rungs(result)} |",
         f"|---|---:|---:|---:|{'---:|' * _depth(result)}",
     ]
     for finalist in result.finalists:
         scores = [f"{s:.4f}" for s in finalist.rungs] + [""] * _depth(result)
         lines.append(
             f"| {_called(finalist, result)} | {finalist.ms:.2f} | "
-            f"{result.params[finalist.name]:,} | {finalist.supernet:.4f} | "
+            f"{result.params[finalist.name]:,} | {finalist.score:.4f} | "
             f"{' | '.join(scores[: _depth(result)])} |"
         )
     lines += ["", "## How far each price can be trusted", ""]
@@ -82,7 +82,7 @@ def _trust(result: Result) -> list[str]:
     """How well cheap prices order what the first training alone orders."""
     proxies = [f.rungs[0] for f in result.finalists]
     prices = {
-        "the supernet's score": [f.supernet for f in result.finalists],
+        f"the score by {result.price}": [f.score for f in result.finalists],
         "the number of parameters": [float(result.params[f.name]) for f in result.finalists],
         "the latency": [f.ms for f in result.finalists],
         **{f"{name} (untrained)": values for name, values in result.untrained.items()},
@@ -119,7 +119,7 @@ def _called(finalist: Finalist, result: Result) -> str:
 
 
 def picture(result: Result) -> str:
-    """Latency against supernet score of all that were measured, the front as a line (SVG)."""
+    """Latency against score of all that were measured, the front as a line (SVG)."""
     points = result.measured
     low_x, high_x = _bounds([x for x, _ in points] + [result.target])
     low_y, high_y = _bounds([y for _, y in points])
@@ -147,7 +147,7 @@ def picture(result: Result) -> str:
         x, y = place(*point)
         parts.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="#0072b2" fill-opacity="0.5"/>')
     best = result.finalists[0]
-    x, y = place(best.ms, best.supernet)
+    x, y = place(best.ms, best.score)
     parts.append(f'<circle cx="{x}" cy="{y}" r="7" fill="none" stroke="#d55e00" stroke-width="2"/>')
     for value in (low_x, high_x):
         x = place(value, low_y)[0]
@@ -158,7 +158,7 @@ def picture(result: Result) -> str:
     parts += [
         f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 14}" text-anchor="middle">latency in ms</text>',
         f'<text x="14" y="{_HEIGHT / 2}" transform="rotate(-90 14 {_HEIGHT / 2})" '
-        'text-anchor="middle">score as a part of the supernet</text>',
+        f'text-anchor="middle">score by {result.price}</text>',
         "</svg>\n",
     ]
     return "\n".join(parts)

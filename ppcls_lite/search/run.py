@@ -1,9 +1,9 @@
 """`search`: from a recipe and a latency to the recipe of a network that keeps to it.
 
 In this order: the images that judge are held out, latencies of pieces are measured, a supernet is
-trained, evolution draws candidates that are fast enough and scores them by it, the best are
-measured as a whole, and the best of those that keep to the target are trained alone by successive
-halving.
+trained, evolution draws candidates that are fast enough and scores them by it (where there is no
+time for one, by short trainings of their own), the best are measured as a whole, and the best of
+those that keep to the target are trained alone by successive halving.
 What every step found out is in the folder's journal, where the next start goes on.
 Read before: space.py, budget.py, judge.py. Read next: report.py.
 """
@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.config.check import build
@@ -30,7 +31,7 @@ from ppcls_lite.search.budget import Budget, resolved
 from ppcls_lite.search.evolution import evolve
 from ppcls_lite.search.held_out import split
 from ppcls_lite.search.journal import Journal
-from ppcls_lite.search.judge import ProxyJudge, SupernetJudge
+from ppcls_lite.search.judge import ProxyJudge, SupernetJudge, shared
 from ppcls_lite.search.latency import errors
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import Candidate, Space, digest
@@ -38,6 +39,12 @@ from ppcls_lite.search.zero_cost import Untrained
 from ppcls_lite.system.files import link_or_copy, write_text
 
 logger = logging.getLogger("ppcls_lite")
+_FEWEST = 8  # candidates of a generation, however little time there is
+_LEAST = 12  # epochs of a supernet that is worth its time
+_START = 8.0  # seconds before a candidate's own training begins
+_PLANNED = (  # what `--minutes` decides
+    *("supernet_epochs", "population", "generations", "finalists", "proxy_epochs", "rungs"),
+)
 
 
 @dataclass
@@ -47,7 +54,7 @@ class Finalist:
     name: str  # of the zoo, or the digest
     candidate: Candidate
     ms: float
-    supernet: float
+    score: float  # by the supernet or a short training
     rungs: list[float] = field(default_factory=list)  # scores after each training
 
 
@@ -58,11 +65,12 @@ class Result:
     target: float
     setting: str
     estimates: tuple[float, float]  # median and largest relative error
-    measured: list[tuple[float, float]]  # latency and supernet score of candidates, as a whole
+    measured: list[tuple[float, float]]  # latency as a whole and score of candidates
     finalists: list[Finalist]  # best first
     params: dict[str, int]  # of the finalists
     untrained: dict[str, list[float]]  # what cheap scores say of them, in their order
     budgets_choice: str | None  # the network of the zoo that the target alone would choose
+    price: str  # what the scores of candidates come from
     is_main: bool = True  # whether this process writes and prints
 
 
@@ -86,19 +94,46 @@ def search(
     return _Search(recipe, world, target, setting, cores, folder).run(minutes)
 
 
-def planned(wanted: SearchSettings, minutes: float, epoch_seconds: float) -> SearchSettings:
-    """`wanted` with trainings as long as fit into `minutes`.
+class Costs(NamedTuple):
+    """Seconds: of an epoch of the supernet, of a score by it, of an epoch of a candidate alone."""
 
-    epoch_seconds: of the supernet, whose updates train four networks: one alone takes a third of
-    it with its evaluations. Two fifths of the time are the supernet's, two fifths the finalists',
-    the rest is for measuring and scoring.
+    supernet_epoch: float
+    score: float
+    epoch_alone: float
+
+
+def planned(wanted: SearchSettings, minutes: float, costs: Costs) -> SearchSettings:
+    """`wanted` with trainings as long, and candidates as many, as fit into `minutes`.
+
+    Two fifths of the time are the supernet's, two fifths the finalists', an eighth is for scores,
+    the rest for latencies. A supernet of fewer than `_LEAST` epochs orders nothing; then half of
+    the time is for short trainings that score, and the best of them train on.
     """
-    share = 0.4 * 60 * minutes
-    alone = wanted.rungs * wanted.finalists * epoch_seconds / 3
+    whole = 60 * minutes
+    share = 0.4 * whole
+    supernet_epochs = int(share / costs.supernet_epoch)
+    if supernet_epochs >= _LEAST:
+        alone = wanted.finalists * wanted.rungs * costs.epoch_alone
+        starts = 2 * wanted.finalists * _START
+        scored = int(0.125 * whole / costs.score / wanted.generations)
+        return dataclasses.replace(
+            wanted,
+            supernet_epochs=supernet_epochs,
+            proxy_epochs=max(1, int((share - starts) / alone)),
+            population=min(wanted.population, max(_FEWEST, scored)),
+        )
+    scored = max(_FEWEST, int(0.5 * whole / (wanted.score_epochs * costs.epoch_alone + _START)))
+    generations = max(1, min(wanted.generations, scored // _FEWEST))
+    proxy_epochs, rungs = 2 * wanted.score_epochs, 2
+    finalist = rungs * proxy_epochs * costs.epoch_alone + 1.5 * _START
     return dataclasses.replace(
         wanted,
-        supernet_epochs=max(1, int(share / epoch_seconds)),
-        proxy_epochs=max(1, int(share / alone)),
+        supernet_epochs=0,
+        population=-(-scored // generations),
+        generations=generations,
+        proxy_epochs=proxy_epochs,
+        rungs=rungs,
+        finalists=max(2, min(wanted.finalists, int(share / finalist))),
     )
 
 
@@ -148,13 +183,17 @@ class _Search:
         judge = SupernetJudge(Recipe.of(with_search), self.networks, self.world, folder)
         try:
             wanted = self.wanted = self._plan(minutes, judge)
-            judge.train(wanted.supernet_epochs)
+            proxies = ProxyJudge(tree, self.networks, judge.higher_is_better, folder / "networks")
+            fast, score = self.budget.fits, self._short_trainings(proxies)
+            if wanted.supernet_epochs:
+                judge.train(wanted.supernet_epochs)
+                fast, score = self.budget.kept, judge.score
             known = self.budget.known()
             untrained = Untrained(self.networks, judge.first_images(), self.seed, self.world)
             found = evolve(
                 self.space,
-                self.budget.kept,
-                lambda candidates: self._scores(candidates, judge.score),
+                fast,
+                lambda candidates: self._scores(candidates, score),
                 population=wanted.population,
                 generations=wanted.generations,
                 seed=self.seed,
@@ -177,9 +216,8 @@ class _Search:
                 for c, key in ((c, digest(c)) for c in inside[: wanted.finalists])
             ]
             if choice and choice["name"] not in {f.name for f in finalists}:
-                score = self._scores([choice["candidate"]], judge.score)[0]
-                finalists.append(Finalist(choice["name"], choice["candidate"], choice["ms"], score))
-            proxies = ProxyJudge(tree, self.networks, judge.higher_is_better, folder / "networks")
+                own = self._scores([choice["candidate"]], score)[0]
+                finalists.append(Finalist(choice["name"], choice["candidate"], choice["ms"], own))
             self._halve(finalists, proxies, judge)
         finally:
             judge.close()
@@ -195,6 +233,7 @@ class _Search:
             {f.name: self.networks.parameters(f.candidate) for f in finalists},
             untrained.all([f.candidate for f in finalists]),
             choice["name"] if choice else None,
+            "the supernet" if wanted.supernet_epochs else "a short training",
             is_main=main,
         )
 
@@ -204,29 +243,40 @@ class _Search:
             return self.wanted
         kept = self.journal.get("plan", "")
         if kept is None:
-            seconds = self.world.gather(judge.seconds_per_epoch())[0]
-            plan = planned(self.wanted, minutes, seconds)
-            kept = {n: getattr(plan, n) for n in ("supernet_epochs", "proxy_epochs")}
+            typical = self.budget.typical()
+            epoch, score = judge.seconds_per_epoch(), judge.seconds_per_score()
+            costs = self.world.gather(Costs(epoch, score, judge.seconds_alone(typical)))[0]
+            plan = planned(self.wanted, minutes, costs)
+            kept = {name: getattr(plan, name) for name in _PLANNED}
             self.journal.put("plan", "", kept)
+        plan = dataclasses.replace(self.wanted, **kept)
+        scores = f"trainings of {plan.score_epochs} epochs score"
+        if plan.supernet_epochs:
+            scores = f"a supernet of {plan.supernet_epochs} epochs scores"
         logger.info(
-            f"search: in {minutes:g} minutes the supernet trains for {kept['supernet_epochs']} "
-            f"epochs, the finalists at first for {kept['proxy_epochs']}"
+            f"search: in {minutes:g} minutes {scores} {plan.generations} times {plan.population} "
+            f"candidates; {plan.finalists} finalists train for {plan.proxy_epochs} epochs and on"
         )
-        return dataclasses.replace(self.wanted, **kept)
+        return plan
 
     def _scores(
         self, candidates: Sequence[Candidate], score: Callable[[Sequence[Candidate]], list[float]]
     ) -> list[float]:
-        """Supernet scores, kept in the journal."""
+        """Scores, kept in the journal."""
         new = [c for c in candidates if self.journal.get("score", digest(c)) is None]
         for candidate, value in zip(new, score(new) if new else ()):
             self.journal.put("score", digest(candidate), value)
         values = [self.journal.get("score", digest(c)) for c in candidates]
         if values:
-            logger.info(
-                f"search: {len(values)} candidates, supernet scores up to {max(values):.4f}"
-            )
+            logger.info(f"search: {len(values)} candidates, scores up to {max(values):.4f}")
         return values
+
+    def _short_trainings(self, proxies: ProxyJudge) -> Callable[[Sequence[Candidate]], list[float]]:
+        """Scores by trainings from random weights, where there is no supernet."""
+        epochs = self.wanted.score_epochs
+        return lambda candidates: shared(
+            candidates, lambda candidate: proxies.score(candidate, epochs, None), self.world
+        )
 
     def _halve(self, finalists: list[Finalist], proxies: ProxyJudge, judge: SupernetJudge) -> None:
         """Train all for a while, the better half for twice as long, and so on."""
@@ -255,6 +305,8 @@ class _Search:
         known = self.journal.get(f"proxy {epochs}", digest(candidate))
         if known is not None:
             return known
+        if not self.wanted.supernet_epochs:
+            return proxies.score(candidate, epochs, None)
         path = proxies.folder / digest(candidate) / "start.pdparams"
         path.parent.mkdir(parents=True, exist_ok=True)
         return proxies.score(candidate, epochs, judge.weights(candidate, path))

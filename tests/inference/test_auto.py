@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -93,6 +94,25 @@ def test_a_little_rounding_is_for_bf16_only(fakes: Any, exported_both: Any, tmp_
     choice = run(exported_both, tmp_path)
     assert (choice.engine, choice.precision) == ("openvino", "bf16")
     assert "openvino fp32" in choice.left_out
+
+
+def test_a_measuring_child_is_heard_once_and_here(
+    exported_both: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Its lines come through this process's log, none past it on standard error."""
+    monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
+    with caplog.at_level(logging.INFO, "ppcls_lite"):
+        choice = run(exported_both, tmp_path, apart=True)
+    said = [r.getMessage() for r in caplog.records if "the fastest that is right" in r.getMessage()]
+    assert said == [str(choice)]
+    assert "auto:" not in capfd.readouterr().err
+    if "openvino int8" in choice.left_out:
+        reason = "the folder has no int8 network (ppcls-lite quantize)"
+        assert str(choice).count(reason) <= 1
 
 
 def test_equals_keep_the_precision() -> None:

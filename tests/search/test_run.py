@@ -17,7 +17,7 @@ from ppcls_lite.engine.distributed import World
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.search import judge, report
 from ppcls_lite.search.held_out import split
-from ppcls_lite.search.run import _Search, planned, search
+from ppcls_lite.search.run import Costs, _Search, planned, search
 
 SETTING = Setting("paddle", "fp32", 1)
 
@@ -137,13 +137,54 @@ def test_the_ranks_share_what_is_to_be_scored() -> None:
     assert [len(part) for part in parts] == [2, 1]
 
 
+def test_short_trainings_score_where_there_is_no_supernet(
+    tree: dict[str, Any], tmp_path: Path, meter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each candidate that keeps to the target, measured as a whole, is trained from nothing."""
+    asked = []
+
+    def trained(self: Any, candidate: Any, epochs: int, weights: Path | None) -> float:
+        asked.append((epochs, weights))
+        run = self.run_dir(candidate, epochs)
+        run.mkdir(parents=True)
+        (run / "best_model.pdparams").write_bytes(b"weights")
+        return candidate["width6"] / 100 + epochs / 1000
+
+    monkeypatch.setattr(judge.ProxyJudge, "score", trained)
+    monkeypatch.setattr(judge.SupernetJudge, "train", None)
+    monkeypatch.setattr(judge.SupernetJudge, "_score", None)
+    none = {"supernet_epochs": 0, "score_epochs": 1, "proxy_epochs": 2, "finalists": 2, "rungs": 2}
+    tree["Search"] = {**tree["Search"], **none}
+    result = look(tree, tmp_path / "found")
+    scored, first, second = (asked.count((n, None)) for n in (1, 2, 4))
+    assert len(asked) == scored + first + second and scored >= first == 2 and second == 1
+    assert result.finalists[0].candidate["width6"] == max(
+        f.candidate["width6"] for f in result.finalists
+    )
+    assert all(ms <= 1.03 for ms, _ in result.measured)
+    text = report.text(result, tmp_path / "found")
+    assert "score by a short training" in text and "supernet" not in text
+    assert (tmp_path / "found" / "weights.pdparams").read_bytes() == b"weights"
+
+
 def test_the_plan_fits_the_minutes() -> None:
     wanted = SearchSettings()
-    plan = planned(wanted, 120, 20.0)
-    assert plan.supernet_epochs == 144
-    alone = plan.rungs * plan.finalists * plan.proxy_epochs * 20.0 / 3
-    assert 0.3 * 7200 < alone <= 0.4 * 7200
-    assert planned(wanted, 0.1, 60.0).supernet_epochs == 1
+    plan = planned(wanted, 120, Costs(20.0, 3.0, 7.0))
+    assert (plan.supernet_epochs, plan.population, plan.generations) == (144, 37, 8)
+    assert 0.3 * 7200 < 3 * 8 * plan.proxy_epochs * 7.0 + 128 <= 0.4 * 7200
+    assert planned(wanted, 1200, Costs(20.0, 3.0, 7.0)).population == wanted.population
+
+
+def test_a_short_time_is_not_spent_on_a_supernet() -> None:
+    wanted = SearchSettings()
+    plan = planned(wanted, 20, Costs(90.0, 3.0, 11.0))
+    assert (plan.supernet_epochs, plan.rungs, plan.proxy_epochs) == (0, 2, 6)
+    scores = plan.population * plan.generations * (3 * 11.0 + 8)
+    assert 0.4 * 1200 < scores <= 0.6 * 1200
+    last = plan.finalists * 2 * 6 * 11.0
+    assert 0.25 * 1200 < last <= 0.4 * 1200
+    tiny = planned(wanted, 0.1, Costs(90.0, 3.0, 11.0))
+    assert (tiny.population, tiny.generations, tiny.finalists) == (8, 1, 2)
 
 
 def test_the_order_of_two_lists() -> None:

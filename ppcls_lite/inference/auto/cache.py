@@ -41,7 +41,11 @@ class Choice:
 
     def __str__(self) -> str:
         times = ", ".join(f"{name} {ms:.2f}" for name, ms in self.milliseconds.items())
-        out = "; ".join(f"{name}: {reason}" for name, reason in self.left_out.items())
+        reasons = dict.fromkeys(self.left_out.values())
+        out = "; ".join(
+            f"{', '.join(name for name, why in self.left_out.items() if why == reason)}: {reason}"
+            for reason in reasons
+        )
         return (
             f"auto: {self.engine} {self.precision}"
             + (f", the fastest that is right (ms: {times})" if times else "")

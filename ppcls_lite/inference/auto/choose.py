@@ -36,7 +36,7 @@ from ppcls_lite.inference.engines import (
     available_precisions,
     make_engine,
 )
-from ppcls_lite.inference.engines.files import find_onnx, find_program
+from ppcls_lite.inference.engines.files import ONNX_NAMES, find_onnx, find_program
 from ppcls_lite.inference.onnx.metadata import QUANTIZATION_KEY, read_metadata
 from ppcls_lite.inference.postprocess import build_postprocess
 from ppcls_lite.inference.postprocess.base import Postprocess
@@ -89,7 +89,7 @@ def choose(
     choice = cache.read(key, model)
     if choice is None and apart:
         call = (str(model), spec.plugins, shape, threads, precision, budget_s, str(cache.folder))
-        choice = _measured_apart(call)
+        return _measured_apart(call)
     if choice is not None:
         logger.info("%s", choice)
         return choice
@@ -113,7 +113,10 @@ def choose(
 
 
 def _measured_apart(call: Sequence[Any]) -> Choice:
-    """`choose` in a child process: no engine that lost leaves memory and threads behind."""
+    """`choose` in a child process: no engine that lost leaves memory and threads behind.
+
+    What it has to say is said here, where the log goes as this process has it.
+    """
     child = subprocess.run(
         [sys.executable, "-c", f"from {__name__} import _answer; _answer()"],
         input=json.dumps(call),
@@ -127,21 +130,38 @@ def _measured_apart(call: Sequence[Any]) -> Choice:
             f"{child.returncode}; its message is above. Name an engine: engine paddle"
         )
     answer = json.loads(child.stdout.splitlines()[-1])
+    for level, text in answer.pop("said"):
+        logger.log(level, "%s", text)
     if "error" in answer:
         raise UserError(answer["error"])
     return Choice(**answer | {"model": Path(answer["model"])})
 
 
+class _Kept(logging.Handler):
+    """Level and text of every line, in `said`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append((record.levelno, record.getMessage()))
+
+
 def _answer() -> None:
     """The child of `_measured_apart`: the call on standard input, the choice as the last line."""
     model, plugins, shape, threads, precision, budget_s, folder = json.loads(sys.stdin.read())
+    kept = _Kept()
+    logger.addHandler(kept)
+    logger.propagate = False  # libraries give the root logger handlers of their own
+    logger.setLevel(logging.INFO)
     try:
         spec, cache = InferenceSpec.read(Path(model), plugins), ChoiceCache(Path(folder))
         choice = choose(Path(model), spec, tuple(shape), threads, precision, "cpu", budget_s, cache)
         answer = asdict(choice) | {"model": str(choice.model)}
     except UserError as error:
         answer = {"error": str(error)}
-    print(json.dumps(answer), flush=True)
+    print(json.dumps(answer | {"said": kept.said}), flush=True)
 
 
 Pair = tuple[EngineName, Precision]
@@ -171,6 +191,8 @@ def _sources(
                 find_program(model)
                 found[pair] = model
             elif precision == "int8":
+                if not model.is_file() and not (model / ONNX_NAMES["int8"]).is_file():
+                    raise UserError("the folder has no int8 network (ppcls-lite quantize)")
                 _require_small_loss(find_onnx(model, "int8"), name)
                 found[pair] = model
             else:
