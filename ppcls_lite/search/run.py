@@ -40,6 +40,7 @@ from ppcls_lite.system.files import link_or_copy, write_text
 
 logger = logging.getLogger("ppcls_lite")
 _FEWEST = 8  # candidates of a generation, however little time there is
+_PARENTS = 5  # candidates of a generation whose scores are trainings
 _LEAST = 12  # epochs of a supernet that is worth its time
 _START = 8.0  # seconds before a candidate's own training begins
 _PLANNED = (  # what `--minutes` decides
@@ -123,7 +124,7 @@ def planned(wanted: SearchSettings, minutes: float, costs: Costs) -> SearchSetti
             population=min(wanted.population, max(_FEWEST, scored)),
         )
     scored = max(_FEWEST, int(0.5 * whole / (wanted.score_epochs * costs.epoch_alone + _START)))
-    generations = max(1, min(wanted.generations, scored // _FEWEST))
+    generations = max(1, min(wanted.generations, scored // _PARENTS))
     proxy_epochs, rungs = 2 * wanted.score_epochs, 2
     finalist = rungs * proxy_epochs * costs.epoch_alone + 1.5 * _START
     return dataclasses.replace(
