@@ -29,6 +29,7 @@ class FitResult:
     `exit_code` is 0 if the run is complete or a callback stopped it; 130 after Ctrl-C, 143 after
     SIGTERM, 75 after SIGUSR1 or `max_minutes`: then everything is saved and it can be resumed.
     `complete`: whether no epoch is left to be trained. `why`: what stopped it, in words.
+    `is_pause`: whether who stopped it wants no words about how to go on.
     """
 
     run_dir: Path
@@ -38,6 +39,7 @@ class FitResult:
     exit_code: int = 0
     complete: bool = True
     why: str = ""
+    is_pause: bool = False
 
 
 class Progress:
@@ -88,9 +90,13 @@ class Progress:
         """The epoch and the scores of the best evaluation so far; empty before the first."""
         return self._state.best
 
-    def stop(self, why: str) -> None:
-        """End the run after the present update, saved as for a resume; `why` is for the log."""
-        self._stop.ask(why)
+    def stop(self, why: str, is_pause: bool = False) -> None:
+        """End the run after the present update, saved as for a resume; `why` is for the log.
+
+        is_pause: the caller goes on with it later, or leaves it, and says so itself: the log has
+        one quiet line, without a summary and the command that continues.
+        """
+        self._stop.ask(why, is_pause)
 
 
 class Callback:

@@ -24,11 +24,13 @@ class Reason(NamedTuple):
     """Why a run stopped early, for the log and the caller; empty if it did not.
 
     The exit code is 130 after Ctrl-C and 143 after SIGTERM, as shells report them, else 75.
+    is_pause: who asked for it goes on with the run, or leaves it, and says so itself.
     """
 
     text: str = ""
     exit_code: int = 0
     received: int | None = None
+    is_pause: bool = False
 
 
 class StopSignals:
@@ -43,6 +45,7 @@ class StopSignals:
     def __init__(self, max_minutes: float | None = None) -> None:
         self.received: signal.Signals | None = None
         self.asked: str | None = None
+        self._is_pause = False
         self.max_minutes = max_minutes
         self._entered = time.monotonic()
         self._process = os.getpid()
@@ -51,9 +54,9 @@ class StopSignals:
     def __bool__(self) -> bool:
         return self.received is not None or self.asked is not None or self.is_over_time
 
-    def ask(self, why: str) -> None:
+    def ask(self, why: str, is_pause: bool = False) -> None:
         """Stop, as if a signal had come."""
-        self.asked = why
+        self.asked, self._is_pause = why, is_pause
 
     @property
     def is_over_time(self) -> bool:
@@ -68,7 +71,7 @@ class StopSignals:
             code = 128 + self.received if shell else TRY_AGAIN
             return Reason(self.received.name, int(code), int(self.received))
         if self.asked is not None:
-            return Reason(self.asked)
+            return Reason(self.asked, is_pause=self._is_pause)
         if self.is_over_time:
             return Reason(f"Global.max_minutes ({self.max_minutes:g})", TRY_AGAIN)
         return Reason()

@@ -294,10 +294,13 @@ class Trainer:
         if stopped.text:
             self._save()
             self.writer.wait()
-            logger.warning(
-                f"Stopped by {stopped.text} {self._done()}. Nothing is lost: continue "
-                f"with the same command and -o Global.checkpoints={run_dir / 'latest'}"
-            )
+            if stopped.is_pause:
+                logger.info(f"Paused by {stopped.text} {self._done()}")
+            else:
+                logger.warning(
+                    f"Stopped by {stopped.text} {self._done()}. Nothing is lost: continue "
+                    f"with the same command and -o Global.checkpoints={run_dir / 'latest'}"
+                )
         elif state.epoch <= plan.epochs:
             logger.info(
                 f"Ended after epoch {state.epoch - 1} of {plan.epochs}: no better score in "
@@ -309,7 +312,7 @@ class Trainer:
         self.world.barrier()  # the launcher ends all ranks soon after the first one's exit
         last = state.history[-1]["eval"] if state.history else None
         best = state.best.get("scores", {}) | {"epoch": state.best["epoch"]} if state.best else {}
-        how = stopped.received, stopped.exit_code, self.is_complete, stopped.text
+        how = stopped.received, stopped.exit_code, self.is_complete, stopped.text, stopped.is_pause
         result = FitResult(run_dir, best, last or {}, *how)
         self.callbacks.end(result)
         return result

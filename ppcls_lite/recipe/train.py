@@ -83,6 +83,6 @@ def train(
             facts = {"best": result.best, "images": images, "parameters": int(numbers)}
             write_facts(run_dir / RUN, facts)
             write_page(run_dir)
-        if world.is_main:
+        if world.is_main and not result.is_pause:
             logger.info(closing_words(result, settings, status.seconds))
     return result

@@ -144,11 +144,11 @@ class _StopAt(Callback):
 
     def on_step(self, run: Progress, values: Mapping[str, float]) -> None:
         if time.monotonic() > self._until:
-            run.stop("the end of --minutes")
+            run.stop("the end of --minutes", is_pause=True)
 
     def on_epoch(self, run: Progress, done: Mapping[str, Any]) -> None:
         if done["epoch"] >= self._epochs and done["eval"]:
-            run.stop(f"tune, at epoch {done['epoch']}")
+            run.stop("tune", is_pause=True)
         self.on_step(run, {})
 
 

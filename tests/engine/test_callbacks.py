@@ -64,6 +64,19 @@ class Stop(Callback):
         run.stop("a test that wanted one epoch")
 
 
+class Pause(Callback):
+    def on_epoch(self, run, done):
+        run.stop("a test that goes on later", is_pause=True)
+
+
+def test_a_pause_is_one_quiet_line(tiny, tmp_path, caplog):
+    result = with_callbacks(tiny.build(tmp_path), Pause()).fit()
+    assert result.is_pause and not result.complete and result.exit_code == 0
+    assert checkpoint.load(tmp_path / "latest")["epoch"] == 2
+    assert "Paused by a test that goes on later after epoch 1 of 3" in caplog.text
+    assert "Nothing is lost" not in caplog.text
+
+
 def test_a_callback_stops_the_run_at_an_epochs_end(tiny, tmp_path, caplog):
     result = with_callbacks(tiny.build(tmp_path), Stop()).fit()
     assert result.exit_code == 0 and result.stopped_by is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ class Learning:
         self.trained: list[tuple[str, int]] = []  # rate and epoch
         self.ask: str | None = None
 
-    def stop(self, why: str) -> None:
+    def stop(self, why: str, is_pause: bool) -> None:
         self.ask = why
 
     def __call__(self, recipe, callbacks):
@@ -100,6 +101,25 @@ def test_the_command_goes_on_where_its_time_was_over(
     assert best["Global"]["output_dir"] == str(tmp_path / "output")
     with pytest.raises(UserError, match="another recipe or other settings"):
         tune(recipe, [f"{RATE}=0.1,0.2"])
+
+
+def test_real_trainings_and_the_command_that_is_printed(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Settings that wait say so in a line; the winner's training has a summary, and its command
+    gives its score again."""
+    shape = ["-o", "Global.epochs=2", "-o", "Optimizer.lr.warmup_epoch=0"]
+    assert main(["tune", "-c", str(recipe), "--try", f"{RATE}=0.00001,0.02", *shape]) == 0
+    out = capsys.readouterr().out
+    assert out.count("Paused by tune after epoch 1 of 2") == 2
+    assert out.count("\nNext:\n") == 1  # of the one that was trained to the end
+    assert "Nothing is lost" not in out
+    (printed,) = [x for x in out.splitlines() if x.strip().startswith("ppcls-lite train")]
+    score = float(out[out.index("rank") :].splitlines()[1].split()[2])
+    assert main(shlex.split(printed)[1:]) == 0
+    lines = (tmp_path / "output" / "PPLCNet_x0_25" / "metrics.jsonl").read_text().splitlines()
+    scores = [r["top1"] for r in map(json.loads, lines) if r["kind"] == "eval"]
+    assert len(scores) == 2 and max(scores) == pytest.approx(score, abs=1e-5)
 
 
 def test_no_setting_is_judged_within_its_warm_up(recipe: Path, learning: Learning):
