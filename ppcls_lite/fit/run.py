@@ -79,7 +79,7 @@ def fit(wanted: Wanted) -> int:
     recipe = _network(wanted, place, step)
     _require_weights(recipe)
     recipe = _rate(wanted, place, recipe, start)
-    result = train.train(recipe)
+    result = train.train(recipe, closing=False)  # what comes next is done here
     if result.exit_code not in (0, 75):  # 75: --minutes are over; the best network is there
         _say(f"stopped; to go on: ppcls-lite train -c {place / RECIPE} -o Global.checkpoints=auto")
         return result.exit_code

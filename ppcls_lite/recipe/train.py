@@ -30,13 +30,18 @@ logger = logging.getLogger("ppcls_lite")
 
 
 def train(
-    tree: Tree | Recipe, callbacks: Sequence[Callback] = (), model: nn.Layer | None = None
+    tree: Tree | Recipe,
+    callbacks: Sequence[Callback] = (),
+    model: nn.Layer | None = None,
+    *,
+    closing: bool = True,
 ) -> FitResult:
     """Train the recipe's network in `<Global.output_dir>/<Arch.name>`, from start or resumed.
 
     callbacks: told how the run goes, in their order; see `Callback`.
     model: the network to train, from the weights that it has and in place, instead of a new one. It
     has the layers that `Arch` describes, so that the recipe can evaluate and export what is saved.
+    closing: end with a summary and the commands that come next.
 
     Raises UserError for mistakes in the configuration, the data or the environment, all of them
     before the first step, and for a loss that is not finite.
@@ -83,6 +88,6 @@ def train(
             facts = {"best": result.best, "images": images, "parameters": int(numbers)}
             write_facts(run_dir / RUN, facts)
             write_page(run_dir)
-        if world.is_main and not result.is_pause:
+        if world.is_main and closing and not result.is_pause:
             logger.info(closing_words(result, settings, status.seconds))
     return result

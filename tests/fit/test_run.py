@@ -44,6 +44,8 @@ def test_the_whole_way_and_its_repetition(
     monkeypatch.setattr(run, "Predictor", lambda *a, **k: SimpleNamespace(choice=choice))
     monkeypatch.setattr(run, "missing", lambda package: "not asked for here")  # Paddle's files only
     assert main(["fit", "photos", *QUICK, "--lr", "0.02"]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "Next:" not in said and said.count("repeat:      ppcls-lite train") == 1
     made = photos.parent / "fit" / "photos"
     recipe = yaml.safe_load((made / "recipe.yaml").read_text(encoding="utf-8"))
     assert recipe["Arch"] == {"class_num": 2, "pretrained": False, "name": "PPLCNet_x0_25"}
