@@ -126,6 +126,7 @@ def draw(
 
     Images and objects are written as counts, pixels as percentages of the row.
     """
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     count = len(matrix)
@@ -135,7 +136,8 @@ def draw(
     axes = figure.add_subplot()
     dot = 1 + count // DOT_CLASSES  # a cell of a thousand classes is less than a pixel
     seen = cv2.dilate(shares, np.ones((dot, dot))) if dot > 1 else shares
-    picture = axes.imshow(seen, cmap="Blues", vmin=0, vmax=1)
+    gamma = 1 if count <= NAMED_CLASSES else 0.4  # without numbers, rare mistakes have to be seen
+    picture = axes.imshow(seen, cmap="Blues", norm=PowerNorm(gamma, 0, 1))
     figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
