@@ -38,7 +38,7 @@ def bash() -> str:
     [
         (["pred"], ["predict", "predict-many"]),
         (["predict", "--eng"], ["--engine"]),
-        (["predict", "--engine", ""], ["paddle", "openvino", "onnxruntime", "auto"]),
+        (["predict", "--engine", ""], ["paddle", "openvino", "onnxruntime", "auto", "auto-p99"]),
         (["train", "--conf"], ["--config"]),
         (["train", "con"], []),  # the shell's own completion of file names follows
         (["prepare", "dig"], ["digits"]),

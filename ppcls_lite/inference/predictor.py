@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -26,7 +26,15 @@ import PIL.Image
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import joined
 from ppcls_lite.inference.engine_process import EngineProcess
-from ppcls_lite.inference.engines import Device, Engine, EngineChoice, EngineName, Precision
+from ppcls_lite.inference.engines import (
+    AUTO,
+    AutoName,
+    Device,
+    Engine,
+    EngineChoice,
+    EngineName,
+    Precision,
+)
 from ppcls_lite.inference.engines.files import input_shape
 from ppcls_lite.inference.pipeline import Observer, Pipeline
 from ppcls_lite.inference.postprocess import build_postprocess
@@ -80,7 +88,7 @@ class Predictor:
         mkldnn: bool = True,
         threads: int | None = None,
         topk: int | None = None,
-        engine: EngineName | Literal["auto"] = "paddle",
+        engine: EngineName | AutoName = "paddle",
         precision: Precision | None = None,
         isolate: int = 0,
         plugins: Sequence[str | Path] = (),
@@ -104,10 +112,11 @@ class Predictor:
         usual = window or (_WARMUP_EDGE, _WARMUP_EDGE)
         edges = (edge if edge > 0 else other for edge, other in zip(sizes, usual))
         shape = (1, channels, *edges)
-        if engine == "auto":
+        if engine in AUTO:
             from ppcls_lite.inference.auto.choose import choose
 
-            self.choice = choose(folder, spec, shape, threads, precision, device, apart=True)
+            asked = (threads, precision, device)
+            self.choice = choose(folder, spec, shape, *asked, apart=True, by=engine)
             folder = self.choice.model
             found = {"engine": self.choice.engine, "precision": self.choice.precision}
             wanted = replace(wanted, **found)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,30 @@ def test_a_little_rounding_is_for_bf16_only(fakes: Any, exported_both: Any, tmp_
     choice = run(exported_both, tmp_path)
     assert (choice.engine, choice.precision) == ("openvino", "bf16")
     assert "openvino fp32" in choice.left_out
+
+
+def test_the_steadiest_under_load_wins_where_that_is_asked(
+    fakes: Any, exported_both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One engine is fast but answers one caller at a time; a slower one answers all at once."""
+    queue = threading.Lock()
+    real = Fake.run
+
+    def run_in_turn(self: Fake, inputs: np.ndarray) -> list[np.ndarray]:
+        with queue if self.seconds == SECONDS["openvino"] else contextlib.nullcontext():
+            return real(self, inputs)
+
+    monkeypatch.setattr(Fake, "run", run_in_turn)
+    monkeypatch.setattr(auto, "usable_cores", lambda: 8)
+    alone = run(exported_both, tmp_path, precision="fp32")
+    assert (alone.engine, alone.by) == ("openvino", "auto")
+    loaded = run(exported_both, tmp_path, precision="fp32", by="auto-p99")
+    assert (loaded.engine, loaded.by) == ("onnxruntime", "auto-p99")
+    assert loaded.milliseconds["openvino fp32"] > 5 * alone.milliseconds["openvino fp32"]
+    assert "99 of 100 answers" in str(loaded)
+    again = run(exported_both, tmp_path, precision="fp32", by="auto-p99")
+    assert again.remembered and str(again) == f"{loaded}; as measured before"
+    assert run(exported_both, tmp_path, precision="fp32").engine == "openvino"  # each of its own
 
 
 def test_a_measuring_child_is_heard_once_and_here(

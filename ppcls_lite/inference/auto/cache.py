@@ -16,7 +16,7 @@ from typing import Any
 
 from ppcls_lite import __version__
 from ppcls_lite.errors import UserError
-from ppcls_lite.inference.engines import PRECISIONS, EngineName, Precision
+from ppcls_lite.inference.engines import AUTO, PRECISIONS, AutoName, EngineName, Precision
 from ppcls_lite.inference.spec import checksum
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.home import home_folder
@@ -35,9 +35,10 @@ class Choice:
     engine: EngineName
     precision: Precision
     model: Path  # the folder or ONNX file that it runs
-    milliseconds: dict[str, float]  # median of each contender, as "openvino fp32"
+    milliseconds: dict[str, float]  # of each contender, as "openvino fp32"; of what, `by` says
     left_out: dict[str, str]  # why an engine with a precision was not measured
     remembered: bool = False  # it comes from the cache
+    by: AutoName = "auto"
 
     def __str__(self) -> str:
         times = ", ".join(f"{name} {ms:.2f}" for name, ms in self.milliseconds.items())
@@ -48,10 +49,16 @@ class Choice:
         )
         return (
             f"auto: {self.engine} {self.precision}"
-            + (f", the fastest that is right (ms: {times})" if times else "")
+            + (f", the fastest that is right ({_MEASURED[self.by]}: {times})" if times else "")
             + (f"; left out: {out}" if out else "")
             + ("; as measured before" if self.remembered else "")
         )
+
+
+_MEASURED: dict[AutoName, str] = {
+    "auto": "ms",
+    "auto-p99": "ms within which 99 of 100 answers came while several waited",
+}
 
 
 def cache_folder() -> Path:
@@ -65,7 +72,14 @@ class ChoiceCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def key(self, model: Path, shape: Sequence[int], threads: int, precision: str | None) -> str:
+    def key(
+        self,
+        model: Path,
+        shape: Sequence[int],
+        threads: int,
+        precision: str | None,
+        by: AutoName = "auto",
+    ) -> str:
         """What a choice depends on, as 24 hexadecimal digits: model, machine and versions."""
         files = [model] if model.is_file() else sorted(model.iterdir())
         hashes = [
@@ -74,6 +88,7 @@ class ChoiceCache:
             if file.suffix in _SUFFIXES
         ]
         parts = [hashes, list(shape), threads, precision, cpu_model(), usable_cores(), _versions()]
+        parts += [by] if by != AUTO[0] else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
     def read(self, key: str, model: Path) -> Choice | None:
@@ -100,7 +115,10 @@ class ChoiceCache:
         times = {str(key): float(ms) for key, ms in known["milliseconds"].items()}
         left_out = {str(key): str(reason) for key, reason in known["left_out"].items()}
         source = self.folder / converted if converted else model
-        return Choice(name, precision, source, times, left_out, remembered=True)
+        by = known.get("by", AUTO[0])
+        if by not in AUTO:
+            raise ValueError(f"{by!r} is none of {', '.join(AUTO)}")
+        return Choice(name, precision, source, times, left_out, remembered=True, by=by)
 
     def _require_whole(self, converted: Path, expected: str | None) -> None:
         """Remove a converted network that is damaged, so that it is converted again."""
@@ -117,6 +135,7 @@ class ChoiceCache:
             "sha256": checksum(choice.model) if choice.model != model else None,
             "milliseconds": choice.milliseconds,
             "left_out": choice.left_out,
+            "by": choice.by,
             "model": str(model.resolve()),
             "cpu": cpu_model(),
             "versions": _versions(),

@@ -14,7 +14,7 @@ import yaml
 
 from ppcls_lite.config.file import parse_value
 from ppcls_lite.config.yaml_reader import reason
-from ppcls_lite.inference.engines import MAX_THREADS
+from ppcls_lite.inference.engines import AUTO, MAX_THREADS, PRECISIONS
 
 
 def add_engine_options(parser: argparse.ArgumentParser, threads: int | None = None) -> None:
@@ -24,8 +24,8 @@ def add_engine_options(parser: argparse.ArgumentParser, threads: int | None = No
     add("--topk", type=positive, metavar="K", help="classes per image (as exported)")
     text = "arguments of the post-processing, as score_threshold=0.3, instead of the exported ones"
     add("--set", nargs="+", default=[], type=_setting, metavar="KEY=VALUE", help=text)
-    engines = ("paddle", "openvino", "onnxruntime", "auto")
-    add("--engine", choices=engines, default="paddle", help="what runs the network (paddle)")
+    text = "what runs the network (paddle); auto: the fastest here, auto-p99: under load"
+    add("--engine", choices=(*PRECISIONS, *AUTO), default="paddle", help=text)
     precisions = ("fp32", "bf16", "int8")
     text = "numbers that are computed with (fp32; engine auto: the fastest that is right)"
     add("--precision", choices=precisions, help=text)

@@ -37,6 +37,7 @@ from ppcls_lite.inference.cli.pictures import Pictures
 from ppcls_lite.inference.cli.resume import Kept, keep
 from ppcls_lite.inference.cli.tally import Tally
 from ppcls_lite.inference.cli.video import Film, films_of, predict_films
+from ppcls_lite.inference.engines import AUTO
 from ppcls_lite.inference.inputs import find_images, labels_in
 from ppcls_lite.inference.slices import Sliced
 from ppcls_lite.inference.spec import InferenceSpec
@@ -207,7 +208,7 @@ def _keep(args: argparse.Namespace) -> Kept:
     output, spec = Path(args.output), InferenceSpec.read(args.model, args.plugins)
     spec = spec.answering(dict(args.set))
     origin = _origin(args, spec)
-    if args.engine != "auto":  # what that chooses is compared when it has chosen
+    if args.engine not in AUTO:  # what that chooses is compared when it has chosen
         origin |= run_by(args.model, args.engine, args.precision or "fp32")
     require_origin(output, origin)
     return keep(output, csv_columns(build_postprocess(spec)))
@@ -223,7 +224,7 @@ def _load(args: argparse.Namespace) -> Predictor:
     from ppcls_lite.inference.predictor import Predictor  # Paddle: a second that --help can spare
 
     # Paddle holds Python's lock while it runs, so decoding ahead needs it outside.
-    isolate = args.batch_size if args.decode_threads and args.engine in ("paddle", "auto") else 0
+    isolate = args.batch_size if args.decode_threads and args.engine in ("paddle", *AUTO) else 0
     return Predictor(isolate=isolate, **engine_arguments(args))
 
 

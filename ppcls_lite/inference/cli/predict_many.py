@@ -28,6 +28,7 @@ from ppcls_lite.errors import TryAgainError, UserError
 from ppcls_lite.inference.cli.blocks import Block, Done, Job, cut_list, predict_block
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
 from ppcls_lite.inference.cli.origin import claim_folder, origin_of, run_by
+from ppcls_lite.inference.engines import AUTO
 from ppcls_lite.inference.inputs import LIST_SUFFIXES
 from ppcls_lite.system.installed import require
 from ppcls_lite.system.machine import usable_cores
@@ -41,10 +42,10 @@ _AGAIN = "what is done stays, and the same command does the rest"
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns 0, or 1 if an image could not be read."""
     args = _parser().parse_args(argv)
-    if args.engine == "auto":
+    if args.engine in AUTO:
         raise UserError(
-            "--engine auto: measures while nothing else runs; name the engine that `ppcls-lite "
-            "predict --engine auto` chooses"
+            f"--engine {args.engine}: measures while nothing else runs; name the engine that "
+            "`ppcls-lite predict --engine auto` chooses"
         )
     if args.ray:
         require("ray")

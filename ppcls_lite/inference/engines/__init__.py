@@ -28,6 +28,8 @@ from ppcls_lite.system.machine import cpu_runs_bf16, default_threads, usable_cor
 Device = Literal["cpu", "gpu"]
 EngineName = Literal["paddle", "openvino", "onnxruntime"]
 Precision = Literal["fp32", "bf16", "int8"]
+AutoName = Literal["auto", "auto-p99"]  # measured: the median alone, 99 % under load
+AUTO: tuple[AutoName, ...] = get_args(AutoName)
 PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
     "paddle": ("fp32", "bf16"),
     "openvino": ("fp32", "bf16", "int8"),
@@ -51,10 +53,10 @@ class EngineChoice:
     """What a user may say about how a network runs.
 
     Attributes:
-        engine: "paddle", "openvino" or "onnxruntime"; "auto" is left to auto/choose.py.
+        engine: "paddle", "openvino" or "onnxruntime"; one of AUTO is left to auto/choose.py.
         precision: "fp32"; "bf16" where the CPU computes with it; "int8" of a folder that
             `ppcls-lite quantize` has been run on; `None`: fp32 (of an ONNX file, what it is),
-            and with "auto" what is fastest.
+            and with one of AUTO what is fastest.
         threads: of one run on a CPU; `None`: the usable cores, at most 4.
         device: "gpu" is for paddle with fp32 alone.
         mkldnn: `False` is paddle with fp32 without oneDNN, to compare.
@@ -63,7 +65,7 @@ class EngineChoice:
         UserError: the engine is not installed or cannot do this here, or two do not fit together.
     """
 
-    engine: EngineName | Literal["auto"] = "paddle"
+    engine: EngineName | AutoName = "paddle"
     precision: Precision | None = None
     threads: int | None = None
     device: Device = "cpu"
@@ -73,17 +75,18 @@ class EngineChoice:
         name, precision = self.engine, self.precision or "fp32"
         if not self.mkldnn and (name, precision) != ("paddle", "fp32"):
             raise UserError("mkldnn=False (--no-mkldnn) is for engine paddle with fp32 only")
-        if name not in (*PRECISIONS, "auto"):
-            raise UserError(f"engine: expected {', '.join(PRECISIONS)} or auto, found {name!r}")
+        if name not in (*PRECISIONS, *AUTO):
+            known = ", ".join((*PRECISIONS, *AUTO))
+            raise UserError(f"engine: expected one of {known}, found {name!r}")
         if precision not in get_args(Precision):
             known = ", ".join(get_args(Precision))
             raise UserError(f"precision: expected one of {known}, found {precision!r}")
-        reason = None if name == "auto" else _refusal(name, precision)
+        reason = None if name in AUTO else _refusal(name, precision)
         if reason is not None:
             raise UserError(f"engine {name} with precision {precision}: {reason}")
         if self.device not in get_args(Device):
             raise UserError(f"device: expected cpu or gpu, found {self.device!r}")
-        if self.device != "cpu" and name != "auto" and (name, precision) != ("paddle", "fp32"):
+        if self.device != "cpu" and name not in AUTO and (name, precision) != ("paddle", "fp32"):
             raise UserError(
                 f"device {self.device}: only engine paddle with fp32, not {name} {precision}"
             )
@@ -100,8 +103,8 @@ class EngineChoice:
         `warmup_shape` (N, C, H, W) is that of a first run with zeros, so that no request pays
         for it.
         """
-        if self.engine == "auto":
-            raise UserError(f"engine: expected {', '.join(PRECISIONS)}; only a Predictor has auto")
+        if self.engine in AUTO:
+            raise UserError(f"engine: expected {', '.join(PRECISIONS)}; only a Predictor measures")
         threads = default_threads() if self.threads is None else self.threads
         if self.engine == "paddle":
             from ppcls_lite.inference.engines.paddle_engine import PaddleEngine

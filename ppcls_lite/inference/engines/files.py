@@ -57,7 +57,7 @@ def find_onnx(model_dir: Path, precision: Literal["fp32", "int8"] = "fp32") -> P
 
 def input_shape(model: Path, engine: str, precision: str | None) -> tuple[int, int, int] | None:
     """(C, H, W) of the network that an engine would run, -1 for what may vary; `None`: unknown."""
-    if engine == "auto":
+    if engine not in ("paddle", "openvino", "onnxruntime"):  # left to a measurement
         engine = "paddle" if any(model.glob("*.pdiparams")) else "onnxruntime"
     if engine == "paddle":
         shape = paddle_input(find_program(model)[0])
