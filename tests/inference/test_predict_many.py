@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,29 @@ def test_the_answers_are_those_of_predict_and_made_once(
     assert b"".join(path.read_bytes() for path in parts) == one.read_bytes()
     assert kept == {path: path.stat() for path in kept}
     assert len(list((tmp_path / "answers").iterdir())) == 4
+
+
+def test_two_at_once_into_one_folder(many: Any, tmp_path: Path) -> None:
+    """The second is refused and touches nothing; afterwards it finds all done."""
+    assert many() == 1
+    answers = tmp_path / "answers"
+    (unfinished := answers / ".part-000002.jsonl.0a.tmp").touch()  # what the first is writing
+    code = "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX); print(1)\n"
+    code += "sys.stdout.flush(); sys.stdin.read()"
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(answers / "origin.json")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert first.stdout is not None and first.stdout.readline() == b"1\n"
+        with pytest.raises(UserError, match="another process is writing there; wait for its end"):
+            many()
+        assert unfinished.exists()
+    finally:
+        first.communicate()
+    assert many() == 1
+    assert not unfinished.exists()
 
 
 def test_answers_of_another_network_list_or_option_are_refused(

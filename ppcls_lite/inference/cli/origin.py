@@ -6,17 +6,18 @@ where it is the same. Read next: resume.py, predict.py.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines.files import find_onnx, find_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, checksum
-from ppcls_lite.system.files import write_text
+from ppcls_lite.system.files import try_lock, write_text
 
 Origin = dict[str, Any]
 
@@ -80,6 +81,18 @@ def claim_folder(output: Path, origin: Origin) -> None:
         raise UserError(f"--output {output}: holds something already; {remedy}")
     else:
         write_text(path, json.dumps(origin, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def sole_writer(output: Path) -> Iterator[None]:
+    """Let one process at a time write results into a claimed folder; UserError for another."""
+    with (output / "origin.json").open("r+", encoding="utf-8") as file:
+        if not try_lock(file):
+            raise UserError(
+                f"--output {output}: another process is writing there; wait for its end, and the "
+                "same command does what is left, or name another folder"
+            )
+        yield
 
 
 def _require_same(path: Path, origin: Origin, results: str, remedy: str) -> None:

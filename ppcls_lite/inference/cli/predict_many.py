@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ppcls_lite.errors import TryAgainError, UserError
 from ppcls_lite.inference.cli.blocks import Block, Done, Job, cut_list, predict_block
 from ppcls_lite.inference.cli.options import add_engine_options, engine_arguments, positive
-from ppcls_lite.inference.cli.origin import claim_folder, origin_of, run_by
+from ppcls_lite.inference.cli.origin import claim_folder, origin_of, run_by, sole_writer
 from ppcls_lite.inference.engines import AUTO
 from ppcls_lite.inference.inputs import LIST_SUFFIXES
 from ppcls_lite.system.installed import require
@@ -56,6 +56,12 @@ def run(argv: Sequence[str]) -> int:
     job = Job(
         *(str(args.input), str(args.output), str(Path.cwd()), json.dumps(options), args.batch_size)
     )
+    with sole_writer(args.output):
+        return _predict(args, job, blocks)
+
+
+def _predict(args: argparse.Namespace, job: Job, blocks: Sequence[Block]) -> int:
+    """Do the blocks that are left, and say what was done."""
     count = args.processes or max(1, usable_cores() // args.threads)
     if args.ray:
         parts = on_ray(job, blocks, args.ray, args.processes, args.threads)
