@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,12 @@ def main(argv: Sequence[str]) -> int:
     setting = Setting(options.engine, options.precision, options.threads)
     lines = _lines(options.data)
     strides = STRIDES[options.size]
-    rows: dict[str, list[tuple[float, float]]] = {}  # method -> (ms, top-1) of each fold
+    scores: dict[str, list[float]] = {}  # method -> top-1 of each fold
+    networks: dict[str, list[tuple[dict[str, Any], int]]] = {}  # method -> of each fold
     for target in options.targets:
         asked = {"name": target, "class_num": 10, "stride_list": strides}
         file = options.output / f"{target}.json"
-        ms = _kept(file, lambda a=asked: _latency(a, options.size, options))
+        limit = _kept(file, lambda a=asked: _latencies([(a, options.size)], options)[0])
         for fold in range(FOLDS):
             place = options.output / f"fold{fold}"
             recipe = _recipe(place, lines, fold, strides, options)
@@ -83,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
                 changes = [f"Search.{key}={value}" for key, value in METHODS[method].items()]
                 if not (found / "report.md").exists():
                     _toolkit(
-                        *("search", "-c", str(recipe), "--latency", f"{ms:.4f}ms"),
+                        *("search", "-c", str(recipe), "--latency", f"{limit:.4f}ms"),
                         *("--minutes", str(options.minutes), "--output", str(found)),
                         *("--engine", setting.engine, "--precision", setting.precision),
                         *("--threads", str(setting.threads)),
@@ -97,12 +99,16 @@ def main(argv: Sequence[str]) -> int:
                 del arch["pretrained"]  # from random weights, as the scales
                 size = tree["Global"].get("image_size", options.size)
                 trained[f"{target}: {method}"] = (arch, size)
-            for name, (arch, size) in trained.items():
+            for name, network in trained.items():
                 final = place / name.replace(": ", "_") / "final"
-                score = _trained(final, recipe, arch, size, fold)
-                own = place / f"{name.replace(': ', '_')}.json"
-                ms = _kept(own, lambda a=arch, s=size: _latency(a, s, options))
-                rows.setdefault(name, []).append((ms, score))
+                scores.setdefault(name, []).append(_trained(final, recipe, *network, fold))
+                networks.setdefault(name, []).append(network)
+    flat = [network for found in networks.values() for network in found]
+    times = iter(_latencies(flat, options))  # in turns, so that all met the same machine
+    rows = {
+        name: [(next(times), score) for score in found]
+        for name, found in ((name, scores[name]) for name in networks)
+    }
     print("\n".join(table(rows)))
     return 0
 
@@ -196,13 +202,18 @@ def _trained(place: Path, recipe: Path, arch: dict, size: int, fold: int) -> flo
     return float([record for record in last if record["kind"] == "eval"][-1]["top1"])
 
 
-def _latency(arch: dict[str, Any], size: int, options: argparse.Namespace) -> float:
-    """Measured as a whole, as a search measures."""
+def _latencies(
+    networks: Sequence[tuple[dict[str, Any], int]], options: argparse.Namespace
+) -> list[float]:
+    """Of networks and the edges of their images, measured as wholes, as a search measures."""
     setting = Setting(options.engine, options.precision, options.threads)
-    arguments = {key: value for key, value in arch.items() if key != "name"}
-    name = arch["name"]
-    piece = Piece(name, (3, size, size), lambda: create_model(name, **arguments))
-    return Meter(setting, usable_processors()[: options.threads], print)([piece])[name]
+    pieces = []
+    for number, (arch, size) in enumerate(networks):
+        own = {key: value for key, value in arch.items() if key != "name"}
+        build = partial(create_model, arch["name"], **own)
+        pieces.append(Piece(f"{number} {arch['name']}", (3, size, size), build))
+    found = Meter(setting, usable_processors()[: options.threads], print)(pieces)
+    return [found[piece.name] for piece in pieces]
 
 
 def _kept(path: Path, make: Callable[[], float]) -> float:

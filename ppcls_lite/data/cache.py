@@ -7,7 +7,7 @@ that do it at once write the same bytes. A row's check sum is compared the first
 reads it, so that what a crash left half written is decoded again. The name of a file in `cache_dir`
 holds a digest of all paths, sizes and times of change and of the decoder's version. Samples are the
 same bit by bit with and without a cache.
-Read before: datasets.py.
+Read before: dataset_base.py.
 """
 
 from __future__ import annotations

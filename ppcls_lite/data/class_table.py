@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.image_list import some
 
 UNEVEN = 10  # times the images of the smallest class that the largest may have without a word

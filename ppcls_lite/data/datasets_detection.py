@@ -3,7 +3,7 @@
 A batch has `boxes` (N, rows, 4) float32, x1 y1 x2 y2 in pixels of the network's input, `classes`
 (N, rows) int64 and `count` (N,), what is behind them -1. An evaluation's has also what a score
 needs: the way back to the photograph, and the objects as they are annotated there.
-Read before: datasets.py, annotations/table.py. Read next: transforms/geometry.py.
+Read before: dataset_base.py, annotations/table.py. Read next: transforms/geometry.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ppcls_lite.data.annotations.table import CROWD, DIFFICULT, BoxTable
 from ppcls_lite.data.annotations.voc import VOC_CLASSES, read_voc
 from ppcls_lite.data.annotations.yolo import read_yolo
 from ppcls_lite.data.box_pictures import draw_boxes
-from ppcls_lite.data.datasets import ImageDataset, filled_up
+from ppcls_lite.data.dataset_base import ImageDataset, filled_up
 from ppcls_lite.data.image_list import PathList, require_folder, some
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.data.transforms.geometry import Meta

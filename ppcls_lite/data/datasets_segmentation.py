@@ -3,7 +3,7 @@
 A batch has `mask` (N, H, W) uint8, 255 where a pixel counts nowhere; what the files call ignored
 becomes 255. An evaluation's has the way back to the photograph as well. Layouts are those of
 PaddleSeg's data sets.
-Read before: datasets.py, mask_file.py, mask_rules.py, mask_pairs.py.
+Read before: dataset_base.py, mask_file.py, mask_rules.py, mask_pairs.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import ClassCount, Level, Seed, TransformSpec
 from ppcls_lite.data.annotations.voc import VOC_CLASSES
-from ppcls_lite.data.datasets import ImageDataset, digest_of
+from ppcls_lite.data.dataset_base import ImageDataset, digest_of
 from ppcls_lite.data.findings import Findings
 from ppcls_lite.data.image_list import PathList, read_image_list, write_lines
 from ppcls_lite.data.labels import read_label_file

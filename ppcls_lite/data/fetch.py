@@ -1,6 +1,6 @@
 """One batch: read its samples, replace the unreadable ones, stack, mix. Runs in a worker process.
 
-Read before: datasets.py. Read next: workers.py (the processes), loader.py (who asks).
+Read before: dataset_base.py. Read next: workers.py (the processes), loader.py (who asks).
 """
 
 from __future__ import annotations

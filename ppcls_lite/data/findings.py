@@ -1,4 +1,4 @@
-"""What a look into the annotations of a data set finds. Read next: datasets.py, scan.py."""
+"""What a look into the annotations of a data set finds. Read next: dataset_base.py, scan.py."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.image_census import Census, Look, take_census
 
 TINY = 16  # pixels of the shorter edge

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.data.copies import copies
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.image_list import some
 from ppcls_lite.errors import UserError
 

@@ -19,7 +19,8 @@ from typing import Any
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import is_file, load_config
 from ppcls_lite.data.class_table import ClassTable
-from ppcls_lite.data.datasets import ImageDataset, ImageNetDataset
+from ppcls_lite.data.dataset_base import ImageDataset
+from ppcls_lite.data.datasets import ImageNetDataset
 from ppcls_lite.data.image_doctor import Examined, Finding, examine, findings, sizes
 from ppcls_lite.data.prepare.folders import left_out
 from ppcls_lite.data.prepare.next_step import NextStep

@@ -16,7 +16,7 @@ import numpy as np
 
 from ppcls_lite.config import registry
 from ppcls_lite.config.file import BASE, base_name, difference, dump, load_config
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.grouped_split import Grouped, grouped_split
 from ppcls_lite.data.prepare.folders import write_split
 from ppcls_lite.data.prepare.next_step import PHOTOS, NextStep, labels_at, with_data

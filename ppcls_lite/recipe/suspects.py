@@ -17,7 +17,8 @@ from PIL import Image
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import is_file, load_config
-from ppcls_lite.data.datasets import ImageDataset, ImageNetDataset
+from ppcls_lite.data.dataset_base import ImageDataset
+from ppcls_lite.data.datasets import ImageNetDataset
 from ppcls_lite.data.label_suspects import FOLDS, Suspects, out_of_fold, suspects
 from ppcls_lite.data.patch_features import patch_features, small_picture
 from ppcls_lite.data.prepare.next_step import NextStep

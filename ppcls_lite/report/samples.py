@@ -1,6 +1,6 @@
 """Sheets of sample images, a row for each class, or a plain grid: what is in the data, to look at.
 
-Read before: ../data/datasets.py. Read next: ../recipe/check.py.
+Read before: ../data/dataset_base.py. Read next: ../recipe/check.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.errors import UserError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ppcls_lite.data.cache import in_memory
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.samplers import DistributedBatchSampler
 from ppcls_lite.data.scan import scan

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ppcls_lite.data import image_list
-from ppcls_lite.data.datasets import digest_of
+from ppcls_lite.data.dataset_base import digest_of
 from ppcls_lite.data.image_list import PathList, read_image_list
 from ppcls_lite.data.plain_lines import plain_lines
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ppcls_lite.config.dataset_dir import LAYOUTS
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.files import class_folders, is_image_name, walk_files, walk_images
 from ppcls_lite.data.folder import FolderDataset
 from ppcls_lite.data.image_list import read_lines, require_folder

@@ -19,7 +19,7 @@ from paddle import Tensor, nn
 
 from ppcls_lite import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, Probability, TransformSpec
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.transforms.geometry import Meta
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.agreement import Agreement, distance, relative_difference

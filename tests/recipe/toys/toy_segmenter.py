@@ -17,7 +17,7 @@ from paddle import Tensor, nn
 
 from ppcls_lite import register
 from ppcls_lite.config.schema import NonNegativeInt, PositiveInt, TransformSpec, TrunkSpec
-from ppcls_lite.data.datasets import ImageDataset
+from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.transforms.geometry import MASK_FILL, Meta
 from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
 from ppcls_lite.inference.agreement import Agreement
