@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     for target in options.targets:
         asked = {"name": target, "class_num": 10, "stride_list": strides}
         file = options.output / f"{target}.json"
-        limit = _kept(file, lambda a=asked: _latencies([(a, options.size)], options)[0])
+        limit = _kept(file, lambda a=asked: _latencies([(a, options.size)], setting)[0])
         for fold in range(FOLDS):
             place = options.output / f"fold{fold}"
             recipe = _recipe(place, lines, fold, strides, options)
@@ -104,25 +104,26 @@ def main(argv: Sequence[str]) -> int:
                 scores.setdefault(name, []).append(_trained(final, recipe, *network, fold))
                 networks.setdefault(name, []).append(network)
     flat = [network for found in networks.values() for network in found]
-    times = iter(_latencies(flat, options))  # in turns, so that all met the same machine
-    rows = {
-        name: [(next(times), score) for score in found]
-        for name, found in ((name, scores[name]) for name in networks)
-    }
-    print("\n".join(table(rows)))
+    measured = [_latencies(flat, one) for one in (setting, *options.also)]  # all in turns
+    times = iter(zip(*measured))
+    rows = {name: [(score, *next(times)) for score in scores[name]] for name in networks}
+    print("\n".join(table(rows, [str(one) for one in (setting, *options.also)])))
     return 0
 
 
-def table(rows: dict[str, list[tuple[float, float]]]) -> list[str]:
-    """A line for each method: latency and top-1, mean and standard error over the folds."""
-    lines = ["| network | ms | top-1 | s.e. |", "|---|---:|---:|---:|"]
+def table(rows: dict[str, list[tuple[float, ...]]], settings: Sequence[str]) -> list[str]:
+    """A line for each method: top-1 and its standard error, latencies in each of the settings.
+
+    rows: of each fold top-1 and milliseconds; the table has the means.
+    """
+    lines = ["| network | top-1 | s.e. | " + " | ".join(f"ms, {one}" for one in settings) + " |"]
+    lines.append("|---|---:|---:|" + "---:|" * len(settings))
     for name, found in rows.items():
-        ms, scores = zip(*found)
+        scores, *times = zip(*found)
         error = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
-        lines.append(
-            f"| {name} | {statistics.mean(ms):.3f} | {100 * statistics.mean(scores):.2f} | "
-            f"{100 * error:.2f} |"
-        )
+        shown = " | ".join(f"{statistics.mean(ms):.3f}" for ms in times)
+        mean = 100 * statistics.mean(scores)
+        lines.append(f"| {name} | {mean:.2f} | {100 * error:.2f} | {shown} |")
     return lines
 
 
@@ -202,17 +203,14 @@ def _trained(place: Path, recipe: Path, arch: dict, size: int, fold: int) -> flo
     return float([record for record in last if record["kind"] == "eval"][-1]["top1"])
 
 
-def _latencies(
-    networks: Sequence[tuple[dict[str, Any], int]], options: argparse.Namespace
-) -> list[float]:
+def _latencies(networks: Sequence[tuple[dict[str, Any], int]], setting: Setting) -> list[float]:
     """Of networks and the edges of their images, measured as wholes, as a search measures."""
-    setting = Setting(options.engine, options.precision, options.threads)
     pieces = []
     for number, (arch, size) in enumerate(networks):
         own = {key: value for key, value in arch.items() if key != "name"}
         build = partial(create_model, arch["name"], **own)
         pieces.append(Piece(f"{number} {arch['name']}", (3, size, size), build))
-    found = Meter(setting, usable_processors()[: options.threads], print)(pieces)
+    found = Meter(setting, usable_processors()[: setting.threads], print)(pieces)
     return [found[piece.name] for piece in pieces]
 
 
@@ -230,6 +228,11 @@ def _toolkit(*arguments: str) -> None:
         raise UserError(f"ppcls-lite {arguments[0]} ended with status {done.returncode}")
 
 
+def _setting(text: str) -> Setting:
+    engine, precision, threads = text.split(":")
+    return Setting(engine, precision, int(threads))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="lists and images (CIFAR-10)")
@@ -244,6 +247,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", default="openvino")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1)
+    text = "other settings ENGINE:PRECISION:THREADS to measure what was found in"
+    parser.add_argument("--also", nargs="+", type=_setting, default=[], help=text)
     parser.add_argument("--output", type=Path, default=Path("output/prove_search"))
     return parser
 

@@ -1,0 +1,76 @@
+"""The proof of the search: what is dealt, asked for and put into the table; nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from experiments.search import prove
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The searches; a network that was found is slower than asked and scores 0.7, a scale 0.6."""
+    searches: list[list[str]] = []
+
+    def toolkit(*arguments: str) -> None:
+        if arguments[0] == "search":
+            searches.append(list(arguments))
+            place = Path(arguments[arguments.index("--output") + 1])
+            place.mkdir(parents=True)
+            arch = {"name": "PPLCNet", "class_num": 4, "depths": [1, 1, 1, 1, 1]}
+            tree = {"Arch": {**arch, "pretrained": "x"}, "Global": {"image_size": 24}}
+            (place / "recipe.yaml").write_text(yaml.safe_dump(tree))
+            (place / "report.md").write_text("done")
+            return
+        own = yaml.safe_load(Path(arguments[2]).read_text())
+        records = Path(own["Global"]["output_dir"], own["Arch"]["name"], "metrics.jsonl")
+        records.parent.mkdir(parents=True, exist_ok=True)
+        score = (0.7 if own["Arch"]["name"] == "PPLCNet" else 0.6) + own["Global"]["seed"] / 100
+        rows = [{"kind": "train"}, {"kind": "eval", "top1": score}]
+        records.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def latencies(networks: list[tuple[dict[str, Any], int]], setting: Any) -> list[float]:
+        return [setting.threads * (3.0 if a["name"] == "PPLCNet" else 2.0) for a, _ in networks]
+
+    monkeypatch.setattr(prove, "_toolkit", toolkit)
+    monkeypatch.setattr(prove, "_latencies", latencies)
+    return searches
+
+
+def test_every_fold_is_searched_at_the_latency_of_the_scale(
+    asked: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, count in (("train_list", 30), ("test_list", 6)):
+        lines = [f"{name}/{i}.jpg {i % 4}\n" for i in range(count)]
+        (tmp_path / f"{name}.txt").write_text("".join(lines))
+    command = ["--data", str(tmp_path), "--targets", "PPLCNet_x0_25"]
+    command += ["--methods", "scale", "evolution", "--output", str(tmp_path / "out")]
+    command += ["--also", "paddle:fp32:2"]
+    assert prove.main(command) == 0
+    limits = [words[words.index("--latency") + 1] for words in asked]
+    assert limits == ["2.0000ms"] * 3
+    assert all("Search.strategy=evolution" in words for words in asked)
+    held = [(tmp_path / "out" / f"fold{i}" / "test.txt").read_text().split("\n") for i in range(3)]
+    every = [line for lines in held for line in lines if line]
+    assert len(every) == len(set(every)) == 36
+    out = capsys.readouterr().out
+    assert "| PPLCNet_x0_25 | 61.00 | 0.58 | 2.000 | 4.000 |" in out
+    assert "| PPLCNet_x0_25: evolution | 71.00 | 0.58 | 3.000 | 6.000 |" in out
+    assert prove.main(command) == 0 and len(asked) == 3  # nothing twice
+
+
+def test_a_training_never_sees_what_scores_it(tmp_path: Path) -> None:
+    parts = prove.dealt(100)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(100))
+    options = prove._parser().parse_args(["--data", str(tmp_path)])
+    lines = [f"{i}.jpg {i % 3}" for i in range(100)]
+    recipe = prove._recipe(tmp_path / "fold1", lines, 1, prove.STRIDES[32], options)
+    kept, held = ((tmp_path / "fold1" / f"{n}.txt").read_text().split() for n in ("train", "test"))
+    assert not {*kept[::2]} & {*held[::2]} and len(held) // 2 == len(parts[1])
+    assert yaml.safe_load(recipe.read_text())["Arch"]["class_num"] == 3
