@@ -4,11 +4,12 @@
     python -m experiments.speed.shards --images 8000 --cold    # only the reading
 
 The training chain of the ImageNet recipes (decode, random crop 224, flip, normalise), without
-worker processes, from files, from shards that hold the same bytes, and from shards whose images
-`prepare shards --size` has shrunk; `reduced` decodes at a fraction of the size where that is
-enough (docs/performance.md). Contenders take turns, and a rate is by processor time. `--cold` reads
-the bytes alone, by the clock, after the pages of the files were dropped: files in a random order,
-as an epoch has them, and shards as their sampler has them.
+worker processes, from files, from shards that hold the same bytes, from shards whose images
+`prepare shards --size` has shrunk, and from files that `prepare shrink` has shrunk once their
+pixels are in a `cache: disk`; `reduced` decodes at a fraction of the size where that is enough
+(docs/performance.md). Contenders take turns, and a rate is by processor time. `--cold` reads the
+bytes alone, by the clock, after the pages of the files were dropped: files in a random order, as an
+epoch has them, and shards as their sampler has them.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ import cv2
 
 from experiments.speed.data import find, generate, training_set
 from ppcls_lite.config.check import build_list
+from ppcls_lite.data.cache import on_disk, size_of
 from ppcls_lite.data.datasets import LabeledDataset
 from ppcls_lite.data.loader import Loader
 from ppcls_lite.data.prepare.shards import prepare_shards
+from ppcls_lite.data.prepare.shrink import prepare_shrunk
 from ppcls_lite.data.samplers import BatchSampler, DistributedBatchSampler
 from ppcls_lite.data.shards import ShardDataset, ShardSampler
 from ppcls_lite.inference.cli.options import positive
@@ -100,14 +103,32 @@ def compare(folder: Path, source: Path, rounds: int) -> None:
             ops += [{"RandFlipImage": {"flip_code": 1}}, {"NormalizeImage": {"order": ""}}]
             shards = ShardDataset(str(place), build_list(ops, "transform"))
             contenders[name, word] = epochs(shards, ShardSampler(BATCH))
+    cached = {f"files, --size {size}, cache: disk": shrink(folder, source, size) for size in SIZES}
+    for name, data in cached.items():
+        contenders[name, "full"] = epochs(data, DistributedBatchSampler(BATCH))
     bytes_of = {name: bytes_in(place) / len(files) for name, place in places.items()}
     bytes_of["files"] = sum(os.path.getsize(path) for path in files) / len(files)  # noqa: PTH202
     found = in_turns(contenders, rounds)
     rates = {key: len(files) / statistics.median(times) for key, times in found.items()}
     print("| | KB an image | images/s | with reduced decoding |\n|---|---:|---:|---:|")
-    for name in ("files", *places):
-        full, reduced = (f"{rates[name, word]:.0f}" for word in ("full", "reduced"))
+    for name, data in cached.items():
+        bytes_of[name] = size_of(data.paths) / len(files)
+    for name in ("files", *places, *cached):
+        full, reduced = (
+            f"{rates[name, word]:.0f}" if (name, word) in rates else ""
+            for word in ("full", "reduced")
+        )
         print(f"| {name} | {bytes_of[name] / 1e3:.0f} | {full} | {reduced} |")
+
+
+def shrink(folder: Path, source: Path, size: int) -> LabeledDataset:
+    """The list's images as files shrunk to `size`, with a cache of their pixels on the disk."""
+    target = folder / f"small-{size}"
+    with contextlib.redirect_stdout(io.StringIO()):
+        prepare_shrunk(str(source), str(source.parent / "files"), str(target), size, 90)
+    data = training_set([str(path) for path in sorted(target.glob("*.jpg"))])
+    data.keep_decoded(on_disk(data.paths, folder / "cache", f"small{size}", "cv2"))
+    return data
 
 
 def bytes_in(place: Path) -> int:
