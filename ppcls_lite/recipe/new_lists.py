@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from ppcls_lite.config import registry
+from ppcls_lite.config.components import take_apart
 from ppcls_lite.config.file import BASE, base_name, difference, dump, load_config
 from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.grouped_split import Grouped, grouped_split
 from ppcls_lite.data.prepare.folders import write_split
 from ppcls_lite.data.prepare.next_step import PHOTOS, NextStep, labels_at, with_data
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.recipe.check import SEED, SHARE, Checked
 from ppcls_lite.system.files import write_text
 
@@ -87,6 +88,8 @@ def _with_annotations(checked: Checked, made: Grouped, place: Path) -> tuple[Nex
     number = next(n for n in range(1, 100_000) if not any(place.glob(f"{_GROUPED}{_end(n)}*")))
     if checked.step is None:
         raise UserError("new lists: there is no recipe that they could be for")
+    if checked.folder is None and "Eval" not in checked.datasets:
+        raise ConfigError("DataLoader.Eval: is missing; add it for a share of the images")
     place.mkdir(parents=True, exist_ok=True)
     sections: dict[str, Any] = {}
     for split, inside in (("Train", ~made.in_val), ("Eval", made.in_val)):
@@ -100,7 +103,9 @@ def _with_annotations(checked: Checked, made: Grouped, place: Path) -> tuple[Nex
     base = load_config(step.recipe)
     tree = load_config(step.recipe, step.overrides)
     for split, arguments in sections.items():
-        _replace(tree["DataLoader"][split], arguments)
+        tree["DataLoader"][split]["dataset"] = _reading(
+            tree["DataLoader"][split]["dataset"], arguments
+        )
     write_text(recipe, dump({BASE: base_name(step.recipe), **difference(base, tree)}))
     files = sorted(file.name for file in place.glob(f"{_GROUPED}{_end(number)}*"))
     own = "Eval" in checked.examined.splits
@@ -112,12 +117,15 @@ def _end(number: int) -> str:
     return "_" if number == 1 else f"_{number}_"
 
 
-def _replace(section: dict[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Let the `dataset` of a split read other annotations; what the new one does not take goes."""
-    old = section["dataset"]
+def _reading(dataset: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's `dataset` with other annotations; what the one that reads them does not take goes.
+
+    arguments: its name, and what is new.
+    """
+    _, old = take_apart(dataset)
     entry = registry.find("dataset", arguments["name"], registry.entries())
     taken = {argument.name for argument in entry.arguments}
-    section["dataset"] = {k: v for k, v in old.items() if k in taken} | dict(arguments)
+    return {"name": arguments["name"], **{k: v for k, v in old.items() if k in taken}, **arguments}
 
 
 def _beside(checked: Checked) -> Path:

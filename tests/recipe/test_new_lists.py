@@ -101,6 +101,39 @@ def test_copies_of_boxes_are_taught_and_the_boxes_stay(
     assert (tmp_path / "photos_lists_2" / "grouped_recipe.yaml").exists()
 
 
+def test_a_recipe_as_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """VOC's own keys go, all others stay; a recipe without a second split is told so."""
+    root = tmp_path / "photos"
+    voc(root, {name: i for i, name in enumerate("abcdef")}, None)
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\ndog\n")
+    sections = {}
+    for split, names in {"Train": "abcd", "Eval": "ef"}.items():
+        file = tmp_path / f"{split}.txt"
+        file.write_text("".join(f"JPEGImages/{n}.png Annotations/{n}.xml\n" for n in names))
+        own = {"image_root": str(root), "annotation": str(file), "label_file": str(labels)}
+        ops = [{"DecodeImage": {}}, {"ResizeImage": {"size": 64}}]
+        own |= {"allow_empty": False, "transform_ops": ops}
+        sections[split] = {"dataset": {"VOCDataset": own}, "sampler": {"batch_size": 2}}
+    tree = {"_base_": "configs/detection/photos.yaml", "Arch": {"class_num": 2}}
+    tree["DataLoader"] = {"_replace_": True, **sections}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tree))
+    assert main(["check", "-c", str(recipe), "--fix"]) == 0
+    made = load_config(tmp_path / "grouped_recipe.yaml")
+    train = made["DataLoader"]["Train"]["dataset"]
+    assert train["name"] == "COCODataset" and "label_file" not in train
+    assert train["allow_empty"] is False and train["transform_ops"] == ops
+    data = build_datasets(Recipe.of(made).settings, ("Train", "Eval"))
+    assert {split: len(d) for split, d in data.items()} == {"Train": 4, "Eval": 2}
+
+    del sections["Eval"]
+    tree |= {"DataLoader": {"_replace_": True, **sections}, "Infer": None, "Metric": None}
+    recipe.write_text(yaml.safe_dump(tree))
+    assert main(["check", "-c", str(recipe), "--fix"]) == 2
+    assert "DataLoader.Eval: is missing" in capsys.readouterr().err
+
+
 def test_a_crowd_stays_a_crowd(tmp_path: Path) -> None:
     root, file = tmp_path / "data", tmp_path / "data" / "boxes.json"
     images, boxes = [], []
