@@ -22,6 +22,7 @@ from typing import Any
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump, load_config
 from ppcls_lite.config.node import Node
+from ppcls_lite.engine import log
 from ppcls_lite.engine.callbacks import Callback, FitResult, Progress
 from ppcls_lite.engine.run_list import read_status
 from ppcls_lite.errors import ConfigError, UserError
@@ -87,6 +88,7 @@ def tune(
     Raises UserError for mistakes in any of the recipes, before the first is trained, and where a
     search with other settings lies in the folder already.
     """
+    log.setup()
     if launchers.processes() > 1:
         raise UserError("tune runs in one process: start it without a launcher")
     base = Recipe.of(load_config(config, overrides))
@@ -167,7 +169,7 @@ def _recipe(
 
 def _continue(recipe: Recipe, found: Trial, stop: Callback) -> FitResult:
     logger.info(f"[tune] setting {found.number}: {in_words(found.values)}")
-    return train(recipe, [stop])
+    return train(recipe, [stop], closing=False)  # the leaderboard comes last
 
 
 def _trial(

@@ -24,6 +24,8 @@ def run(argv: list[str]) -> int:
         raise UserError("tune: say what to try, e.g. --try Optimizer.lr.learning_rate=0.1,0.3,1")
     Recipe.of(load_config(args.config, args.override))
     cores.claim()
+    from ppcls_lite.engine.callbacks import FitResult
+    from ppcls_lite.recipe.closing import next_commands
     from ppcls_lite.recipe.tune import in_words, leaderboard, tune
 
     search = tune(args.config, args.tries, args.minutes, args.trials, args.override)
@@ -35,4 +37,7 @@ def run(argv: list[str]) -> int:
         print(f"  ppcls-lite train -c {args.config}{given} {in_words(best.values)}")
     if not search.complete:
         print("The search is not complete: the same command continues it")
+    elif best.score is not None:
+        settings = Recipe.of(load_config(search.folder / "best.yaml")).settings
+        print("\n  ".join(["Next:", *next_commands(FitResult(best.run_dir, {}, {}), settings)]))
     return search.exit_code if search.complete or search.exit_code else TRY_AGAIN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Learning:
     def stop(self, why: str, is_pause: bool) -> None:
         self.ask = why
 
-    def __call__(self, recipe, callbacks):
+    def __call__(self, recipe, callbacks, closing):
         settings = recipe.settings
         rate = settings.Optimizer.arguments["lr"].arguments["learning_rate"]
         if rate > 10:
@@ -106,13 +107,15 @@ def test_the_command_goes_on_where_its_time_was_over(
 def test_real_trainings_and_the_command_that_is_printed(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Settings that wait say so in a line; the winner's training has a summary, and its command
-    gives its score again."""
+    """Settings that wait say so in a line, one summary comes last, and the winner's command gives
+    its score again."""
     shape = ["-o", "Global.epochs=2", "-o", "Optimizer.lr.warmup_epoch=0"]
     assert main(["tune", "-c", str(recipe), "--try", f"{RATE}=0.00001,0.02", *shape]) == 0
     out = capsys.readouterr().out
     assert out.count("Paused by tune after epoch 1 of 2") == 2
-    assert out.count("\nNext:\n") == 1  # of the one that was trained to the end
+    last = out[out.index("rank") :]
+    assert out.count("\nNext:\n") == 1 and "ppcls_lite INFO: [tune] 2 settings" in out
+    assert re.search(rf"eval -c {tmp_path}/output/tune/trial_00[12]/PPLCNet_x0_25", last)
     assert "Nothing is lost" not in out
     (printed,) = [x for x in out.splitlines() if x.strip().startswith("ppcls-lite train")]
     score = float(out[out.index("rank") :].splitlines()[1].split()[2])
