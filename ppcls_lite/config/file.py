@@ -104,7 +104,7 @@ def is_folder(path: str | Path) -> bool:
 
 def base_name(path: str) -> str:
     """What `_base_` calls a recipe from any folder: a recipe of the package keeps its name."""
-    return path if packaged(Path(path)) else str(Path(path).resolve())
+    return path if packaged(Path(path)) else str(find_config(path).resolve())
 
 
 def packaged(path: Path) -> Path | None:

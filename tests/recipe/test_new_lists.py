@@ -127,6 +127,13 @@ def test_a_recipe_as_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture
     data = build_datasets(Recipe.of(made).settings, ("Train", "Eval"))
     assert {split: len(d) for split, d in data.items()} == {"Train": 4, "Eval": 2}
 
+    (run := tmp_path / "run").mkdir()
+    dumped = load_config(recipe)
+    (run / "config.yaml").write_text(yaml.safe_dump(dumped))
+    assert main(["check", "-c", str(run), "--fix"]) == 0  # it stands for its recipe
+    again = load_config(tmp_path / "grouped_2_recipe.yaml")
+    assert again["Arch"] == made["Arch"] and again["DataLoader"].keys() == made["DataLoader"].keys()
+
     del sections["Eval"]
     tree |= {"DataLoader": {"_replace_": True, **sections}, "Infer": None, "Metric": None}
     recipe.write_text(yaml.safe_dump(tree))
