@@ -33,8 +33,8 @@ def levels() -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {"plain": (), "native": ("-march=native",)}
     if platform.machine() in ("x86_64", "AMD64") and {"avx2", "fma"} <= cpu_flags():
         found["avx2"] = ("-mavx2", "-mfma")
-    if build.BF16_FEATURE in cpu_flags():
-        found["bf16"] = ("-march=native", *build.DTYPE_FLAGS["bf16"])
+    if build.KINDS["bf16"].feature in cpu_flags():
+        found["bf16"] = ("-march=native", *build.KINDS["bf16"].flags)
     return found
 
 

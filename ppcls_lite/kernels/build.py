@@ -27,7 +27,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import paddle
 
@@ -47,14 +47,22 @@ FLAGS = (
     "-ffp-contract=fast",
 )
 Dtype = Literal["fp32", "bf16"]  # of the numbers that dense products multiply; sums are float32
-DTYPE_FLAGS: dict[Dtype, tuple[str, ...]] = {"fp32": (), "bf16": ("-DBF16_PRODUCTS",)}
-BF16_FEATURE = "avx512_bf16"  # what a processor that multiplies them has among its flags
 MACHINE_FLAGS = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 COMPILERS = ("g++", "clang++", "c++")
 VERSION_SECONDS, COMPILE_SECONDS, TEST_SECONDS = 30, 300, 300
 ROOM = 16 << 20  # bytes; a build takes a tenth of it
 DIFFERENT, NOT_LOADED = 3, 4  # what selftest.py ends with if it does not pass
 CRASHES = (signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS)
+
+
+class Kind(NamedTuple):
+    """What a `Dtype` asks of the compiler, and of the processor (one of its flags)."""
+
+    flags: tuple[str, ...] = ()
+    feature: str | None = None
+
+
+KINDS: dict[Dtype, Kind] = {"fp32": Kind(), "bf16": Kind(("-DBF16_PRODUCTS",), "avx512_bf16")}
 
 
 class KernelsError(Exception):
@@ -75,8 +83,9 @@ def built(dtype: Dtype = "fp32") -> Path:
     Raises KernelsError: no compiler, it fails, the kernels differ from Paddle's, or this processor
     does not multiply such numbers.
     """
-    if dtype == "bf16" and BF16_FEATURE not in cpu_flags():
-        raise KernelsError(f"this CPU does not multiply bf16 numbers (it lacks {BF16_FEATURE})")
+    feature = KINDS[dtype].feature
+    if feature is not None and feature not in cpu_flags():
+        raise KernelsError(f"this CPU does not multiply {dtype} numbers (it lacks {feature})")
     compiler = find_compiler()
     home: Path | str = "the user's folder"
     try:
@@ -129,7 +138,7 @@ def key(compiler: Compiler, dtype: Dtype = "fp32") -> str:
         digest.update(path.name.encode() + path.read_bytes())
     for name in ("build.py", "selftest.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
-    flags = *FLAGS, *DTYPE_FLAGS[dtype]
+    flags = *FLAGS, *KINDS[dtype].flags
     facts = [compiler.command, compiler.version, flags, cpu_identity(), paddle.__version__]
     digest.update(repr(facts).encode())
     return digest.hexdigest()[:20]
@@ -176,7 +185,7 @@ def _build(folder: Path, compiler: Compiler, dtype: Dtype) -> dict[str, str | No
     end = time.monotonic() + COMPILE_SECONDS
     for parallel in (True, False):
         for machine in MACHINE_FLAGS:
-            flags = *machine, *DTYPE_FLAGS[dtype]
+            flags = *machine, *KINDS[dtype].flags
             done = compile_library(library, compiler, flags, parallel, end - time.monotonic())
             if done is None:
                 result = {"failure": _tested(library), "checksum": _checksum(library)}

@@ -41,8 +41,9 @@ def native(built_kernels: Path) -> ctypes.CDLL:
 @pytest.fixture(scope="session")
 def native_bf16(kernels_home: Path) -> ctypes.CDLL:
     """The same of `cpu_kernels_dtype: bf16`."""
-    if build.BF16_FEATURE not in cpu_flags():
-        pytest.skip(f"this CPU does not multiply bf16 numbers (it lacks {build.BF16_FEATURE})")
+    feature = build.KINDS["bf16"].feature
+    if feature not in cpu_flags():
+        pytest.skip(f"this CPU does not multiply bf16 numbers (it lacks {feature})")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PPCLS_LITE_HOME", str(kernels_home))
         return _loaded(build.built("bf16"))
