@@ -48,7 +48,9 @@ def resolved(
 class Budget:
     """Measures candidates in `setting`, pinned to `cores`, against a target and a bound.
 
-    bounds: milliseconds, and the most parameters (null: any number). Rank 0 measures for all.
+    bounds: milliseconds, and the most parameters (null: any number). fill: share of the
+    milliseconds that a candidate takes at least: a short training flatters small networks, which
+    learn faster and end lower. Rank 0 measures for all.
     """
 
     def __init__(
@@ -59,9 +61,11 @@ class Budget:
         bounds: tuple[float, int | None],
         world: World,
         journal: Journal,
+        fill: float = 0.0,
     ) -> None:
         self.networks, self.space, self.setting = networks, networks.space, setting
         self.target, self.most = bounds
+        self.fill, self.least = fill, 0.0
         self.world, self.journal = world, journal
         self.meter, self.scale = Meter(setting, cores), Scale()
         self.table = LatencyTable(setting, self.meter)
@@ -72,7 +76,8 @@ class Budget:
         drawn = [self.space.draw(rng) for _ in range(_FITTED - 2)]
         chosen = [self.space.smallest(), self.space.largest(), *drawn]
         times = self.whole(list({digest(c): c for c in chosen}.values()))
-        fastest = times[digest(self.space.smallest())]
+        fastest, slowest = (times[digest(c)] for c in (self.space.smallest(), self.space.largest()))
+        self.least = self.fill * min(self.target, slowest)
         if not self.inside(fastest):
             raise UserError(self.too_slow({"": fastest}))
         if not self._small(self.space.smallest()):
@@ -130,13 +135,15 @@ class Budget:
     def kept(self, candidates: Sequence[Candidate]) -> list[bool]:
         """Which keep to both bounds, by what is estimated."""
         times = self.estimates(candidates)
-        return [ms <= self.target * _MARGIN and self._small(c) for c, ms in zip(candidates, times)]
+        least, most = self.least / _MARGIN, self.target * _MARGIN
+        return [least <= ms <= most and self._small(c) for c, ms in zip(candidates, times)]
 
     def fits(self, candidates: Sequence[Candidate]) -> list[bool]:
         """Which keep to both bounds, measured as a whole where an estimate leaves hope."""
         hopeful = [c for c, good in zip(candidates, self.kept(candidates)) if good]
         times = self.whole(hopeful)
-        return [self.inside(times.get(digest(c), math.inf)) for c in candidates]
+        found = [times.get(digest(c), math.inf) for c in candidates]
+        return [self.least <= ms and self.inside(ms) for ms in found]
 
     def _small(self, candidate: Candidate) -> bool:
         return self.most is None or self.networks.parameters(candidate) <= self.most

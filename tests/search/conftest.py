@@ -71,6 +71,7 @@ def tree(pictures: Path, tmp_path: Path) -> dict[str, Any]:
         "Search": {
             "space": {"name": "PPLCNetSpace", **space},
             "supernet_epochs": 2,
+            "fill": 0.0,
             "population": 4,
             "generations": 1,
             "measured": 4,

@@ -94,6 +94,27 @@ def test_a_second_bound_is_kept(tree: dict[str, Any], tmp_path: Path, meter: Any
     assert two.budget.kept([space.smallest(), space.largest()]) == [True, False]
 
 
+def test_candidates_fill_the_target(tree: dict[str, Any], tmp_path: Path, meter: Any) -> None:
+    """By the sum of pieces and as a whole; a target that none fills asks for the slowest ones."""
+
+    def budget(target: float) -> Any:
+        one = _Search(Recipe.of(tree), World(), target, SETTING, [0], tmp_path / f"{target}")
+        one.budget.calibrate(0)
+        ends = [one.space.smallest(), one.space.largest()]
+        times = [*one.budget.whole(ends).values()]
+        return one.budget, ends, times
+
+    tree["Search"] = {**tree["Search"], "fill": 0.9}
+    _, _, (fastest, slowest) = budget(9.0)
+    assert fastest < 0.9 * slowest
+    for target, expected in ((slowest, [False, True]), (fastest, [True, False])):
+        found, ends, _ = budget(target)
+        assert found.fits(ends) == expected
+        assert found.kept(ends)[expected.index(True)]  # an estimate keeps what it may misjudge
+    found, ends, _ = budget(100 * slowest)
+    assert found.fits(ends) == [False, True]
+
+
 def test_a_recipe_of_another_family_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["Arch"] = {"name": "MobileNetV1", "class_num": 3}
     with pytest.raises(ConfigError, match=r"Arch.name: is MobileNetV1, but PPLCNetSpace"):
