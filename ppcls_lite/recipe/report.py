@@ -6,7 +6,7 @@ Read before: evaluate.py, ../report/page.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,20 @@ def report(recipe: Recipe, model_dir: Path | None = None, plugins: Sequence[str]
     if scores is None or scores["sha256"] != weights_checksum(known.settings):
         evaluate(known)
         explain_mistakes(known, run_dir / EVALUATIONS / BEST)
-    exported = _exported(Path(model_dir), plugins) if model_dir else None
-    path = write_page(run_dir, exported)
+    facts = None
+    if model_dir:
+        with Predictor(model_dir, engine="auto", plugins=plugins) as predictor:
+            facts = exported(Path(model_dir), predictor.choice.milliseconds)
+    path = write_page(run_dir, facts)
     logger.info(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return path
 
 
-def _exported(folder: Path, plugins: Sequence[str]) -> dict[str, Any]:
-    """The sizes of an exported folder's files, and how long an image takes on every engine."""
-    with Predictor(folder, engine="auto", plugins=plugins) as predictor:
-        choice = predictor.choice
+def exported(folder: Path, latencies: Mapping[str, float]) -> dict[str, Any]:
+    """What the page says of an exported folder: its files, and how long an image takes by engine.
+
+    latencies: "openvino fp32" and so on -> milliseconds.
+    """
     sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()}
     sizes.pop(FILE_NAME, None)
-    return {"folder": str(folder), "files": sizes, "latencies": choice.milliseconds}
+    return {"folder": str(folder), "files": sizes, "latencies": dict(latencies)}

@@ -45,6 +45,10 @@ def test_the_whole_way_and_its_repetition(
     monkeypatch.setattr(run, "missing", lambda package: "not asked for here")  # Paddle's files only
     assert main(["fit", "photos", *QUICK, "--lr", "0.02"]) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
+    page = photos.parent / "fit" / "photos" / "run" / "PPLCNet_x0_25" / "report.html"
+    text = page.read_text(encoding="utf-8")  # written anew after the evaluation and the export
+    assert "Exported to fit/photos/export" in text and "inference.pdiparams" in text
+    assert "These figures are of the best epoch of the training" not in text
     assert "Next:" not in said and said.count("repeat:      ppcls-lite train") == 1
     made = photos.parent / "fit" / "photos"
     recipe = yaml.safe_load((made / "recipe.yaml").read_text(encoding="utf-8"))
