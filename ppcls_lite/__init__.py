@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # what a type checker sees; at run time see `_HOMES`
 
 __version__ = "0.1.0"
 
-# Paddle's warnings that tell a user nothing: at its import, and at the first training step.
-for _message in ("No ccache found", "When training, we now always track"):
+# Paddle's warnings that tell a user nothing: at its import, the first training step, an export.
+for _message in ("No ccache found", "When training, we now always", "Tensor do not have 'place'"):
     warnings.filterwarnings("ignore", message=_message)
 
 _HOMES = {
