@@ -26,14 +26,12 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.fit.network import by_latency
 from ppcls_lite.inference.predictor import Predictor
 from ppcls_lite.models.weights.pretrained import weights_file
-from ppcls_lite.recipe import check, evaluate, export, lr, new_lists, train
+from ppcls_lite.recipe import check, evaluate, export, lr, new_lists, report, train
 from ppcls_lite.recipe.certainty import EVALUATIONS
 from ppcls_lite.recipe.explain import explain_mistakes
 from ppcls_lite.recipe.names import class_num_of
 from ppcls_lite.recipe.parts import build_datasets, image_shape_of, run_dir_of
-from ppcls_lite.recipe.report import exported
 from ppcls_lite.recipe.start import BEST
-from ppcls_lite.report.page import write_page
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.installed import missing
 
@@ -94,7 +92,7 @@ def fit(wanted: Wanted) -> int:
     explain_mistakes(scored, result.run_dir / EVALUATIONS / BEST)
     export.export(scored, "paddle" if missing("onnx") else "both")
     choice = Predictor(place / "export", engine="auto").choice
-    write_page(result.run_dir, exported(place / "export", choice.milliseconds))
+    report.with_export(result.run_dir, place / "export", choice.milliseconds)
     times = ", ".join(f"{label} {ms:.2f}" for label, ms in choice.milliseconds.items())
     name, score = next(iter(scores.items()))
     _say(

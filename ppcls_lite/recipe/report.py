@@ -52,6 +52,11 @@ def report(recipe: Recipe, model_dir: Path | None = None, plugins: Sequence[str]
     return path
 
 
+def with_export(run_dir: Path, folder: Path, latencies: Mapping[str, float]) -> Path:
+    """Write the page of a run that was evaluated and exported; returns the file."""
+    return write_page(run_dir, exported(folder, latencies))
+
+
 def exported(folder: Path, latencies: Mapping[str, float]) -> dict[str, Any]:
     """What the page says of an exported folder: its files, and how long an image takes by engine.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from ppcls_lite.engine import checkpoint
@@ -70,7 +72,8 @@ class Pause(Callback):
 
 
 def test_a_pause_is_one_quiet_line(tiny, tmp_path, caplog):
-    result = with_callbacks(tiny.build(tmp_path), Pause()).fit()
+    with caplog.at_level(logging.INFO, "ppcls_lite"):
+        result = with_callbacks(tiny.build(tmp_path), Pause()).fit()
     assert result.is_pause and not result.complete and result.exit_code == 0
     assert checkpoint.load(tmp_path / "latest")["epoch"] == 2
     assert "Paused by a test that goes on later after epoch 1 of 3" in caplog.text

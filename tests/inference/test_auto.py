@@ -126,15 +126,19 @@ def test_a_measuring_child_is_heard_once_and_here(
     exported_both: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Its lines come through this process's log, none past it on standard error."""
-    monkeypatch.setattr(logging.getLogger("ppcls_lite"), "propagate", True)
-    with caplog.at_level(logging.INFO, "ppcls_lite"):
+    heard = auto._Kept()
+    monkeypatch.setattr(auto.logger, "handlers", [heard])
+    monkeypatch.setattr(auto.logger, "propagate", False)
+    before = auto.logger.level
+    auto.logger.setLevel(logging.INFO)
+    try:
         choice = run(exported_both, tmp_path, apart=True)
-    said = [r.getMessage() for r in caplog.records if "the fastest that is right" in r.getMessage()]
-    assert said == [str(choice)]
+    finally:
+        auto.logger.setLevel(before)
+    assert [text for _, text in heard.said if "the fastest that is right" in text] == [str(choice)]
     assert "auto:" not in capfd.readouterr().err
     if "openvino int8" in choice.left_out:
         reason = "the folder has no int8 network (ppcls-lite quantize)"

@@ -245,7 +245,10 @@ def test_bf16_is_refused_where_the_cpu_has_none(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"engine": "tensorrt"}, "engine: expected paddle, openvino, onnxruntime or auto"),
+        (
+            {"engine": "tensorrt"},
+            "engine: expected one of paddle, openvino, onnxruntime, auto",
+        ),
         ({"precision": "fp16"}, "precision: expected one of fp32, bf16, int8, found 'fp16'"),
         ({"precision": "int8"}, "paddle has fp32, bf16; int8 is of openvino, onnxruntime"),
         ({"threads": 0}, "threads: expected a whole number from 1 to "),
