@@ -49,8 +49,7 @@ class Budget:
     """Measures candidates in `setting`, pinned to `cores`, against a target and a bound.
 
     bounds: milliseconds, and the most parameters (null: any number). fill: share of the
-    milliseconds that a candidate takes at least: a short training flatters small networks, which
-    learn faster and end lower. Rank 0 measures for all.
+    milliseconds that a candidate takes at least. Rank 0 measures for all.
     """
 
     def __init__(
