@@ -8,7 +8,7 @@ Read before: check.py, ../data/grouped_split.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def _with_annotations(checked: Checked, made: Grouped, place: Path) -> tuple[Nex
     }
     chosen = [where[checked.examined.census.looks[i].path] for i in made.keep]
     root = Path(os.path.commonpath([Path(data.paths[i]).parent for data, i in chosen]))
-    number = next(n for n in range(1, 100_000) if not any(place.glob(f"{_GROUPED}{_end(n)}*")))
+    end = _free_end(place, lambda end: any(place.glob(f"{_GROUPED}{end}_*")))
     if checked.step is None:
         raise UserError("new lists: there is no recipe that they could be for")
     if checked.folder is None and "Eval" not in checked.datasets:
@@ -96,10 +96,10 @@ def _with_annotations(checked: Checked, made: Grouped, place: Path) -> tuple[Nex
         mine = [chosen[i] for i in np.flatnonzero(inside)]
         if not mine:
             raise UserError(f"new lists: no image is left for {split}; give more images")
-        file = place / f"{_GROUPED}{_end(number)}{split.lower()}"
+        file = place / f"{_GROUPED}{end}_{split.lower()}"
         sections[split] = mine[0][0].write_list(mine, root, file)
     step = checked.step(place)
-    recipe = place / f"{_GROUPED}{_end(number)}recipe.yaml"
+    recipe = place / f"{_GROUPED}{end}_recipe.yaml"
     base = load_config(step.recipe)
     tree = load_config(step.recipe, step.overrides)
     for split, arguments in sections.items():
@@ -107,14 +107,18 @@ def _with_annotations(checked: Checked, made: Grouped, place: Path) -> tuple[Nex
             tree["DataLoader"][split]["dataset"], arguments
         )
     write_text(recipe, dump({BASE: base_name(step.recipe), **difference(base, tree)}))
-    files = sorted(file.name for file in place.glob(f"{_GROUPED}{_end(number)}*"))
+    files = sorted(file.name for file in place.glob(f"{_GROUPED}{end}_*"))
     own = "Eval" in checked.examined.splits
     return NextStep(str(recipe), (), own_split=own), f"{', '.join(files)} in {place}"
 
 
-def _end(number: int) -> str:
-    """What follows the beginning of the names of that turn."""
-    return "_" if number == 1 else f"_{number}_"
+def _free_end(place: Path, is_taken: Callable[[str], bool]) -> str:
+    """What makes names free in `place`: nothing, or the first of _2, _3, ... that is not taken."""
+    for number in range(1, 1000):
+        end = "" if number == 1 else f"_{number}"
+        if not is_taken(end):
+            return end
+    raise UserError(f"{place}: there are a thousand lists already")
 
 
 def _reading(dataset: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,9 +139,9 @@ def _beside(checked: Checked) -> Path:
     """
     if checked.folder is not None:
         own = checked.folder.resolve()
-        ends = ("", *(f"_{number}" for number in range(2, 100_000)))
-        names = (own.with_name(f"{own.name}_lists{end}") for end in ends)
-        return next(name for name in names if not name.exists())
+        name = f"{own.name}_lists"
+        end = _free_end(own.parent, lambda end: own.with_name(f"{name}{end}").exists())
+        return own.with_name(f"{name}{end}")
     source = Path(next(iter(checked.datasets.values())).source)
     return common_root(checked.datasets.values()) if source.is_dir() else source.parent
 
@@ -153,16 +157,12 @@ def common_root(datasets: Iterable[ImageDataset]) -> Path:
 
 def free_lists(place: Path) -> Mapping[str, str]:
     """Names of lists that are not there yet."""
-    for number in range(1, 1000):
-        end = "" if number == 1 else f"_{number}"
-        names = {
-            "train": f"train_list{end}.txt",
-            "val": f"val_list{end}.txt",
-            "labels": f"labels{end}.txt",
-        }
-        if not any((place / name).exists() for name in names.values()):
-            return names
-    raise UserError(f"{place}: there are a thousand lists already")
+
+    def names(end: str) -> Mapping[str, str]:
+        stems = {"train": "train_list", "val": "val_list", "labels": "labels"}
+        return {name: f"{stem}{end}.txt" for name, stem in stems.items()}
+
+    return names(_free_end(place, lambda e: any((place / n).exists() for n in names(e).values())))
 
 
 def write_beside(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.engine import log
@@ -43,25 +42,22 @@ def report(recipe: Recipe, model_dir: Path | None = None, plugins: Sequence[str]
     if scores is None or scores["sha256"] != weights_checksum(known.settings):
         evaluate(known)
         explain_mistakes(known, run_dir / EVALUATIONS / BEST)
-    facts = None
     if model_dir:
         with Predictor(model_dir, engine="auto", plugins=plugins) as predictor:
-            facts = exported(Path(model_dir), predictor.choice.milliseconds)
-    path = write_page(run_dir, facts)
+            path = with_export(run_dir, Path(model_dir), predictor.choice.milliseconds)
+    else:
+        path = write_page(run_dir)
     logger.info(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return path
 
 
 def with_export(run_dir: Path, folder: Path, latencies: Mapping[str, float]) -> Path:
-    """Write the page of a run that was evaluated and exported; returns the file."""
-    return write_page(run_dir, exported(folder, latencies))
+    """Write the page of a run that was evaluated and exported to `folder`; returns the file.
 
-
-def exported(folder: Path, latencies: Mapping[str, float]) -> dict[str, Any]:
-    """What the page says of an exported folder: its files, and how long an image takes by engine.
-
-    latencies: "openvino fp32" and so on -> milliseconds.
+    latencies: how long an image takes by engine: "openvino fp32" and so on -> milliseconds.
     """
     sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()}
     sizes.pop(FILE_NAME, None)
-    return {"folder": str(folder), "files": sizes, "latencies": dict(latencies)}
+    return write_page(
+        run_dir, {"folder": str(folder), "files": sizes, "latencies": dict(latencies)}
+    )

@@ -163,14 +163,17 @@ class _Search:
         facts["strategy"] = self.wanted.strategy
         if self.wanted.max_parameters:
             facts["max_parameters"] = self.wanted.max_parameters
-        facts["fill"] = self.wanted.fill
+        if self.wanted.fill:
+            facts["fill"] = f"{self.wanted.fill:g}"
         if self.wanted.sieve:
             facts["sieve"] = f"{self.wanted.sieve} {self.wanted.sieve_keeps:g}"
         self.journal = Journal(folder, facts, writes=world.is_main)
         self.setting = resolved(setting, self.networks, self.seed, world, self.journal)
         bounds = (target, self.wanted.max_parameters)
-        shared_by_all = world, self.journal, self.wanted.fill
-        self.budget = Budget(self.networks, self.setting, cores, bounds, *shared_by_all)
+        self.budget = Budget(
+            *(self.networks, self.setting, cores, bounds),
+            *(world, self.journal, self.wanted.fill),
+        )
 
     def run(self, minutes: float | None) -> Result:
         folder = self.folder
