@@ -214,6 +214,31 @@ def test_other_engines_do_not_load_paddle(name: str, exported_both: Any) -> None
     assert done.stdout.split() == ["False", "False"]
 
 
+STOPPED = """
+import os, signal, sys
+from ppcls_lite.inference.engines import make_engine
+shape = 1, 3, 64, 64
+engines = [make_engine(sys.argv[1], sys.argv[2], threads=1, warmup_shape=shape) for _ in range(3)]
+signal.signal(signal.SIGTERM, lambda *_: print("told"))  # Paddle's import takes the handlers
+while engines:
+    engines.pop(0)
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_signal_is_answered_after_engines_have_ended(name: str, exported_both: Any) -> None:
+    """OpenVINO's cores, when the first ended first, left a freed stack for signal handlers."""
+    need(name)
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, str(exported_both.folder), name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["told"] * 3), done.stderr[-500:]
+
+
 @pytest.mark.parametrize("name", ENGINES[1:])
 def test_a_damaged_onnx_file(name: str, tmp_path: Path) -> None:
     need(name)

@@ -8,6 +8,7 @@ network at all. Properties: https://docs.openvino.ai (CPU device). Read next: ..
 
 from __future__ import annotations
 
+import functools
 import io
 import threading
 from pathlib import Path
@@ -47,7 +48,7 @@ class OpenVINOEngine:
         self.threads = threads
         self._openvino = openvino
         self._lock = threading.Lock()
-        self._core = openvino.Core()
+        self._core = _core()
         self._path = path
         self._any_shape: Any = None
         self._fixed: Any = None
@@ -128,6 +129,20 @@ class OpenVINOEngine:
             "CPU_RUNTIME_CACHE_CAPACITY": _RECORDS,
             "ENABLE_CPU_PINNING": False,  # several processes would share the first cores
         }
+
+
+@functools.cache
+def _core() -> Any:
+    """OpenVINO's core, one for the process, which is never ended.
+
+    Each that loads the CPU's plugin gives the calling thread a stack for signal handlers, and frees
+    it at its end. If two end in the order in which they were made, the thread is left with the
+    freed stack of the first, and the next signal that has a handler (Ctrl-C, SIGTERM) crashes the
+    process (seen with OpenVINO 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _first_line(error: Exception) -> str:
