@@ -32,7 +32,13 @@ from experiments.speed.train import CLASSES, Batches, bare_loop
 from ppcls_lite.engine import device
 from ppcls_lite.inference.cli.options import positive
 from ppcls_lite.kernels import build
-from ppcls_lite.kernels.library import DenseShape, DepthwiseShape, NormShape, PlanesShape
+from ppcls_lite.kernels.library import (
+    DenseShape,
+    DepthwiseShape,
+    NormShape,
+    PlanesShape,
+    ShuffleShape,
+)
 
 STEPS = 2  # before those that count
 
@@ -45,8 +51,13 @@ class Work:
     products: int
 
 
-def work_of(backward: bool, shape: DepthwiseShape | DenseShape | NormShape | PlanesShape) -> Work:
+Shape = DepthwiseShape | DenseShape | NormShape | PlanesShape | ShuffleShape
+
+
+def work_of(backward: bool, shape: Shape) -> Work:
     """Of a call with this shape, the first that it is given."""
+    if isinstance(shape, ShuffleShape):  # reads two halves and writes both
+        return Work(4 * shape.half.n * shape.half.c * shape.half.size * 4, 0)
     if isinstance(shape, PlanesShape):  # of attention: it reads all planes and writes or reads more
         return Work(4 * shape.n * shape.c * shape.size * 2, 0)
     if isinstance(shape, NormShape):  # of a result that is stored for others than a convolution

@@ -48,6 +48,12 @@ class PlanesShape(ctypes.Structure):
     _fields_ = tuple((name, c_int64) for name in ("n", "c", "size"))
 
 
+class ShuffleShape(ctypes.Structure):
+    """`ShuffleShape` of source/shuffle.cpp."""
+
+    _fields_ = (("half", PlanesShape), ("halved", c_int64))
+
+
 class BilinearShape(ctypes.Structure):
     """`BilinearShape` of source/bilinear.cpp."""
 
@@ -71,6 +77,10 @@ FUNCTIONS = {  # name: number of pointers, structs
     "attention_forward": (7, PlanesShape, NormShape),
     "attention_gates_backward": (7, PlanesShape, NormShape),
     "attention_input_backward": (11, PlanesShape, NormShape),
+    "shuffle_forward": (11, ShuffleShape, NormShape, NormShape),
+    "shuffle_backward": (9, PlanesShape, NormShape),
+    "half_forward": (2, PlanesShape),
+    "half_backward": (3, PlanesShape),
     "entropy_forward": (4, PlanesShape),
     "entropy_backward": (5, PlanesShape),
     "bilinear_forward": (6, BilinearShape),

@@ -34,7 +34,9 @@ from ppcls_lite.kernels.ops import (
     norm_act,
 )
 from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
+from ppcls_lite.kernels.shuffle import with_half
 from ppcls_lite.kernels.tensors import Window
+from ppcls_lite.models import shuffled
 from ppcls_lite.ops.entropy import PixelEntropy
 
 TOLERANCE = 1e-4  # of the largest value of a tensor
@@ -149,6 +151,12 @@ def run(kernels: ctypes.CDLL) -> list[str]:
         lambda x, w: attended(x, lambda means: F.sigmoid(means * w), kernels),
         lambda x, w: x * F.sigmoid(x.mean([2, 3], keepdim=True) * w),
         [array(3, 6, 9, 7), array(1, 6, 1, 1)],
+    )
+    compare(
+        "channels in turns",
+        lambda x: with_half(x, lambda half: half * 3, kernels),
+        lambda x: shuffled.in_turns(x[:, :3], x[:, 3:] * 3),
+        [array(2, 6, 5, 7)],
     )
     rounded = BF16_TOLERANCE if bf16 else TOLERANCE
     _compare_chains(kernels, array, functools.partial(compare, tolerance=rounded))

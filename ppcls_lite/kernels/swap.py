@@ -23,9 +23,11 @@ from ppcls_lite.kernels.attention import attended
 from ppcls_lite.kernels.deferred import Deferred, Norm, conv_norm, values
 from ppcls_lite.kernels.ops import dense_conv, depthwise_conv, linear, norm_act
 from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
+from ppcls_lite.kernels.shuffle import in_turns, with_half
 from ppcls_lite.kernels.tensors import Window, are_plain
 from ppcls_lite.models.backbone import Backbone
 from ppcls_lite.models.layers import ConvNorms, InOrder, SqueezeExcitation
+from ppcls_lite.models.shuffled import Shuffled
 from ppcls_lite.models.upsample import Bilinear
 from ppcls_lite.ops.entropy import PixelEntropy
 
@@ -229,6 +231,19 @@ class NativeAttention(_Native, SqueezeExcitation):
         return known and type(self.avg_pool) is nn.AdaptiveAvgPool2D and _is_itself(self.avg_pool)
 
 
+class NativeShuffled(Shuffled, _Native):
+    """Branches whose channels take turns, formed where they are written."""
+
+    @paddle.jit.not_to_static
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return Shuffled.forward(self, x)
+        (first, second), library = self.branches(), self._kernels.library
+        if not first:
+            return with_half(x, lambda half: _run(second, half), library)
+        return in_turns(_run(first, x), _run(second, x), library)
+
+
 class NativeBilinear(_Native, Bilinear):
     """Enlarging, whose gradient takes Paddle's operator many times as long."""
 
@@ -289,8 +304,10 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
     ):
         if type(layer) is stock:
             return native, None
-    bases = (ConvNorms, NativeConvNorms), (InOrder, NativeInOrder), (Backbone, NativeBackbone)
-    for stock, native in bases:
+    for stock, native in (
+        *((ConvNorms, NativeConvNorms), (InOrder, NativeInOrder)),
+        *((Shuffled, NativeShuffled), (Backbone, NativeBackbone)),
+    ):
         if isinstance(layer, stock):
             return _inheriting(type(layer), native), None
     return None, None

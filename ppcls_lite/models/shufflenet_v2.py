@@ -5,17 +5,17 @@ Read next: backbone.py (the contract).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Channels, ClassCount, NonNegativeInt, WidthScale
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.layers import InOrder, NamedConvBN, Strides
+from ppcls_lite.models.layers import NamedConvBN, Strides
+from ppcls_lite.models.shuffled import Shuffled
 
 _STEM_CHANNELS = 24
 _REPEATS = (4, 8, 4)
@@ -30,7 +30,7 @@ _WIDTHS = {
 }
 
 
-class Unit(InOrder):
+class Unit(Shuffled):
     """The block at stride 1: half of the channels pass, the other half is convolved."""
 
     def __init__(self, channels: int, act: str, dilation: int = 1) -> None:
@@ -41,16 +41,11 @@ class Unit(InOrder):
         self._conv_dw = NamedConvBN(half, half, 3, **depthwise)
         self._conv_linear = NamedConvBN(half, half, 1, act=act, kaiming=True)
 
-    def steps(self) -> list[nn.Layer]:
-        return [self._conv_pw, self._conv_dw, self._conv_linear]
-
-    def forward(self, x: Tensor) -> Tensor:
-        kept, y = paddle.split(x, 2, axis=1)  # twice (N, channels / 2, H, W)
-        y = self.in_order(y)
-        return F.channel_shuffle(paddle.concat([kept, y], axis=1), 2)
+    def branches(self) -> tuple[Sequence[nn.Layer], Sequence[nn.Layer]]:
+        return (), (self._conv_pw, self._conv_dw, self._conv_linear)
 
 
-class DownUnit(nn.Layer):
+class DownUnit(Shuffled):
     """The block at stride 2: both halves come from convolutions of the whole input."""
 
     def __init__(
@@ -66,10 +61,9 @@ class DownUnit(nn.Layer):
         self._conv_dw_2 = NamedConvBN(*size, act=None, kaiming=True, dilation=dilation)
         self._conv_linear_2 = NamedConvBN(half, half, 1, act=act, kaiming=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        one = self._conv_linear_1(self._conv_dw_1(x))  # (N, channels / 2, H / 2, W / 2)
-        two = self._conv_linear_2(self._conv_dw_2(self._conv_pw_2(x)))  # the same shape
-        return F.channel_shuffle(paddle.concat([one, two], axis=1), 2)
+    def branches(self) -> tuple[Sequence[nn.Layer], Sequence[nn.Layer]]:
+        second = self._conv_pw_2, self._conv_dw_2, self._conv_linear_2
+        return (self._conv_dw_1, self._conv_linear_1), second
 
 
 @register("model")

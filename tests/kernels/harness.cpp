@@ -90,6 +90,21 @@ void attention_input_backward(const float*, const float*, const float*, const fl
                               const Planes*, const Norm*);
 }
 
+struct Shuffle {
+    Planes half;
+    int64_t halved;
+};
+
+extern "C" {
+void shuffle_forward(const float*, const float*, const float*, const float*, const float*,
+                     const float*, const float*, const float*, const float*, const float*, float*,
+                     const Shuffle*, const Norm*, const Norm*);
+void shuffle_backward(const float*, const float*, const float*, const float*, const float*,
+                      const float*, float*, float*, float*, const Planes*, const Norm*);
+void half_forward(const float*, float*, const Planes*);
+void half_backward(const float*, const float*, float*, const Planes*);
+}
+
 static std::mt19937_64 generator;
 static int calls = 0;
 static char shape[200];  // the one being tried
@@ -466,6 +481,68 @@ static void try_attention(Values kind) {
     compare("gradient of the shift before", dbeta, shifts);
 }
 
+// Two tensors, of planes as they are or of what a normalisation has yet to make of them; the first
+// may be half of the channels of another.
+static void try_shuffle(Values kind) {
+    Norm norm;
+    norm.size = pick(0, 2) ? pick(1, 400) : 1;
+    norm.n = pick(norm.size == 1 ? 2 : 1, 9);
+    norm.c = channels(std::max<int64_t>(1, 50000 / (norm.n * norm.size)));
+    norm.epsilon = 1e-5f, norm.momentum = 0.9f, norm.activation = pick(0, 3);
+    const Shuffle s{{norm.n, norm.c, norm.size}, pick(0, 1)};
+    const int64_t image = norm.c * norm.size, count = norm.n * image;
+    const Norm* ins[] = {s.halved || pick(0, 1) ? nullptr : &norm, pick(0, 1) ? &norm : nullptr};
+    std::snprintf(shape, sizeof shape, "shuffle n %d c %d size %d, halved %d, normalised %d %d",
+                  static_cast<int>(norm.n), static_cast<int>(norm.c), static_cast<int>(norm.size),
+                  static_cast<int>(s.halved), ins[0] != nullptr, ins[1] != nullptr);
+    const Array whole = filled(2 * count, kind), half(count), dy = filled(2 * count, kind);
+    half_forward(whole, half, &s.half);
+    const Array other = filled(count, kind), y(2 * count), dx(2 * count);
+    const Array& two = s.halved ? half : other;
+    const Array single = filled(count, kind);
+    const Array& one = s.halved ? whole : single;
+    const Array gamma = filled(norm.c, kind), beta = filled(norm.c, kind);
+    const Array rest(norm.c, 0.0f), more(norm.c, 1.0f), mean(norm.c), inverse(norm.c), read(count);
+    const Array means(norm.c), inverses(norm.c), seen(count);
+    norm_forward(two, gamma, beta, rest, more, read, mean, inverse, &norm);
+    norm_forward(single, gamma, beta, rest, more, seen, means, inverses, &norm);
+    shuffle_forward(one, gamma, beta, means, inverses, two, gamma, beta, mean, inverse, y, &s, ins[0],
+                    ins[1]);
+    const Array done(count), dtwo(count), dgamma(norm.c), dbeta(norm.c), of(norm.c), at(norm.c);
+    if (!s.halved)
+        shuffle_backward(one, gamma, beta, means, inverses, dy, done, dgamma, dbeta, &s.half, ins[0]);
+    shuffle_backward(two, gamma, beta, mean, inverse, dy + norm.size, dtwo, dgamma, dbeta, &s.half,
+                     ins[1]);
+    half_backward(dy, dtwo, dx, &s.half);
+    half_backward(nullptr, dtwo, dx, &s.half);
+    half_backward(dy, dtwo, dx, &s.half);
+    calls += 7;
+    if (kind != ORDINARY) return;
+    Sums ys(2 * count), dtwos(count), dxs(2 * count);
+    for (int64_t p = 0; p < norm.n * norm.c; ++p)
+        for (int64_t i = 0; i < norm.size; ++i) {
+            const int64_t n = p / norm.c, c = p % norm.c, own = p * norm.size + i;
+            const int64_t turn = 2 * p * norm.size + i, low = n * 2 * image + c * norm.size + i;
+            ys.add(turn, ins[0] ? seen[own] : s.halved ? whole[low] : single[own]);
+            ys.add(turn + norm.size, ins[1] ? read[own] : s.halved ? whole[low + image] : two[own]);
+            dtwos.add(own, dy[turn + norm.size]);
+            dxs.add(low, dy[turn]);
+            dxs.add(low + image, dy[turn + norm.size]);
+        }
+    compare("output", y, ys);
+    compare("gradient of the second", dtwo, dtwos);
+    compare("gradient of the halves", dx, dxs);
+    if (!ins[1]) return;
+    norm_sums(two, gamma, beta, mean, inverse, dtwo, of, at, &norm);
+    Sums scales(norm.c), shifts(norm.c);
+    for (int64_t c = 0; c < norm.c; ++c) {
+        scales.add(c, of[c]), shifts.add(c, at[c]);
+        scales.size[c] += static_cast<double>(norm.n * norm.size), shifts.size[c] += scales.size[c];
+    }
+    compare("gradient of the scale before", dgamma, scales);
+    compare("gradient of the shift before", dbeta, shifts);
+}
+
 static void try_entropy(Values kind) {
     const Planes s{pick(1, 3), pick(1, 200), pick(0, 2) ? pick(1, 300) : pick(1, 5)};
     std::snprintf(shape, sizeof shape, "entropy n %d c %d size %d", static_cast<int>(s.n),
@@ -548,12 +625,13 @@ int main(int argc, char** argv) {
     for (seed = first; seed < first + shapes; ++seed) {
         generator.seed(static_cast<uint64_t>(seed));
         const Values kind = static_cast<Values>(std::max<int64_t>(0, pick(-3, 2)));
-        switch (pick(0, 7)) {
+        switch (pick(0, 8)) {
             case 0: case 1: try_depthwise(kind); break;
             case 2: case 3: try_dense(kind); break;
             case 4: try_entropy(kind); break;
             case 5: try_bilinear(kind); break;
             case 6: try_attention(kind); break;
+            case 7: try_shuffle(kind); break;
             default: try_norm(kind);
         }
     }
