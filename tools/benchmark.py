@@ -10,7 +10,7 @@ from ppcls_lite.cli import guarded
 
 SUBJECTS = (
     *("data", "predict", "train", "segmentation", "detection", "distill", "teacher", "duplicates"),
-    *("table", "roofline", "dtypes", "start"),
+    *("table", "networks", "roofline", "dtypes", "start"),
 )
 
 if __name__ == "__main__":

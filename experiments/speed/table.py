@@ -87,15 +87,9 @@ def run(argv: Sequence[str]) -> int:
     contenders = rows(options.parts, len(cores), torch)
     about = _about(options, len(cores))
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as at_end:
+    with tempfile.TemporaryDirectory() as folder:
         images = _images(options, Path(folder)) if "data" in options.parts else None
-        teams = {}
-        for row in contenders:
-            interpreter = python if row.kind == "torch" else sys.executable
-            team = _team(row, options, cores, interpreter, images)
-            teams[row] = at_end.enter_context(team)
-        _require_same_networks(teams)
-        found = _take_turns({row: team.processes for row, team in teams.items()}, options.rounds)
+        found = measured(contenders, options, cores, images, python)
     about |= {"seconds": round(time.monotonic() - started), "load_after": os.getloadavg()[0]}
     lines = table(found)
     print(_title(about), *lines, sep="\n")
@@ -103,6 +97,23 @@ def run(argv: Sequence[str]) -> int:
         _write(Path(options.output), about, found, lines)
     missed = [row.name for row in found if row.aim and ratio(found, row) < row.aim]
     return int(bool(options.strict and missed))
+
+
+def measured(
+    contenders: Sequence[Row],
+    options: argparse.Namespace,
+    cores: list[int],
+    images: Path | None = None,
+    torch_python: str = sys.executable,
+) -> dict[Row, Measured]:
+    """The contenders, started together, in turns of `options.rounds`."""
+    with contextlib.ExitStack() as at_end:
+        teams = {}
+        for row in contenders:
+            python = torch_python if row.kind == "torch" else sys.executable
+            teams[row] = at_end.enter_context(_team(row, options, cores, python, images))
+        _require_same_networks(teams)
+        return _take_turns({row: team.processes for row, team in teams.items()}, options.rounds)
 
 
 def ratio(found: dict[Row, Measured], row: Row) -> float:
