@@ -8,8 +8,10 @@ What is done is not done again: the same command goes on.
 
     python -m experiments.search.prove --data dataset/cifar10 --minutes 20
     python -m experiments.search.prove --data dataset/cifar10 --space sizes --output output/sizes
+    python -m experiments.search.prove --data dataset/cifar10 --space wide --targets PPLCNet_x1_0
 
-The second one's space has the edge of the images as a slot, and narrower widths to pay for it.
+The second one's space has the edge of the images as a slot, and narrower widths to pay for it, the
+third one's has wider stages, for targets that shallow networks would not use up.
 """
 
 from __future__ import annotations
@@ -59,6 +61,16 @@ SPACES: dict[str, dict[str, Any]] = {
             [128, 192, 256, 384, 512],
         ],
     },
+    "wide": {
+        "name": "PPLCNetSpace",
+        "widths": [
+            [16, 24, 32, 48],
+            [32, 48, 64, 96],
+            [64, 96, 128, 192],
+            [128, 192, 256, 384],
+            [256, 384, 512, 768],
+        ],
+    },
 }
 STRIDES = {32: [1, 1, 2, 2, 2], 64: [2, 1, 2, 2, 2]}  # the last stage keeps 4 x 4 positions
 
@@ -75,12 +87,14 @@ def main(argv: Sequence[str]) -> int:
         asked = {"name": target, "class_num": 10, "stride_list": strides}
         file = options.output / f"{target}.json"
         limit = _kept(file, lambda a=asked: _latencies([(a, options.size)], setting)[0])
-        for fold in range(FOLDS):
+        for fold in options.folds:
             place = options.output / f"fold{fold}"
             recipe = _recipe(place, lines, fold, strides, options)
             scale = {"name": target, "class_num": _classes(lines), "stride_list": strides}
             trained = {target: (scale, options.size)} if SCALE in options.methods else {}
-            for method in (name for name in options.methods if name != SCALE):
+            for number, method in enumerate(METHODS):
+                if method == SCALE or method not in options.methods:
+                    continue
                 found = place / f"{target}_{method}"
                 changes = [f"Search.{key}={value}" for key, value in METHODS[method].items()]
                 if not (found / "report.md").exists():
@@ -90,7 +104,8 @@ def main(argv: Sequence[str]) -> int:
                         *("--engine", setting.engine, "--precision", setting.precision),
                         *("--threads", str(setting.threads)),
                         *(part for change in changes for part in ("-o", change)),
-                        *("-o", f"Global.seed={fold}"),
+                        # else all methods would begin with the same candidates
+                        *("-o", f"Global.seed={len(METHODS) * fold + number}"),
                         *("-o", f"Search.space={json.dumps(SPACES[options.space])}"),
                         *("-o", "Arch.name=PPLCNet"),
                     )
@@ -244,6 +259,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=[*METHODS], help="to compare"
     )
+    folds = range(FOLDS)
+    parser.add_argument("--folds", nargs="+", type=int, choices=folds, default=[*folds])
     parser.add_argument("--engine", default="openvino")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1)

@@ -38,6 +38,7 @@ from ppcls_lite.kernels.library import (
     NormShape,
     PlanesShape,
     ShuffleShape,
+    SumShape,
 )
 
 STEPS = 2  # before those that count
@@ -51,11 +52,16 @@ class Work:
     products: int
 
 
-Shape = DepthwiseShape | DenseShape | NormShape | PlanesShape | ShuffleShape
+Shape = DepthwiseShape | DenseShape | NormShape | PlanesShape | ShuffleShape | SumShape
 
 
 def work_of(backward: bool, shape: Shape) -> Work:
     """Of a call with this shape, the first that it is given."""
+    if isinstance(
+        shape, SumShape
+    ):  # reads the terms and writes the sum and its result, or gradient
+        planes, passes = shape.planes, shape.terms + (3 if backward else 2)
+        return Work(4 * planes.n * planes.c * planes.size * passes, 0)
     if isinstance(shape, ShuffleShape):  # reads two halves and writes both
         return Work(4 * shape.half.n * shape.half.c * shape.half.size * 4, 0)
     if isinstance(shape, PlanesShape):  # of attention: it reads all planes and writes or reads more

@@ -11,6 +11,8 @@ import ctypes
 from ctypes import POINTER, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 
+_AFFINE = "scale", "shift"
+
 
 class DepthwiseShape(ctypes.Structure):
     """`Shape` of source/depthwise.cpp."""
@@ -54,6 +56,17 @@ class ShuffleShape(ctypes.Structure):
     _fields_ = (("half", PlanesShape), ("halved", c_int64))
 
 
+class SumShape(ctypes.Structure):
+    """`SumShape` of source/sum.cpp."""
+
+    _fields_ = (
+        ("planes", PlanesShape),
+        ("terms", c_int64),
+        ("activation", c_int),
+        *((f"{place}_{kind}", c_float) for place in ("before", "behind") for kind in _AFFINE),
+    )
+
+
 class BilinearShape(ctypes.Structure):
     """`BilinearShape` of source/bilinear.cpp."""
 
@@ -79,6 +92,8 @@ FUNCTIONS = {  # name: number of pointers, structs
     "attention_input_backward": (11, PlanesShape, NormShape),
     "shuffle_forward": (11, ShuffleShape, NormShape, NormShape),
     "shuffle_backward": (9, PlanesShape, NormShape),
+    "sum_forward": (4, SumShape),
+    "sum_backward": (7, SumShape),
     "half_forward": (2, PlanesShape),
     "half_backward": (3, PlanesShape),
     "entropy_forward": (4, PlanesShape),

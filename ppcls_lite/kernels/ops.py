@@ -38,7 +38,7 @@ from ppcls_lite.kernels.tensors import (
     without_gaps,
 )
 
-ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "hardswish": 3}  # as in source/norm.cpp
+ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "hardswish": 3}  # as in source/activations.h
 STOCK_ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda z: z,
     "relu": F.relu,

@@ -35,6 +35,7 @@ from ppcls_lite.kernels.ops import (
 )
 from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
 from ppcls_lite.kernels.shuffle import with_half
+from ppcls_lite.kernels.summed import Finish, summed
 from ppcls_lite.kernels.tensors import Window
 from ppcls_lite.models import shuffled
 from ppcls_lite.ops.entropy import PixelEntropy
@@ -157,6 +158,12 @@ def run(kernels: ctypes.CDLL) -> list[str]:
         lambda x: with_half(x, lambda half: half * 3, kernels),
         lambda x: shuffled.in_turns(x[:, :3], x[:, 3:] * 3),
         [array(2, 6, 5, 7)],
+    )
+    compare(
+        "sum of branches",
+        lambda x, y, a, b: summed([x, y], kernels, Finish((a, b), "hardswish", (b, a))),
+        lambda x, y, a, b: F.hardswish((x + y) * a + b) * b + a,
+        [array(2, 6, 5, 7), array(2, 6, 5, 7), array(1), array(1)],
     )
     rounded = BF16_TOLERANCE if bf16 else TOLERANCE
     _compare_chains(kernels, array, functools.partial(compare, tolerance=rounded))

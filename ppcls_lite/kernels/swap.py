@@ -14,6 +14,7 @@ import ctypes
 import functools
 from collections.abc import Container, Iterable, Sequence
 from operator import attrgetter
+from typing import Any
 
 import paddle
 import paddle.nn.functional as F
@@ -24,9 +25,16 @@ from ppcls_lite.kernels.deferred import Deferred, Norm, conv_norm, values
 from ppcls_lite.kernels.ops import dense_conv, depthwise_conv, linear, norm_act
 from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
 from ppcls_lite.kernels.shuffle import in_turns, with_half
+from ppcls_lite.kernels.summed import Finish, summed
 from ppcls_lite.kernels.tensors import Window, are_plain
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.layers import ConvNorms, InOrder, SqueezeExcitation
+from ppcls_lite.models.layers import (
+    ConvNorms,
+    InOrder,
+    LearnableAffine,
+    SqueezeExcitation,
+    Summed,
+)
 from ppcls_lite.models.shuffled import Shuffled
 from ppcls_lite.models.upsample import Bilinear
 from ppcls_lite.ops.entropy import PixelEntropy
@@ -231,6 +239,21 @@ class NativeAttention(_Native, SqueezeExcitation):
         return known and type(self.avg_pool) is nn.AdaptiveAvgPool2D and _is_itself(self.avg_pool)
 
 
+class NativeSummed(Summed, _Native):
+    """Branches, formed where they are added, and what is behind the sum with it."""
+
+    @paddle.jit.not_to_static
+    def forward(self, x: Tensor) -> Tensor:
+        branches = self.branches()
+        if not self.training or len(branches) < 2:
+            return Summed.forward(self, x)
+        finish, rest = _finish(self.finish())
+        y = summed([_run((branch,), x) for branch in branches], self._kernels.library, finish)
+        for layer in rest:
+            y = layer(y)
+        return y
+
+
 class NativeShuffled(Shuffled, _Native):
     """Branches whose channels take turns, formed where they are written."""
 
@@ -306,7 +329,7 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
             return native, None
     for stock, native in (
         *((ConvNorms, NativeConvNorms), (InOrder, NativeInOrder)),
-        *((Shuffled, NativeShuffled), (Backbone, NativeBackbone)),
+        *((Shuffled, NativeShuffled), (Summed, NativeSummed), (Backbone, NativeBackbone)),
     ):
         if isinstance(layer, stock):
             return _inheriting(type(layer), native), None
@@ -356,6 +379,26 @@ def _conv_norm_act(
             return _norm_act(layer, y, norm, act, conv.bias)
     y = conv(values(x))
     return _norm_act(layer, y, norm, act) if native and are_plain(y) else act(norm(y))
+
+
+def _finish(layers: Iterable[nn.Layer]) -> tuple[Finish, list[nn.Layer]]:
+    """What is computed with a sum, and the layers that are left."""
+    flat: list[nn.Layer] = []
+    for layer in layers:
+        apart = isinstance(layer, InOrder) and not layer.shortcut and _is_itself(layer)
+        flat += layer.steps() if apart else [layer]
+    parts: dict[str, Any] = {}
+    for done, layer in enumerate(flat):
+        affine = "behind" if "act" in parts else "before"
+        if not _is_itself(layer):
+            return Finish(**parts), flat[done:]
+        if type(layer) is LearnableAffine and affine not in parts:
+            parts[affine] = layer.scale, layer.bias
+        elif type(layer) in _NAMES and "act" not in parts:
+            parts["act"] = _NAMES[type(layer)]
+        else:
+            return Finish(**parts), flat[done:]
+    return Finish(**parts), []
 
 
 @paddle.jit.not_to_static

@@ -220,6 +220,30 @@ class LearnableAffine(nn.Layer):
         return self.scale * x + self.bias
 
 
+class Summed(nn.Layer):
+    """Branches of one input, their sum, and layers behind it.
+
+    (N, C, H, W) -> what the last of `finish` makes of the sum. The CPU kernels form branches that
+    end with a normalisation where they are added, and compute activations and learned numbers
+    behind the sum with it.
+    """
+
+    def branches(self) -> Sequence[nn.Layer]:
+        """The layers that all read the input."""
+        raise NotImplementedError
+
+    def finish(self) -> Sequence[nn.Layer]:
+        """The layers behind the sum, each of which alone reads the output of the one before it."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = (branch(x) for branch in self.branches())
+        y = paddle.add_n([first, *others]) if others else first
+        for layer in self.finish():
+            y = layer(y)
+        return y
+
+
 class DropPath(nn.Layer):
     """Leaves out a branch for single images in training (https://arxiv.org/abs/1603.09382).
 

@@ -27,7 +27,13 @@ from ppcls_lite.config.schema import (
 )
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone
-from ppcls_lite.models.layers import ConvBN, SqueezeExcitation, Strides, make_divisible
+from ppcls_lite.models.layers import (
+    ConvBN,
+    SqueezeExcitation,
+    Strides,
+    Summed,
+    make_divisible,
+)
 
 
 class _Stage(NamedTuple):
@@ -53,8 +59,8 @@ def _conv_bn(in_channels: int, out_channels: int, kernel_size: int, **more: obje
     return ConvBN(in_channels, out_channels, kernel_size, kaiming=True, bn_decay=False, **more)
 
 
-class Block(nn.Layer):
-    """Depthwise convolution (plain or several parallel ones), attention, pointwise convolution."""
+class Block(Summed):
+    """Depthwise convolution (plain or a sum of parallel ones), attention, pointwise convolution."""
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: int, stage: _Stage, steps: Strides
@@ -68,6 +74,7 @@ class Block(nn.Layer):
             sizes = [k for k in range(size, 0, -2) if k > 1 or own_stride == 1]
             depthwise = {"groups": in_channels, "act": None, "dilation": dilation}
             depthwise["stride"] = stride
+            self.dw_act = nn.ReLU()
             self.dw_conv_list = nn.LayerList(
                 [_conv_bn(in_channels, in_channels, k, **depthwise) for k in sizes]
             )
@@ -105,9 +112,13 @@ class Block(nn.Layer):
     def _depthwise(self, x: Tensor) -> Tensor:
         if not self.branched:
             return self.dw_conv(x)  # batch norm and ReLU are inside
-        if self.merged:
-            return F.relu(self.dw_conv(x))
-        return F.relu(paddle.add_n([branch(x) for branch in self.dw_conv_list]))
+        return super().forward(x)  # the sum
+
+    def branches(self) -> list[nn.Layer]:
+        return [self.dw_conv] if self.merged else list(self.dw_conv_list)
+
+    def finish(self) -> list[nn.Layer]:
+        return [self.dw_act]
 
     def merge(self) -> bool:
         """Fold the branches and their batch norms into `dw_conv` and drop them."""

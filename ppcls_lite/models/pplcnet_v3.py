@@ -30,11 +30,14 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import ExpandHeadBackbone
 from ppcls_lite.models.layers import (
     ConvBN,
+    InOrder,
     LearnableAffine,
     SqueezeExcitation,
     Strides,
+    Summed,
     batch_norm,
     make_divisible,
+    present,
 )
 from ppcls_lite.models.reparameterize import Folded, fold, identity_kernel, like, padded
 
@@ -68,18 +71,19 @@ _LINE_STRIDES = {  # of the blocks in the form for lines of text
 _DET_CHANNELS = (16, 24, 56, 480)  # at scale 1
 
 
-class AffineHardswish(nn.Layer):
+class AffineHardswish(InOrder):
     """Hard-swish, then a learned factor and shift."""
 
     def __init__(self, lr_mult: float) -> None:
         super().__init__()
+        self.hardswish = nn.Hardswish()
         self.lab = LearnableAffine(lr_mult)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.lab(F.hardswish(x))
+    def steps(self) -> list[nn.Layer]:
+        return [self.hardswish, self.lab]
 
 
-class BranchedConv(nn.Layer):
+class BranchedConv(Summed):
     """Convolution in branches, learned factor and shift, activation unless the stride is 2.
 
     (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride). Stride 2 alone is linear;
@@ -116,14 +120,13 @@ class BranchedConv(nn.Layer):
                 scalar.stop_gradient = True
         self.reparam_conv: nn.Conv2D | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def branches(self) -> list[nn.Layer]:
         if self.reparam_conv is not None:
-            y = self.reparam_conv(x)
-        else:
-            branches = [*self.conv_kxk, self.conv_1x1, self.identity]
-            y = paddle.add_n([branch(x) for branch in branches if branch is not None])
-        y = self.lab(y)  # (N, out_channels, H / stride, W / stride)
-        return y if self._linear else self.act(y)
+            return [self.reparam_conv]
+        return [*self.conv_kxk, *present(self.conv_1x1, self.identity)]
+
+    def finish(self) -> list[nn.Layer]:
+        return [self.lab] if self._linear else [self.lab, self.act]
 
     def merge(self) -> bool:
         """Fold all branches into `reparam_conv` and drop them."""

@@ -95,12 +95,22 @@ struct Shuffle {
     int64_t halved;
 };
 
+struct Sum {
+    Planes planes;
+    int64_t terms;
+    int activation;
+    float before_scale, before_shift, behind_scale, behind_shift;
+};
+
 extern "C" {
 void shuffle_forward(const float*, const float*, const float*, const float*, const float*,
                      const float*, const float*, const float*, const float*, const float*, float*,
                      const Shuffle*, const Norm*, const Norm*);
 void shuffle_backward(const float*, const float*, const float*, const float*, const float*,
                       const float*, float*, float*, float*, const Planes*, const Norm*);
+void sum_forward(const float* const*, const int64_t*, float*, float*, const Sum*);
+void sum_backward(const float* const*, const int64_t*, float* const*, const float*, const float*,
+                  float*, float*, const Sum*);
 void half_forward(const float*, float*, const Planes*);
 void half_backward(const float*, const float*, float*, const Planes*);
 }
@@ -543,6 +553,88 @@ static void try_shuffle(Values kind) {
     compare("gradient of the shift before", dbeta, shifts);
 }
 
+// Terms of planes as they are and of what normalisations have yet to make of them.
+static void try_sum(Values kind) {
+    Norm norm;
+    norm.size = pick(0, 2) ? pick(1, 400) : 1;
+    norm.n = pick(norm.size == 1 ? 2 : 1, 5);
+    norm.c = channels(std::max<int64_t>(1, 20000 / (norm.n * norm.size)));
+    norm.epsilon = 1e-5f, norm.momentum = 0.9f;
+    Sum s{{norm.n, norm.c, norm.size}, pick(1, 6), static_cast<int>(pick(0, 3)), 1, 0, 1, 0};
+    const bool stored = pick(0, 1) || s.activation;  // the sum, apart from what is made of it
+    if (stored) s.before_scale = 1.5f, s.before_shift = 0.2f, s.behind_scale = -0.5f;
+    std::snprintf(shape, sizeof shape, "sum of %d n %d c %d size %d act %d stored %d",
+                  static_cast<int>(s.terms), static_cast<int>(norm.n), static_cast<int>(norm.c),
+                  static_cast<int>(norm.size), s.activation, stored);
+    const int64_t count = norm.n * norm.c * norm.size;
+    std::vector<Array> all;
+    std::vector<const float*> parts, seen;
+    std::vector<float*> learnt;
+    std::vector<int64_t> own;
+    std::vector<Norm> norms;
+    const auto next = [&](Array array) {
+        all.push_back(std::move(array));
+        return static_cast<float*>(all.back());
+    };
+    for (int64_t k = 0; k < s.terms; ++k) {
+        const float* x = next(filled(count, kind));
+        const bool normalised = pick(0, 2) > 0;
+        norm.activation = static_cast<int>(pick(0, 3));
+        own.push_back(normalised ? norm.activation : 0);
+        norms.push_back(norm);
+        float *gamma = next(filled(norm.c, kind)), *beta = next(filled(norm.c, kind));
+        float *mean = next(Array(norm.c)), *inverse = next(Array(norm.c)), *y = next(Array(count));
+        norm_forward(x, gamma, beta, next(Array(norm.c, 0.0f)), next(Array(norm.c, 1.0f)), y, mean,
+                     inverse, &norm);
+        seen.push_back(normalised ? y : x);
+        for (const float* part : {x, static_cast<const float*>(gamma), static_cast<const float*>(beta),
+                                  static_cast<const float*>(mean), static_cast<const float*>(inverse)})
+            parts.push_back(part == x || normalised ? part : nullptr);
+        for (int i = 0; i < 2; ++i) learnt.push_back(normalised ? next(Array(norm.c)) : nullptr);
+    }
+    const Array dy = filled(count, kind), y(count), apart(count), dz(count), scalars(4);
+    float* z = stored ? apart : y;
+    sum_forward(parts.data(), own.data(), z, y, &s);
+    sum_backward(parts.data(), own.data(), learnt.data(), z, dy, dz, scalars, &s);
+    calls += 2;
+    if (kind != ORDINARY) return;
+    Sums sums(count);
+    for (const float* one : seen)
+        for (int64_t i = 0; i < count; ++i) sums.add(i, one[i]);
+    const Array sum(count);
+    std::copy_n(z, count, static_cast<float*>(sum));
+    compare("sum", sum, sums);
+    if (s.activation) return;
+    Sums ys(count), dzs(count), four(4);
+    for (int64_t i = 0; i < count; ++i) {
+        ys.add(i, (double(z[i]) * s.before_scale + s.before_shift) * s.behind_scale);
+        ys.size[i] += std::abs(z[i]) + 1;
+        dzs.add(i, double(dy[i]) * s.behind_scale * s.before_scale);
+        four.add(0, double(dy[i]) * s.behind_scale * z[i]);
+        four.add(1, double(dy[i]) * s.behind_scale);
+        four.add(2, double(dy[i]) * (double(z[i]) * s.before_scale + s.before_shift));
+        four.add(3, dy[i]);
+    }
+    compare("output", y, ys);
+    compare("gradient of the sum", dz, dzs);
+    compare("gradients of the numbers", scalars, four);
+    for (int64_t k = 0; k < s.terms; ++k) {
+        if (!learnt[2 * k]) continue;
+        const float* const* p = &parts[5 * k];
+        const Array two(norm.c), three(norm.c), found(norm.c), shift(norm.c);
+        norm_sums(p[0], p[1], p[2], p[3], p[4], dz, two, three, &norms[k]);
+        Sums scales(norm.c), shifts(norm.c);
+        for (int64_t c = 0; c < norm.c; ++c) {
+            found[c] = learnt[2 * k][c], shift[c] = learnt[2 * k + 1][c];
+            scales.add(c, two[c]), shifts.add(c, three[c]);
+            scales.size[c] += static_cast<double>(norm.n * norm.size);
+            shifts.size[c] += scales.size[c];
+        }
+        compare("gradient of a scale", found, scales);
+        compare("gradient of a shift", shift, shifts);
+    }
+}
+
 static void try_entropy(Values kind) {
     const Planes s{pick(1, 3), pick(1, 200), pick(0, 2) ? pick(1, 300) : pick(1, 5)};
     std::snprintf(shape, sizeof shape, "entropy n %d c %d size %d", static_cast<int>(s.n),
@@ -625,13 +717,14 @@ int main(int argc, char** argv) {
     for (seed = first; seed < first + shapes; ++seed) {
         generator.seed(static_cast<uint64_t>(seed));
         const Values kind = static_cast<Values>(std::max<int64_t>(0, pick(-3, 2)));
-        switch (pick(0, 8)) {
+        switch (pick(0, 9)) {
             case 0: case 1: try_depthwise(kind); break;
             case 2: case 3: try_dense(kind); break;
             case 4: try_entropy(kind); break;
             case 5: try_bilinear(kind); break;
             case 6: try_attention(kind); break;
             case 7: try_shuffle(kind); break;
+            case 8: try_sum(kind); break;
             default: try_norm(kind);
         }
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_a_network_learns_as_it_does_in_float32(
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The messages of the toolkit's log from now on."""
     lines: list[str] = []
 
@@ -147,8 +148,10 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     logger = logging.getLogger("ppcls_lite")
     monkeypatch.setattr(logger, "handlers", [Listener()])
-    monkeypatch.setattr(logger, "level", logging.INFO)
-    return lines
+    before = logger.level
+    logger.setLevel(logging.INFO)  # as an attribute, what loggers remember would stay
+    yield lines
+    logger.setLevel(before)
 
 
 def test_the_log_says_that_products_are_in_bf16(

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import paddle
 import pytest
 from paddle import Tensor, nn
 
-from ppcls_lite.kernels import convert
 from ppcls_lite.models.layers import ConvBN
 from ppcls_lite.models.shuffled import Shuffled
+from tests.kernels.with_stock import Watched, array, assert_close, pair, results
 
 SHAPES = ((3, 24, 14, 14), (2, 20, 7, 7), (4, 8, 1, 1), (2, 4, 3, 5), (1, 12, 40, 33))
-Results = dict[str, np.ndarray]
-
-
-class Watched:
-    """The library, and which of its functions were called."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.library = library
-        self.called: list[str] = []
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        self.called.append(name)
-        return getattr(self.library, name)
 
 
 class Block(Shuffled):
@@ -53,10 +39,6 @@ class Scaled(nn.Layer):
         return (x.detach() if self.blocked else x) * 2
 
 
-def array(*shape: int) -> np.ndarray:
-    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
-
-
 def convs(channels: int, halved: bool) -> Block:
     """A block of ShuffleNet whose convolutions end with their activations."""
     paddle.seed(channels)
@@ -64,39 +46,6 @@ def convs(channels: int, halved: bool) -> Block:
     inputs = half if halved else channels
     last = ConvBN(inputs, half, 1, act="relu"), ConvBN(half, half, 3, groups=half, act="hardswish")
     return Block([] if halved else [ConvBN(channels, half, 1, act=None)], last)
-
-
-def results(model: nn.Layer, x: np.ndarray, with_x: bool = True) -> Results:
-    """Output, gradients of the input and of all parameters."""
-    model.train()
-    image = paddle.to_tensor(x, stop_gradient=not with_x)
-    y = model(image)
-    (y * paddle.to_tensor(array(*y.shape, 7)[..., 0])).sum().backward()
-    found = {"y": y.numpy()} | ({"x": image.grad.numpy()} if with_x else {})
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            found[name] = parameter.grad.numpy()
-        parameter.clear_gradient()
-    return found
-
-
-def assert_close(found: Results, expected: Results, limit: float = 1e-4) -> None:
-    """A tensor's largest difference, relative to its largest value.
-
-    The gradient of a shift before another normalisation is nothing but rounding, so a gradient
-    counts as no smaller than a hundredth of the largest one.
-    """
-    assert found.keys() == expected.keys()
-    least = max(np.abs(value).max() for name, value in expected.items() if name != "y") / 100
-    for name, value in expected.items():
-        worst = np.abs(found[name] - value).max() / max(np.abs(value).max(), least)
-        assert worst <= limit, (name, worst)
-
-
-def pair(stock: nn.Layer, library: object) -> nn.Layer:
-    own = copy.deepcopy(stock)
-    assert convert(own, library) >= 1
-    return own
 
 
 @pytest.mark.parametrize("halved", [True, False], ids=["half passes", "two branches"])
