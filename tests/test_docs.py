@@ -58,6 +58,7 @@ NOT_RUN = {  # beginning of the command: why
     "python deploy/benchmark.py --zoo": "exports the zoo; tests/benchmark/test_zoo.py runs a part",
     "python deploy/benchmark.py --report": "needs what --zoo writes; tests/benchmark/test_zoo.py",
     "python tools/benchmark.py table": "starts many processes; test_speed_table.py runs it",
+    "python tools/benchmark.py networks": "trains twelve; test_speed_networks.py trains one",
     "python tools/zoo.py --markdown": "builds the whole zoo; test_zoo_table.py has a part",
     "python tools/compare_recipes.py": "trains for an hour; test_compare_recipes.py has its parts",
     "python tools/prove_ssld.py": "trains for minutes; test_prove_ssld.py runs a short form",

@@ -3,7 +3,7 @@
 The planes may be `Deferred`: they are formed where they are read, forward and backward, and never
 stored. Their gradient comes in two ways, by the product and by the means: the product notes its
 part, and what made the means, whose turn in the backward pass comes later, forms the whole in one
-pass over memory. Read next: source/attention.cpp; swap.py.
+pass over memory. Read next: source/attention.cpp; layers.py.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ tensor is kept. Anything else asks for the `values`. Small planes, which lie in 
 are formed in the same call. In the graph of gradients the convolution's
 output stands for those values: the gradient that arrives there is theirs, and each use leaves the
 gradients of scale and shift, from which the convolution's backward pass goes on to its own output
-(Ioffe and Szegedy 2015, section 3). Read next: source/norm.h; swap.py, which knows what follows
+(Ioffe and Szegedy 2015, section 3). Read next: source/norm.h; layers.py, which knows what follows
 what.
 """
 

@@ -1,7 +1,7 @@
 """Kernels of what a segmentation adds: enlarged maps and the cross entropy of their pixels.
 
 As those of ops.py, but None where the kernels do not know the tensors: a layer that has a forward
-of its own (swap.py) then runs that.
+of its own (layers.py) then runs that.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Paddle splits, concatenates and turns in four passes over memory each way. Here the two tensors may
 be `Deferred`: they are formed where they are written. A half that passes a block unchanged is read
 in place, and its gradient, with that of the other half, which comes later in the backward pass,
-written in one. Read next: source/shuffle.cpp; swap.py.
+written in one. Read next: source/shuffle.cpp; layers.py.
 """
 
 from __future__ import annotations

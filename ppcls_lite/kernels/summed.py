@@ -3,7 +3,7 @@
 Paddle adds the branches, multiplies, adds, activates, multiplies and adds in a pass over memory or
 two each, and as many for the gradients. Here a branch may be `Deferred`; it is formed where it is
 added, and all that follows is done while a plane is in the cache. The gradient of the sum is that
-of every branch: they share one tensor. Read next: source/sum.cpp; swap.py.
+of every branch: they share one tensor. Read next: source/sum.cpp; layers.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
@@ -29,6 +28,7 @@ from ppcls_lite.kernels.tensors import (
     wanted_by,
     without_gaps,
 )
+from ppcls_lite.models.layers import added
 
 Affine = tuple[Tensor, Tensor]  # a factor and a shift, one number each
 
@@ -71,7 +71,7 @@ def summed(
 
 
 def _stock(terms: Sequence[Tensor | Deferred], finish: Finish) -> Tensor:
-    y = paddle.add_n([values(term) for term in terms])
+    y = added([values(term) for term in terms])
     if finish.before is not None:
         y = finish.before[0] * y + finish.before[1]
     y = STOCK_ACTIVATIONS[finish.act](y)

@@ -1,10 +1,6 @@
 """Putting the kernels into a network: `convert` exchanges the classes of its layers.
 
-A layer keeps its parameters, names and attributes; only its `forward` in training becomes another.
-Everywhere else (evaluation, static graphs and export, other types or devices, hooks on a part that
-is computed together with another, a layer changed after `convert`) the layer's own forward runs.
-Copies of a network have the kernels, too; one that was pickled comes back as the stock one.
-`revert` undoes it. Read next: ops.py.
+`revert` undoes it. Read next: layers.py.
 """
 
 from __future__ import annotations
@@ -12,280 +8,32 @@ from __future__ import annotations
 import copy
 import ctypes
 import functools
-from collections.abc import Container, Iterable, Sequence
-from operator import attrgetter
-from typing import Any
 
-import paddle
-import paddle.nn.functional as F
-from paddle import Tensor, nn
+from paddle import nn
 
-from ppcls_lite.kernels.attention import attended
-from ppcls_lite.kernels.deferred import Deferred, Norm, conv_norm, values
-from ppcls_lite.kernels.ops import dense_conv, depthwise_conv, linear, norm_act
-from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
-from ppcls_lite.kernels.shuffle import in_turns, with_half
-from ppcls_lite.kernels.summed import Finish, summed
-from ppcls_lite.kernels.tensors import Window, are_plain
-from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.layers import (
-    ConvNorms,
-    InOrder,
-    LearnableAffine,
-    SqueezeExcitation,
-    Summed,
+from ppcls_lite.kernels.layers import (
+    Handle,
+    Native,
+    NativeAttention,
+    NativeBackbone,
+    NativeBilinear,
+    NativeConvNorms,
+    NativeDense,
+    NativeDepthwise,
+    NativeEntropy,
+    NativeInOrder,
+    NativeLinear,
+    NativeSequential,
+    NativeShuffled,
+    NativeSummed,
+    geometry_of,
 )
+from ppcls_lite.kernels.tensors import Window
+from ppcls_lite.models.backbone import Backbone
+from ppcls_lite.models.layers import ConvNorms, InOrder, SqueezeExcitation, Summed
 from ppcls_lite.models.shuffled import Shuffled
 from ppcls_lite.models.upsample import Bilinear
 from ppcls_lite.ops.entropy import PixelEntropy
-
-_NAMES = {nn.Identity: None, nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hardswish"}
-_NOTHING = nn.Identity()  # the activation where there is none
-_geometry = attrgetter(  # what a convolution reads when it runs
-    *("_stride", "_updated_padding", "_padding_algorithm", "_padding_mode", "_dilation"),
-    *("_groups", "_data_format"),
-)
-
-
-class _Handle:
-    """What `convert` gives to a layer: the library, the class it had, what it was like.
-
-    Copies of the network share it: a library can be neither copied nor pickled.
-    """
-
-    def __init__(
-        self,
-        library: ctypes.CDLL | None,
-        stock: type,
-        native: type,
-        window: Window | None = None,
-        geometry: tuple | None = None,
-    ) -> None:
-        self.library, self.stock, self.native = library, stock, native
-        self.window, self.geometry = window, geometry
-
-    def __deepcopy__(self, memo: dict) -> _Handle:
-        return self
-
-    def __reduce__(self) -> tuple:
-        return _Handle, (None, self.stock, self.stock)
-
-
-class _Native(nn.Layer):
-    """A layer that `convert` has changed."""
-
-    _kernels: _Handle
-
-    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        """The same as calling the layer, for one that reads the result right away."""
-        return self(values(x))
-
-    def __reduce_ex__(self, protocol: object) -> tuple:
-        return _bare, (self._kernels,), {k: v for k, v in vars(self).items() if k != "_kernels"}
-
-
-def _bare(handle: _Handle) -> nn.Layer:
-    """A layer without its attributes: a copy with the kernels, or a stock one from a file."""
-    layer = handle.native.__new__(handle.native)
-    if handle.library is not None:
-        vars(layer)["_kernels"] = handle
-    return layer
-
-
-class NativeDepthwise(_Native, nn.Conv2D):
-    """A depthwise convolution."""
-
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        if _takes_kernel(self, x):
-            y = self.product(x)
-            return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
-        return nn.Conv2D.forward(self, x)
-
-    def product(self, x: Tensor) -> Tensor:
-        return depthwise_conv(x, self.weight, self._kernels.window, self._kernels.library)
-
-
-class NativeDense(_Native, nn.Conv2D):
-    """A convolution over all channels."""
-
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        if _takes_kernel(self, x):
-            y = self.product(x)
-            return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
-        return nn.Conv2D.forward(self, x)
-
-    def product(self, x: Tensor) -> Tensor:
-        return dense_conv(x, self.weight, self._kernels.window, self._kernels.library)
-
-
-class NativeLinear(_Native, nn.Linear):
-    """The classifier."""
-
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.ndim == 2 and are_plain(x):
-            y = linear(x, self.weight, self._kernels.library)
-            return y if self.bias is None else y + self.bias
-        return nn.Linear.forward(self, x)
-
-
-class NativeConvNorms(ConvNorms, _Native):
-    """Convolutions, each with its batch normalisation and activation."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return values(self._all(x))
-
-    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        own = type(self).forward is NativeConvNorms.forward and _is_itself(self)
-        return self._all(x) if own else self(values(x))
-
-    def _all(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        for parts in self.joined():
-            x = _conv_norm_act(self, x, *parts)
-        return x
-
-
-class NativeInOrder(InOrder, _Native):
-    """Layers one after another, without what lies between them where both sides allow that."""
-
-    def in_order(self, x: Tensor) -> Tensor:
-        return values(_run(self.steps(), x)) if self.training else InOrder.in_order(self, x)
-
-    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        own = type(self).forward is InOrder.forward and _is_itself(self)
-        if self.shortcut or not (own and self.training):
-            return self(values(x))
-        return _run(self.steps(), x)
-
-
-class NativeBackbone(Backbone, _Native):
-    """The same for the stages of a network, whose outputs nobody may ask for."""
-
-    def outputs_at(
-        self, ends: Container[int], layers: Iterable[nn.Layer], x: Tensor
-    ) -> Sequence[Tensor]:
-        if not self.training:
-            return Backbone.outputs_at(self, ends, layers, x)
-        outputs: list[Tensor | Deferred] = []
-        for i, layer in enumerate(layers):
-            x = _run((layer,), x)
-            if i in ends:
-                outputs.append(x)
-        return _Outputs(outputs)
-
-
-class _Outputs(Sequence):
-    """Outputs of stages; what is deferred becomes a tensor when it is asked for."""
-
-    def __init__(self, found: list[Tensor | Deferred]) -> None:
-        self._found = found
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def __getitem__(self, at: int | slice) -> Tensor | _Outputs:
-        if isinstance(at, slice):
-            return _Outputs(self._found[at])
-        self._found[at] = values(self._found[at])
-        return self._found[at]
-
-    def __setitem__(self, at: int, output: Tensor) -> None:
-        self._found[at] = output
-
-
-class NativeSequential(nn.Sequential, _Native):
-    """The same for Paddle's own; a convolution may be followed by its normalisation."""
-
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        return values(self._all(x)) if self.training else nn.Sequential.forward(self, x)
-
-    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        return self._all(x) if _is_itself(self) and self.training else self(values(x))
-
-    @paddle.jit.not_to_static
-    def _all(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        layers = list(self._sub_layers.values())
-        while layers:
-            pair = layers[:2]
-            if _is_convolution(pair[0]) and type(pair[-1]) is nn.BatchNorm2D:
-                conv, norm, *rest = layers
-                known = bool(rest) and type(rest[0]) in _NAMES
-                x = _conv_norm_act(self, x, conv, norm, rest[0] if known else _NOTHING)
-                layers = rest[known:]
-            else:
-                x, layers = _run(layers[:1], x), layers[1:]
-        return x
-
-
-class NativeAttention(_Native, SqueezeExcitation):
-    """Channel attention, whose input need not be stored."""
-
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        if self._takes_kernel(x):
-            return attended(x, self.gates, self._kernels.library)
-        return SqueezeExcitation.forward(self, x)
-
-    def deferred(self, x: Tensor | Deferred) -> Tensor | Deferred:
-        if isinstance(x, Deferred) and _is_itself(self) and self._takes_kernel(x.raw):
-            return attended(x, self.gates, self._kernels.library)
-        return self(values(x))
-
-    def _takes_kernel(self, x: Tensor) -> bool:
-        known = self.training and x.ndim == 4 and 0 not in x.shape and are_plain(x)
-        return known and type(self.avg_pool) is nn.AdaptiveAvgPool2D and _is_itself(self.avg_pool)
-
-
-class NativeSummed(Summed, _Native):
-    """Branches, formed where they are added, and what is behind the sum with it."""
-
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        branches = self.branches()
-        if not self.training or len(branches) < 2:
-            return Summed.forward(self, x)
-        finish, rest = _finish(self.finish())
-        y = summed([_run((branch,), x) for branch in branches], self._kernels.library, finish)
-        for layer in rest:
-            y = layer(y)
-        return y
-
-
-class NativeShuffled(Shuffled, _Native):
-    """Branches whose channels take turns, formed where they are written."""
-
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return Shuffled.forward(self, x)
-        (first, second), library = self.branches(), self._kernels.library
-        if not first:
-            return with_half(x, lambda half: _run(second, half), library)
-        return in_turns(_run(first, x), _run(second, x), library)
-
-
-class NativeBilinear(_Native, Bilinear):
-    """Enlarging, whose gradient takes Paddle's operator many times as long."""
-
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        found = None
-        if self.training and not x.stop_gradient:
-            found = enlarged(x, like.shape[2:], self.align_corners, self._kernels.library)
-        return Bilinear.forward(self, x, like) if found is None else found
-
-
-class NativeEntropy(_Native, PixelEntropy):
-    """Cross entropy of pixels, which takes Paddle's operator a fifth of a segmentation's step."""
-
-    def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
-        found = None
-        if self.training and not logits.stop_gradient:
-            found = pixel_entropy(logits, classes, self._kernels.library)
-        return PixelEntropy.forward(self, logits, classes) if found is None else found
 
 
 def convert(model: nn.Layer, library: ctypes.CDLL) -> int:
@@ -294,8 +42,8 @@ def convert(model: nn.Layer, library: ctypes.CDLL) -> int:
     for layer in model.sublayers(include_self=True):
         kind, window = _kind(layer)
         if kind is not None:
-            geometry = copy.deepcopy(_geometry(layer)) if window else None
-            layer._kernels = _Handle(library, type(layer), kind, window, geometry)
+            geometry = copy.deepcopy(geometry_of(layer)) if window else None
+            layer._kernels = Handle(library, type(layer), kind, window, geometry)
             layer.__class__ = kind
             changed += 1
     return changed
@@ -304,14 +52,14 @@ def convert(model: nn.Layer, library: ctypes.CDLL) -> int:
 def revert(model: nn.Layer) -> None:
     """Give all layers the class that they had before `convert`."""
     for layer in model.sublayers(include_self=True):
-        if isinstance(layer, _Native):
+        if isinstance(layer, Native):
             layer.__class__ = layer._kernels.stock
             del layer._kernels
 
 
 def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
     """The class that `layer` gets, None if it stays as it is."""
-    if isinstance(layer, _Native):
+    if isinstance(layer, Native):
         return None, None
     if type(layer) is nn.Conv2D:
         window = _window(layer)
@@ -349,88 +97,3 @@ def _window(conv: nn.Conv2D) -> Window | None:
     plain = conv._padding_algorithm == "EXPLICIT" and conv._padding_mode == "zeros"
     known = len(pairs) == 4 and plain and conv._data_format == "NCHW"
     return Window(*pairs) if known else None
-
-
-def _is_convolution(layer: nn.Layer) -> bool:
-    return isinstance(layer, NativeDepthwise | NativeDense)
-
-
-def _takes_kernel(conv: _Native, x: Tensor) -> bool:
-    return conv.training and are_plain(x) and _geometry(conv) == conv._kernels.geometry
-
-
-@paddle.jit.not_to_static
-def _conv_norm_act(
-    layer: _Native, x: Tensor | Deferred, conv: nn.Conv2D, norm: nn.BatchNorm2D, act: nn.Layer
-) -> Tensor | Deferred:
-    """Their outputs one after another; a bias that normalisation takes away again is not added."""
-    read = x.raw if isinstance(x, Deferred) else x
-    native = norm.training and are_plain(read) and _is_known(norm)
-    if native and _is_itself(conv):
-        if _is_convolution(conv) and _takes_kernel(conv, read):
-            fused, how = _norm_of(norm, act)
-            depthwise = isinstance(conv, NativeDepthwise)
-            own = conv._kernels
-            z = conv_norm(x, conv.weight, own.window, depthwise, how, own.library, conv.bias)
-            return z if fused else act(values(z))
-        if conv.bias is not None and type(conv) is nn.Conv2D and conv._padding_mode == "zeros":
-            where = conv._stride, conv._updated_padding, conv._dilation, conv._groups
-            y = F.conv2d(values(x), conv.weight, None, *where, conv._data_format)
-            return _norm_act(layer, y, norm, act, conv.bias)
-    y = conv(values(x))
-    return _norm_act(layer, y, norm, act) if native and are_plain(y) else act(norm(y))
-
-
-def _finish(layers: Iterable[nn.Layer]) -> tuple[Finish, list[nn.Layer]]:
-    """What is computed with a sum, and the layers that are left."""
-    flat: list[nn.Layer] = []
-    for layer in layers:
-        apart = isinstance(layer, InOrder) and not layer.shortcut and _is_itself(layer)
-        flat += layer.steps() if apart else [layer]
-    parts: dict[str, Any] = {}
-    for done, layer in enumerate(flat):
-        affine = "behind" if "act" in parts else "before"
-        if not _is_itself(layer):
-            return Finish(**parts), flat[done:]
-        if type(layer) is LearnableAffine and affine not in parts:
-            parts[affine] = layer.scale, layer.bias
-        elif type(layer) in _NAMES and "act" not in parts:
-            parts["act"] = _NAMES[type(layer)]
-        else:
-            return Finish(**parts), flat[done:]
-    return Finish(**parts), []
-
-
-@paddle.jit.not_to_static
-def _run(layers: Iterable[nn.Layer], x: Tensor | Deferred) -> Tensor | Deferred:
-    """The layers one after another."""
-    for layer in layers:
-        x = layer.deferred(x) if isinstance(layer, _Native) else layer(values(x))
-    return x
-
-
-def _norm_act(
-    layer: _Native, x: Tensor, norm: nn.BatchNorm2D, act: nn.Layer, bias: Tensor | None = None
-) -> Tensor:
-    fused, how = _norm_of(norm, act)
-    y = norm_act(x, *how, layer._kernels.library, bias)
-    return y if fused else act(y)
-
-
-def _norm_of(norm: nn.BatchNorm2D, act: nn.Layer) -> tuple[bool, Norm]:
-    """Whether the activation is computed with the normalisation, and what `norm_act` is told."""
-    known = type(act) in _NAMES and _is_itself(act)
-    options = norm._epsilon, norm._momentum, _NAMES[type(act)] if known else None
-    return known, (norm.weight, norm.bias, (norm._mean, norm._variance), options)
-
-
-def _is_known(norm: nn.Layer) -> bool:
-    plain = type(norm) is nn.BatchNorm2D and norm.weight is not None and norm.bias is not None
-    plain = plain and norm._data_format == "NCHW" and not norm._use_global_stats
-    return plain and _is_itself(norm)
-
-
-def _is_itself(layer: nn.Layer) -> bool:
-    """Whether nothing but its class's forward happens when the layer is called."""
-    hooks = layer._forward_pre_hooks or layer._forward_post_hooks
-    return not hooks and "forward" not in vars(layer)

@@ -120,14 +120,10 @@ class InOrder(nn.Layer):
         """The layers, each of which alone reads the output of the one before it."""
         raise NotImplementedError
 
-    def in_order(self, x: Tensor) -> Tensor:
-        """What the last of the steps makes of `x`."""
-        for layer in self.steps():
-            x = layer(x)
-        return x
-
     def forward(self, x: Tensor) -> Tensor:
-        y = self.in_order(x)
+        y = x
+        for layer in self.steps():
+            y = layer(y)
         return x + y if self.shortcut else y
 
 
@@ -220,6 +216,11 @@ class LearnableAffine(nn.Layer):
         return self.scale * x + self.bias
 
 
+def added(tensors: Sequence[Tensor]) -> Tensor:
+    """Their sum: of two by the operator that engines compute with the convolution before it."""
+    return paddle.add_n(list(tensors)) if len(tensors) > 2 else sum(tensors[1:], tensors[0])
+
+
 class Summed(nn.Layer):
     """Branches of one input, their sum, and layers behind it.
 
@@ -228,8 +229,8 @@ class Summed(nn.Layer):
     behind the sum with it.
     """
 
-    def branches(self) -> Sequence[nn.Layer]:
-        """The layers that all read the input."""
+    def branches(self) -> Sequence[Sequence[nn.Layer]]:
+        """The layers of each branch, one after another; none: the input itself."""
         raise NotImplementedError
 
     def finish(self) -> Sequence[nn.Layer]:
@@ -237,8 +238,12 @@ class Summed(nn.Layer):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        first, *others = (branch(x) for branch in self.branches())
-        y = paddle.add_n([first, *others]) if others else first
+        ends = []
+        for layers in self.branches():
+            ends.append(x)
+            for layer in layers:
+                ends[-1] = layer(ends[-1])
+        y = added(ends)
         for layer in self.finish():
             y = layer(y)
         return y

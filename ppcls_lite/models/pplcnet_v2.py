@@ -114,8 +114,8 @@ class Block(Summed):
             return self.dw_conv(x)  # batch norm and ReLU are inside
         return super().forward(x)  # the sum
 
-    def branches(self) -> list[nn.Layer]:
-        return [self.dw_conv] if self.merged else list(self.dw_conv_list)
+    def branches(self) -> list[list[nn.Layer]]:
+        return [[conv] for conv in ([self.dw_conv] if self.merged else self.dw_conv_list)]
 
     def finish(self) -> list[nn.Layer]:
         return [self.dw_act]

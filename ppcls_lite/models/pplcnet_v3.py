@@ -120,10 +120,10 @@ class BranchedConv(Summed):
                 scalar.stop_gradient = True
         self.reparam_conv: nn.Conv2D | None = None
 
-    def branches(self) -> list[nn.Layer]:
+    def branches(self) -> list[list[nn.Layer]]:
         if self.reparam_conv is not None:
-            return [self.reparam_conv]
-        return [*self.conv_kxk, *present(self.conv_1x1, self.identity)]
+            return [[self.reparam_conv]]
+        return [[branch] for branch in (*self.conv_kxk, *present(self.conv_1x1, self.identity))]
 
     def finish(self) -> list[nn.Layer]:
         return [self.lab] if self._linear else [self.lab, self.act]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Uniform
 
@@ -25,7 +24,7 @@ from ppcls_lite.config.schema import (
 )
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.backbone import Backbone
-from ppcls_lite.models.layers import ConvBN, InOrder, Strides, present
+from ppcls_lite.models.layers import ConvBN, Strides, Summed, present
 
 _DEPTHS = {
     18: (2, 2, 2, 2),
@@ -53,7 +52,7 @@ class PooledShortcut(ConvBN):
         return super().forward(self.avg_pool(x))
 
 
-class Block(InOrder):
+class Block(Summed):
     """The residual block: two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1."""
 
     def __init__(
@@ -87,13 +86,13 @@ class Block(InOrder):
         elif shortcut == "conv":
             self.short = ConvBN(in_channels, out_channels, 1, stride, act=None, lr_mult=lr_mult)
 
-    def steps(self) -> list[nn.Layer]:
-        return present(self.conv0, self.conv1, self.conv2)
+        self.relu = nn.ReLU()
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.in_order(x)
-        short = x if self.short is None else self.short(x)
-        return F.relu(y + short)  # (N, out_channels, H / stride, W / stride)
+    def branches(self) -> list[list[nn.Layer]]:
+        return [present(self.conv0, self.conv1, self.conv2), present(self.short)]
+
+    def finish(self) -> list[nn.Layer]:
+        return [self.relu]  # (N, out_channels, H / stride, W / stride)
 
 
 @register("model")

@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
-from ppcls_lite.kernels import swap
+from ppcls_lite.kernels.layers import NativeAttention
 from ppcls_lite.models.layers import ConvBN, SqueezeExcitation
 from tests.kernels.with_stock import Watched, array, assert_close, pair, results
 
@@ -43,7 +43,7 @@ def test_its_input_need_not_be_stored(act: type[nn.Layer], native: ctypes.CDLL) 
         block.act = act()
     watched = Watched(native)
     own = pair(stock, watched)
-    assert type(own[1]) is swap.NativeAttention
+    assert type(own[1]) is NativeAttention
     x = array(4, 6, 9, 10)
     assert_close(results(own, x), results(stock, x))
     assert watched.called.count("norm_values") == 1  # the last one's, which is asked for

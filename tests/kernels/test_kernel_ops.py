@@ -13,7 +13,7 @@ import pytest
 from paddle import Tensor, nn
 
 from ppcls_lite.config.zoo import ZOO
-from ppcls_lite.kernels import swap
+from ppcls_lite.kernels import layers, swap
 from ppcls_lite.kernels.deferred import Deferred, conv_norm, values
 from ppcls_lite.kernels.ops import (
     ACTIVATIONS,
@@ -56,19 +56,19 @@ class Shapes:
 
     def _note(self, layer: nn.Layer, inputs: tuple[Tensor], output: Tensor) -> None:
         if isinstance(layer, nn.Linear):
-            assert swap._kind(layer)[0] is swap.NativeLinear
+            assert swap._kind(layer)[0] is layers.NativeLinear
             self.linears.add(tuple(layer.weight.shape))
             return
         _, channels, height, width = inputs[0].shape
         if isinstance(layer, nn.Conv2D):
             kind, window = swap._kind(layer)
-            if kind is swap.NativeDepthwise:
+            if kind is layers.NativeDepthwise:
                 self.depthwise.add((height, width, window))
-            elif kind is swap.NativeDense:
+            elif kind is layers.NativeDense:
                 self.dense.add((channels, output.shape[1], height, width, window))
         else:
             act = layer.act if isinstance(layer, ConvBN) else layer._act
-            self.norms.add((*output.shape[2:], swap._NAMES.get(type(act))))
+            self.norms.add((*output.shape[2:], layers._NAMES.get(type(act))))
 
 
 @pytest.fixture(scope="module")

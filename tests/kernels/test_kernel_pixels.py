@@ -10,8 +10,9 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+from ppcls_lite.kernels.layers import NativeBilinear, NativeEntropy
 from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
-from ppcls_lite.kernels.swap import NativeBilinear, NativeEntropy, convert, revert
+from ppcls_lite.kernels.swap import convert, revert
 from ppcls_lite.losses.base import CombinedLoss
 from ppcls_lite.losses.segmentation import SegCELoss
 from ppcls_lite.models.upsample import Bilinear

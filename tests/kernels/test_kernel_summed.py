@@ -24,8 +24,9 @@ class Block(Summed):
         super().__init__()
         self.inside, self.behind = nn.LayerList(inside), nn.LayerList(behind)
 
-    def branches(self) -> Sequence[nn.Layer]:
-        return list(self.inside)
+    def branches(self) -> Sequence[Sequence[nn.Layer]]:
+        """An identity stands for the input itself."""
+        return [[] if isinstance(one, nn.Identity) else [one] for one in self.inside]
 
     def finish(self) -> Sequence[nn.Layer]:
         return list(self.behind)
