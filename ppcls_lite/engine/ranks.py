@@ -8,11 +8,9 @@ Read next: cores.py, distributed.py.
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from types import FrameType
@@ -21,7 +19,7 @@ from typing import Any, Literal
 from ppcls_lite.engine.signals import WATCHED
 from ppcls_lite.errors import TRY_AGAIN, ConfigError
 from ppcls_lite.system import launchers
-from ppcls_lite.system.processes import end_with_parent, free_ports
+from ppcls_lite.system.processes import free_ports, tied
 
 SMALLEST_PART = 32  # images a process; below, `auto` leaves batch normalisation alone
 GRACE_SECONDS = 15  # for the other ranks to end after one that failed
@@ -71,8 +69,6 @@ def run(processes: int, command: Sequence[str]) -> int:
             if process.poll() is None:
                 process.send_signal(number)
 
-    # Should this process be killed, its ranks stop and save.
-    start = functools.partial(end_with_parent, signal.SIGTERM, os.getpid())
     previous = {watched: signal.signal(watched, hand_on) for watched in WATCHED}
     try:
         for rank in range(processes):
@@ -82,7 +78,7 @@ def run(processes: int, command: Sequence[str]) -> int:
                     command,
                     env=environment,
                     start_new_session=True,  # a terminal's Ctrl-C comes once, from us
-                    preexec_fn=start if sys.platform == "linux" else None,
+                    preexec_fn=tied(),  # should this process be killed, its ranks stop and save
                 )
             )
         return _status(team)

@@ -33,7 +33,7 @@ from ppcls_lite.search.space import SIZE, Candidate, digest
 from ppcls_lite.search.supernet import Supernet, retake_statistics
 from ppcls_lite.system.files import write_bytes, write_text
 from ppcls_lite.system.launchers import PADDLE, SRUN, TORCHRUN
-from ppcls_lite.system.processes import environment, toolkit_command
+from ppcls_lite.system.processes import environment, tied, toolkit_command
 
 logger = logging.getLogger("ppcls_lite")
 _BATCHES = 8  # that running statistics are taken from
@@ -269,7 +269,11 @@ class ProxyJudge:
         alone = {k: v for k, v in os.environ.items() if k not in {*PADDLE, *TORCHRUN, *SRUN}}
         with log_file.open("ab") as output:
             done = subprocess.run(
-                toolkit_command(arguments), env=environment(alone), stdout=output, stderr=output
+                toolkit_command(arguments),
+                env=environment(alone),
+                stdout=output,
+                stderr=output,
+                preexec_fn=tied(),  # else it would train on when the search has been killed
             )
         if done.returncode:
             tail = log_file.read_text(encoding="utf-8", errors="replace").strip()[-800:]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package
@@ -45,6 +46,13 @@ def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def tied(number: int = signal.SIGTERM) -> Callable[[], None] | None:
+    """`preexec_fn` of a child that is to get the signal `number` when this process ends."""
+    if sys.platform != "linux":
+        return None
+    return functools.partial(end_with_parent, number, os.getpid())
 
 
 def watch_parent(parent: int) -> None:

@@ -81,6 +81,33 @@ def test_a_child_ends_with_its_killed_parent(way: str) -> None:
     assert not alive(child)
 
 
+@linux
+def test_the_training_of_a_candidate_ends_with_its_killed_search(tmp_path: Path) -> None:
+    """It would otherwise train on, beside what the search that is started again does."""
+    code = (
+        "import sys\n"
+        "from ppcls_lite.search import judge\n"
+        "judge.toolkit_command = lambda _: [sys.executable, '-c', sys.argv[1]]\n"
+        "judge.ProxyJudge({}, None, True, None)._run([], judge.Path(sys.argv[2]))"
+    )
+    log = tmp_path / "log.txt"
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(99)"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, child, str(log)], env=processes.environment()
+    )
+    end = time.monotonic() + 60
+    while not (log.exists() and log.read_text().strip()) and time.monotonic() < end:
+        time.sleep(0.05)
+    number = int(log.read_text())
+    assert alive(number)
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 30
+    while alive(number) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not alive(number)
+
+
 def alive(number: int) -> bool:
     try:
         state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]

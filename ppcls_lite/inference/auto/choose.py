@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -45,7 +46,7 @@ from ppcls_lite.inference.postprocess.base import Postprocess
 from ppcls_lite.inference.spec import InferenceSpec, OutputKind, Outputs
 from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import default_threads, in_the_way, usable_cores
-from ppcls_lite.system.processes import environment
+from ppcls_lite.system.processes import environment, tied
 from ppcls_lite.system.timing import in_turns, seconds
 
 BUDGET_S = 10.0
@@ -130,6 +131,7 @@ def _measured_apart(call: Sequence[Any]) -> Choice:
         stdout=subprocess.PIPE,
         text=True,
         env=environment(),
+        preexec_fn=tied(signal.SIGKILL),
     )
     if child.returncode:
         raise UserError(
