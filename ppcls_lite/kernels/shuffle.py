@@ -51,7 +51,10 @@ def in_turns(one: Way, two: Way, library: ctypes.CDLL) -> Tensor:
 
 
 def with_half(x: Tensor, of: Callable[[Tensor], Way], library: ctypes.CDLL) -> Tensor:
-    """x (N, 2 C, H, W): its first half in turns with what `of` makes of the second one."""
+    """x (N, 2 C, H, W): its first half in turns with what `of` makes of the second one.
+
+    `of` has to hand the gradient on to its input, if its output has one.
+    """
     if not _are_known(x) or x.shape[1] % 2:
         first, second = paddle.split(x, 2, axis=1)
         return in_turns(first, of(second), library)

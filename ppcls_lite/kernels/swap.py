@@ -23,6 +23,7 @@ from ppcls_lite.kernels.layers import (
     NativeEntropy,
     NativeInOrder,
     NativeLinear,
+    NativeNorm,
     NativeSequential,
     NativeShuffled,
     NativeSummed,
@@ -38,10 +39,12 @@ from ppcls_lite.ops.entropy import PixelEntropy
 
 def convert(model: nn.Layer, library: ctypes.CDLL) -> int:
     """Let `model` train with the kernels of `library`; returns how many layers changed."""
-    changed = 0
-    for layer in model.sublayers(include_self=True):
+    changed, layers = 0, model.sublayers(include_self=True)
+    groups = [layer for layer in layers if isinstance(layer, ConvNorms)]
+    joined = {id(norm) for group in groups for _, norm, _ in group.joined()}  # with convolutions
+    for layer in layers:
         kind, window = _kind(layer)
-        if kind is not None:
+        if kind is not None and id(layer) not in joined:
             geometry = copy.deepcopy(geometry_of(layer)) if window else None
             layer._kernels = Handle(library, type(layer), kind, window, geometry)
             layer.__class__ = kind
@@ -69,9 +72,9 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
             return NativeDepthwise, window
         return (NativeDense, window) if layer._groups == 1 else (None, None)
     for stock, native in (
-        *((nn.Linear, NativeLinear), (nn.Sequential, NativeSequential)),
+        *((nn.Linear, NativeLinear), (nn.BatchNorm2D, NativeNorm)),
         *((Bilinear, NativeBilinear), (SqueezeExcitation, NativeAttention)),
-        (PixelEntropy, NativeEntropy),
+        *((PixelEntropy, NativeEntropy), (nn.Sequential, NativeSequential)),
     ):
         if type(layer) is stock:
             return native, None
