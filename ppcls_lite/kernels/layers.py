@@ -129,16 +129,6 @@ class NativeLinear(Native, nn.Linear):
         return nn.Linear.forward(self, x)
 
 
-class NativeNorm(Native, nn.BatchNorm2D):
-    """A batch normalisation that no convolution is computed with."""
-
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.ndim == 4 and are_plain(x) and _is_known(self):
-            return _norm_act(self, x, self, _NOTHING)
-        return nn.BatchNorm2D.forward(self, x)
-
-
 class NativeConvNorms(ConvNorms, Native):
     """Convolutions, each with its batch normalisation and activation."""
 
@@ -218,7 +208,7 @@ class NativeSequential(nn.Sequential, Native):
         layers = list(self._sub_layers.values())
         while layers:
             pair = layers[:2]
-            if _is_convolution(pair[0]) and _is_norm(pair[-1]):
+            if _is_convolution(pair[0]) and type(pair[-1]) is nn.BatchNorm2D:
                 conv, norm, *rest = layers
                 known = bool(rest) and type(rest[0]) in _NAMES
                 x = _conv_norm_act(self, x, conv, norm, rest[0] if known else _NOTHING)
@@ -369,14 +359,9 @@ def _norm_of(norm: nn.BatchNorm2D, act: nn.Layer) -> tuple[bool, Norm]:
 
 
 def _is_known(norm: nn.Layer) -> bool:
-    """Whether the kernels compute what a layer does to a batch, be it with another layer."""
-    plain = _is_norm(norm) and norm.weight is not None and norm.bias is not None
+    plain = type(norm) is nn.BatchNorm2D and norm.weight is not None and norm.bias is not None
     plain = plain and norm._data_format == "NCHW" and not norm._use_global_stats
     return plain and _is_itself(norm)
-
-
-def _is_norm(layer: nn.Layer) -> bool:
-    return type(layer) in (nn.BatchNorm2D, NativeNorm)
 
 
 def _is_order(layer: nn.Layer) -> bool:

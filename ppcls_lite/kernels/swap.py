@@ -23,7 +23,6 @@ from ppcls_lite.kernels.layers import (
     NativeEntropy,
     NativeInOrder,
     NativeLinear,
-    NativeNorm,
     NativeSequential,
     NativeShuffled,
     NativeSummed,
@@ -39,12 +38,10 @@ from ppcls_lite.ops.entropy import PixelEntropy
 
 def convert(model: nn.Layer, library: ctypes.CDLL) -> int:
     """Let `model` train with the kernels of `library`; returns how many layers changed."""
-    changed, layers = 0, model.sublayers(include_self=True)
-    groups = [layer for layer in layers if isinstance(layer, ConvNorms)]
-    joined = {id(norm) for group in groups for _, norm, _ in group.joined()}  # with convolutions
-    for layer in layers:
+    changed = 0
+    for layer in model.sublayers(include_self=True):
         kind, window = _kind(layer)
-        if kind is not None and id(layer) not in joined:
+        if kind is not None:
             geometry = copy.deepcopy(geometry_of(layer)) if window else None
             layer._kernels = Handle(library, type(layer), kind, window, geometry)
             layer.__class__ = kind
@@ -72,9 +69,9 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
             return NativeDepthwise, window
         return (NativeDense, window) if layer._groups == 1 else (None, None)
     for stock, native in (
-        *((nn.Linear, NativeLinear), (nn.BatchNorm2D, NativeNorm)),
+        *((nn.Linear, NativeLinear), (nn.Sequential, NativeSequential)),
         *((Bilinear, NativeBilinear), (SqueezeExcitation, NativeAttention)),
-        *((PixelEntropy, NativeEntropy), (nn.Sequential, NativeSequential)),
+        (PixelEntropy, NativeEntropy),
     ):
         if type(layer) is stock:
             return native, None
