@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ppcls_lite.errors import UserError
+from ppcls_lite.errors import Terminated, UserError
 from ppcls_lite.system.terminal import drop_output, escape_unknown_letters, printable
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
@@ -186,6 +186,9 @@ def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
         hint = "pip install -r requirements.txt, or activate the environment that has it"
         print(f"error: the Python package {error.name} is not installed: {hint}", file=sys.stderr)
         return 1
+    except Terminated as end:
+        print("terminated", file=sys.stderr)
+        return end.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

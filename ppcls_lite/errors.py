@@ -30,6 +30,12 @@ class TryAgainError(UserError):
     exit_code = TRY_AGAIN
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where a command takes it as it takes Ctrl-C."""
+
+    exit_code = 143  # as shells report it
+
+
 class ImageError(UserError):
     """An image file that is missing, empty, truncated or in an unknown format."""
 

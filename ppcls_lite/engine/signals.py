@@ -6,14 +6,16 @@ Schedulers announce the end of a job by a signal: Kubernetes by SIGTERM, Slurm b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
-from ppcls_lite.errors import TRY_AGAIN
+from ppcls_lite.errors import TRY_AGAIN, Terminated
 
 WATCHED = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
@@ -31,6 +33,27 @@ class Reason(NamedTuple):
     exit_code: int = 0
     received: int | None = None
     is_pause: bool = False
+
+
+@contextlib.contextmanager
+def termination() -> Iterator[None]:
+    """Within the block SIGTERM raises `Terminated`: for a command that keeps what it has done.
+
+    To be entered after Paddle's import, which installs a handler that prints a stack and dies.
+    Outside the main thread nothing is installed.
+    """
+
+    def raised(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, raised)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
 
 
 class StopSignals:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import yaml
 
 from ppcls_lite.benchmark.result import Setting
+from ppcls_lite.cli import main
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.settings import SearchSettings
 from ppcls_lite.engine.distributed import World
@@ -64,6 +68,27 @@ def test_a_search_from_start_to_recipe(
 
     with pytest.raises(UserError, match=r"for something else \(target: 1.0 there, 2.0 now\)"):
         look(tree, folder, target=2.0)
+
+
+def test_a_termination_ends_it_like_ctrl_c(
+    tree: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def told_to_end(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr("ppcls_lite.search.run.search", told_to_end)
+    arguments = ["--latency", "1ms", "--engine", "paddle", "--output", str(tmp_path / "out")]
+    assert main(["search", "-c", str(recipe), *arguments]) == 143
+    assert "terminated" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_budget_that_nobody_meets_names_the_fastest(
