@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -27,6 +26,7 @@ from ppcls_lite.models.weights.safetensors_file import write_safetensors
 from ppcls_lite.models.weights.timm_config import preparation_of, read_config
 from ppcls_lite.models.weights.torch_names import to_theirs
 from ppcls_lite.recipe.networks import build_model
+from ppcls_lite.system.processes import environment
 
 COMMIT = "0123456789" * 4
 ADDRESS = "timm://starnet_s1.in1k"
@@ -150,7 +150,7 @@ def test_the_library_fetches_into_its_cache_and_finds_it_there_offline(
     def run(**variables: str) -> str:  # it reads its variables when it is imported
         done = subprocess.run(
             [sys.executable, "-c", program],
-            env={**os.environ, **variables},
+            env=environment(**variables),
             capture_output=True,
             text=True,
             timeout=120,
