@@ -57,9 +57,7 @@ Shape = DepthwiseShape | DenseShape | NormShape | PlanesShape | ShuffleShape | S
 
 def work_of(backward: bool, shape: Shape) -> Work:
     """Of a call with this shape, the first that it is given."""
-    if isinstance(
-        shape, SumShape
-    ):  # reads the terms and writes the sum and its result, or gradient
+    if isinstance(shape, SumShape):  # reads the terms, writes the sum and what is made of it
         planes, passes = shape.planes, shape.terms + (3 if backward else 2)
         return Work(4 * planes.n * planes.c * planes.size * passes, 0)
     if isinstance(shape, ShuffleShape):  # reads two halves and writes both

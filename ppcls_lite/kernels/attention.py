@@ -16,7 +16,7 @@ from typing import Any
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ppcls_lite.kernels.deferred import Deferred, Statistics, input_norm
+from ppcls_lite.kernels.deferred import Deferred, Statistics, input_norm, raw_of, used
 from ppcls_lite.kernels.library import PlanesShape
 from ppcls_lite.kernels.tensors import (
     addresses,
@@ -41,12 +41,7 @@ def attended(
     x: Tensor | Deferred, gates_of: Callable[[Tensor], Tensor], library: ctypes.CDLL
 ) -> Tensor:
     """x (N, C, H, W), plain and with elements, times gates_of(its means (N, C, 1, 1))."""
-    raw, given, learnt = x, None, (None, None)
-    if isinstance(x, Deferred):
-        raw, given = x.raw, x.of
-        learnt = given.scale, given.shift
-        given.uses += 1
-    raw = without_gaps(raw)
+    raw, (given, learnt) = without_gaps(raw_of(x)), used(x)
     n, c, height, width = raw.shape
     shape, product = PlanesShape(n, c, height * width), _Product()
     means = once(_Means.apply(raw, *learnt, given, product, shape, library))

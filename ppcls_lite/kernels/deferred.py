@@ -91,6 +91,19 @@ def values(x: Tensor | Deferred) -> Tensor:
     return x.values() if isinstance(x, Deferred) else x
 
 
+def raw_of(x: Tensor | Deferred) -> Tensor:
+    """The tensor that is in memory."""
+    return x.raw if isinstance(x, Deferred) else x
+
+
+def used(x: Tensor | Deferred) -> tuple[Statistics | None, tuple[Tensor | None, Tensor | None]]:
+    """The normalisation that has yet to make `x`, with scale and shift; its use is noted."""
+    if not isinstance(x, Deferred):
+        return None, (None, None)
+    x.of.uses += 1
+    return x.of, (x.of.scale, x.of.shift)
+
+
 def conv_norm(
     x: Tensor | Deferred,
     weight: Tensor,
@@ -107,7 +120,7 @@ def conv_norm(
     """
     scale, shift, running, (epsilon, momentum, act) = norm
     vectors = (scale, shift, *running) if bias is None else (scale, shift, *running, bias)
-    read = x.raw if isinstance(x, Deferred) else x
+    read = raw_of(x)
     shape = norm_shape = None
     if are_plain(read, weight, *vectors) and all(v.is_contiguous() for v in vectors):
         shape_of = depthwise_shape_of if depthwise else dense_shape_of
@@ -121,10 +134,7 @@ def conv_norm(
         return norm_act(conv(values(x), weight, window, library), *norm, library, bias)
     channels = [norm_shape.c]
     made = Statistics(scale, shift, new_tensor(channels), new_tensor(channels), norm_shape)
-    given, learnt = None, (None, None)
-    if isinstance(x, Deferred):
-        given, learnt = x.of, (x.of.scale, x.of.shift)
-        given.uses += 1
+    given, learnt = used(x)
     stored = norm_shape.size < SMALL
     own = (scale, shift) if stored else (None, None)
     y = _ConvNorm.apply(read, weight, bias, *learnt, *own, given, made, running, shape, library)

@@ -10,7 +10,7 @@ Read before: swap.py. Read next: ops.py, deferred.py.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -19,7 +19,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls_lite.kernels.attention import attended
-from ppcls_lite.kernels.deferred import Deferred, Norm, conv_norm, values
+from ppcls_lite.kernels.deferred import Deferred, Norm, conv_norm, raw_of, values
 from ppcls_lite.kernels.ops import dense_conv, depthwise_conv, linear, norm_act
 from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
 from ppcls_lite.kernels.shuffle import in_turns, with_half
@@ -90,32 +90,29 @@ def _bare(handle: Handle) -> nn.Layer:
     return layer
 
 
-class NativeDepthwise(Native, nn.Conv2D):
+class NativeConv(Native, nn.Conv2D):
+    """A convolution, by the `kernel` of its kind."""
+
+    kernel: Callable[[Tensor, Tensor, Window, ctypes.CDLL], Tensor]
+
+    @paddle.jit.not_to_static
+    def forward(self, x: Tensor) -> Tensor:
+        if not _takes_kernel(self, x):
+            return nn.Conv2D.forward(self, x)
+        y = self.kernel(x, self.weight, self._kernels.window, self._kernels.library)
+        return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
+
+
+class NativeDepthwise(NativeConv):
     """A depthwise convolution."""
 
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        if _takes_kernel(self, x):
-            y = self.product(x)
-            return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
-        return nn.Conv2D.forward(self, x)
-
-    def product(self, x: Tensor) -> Tensor:
-        return depthwise_conv(x, self.weight, self._kernels.window, self._kernels.library)
+    kernel = staticmethod(depthwise_conv)
 
 
-class NativeDense(Native, nn.Conv2D):
+class NativeDense(NativeConv):
     """A convolution over all channels."""
 
-    @paddle.jit.not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        if _takes_kernel(self, x):
-            y = self.product(x)
-            return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
-        return nn.Conv2D.forward(self, x)
-
-    def product(self, x: Tensor) -> Tensor:
-        return dense_conv(x, self.weight, self._kernels.window, self._kernels.library)
+    kernel = staticmethod(dense_conv)
 
 
 class NativeLinear(Native, nn.Linear):
@@ -208,7 +205,7 @@ class NativeSequential(nn.Sequential, Native):
         layers = list(self._sub_layers.values())
         while layers:
             pair = layers[:2]
-            if _is_convolution(pair[0]) and type(pair[-1]) is nn.BatchNorm2D:
+            if isinstance(pair[0], NativeConv) and type(pair[-1]) is nn.BatchNorm2D:
                 conv, norm, *rest = layers
                 known = bool(rest) and type(rest[0]) in _NAMES
                 x = _conv_norm_act(self, x, conv, norm, rest[0] if known else _NOTHING)
@@ -286,11 +283,7 @@ class NativeEntropy(Native, PixelEntropy):
         return PixelEntropy.forward(self, logits, classes) if found is None else found
 
 
-def _is_convolution(layer: nn.Layer) -> bool:
-    return isinstance(layer, NativeDepthwise | NativeDense)
-
-
-def _takes_kernel(conv: Native, x: Tensor) -> bool:
+def _takes_kernel(conv: NativeConv, x: Tensor) -> bool:
     return conv.training and are_plain(x) and geometry_of(conv) == conv._kernels.geometry
 
 
@@ -299,10 +292,10 @@ def _conv_norm_act(
     layer: Native, x: Tensor | Deferred, conv: nn.Conv2D, norm: nn.BatchNorm2D, act: nn.Layer
 ) -> Tensor | Deferred:
     """Their outputs one after another; a bias that normalisation takes away again is not added."""
-    read = x.raw if isinstance(x, Deferred) else x
+    read = raw_of(x)
     native = norm.training and are_plain(read) and _is_known(norm)
     if native and _is_itself(conv):
-        if _is_convolution(conv) and _takes_kernel(conv, read):
+        if isinstance(conv, NativeConv) and _takes_kernel(conv, read):
             fused, how = _norm_of(norm, act)
             depthwise = isinstance(conv, NativeDepthwise)
             own = conv._kernels

@@ -17,7 +17,7 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ppcls_lite.kernels.deferred import Deferred, Statistics, input_norm, values
+from ppcls_lite.kernels.deferred import Deferred, Statistics, input_norm, raw_of, used, values
 from ppcls_lite.kernels.library import PlanesShape, ShuffleShape
 from ppcls_lite.kernels.tensors import (
     addresses,
@@ -43,7 +43,7 @@ class _Turns:
 
 def in_turns(one: Way, two: Way, library: ctypes.CDLL) -> Tensor:
     """Both (N, C, H, W) -> (N, 2 C, H, W)."""
-    raws = [way.raw if isinstance(way, Deferred) else way for way in (one, two)]
+    raws = [raw_of(one), raw_of(two)]
     if list(raws[0].shape) != list(raws[1].shape) or not _are_known(*raws):
         return shuffled.in_turns(values(one), values(two))
     n, c, height, width = raws[0].shape
@@ -63,7 +63,7 @@ def with_half(x: Tensor, of: Callable[[Tensor], Way], library: ctypes.CDLL) -> T
     shape, turns = ShuffleShape(PlanesShape(n, c // 2, height * width), 1), _Turns()
     half = once(_Half.apply(x, turns, shape, library))
     other = of(half)
-    raw = other.raw if isinstance(other, Deferred) else other
+    raw = raw_of(other)
     same = list(raw.shape) == list(half.shape) and are_plain(raw)
     if not same or raw.stop_gradient != x.stop_gradient:  # then `_Half` has no backward pass
         return in_turns(x[:, : c // 2], other, library)
@@ -80,13 +80,9 @@ def _turned(
     tensors: list[Tensor | None] = []
     given: list[Statistics | None] = []
     for way in ways:
-        if isinstance(way, Deferred):
-            way.of.uses += 1
-            tensors += [way.raw, way.of.scale, way.of.shift]
-            given.append(way.of)
-        else:
-            tensors += [way, None, None]
-            given.append(None)
+        of, learnt = used(way)
+        tensors += [raw_of(way), *learnt]
+        given.append(of)
     return once(_InTurns.apply(*tensors, given, turns, shape, library))
 
 

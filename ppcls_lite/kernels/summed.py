@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ppcls_lite.kernels.deferred import Deferred, Statistics, values
+from ppcls_lite.kernels.deferred import Deferred, Statistics, raw_of, used, values
 from ppcls_lite.kernels.library import PlanesShape, SumShape
 from ppcls_lite.kernels.ops import ACTIVATIONS, STOCK_ACTIVATIONS
 from ppcls_lite.kernels.tensors import (
@@ -49,7 +49,7 @@ def summed(
     terms: Sequence[Tensor | Deferred], library: ctypes.CDLL, finish: Finish = NOTHING
 ) -> Tensor:
     """Tensors of one shape (N, C, H, W) -> their sum, finished."""
-    raws = [term.raw if isinstance(term, Deferred) else term for term in terms]
+    raws = [raw_of(term) for term in terms]
     scalars = [one for affine in (finish.before, finish.behind) for one in affine or (None, None)]
     known = are_plain(*raws, *(one for one in scalars if one is not None))
     known = known and all(list(raw.shape) == list(raws[0].shape) for raw in raws)
@@ -62,10 +62,8 @@ def summed(
     tensors: list[Tensor | None] = []
     given: list[Statistics | None] = []
     for term, raw in zip(terms, raws):
-        of = term.of if isinstance(term, Deferred) else None
-        if of is not None:
-            of.uses += 1
-        tensors += [raw, *((of.scale, of.shift) if of is not None else (None, None))]
+        of, learnt = used(term)
+        tensors += [raw, *learnt]
         given.append(of)
     n, c, height, width = raws[0].shape
     planes = PlanesShape(n, c, height * width)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import paddle
+import pytest
 from paddle import nn
 
 from ppcls_lite.kernels import convert
@@ -45,20 +46,48 @@ def results(model: nn.Layer, x: np.ndarray, with_x: bool = True) -> Results:
     return found
 
 
-def assert_close(found: Results, expected: Results, limit: float = 1e-4) -> None:
+def assert_close(
+    found: Results, expected: Results, limit: float = 1e-5, share: float = 0.0
+) -> None:
     """A tensor's largest difference, relative to its largest value.
 
-    The gradient of a shift before another normalisation is nothing but rounding, so a gradient
-    counts as no smaller than a hundredth of the largest one.
+    The gradient of a shift before another normalisation is nothing but rounding: where there are
+    such, a gradient counts as no smaller than that `share` of the largest one.
     """
     assert found.keys() == expected.keys()
-    least = max(np.abs(value).max() for name, value in expected.items() if name != "y") / 100
+    largest = max(np.abs(value).max() for name, value in expected.items() if name != "y")
     for name, value in expected.items():
-        worst = np.abs(found[name] - value).max() / max(np.abs(value).max(), least)
+        size = max(np.abs(value).max(), share * largest, 1e-6)
+        worst = np.abs(found[name] - value).max() / size
         assert worst <= limit, (name, worst)
 
 
-def pair(stock: nn.Layer, library: object) -> nn.Layer:
+def pair(stock: nn.Layer, library: object, at_least: int = 1) -> nn.Layer:
+    """A copy of `stock` of which so many layers have the kernels."""
     own = copy.deepcopy(stock)
-    assert convert(own, library) >= 1
+    assert convert(own, library) >= at_least
     return own
+
+
+def assert_same_statistics(own: nn.Layer, stock: nn.Layer) -> None:
+    for a, b in zip(own.sublayers(), stock.sublayers()):
+        if isinstance(b, nn.BatchNorm2D):
+            assert np.allclose(a._variance.numpy(), b._variance.numpy(), rtol=1e-5)
+
+
+def assert_same_bits(own: nn.Layer, library: ctypes.CDLL, x: np.ndarray) -> None:
+    """Whatever the number of threads."""
+    found = []
+    for threads in (1, 2, 3, 8):
+        library.use_threads(threads)
+        found.append({k: v.tobytes() for k, v in results(own, x).items()})
+    library.use_threads(1)
+    assert all(one == found[0] for one in found)
+
+
+def assert_one_backward_pass(own: nn.Layer) -> None:
+    own.train()
+    loss = own(paddle.to_tensor(array(2, 8, 6, 6), stop_gradient=False)).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(OSError, match="second backward pass"):
+        loss.backward()

@@ -75,10 +75,7 @@ def test_a_child_ends_with_its_killed_parent(way: str) -> None:
     assert alive(child)
     parent.kill()
     parent.wait()
-    end = time.monotonic() + 30
-    while alive(child) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not alive(child)
+    assert_ends(child)
 
 
 @linux
@@ -102,6 +99,10 @@ def test_the_training_of_a_candidate_ends_with_its_killed_search(tmp_path: Path)
     assert alive(number)
     parent.kill()
     parent.wait()
+    assert_ends(number)
+
+
+def assert_ends(number: int) -> None:
     end = time.monotonic() + 30
     while alive(number) and time.monotonic() < end:
         time.sleep(0.05)
