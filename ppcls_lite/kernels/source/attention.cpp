@@ -2,28 +2,10 @@
 // float32, NCHW. With an `in`, x is what a normalisation has yet to make the input of, plane by plane
 // in the cache. Every plane is summed by itself: results do not depend on the number of threads.
 
-#include <optional>
-
 #include "norm.h"
 #include "planes.h"
 
 namespace {
-
-struct Input {
-    const float* x;
-    int64_t size;
-    std::optional<Normalised> of;
-
-    Input(const Given& given, const PlanesShape& shape) : x(given.x), size(shape.size) {
-        if (given.shape) of.emplace(given.normalised());
-    }
-    // A plane, in memory or formed in `room`.
-    const float* read(int64_t plane, float* room) const {
-        if (!of) return x + plane * size;
-        of->write(plane, 0, size, room);
-        return room;
-    }
-};
 
 // work(plane, room for one) for all planes.
 template <typename Work>
@@ -59,7 +41,7 @@ extern "C" {
 void attention_means(const float* x, const float* in_gamma, const float* in_beta,
                      const float* in_mean, const float* in_inverse, float* means,
                      const PlanesShape* shape, const NormShape* in) {
-    const Input input({x, in, in_gamma, in_beta, in_mean, in_inverse}, *shape);
+    const Planewise input({x, in, in_gamma, in_beta, in_mean, in_inverse}, shape->size);
     const int64_t size = shape->size;
     each_plane(*shape, [&](int64_t plane, float* room) {
         means[plane] = sum(input.read(plane, room), size) / static_cast<float>(size);
@@ -70,7 +52,7 @@ void attention_means(const float* x, const float* in_gamma, const float* in_beta
 void attention_forward(const float* x, const float* in_gamma, const float* in_beta,
                        const float* in_mean, const float* in_inverse, const float* gates, float* y,
                        const PlanesShape* shape, const NormShape* in) {
-    const Input input({x, in, in_gamma, in_beta, in_mean, in_inverse}, *shape);
+    const Planewise input({x, in, in_gamma, in_beta, in_mean, in_inverse}, shape->size);
     const int64_t size = shape->size;
     each_plane(*shape, [&](int64_t plane, float* room) {
         scale(input.read(plane, room), gates[plane], -0.0f, size, y + plane * size);
@@ -81,7 +63,7 @@ void attention_forward(const float* x, const float* in_gamma, const float* in_be
 void attention_gates_backward(const float* x, const float* in_gamma, const float* in_beta,
                               const float* in_mean, const float* in_inverse, const float* dy,
                               float* dgates, const PlanesShape* shape, const NormShape* in) {
-    const Input input({x, in, in_gamma, in_beta, in_mean, in_inverse}, *shape);
+    const Planewise input({x, in, in_gamma, in_beta, in_mean, in_inverse}, shape->size);
     const int64_t size = shape->size;
     each_plane(*shape, [&](int64_t plane, float* room) {
         dgates[plane] = sum_of_products(input.read(plane, room), dy + plane * size, size);
@@ -94,7 +76,7 @@ void attention_input_backward(const float* x, const float* in_gamma, const float
                               const float* in_mean, const float* in_inverse, const float* gates,
                               const float* dy, const float* dmeans, float* dx, float* in_dgamma,
                               float* in_dbeta, const PlanesShape* shape, const NormShape* in) {
-    const Input input({x, in, in_gamma, in_beta, in_mean, in_inverse}, *shape);
+    const Planewise input({x, in, in_gamma, in_beta, in_mean, in_inverse}, shape->size);
     const int64_t size = shape->size;
     std::vector<double> sums(in ? 2 * shape->planes() : 0);
     each_plane(*shape, [&](int64_t plane, float*) {

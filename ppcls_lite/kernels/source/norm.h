@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "vectors.h"
@@ -146,6 +147,27 @@ struct Given {
     const float *gamma, *beta, *mean, *inverse;
 
     Normalised normalised() const { return {x, *shape, gamma, beta, mean, inverse}; }
+};
+
+// The input plane by plane, of so many pixels each.
+struct Planewise {
+    const float* x;
+    int64_t size;
+    std::optional<Normalised> of;
+
+    Planewise(const Given& given, int64_t size) : x(given.x), size(size) {
+        if (given.shape) of.emplace(given.normalised());
+    }
+    // A plane, in memory or formed in `room`.
+    const float* read(int64_t plane, float* room) const {
+        if (!of) return x + plane * size;
+        of->write(plane, 0, size, room);
+        return room;
+    }
+    void write(int64_t plane, float* to) const {
+        const float* from = read(plane, to);
+        if (from != to) std::copy_n(from, size, to);
+    }
 };
 
 // The input in memory.

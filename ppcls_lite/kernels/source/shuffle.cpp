@@ -18,21 +18,6 @@ void copy(const float* from, int64_t size, float* to) {
     std::memcpy(to, from, static_cast<size_t>(size) * sizeof(float));
 }
 
-// Planes of a tensor whose images may have more channels than are read of them.
-struct Source {
-    const float* x;
-    int64_t image;  // floats
-    std::optional<Normalised> of;
-
-    Source(const Given& given, int64_t image) : x(given.x), image(image) {
-        if (given.shape) of.emplace(given.normalised());
-    }
-    void write(int64_t n, int64_t c, const PlanesShape& s, float* to) const {
-        if (of) return of->write(n * s.c + c, 0, s.size, to);
-        copy(x + n * image + c * s.size, s.size, to);
-    }
-};
-
 }  // namespace
 
 extern "C" {
@@ -45,14 +30,12 @@ void shuffle_forward(const float* one, const float* one_gamma, const float* one_
                      const float* two_inverse, float* y, const ShuffleShape* shape,
                      const NormShape* one_in, const NormShape* two_in) {
     const PlanesShape& s = shape->half;
-    const int64_t image = s.c * s.size;
-    const Source a({one, one_in, one_gamma, one_beta, one_mean, one_inverse},
-                   image * (1 + shape->halved));
-    const Source b({two, two_in, two_gamma, two_beta, two_mean, two_inverse}, image);
+    const Planewise a({one, one_in, one_gamma, one_beta, one_mean, one_inverse}, s.size);
+    const Planewise b({two, two_in, two_gamma, two_beta, two_mean, two_inverse}, s.size);
     each(s.planes(), 0, 4 * s.values(), [&](int64_t plane, float*) {
-        const int64_t n = plane / s.c, c = plane % s.c;
-        a.write(n, c, s, y + 2 * plane * s.size);
-        b.write(n, c, s, y + (2 * plane + 1) * s.size);
+        const int64_t behind = shape->halved ? plane / s.c * s.c : 0;  // planes of second halves
+        a.write(plane + behind, y + 2 * plane * s.size);
+        b.write(plane, y + (2 * plane + 1) * s.size);
     });
 }
 

@@ -3,8 +3,6 @@
 // normalisation has yet to make of a convolution's output; it is formed plane by plane in the cache.
 // Every plane is summed by itself and in one order: results do not depend on the number of threads.
 
-#include <memory>
-
 #include "activations.h"
 #include "norm.h"
 #include "planes.h"
@@ -21,29 +19,16 @@ namespace {
 constexpr int PARTS = 5;    // pointers of a term: x, and gamma, beta, mean, inverse or none
 constexpr int SCALARS = 4;  // as in SumShape
 
-struct Term {
-    const float* x;
-    std::unique_ptr<Normalised> of;
-
-    Term(const float* const* parts, int64_t activation, const PlanesShape& s) : x(parts[0]) {
-        if (!parts[1]) return;
-        const NormShape norm{s.n, s.c, s.size, 0, 0, static_cast<int>(activation)};
-        of.reset(new Normalised(x, norm, parts[1], parts[2], parts[3], parts[4]));
-    }
-    // A plane, in memory or formed in `room`.
-    const float* read(int64_t plane, int64_t size, float* room) const {
-        if (!of) return x + plane * size;
-        of->write(plane, 0, size, room);
-        return room;
-    }
-};
-
-std::vector<Term> terms_of(const float* const* parts, const int64_t* activations,
-                           const SumShape& s) {
-    std::vector<Term> terms;
+std::vector<Planewise> terms_of(const float* const* parts, const int64_t* activations,
+                                const SumShape& s) {
+    std::vector<Planewise> terms;
     terms.reserve(s.terms);
-    for (int64_t k = 0; k < s.terms; ++k)
-        terms.emplace_back(parts + PARTS * k, activations[k], s.planes);
+    for (int64_t k = 0; k < s.terms; ++k, parts += PARTS) {
+        const PlanesShape& p = s.planes;
+        const NormShape norm{p.n, p.c, p.size, 0, 0, static_cast<int>(activations[k])};
+        terms.emplace_back(
+            Given{parts[0], parts[1] ? &norm : nullptr, parts[1], parts[2], parts[3], parts[4]}, p.size);
+    }
     return terms;
 }
 
@@ -87,14 +72,13 @@ extern "C" {
 void sum_forward(const float* const* parts, const int64_t* activations, float* z, float* y,
                  const SumShape* shape) {
     const SumShape& s = *shape;
-    const std::vector<Term> terms = terms_of(parts, activations, s);
+    const std::vector<Planewise> terms = terms_of(parts, activations, s);
     const auto finished = FOR_ACTIVATION(finish, s.activation);
     const int64_t size = s.planes.size;
     each(s.planes.planes(), size, 4 * s.terms * s.planes.values(), [&](int64_t plane, float* room) {
         float* sum = z + plane * size;
-        const float* first = terms[0].read(plane, size, sum);
-        if (first != sum) std::copy_n(first, size, sum);
-        for (int64_t k = 1; k < s.terms; ++k) add(terms[k].read(plane, size, room), size, sum);
+        terms[0].write(plane, sum);
+        for (int64_t k = 1; k < s.terms; ++k) add(terms[k].read(plane, room), size, sum);
         if (z != y) finished(sum, s, y + plane * size);
     });
 }
@@ -105,7 +89,7 @@ void sum_backward(const float* const* parts, const int64_t* activations, float* 
                   const float* z, const float* dy, float* dz, float* scalars,
                   const SumShape* shape) {
     const SumShape& s = *shape;
-    const std::vector<Term> terms = terms_of(parts, activations, s);
+    const std::vector<Planewise> terms = terms_of(parts, activations, s);
     const auto finished = FOR_ACTIVATION(finish_backward, s.activation);
     const int64_t size = s.planes.size, planes = s.planes.planes();
     std::vector<double> sums(SCALARS * planes), norms(2 * s.terms * planes);
