@@ -1,7 +1,8 @@
 """Layers with the kernels: the classes that `convert` gives to the layers of a network.
 
-A layer keeps its parameters, names and attributes; only its `forward` in training becomes another.
-Everywhere else (evaluation, static graphs and export, other types or devices, hooks on a part that
+A layer keeps its parameters, names and attributes; only its `forward` in training becomes another,
+a convolution's in evaluation too: there it is what takes the time.
+Everywhere else (static graphs and export, other types or devices, hooks on a part that
 is computed together with another, a layer changed after `convert`) the layer's own forward runs.
 Copies of a network have the kernels, too; one that was pickled comes back as the stock one.
 Read before: swap.py. Read next: ops.py, deferred.py.
@@ -284,7 +285,9 @@ class NativeEntropy(Native, PixelEntropy):
 
 
 def _takes_kernel(conv: NativeConv, x: Tensor) -> bool:
-    return conv.training and are_plain(x) and geometry_of(conv) == conv._kernels.geometry
+    # what is judged are the float32 weights, however their gradients were computed
+    exact = conv.training or not conv._kernels.library.multiplies_bf16()
+    return exact and are_plain(x) and geometry_of(conv) == conv._kernels.geometry
 
 
 @paddle.jit.not_to_static

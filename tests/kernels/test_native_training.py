@@ -12,6 +12,7 @@ import pytest
 
 from ppcls_lite.kernels import convert, revert
 from ppcls_lite.models.create import create_model
+from tests.kernels.with_stock import Watched
 
 NETWORKS = ("PPLCNet_x0_25", "PPLCNetV2_small", "MobileNetV2_x0_25", "ShuffleNetV2_x0_25")
 
@@ -137,17 +138,29 @@ def test_a_segmentation_has_the_gradients_and_statistics_of_stock_paddle(
         np.testing.assert_allclose(own.state_dict()[key], value, rtol=0, atol=bound, err_msg=key)
 
 
-def test_evaluation_and_copies_are_stock_and_revert_undoes_everything(native: ctypes.CDLL) -> None:
+def test_evaluation_runs_its_convolutions_and_revert_undoes_everything(
+    native: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stock, own = pair("PPLCNet_x0_25", native)
     images = paddle.randn([2, 3, 64, 64])
-    copied = copy.deepcopy(own)
-    for model in (stock, own, copied):
+    copied, rounded = copy.deepcopy(own), copy.deepcopy(stock)
+    watched, in_bf16 = Watched(native), Watched(native)
+    monkeypatch.setattr(in_bf16, "multiplies_bf16", lambda: 1, raising=False)
+    revert(own)
+    convert(own, watched)
+    convert(rounded, in_bf16)
+    for model in (stock, own, copied, rounded):
         model.eval()
     expected = stock(images).numpy()
-    assert (own(images).numpy() == expected).all()
+    found = own(images).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert {"depthwise_forward", "dense_forward"} <= set(watched.called)
+    assert not [name for name in watched.called if "norm" in name]
+    assert (rounded(images).numpy() == expected).all()  # products in bf16 are for training
     copied.set_state_dict({k: v * 0 for k, v in copied.state_dict().items()})
-    assert (own(images).numpy() == expected).all()  # the copy is not bound to the original
+    assert (own(images).numpy() == found).all()  # the copy is not bound to the original
     revert(own)
+    assert (own(images).numpy() == expected).all()
     for a, b in zip(stock.sublayers(include_self=True), own.sublayers(include_self=True)):
         assert type(a) is type(b)
         assert not hasattr(b, "_kernels")
