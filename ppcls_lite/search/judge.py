@@ -64,7 +64,9 @@ class SupernetJudge:
         build = networks.build_to_train
         self.supernet = Supernet(networks.space, build, self._loss_of)
         self.world.share(self.supernet.whole)
-        self._settings = settings
+        self._settings, self._tree = settings, recipe.tree
+        iters = settings.Global.iters
+        self.whole_epochs = settings.Global.epochs if iters is None else iters / len(self.loader)
         self._first: list[Tensor] = []
 
     def _loss_of(self, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
@@ -111,7 +113,9 @@ class SupernetJudge:
     def train(self, epochs: int) -> None:
         """All epochs, or those that are left."""
         steps, rank = len(self.loader), self.world.rank
-        description = self._settings.Optimizer.build(epochs=epochs, step_each_epoch=steps)
+        tree = with_length(self._tree, epochs, self.whole_epochs)
+        optimizer = Recipe.of(tree).settings.Optimizer
+        description = optimizer.build(epochs=epochs, step_each_epoch=steps)
         self.schedule = description.lr
         batch_size = self.loader.batch_sampler.batch_size
         parts.scale_rate(self._settings, self.schedule, batch_size, self.world)
@@ -237,21 +241,27 @@ def resized(images: Tensor, size: int | None) -> Tensor:
 class ProxyJudge:
     """Trains candidates alone, each in a process of its own, in `folder`.
 
-    tree: the recipe whose `DataLoader.Eval` judges.
+    tree: the recipe whose `DataLoader.Eval` judges, and that trains for `whole_epochs`.
     """
 
     def __init__(
-        self, tree: Tree, networks: Networks, higher_is_better: bool, folder: Path
+        self,
+        tree: Tree,
+        networks: Networks,
+        higher_is_better: bool,
+        folder: Path,
+        whole_epochs: float,
     ) -> None:
         self.tree, self.networks, self.folder = tree, networks, folder
-        self.higher_is_better = higher_is_better
+        self.higher_is_better, self.whole_epochs = higher_is_better, whole_epochs
 
     def score(self, candidate: Candidate, epochs: int, weights: Path | None) -> float:
         """The last evaluation's score after `epochs` from `weights`; larger is better."""
         place = self.run_dir(candidate, epochs).parent
-        tree = self.networks.recipe(self.tree, candidate, str(weights) if weights else None)
+        whole = with_length(self.tree, epochs, self.whole_epochs)
+        tree = self.networks.recipe(whole, candidate, str(weights) if weights else None)
         run = tree["Global"] = dict(tree.get("Global") or {})
-        run |= {"epochs": epochs, "output_dir": str(place), "checkpoints": checkpoint.AUTO}
+        run |= {"output_dir": str(place), "checkpoints": checkpoint.AUTO}
         run |= {"eval_during_train": True, "eval_interval": 1, "start_eval_epoch": epochs - 1}
         run |= {"keep_last": 1, "pretrained_model": None, "cpu_processes": 1}
         recipe = place / "recipe.yaml"
@@ -281,6 +291,22 @@ class ProxyJudge:
                 f"search: the training of a candidate ended with status {done.returncode} "
                 f"({log_file}); start the same command again to go on. Its last words:\n{tail}"
             )
+
+
+def with_length(tree: Tree, epochs: int, whole_epochs: float) -> Tree:
+    """A recipe of `whole_epochs` as one of `epochs`, with as much shorter a warm-up.
+
+    With its own a short training would hardly be anything else.
+    """
+    tree, share = plain_copy(tree), min(1.0, epochs / whole_epochs)
+    run = tree["Global"] = dict(tree.get("Global") or {})
+    run |= {"epochs": epochs, "iters": None, "eval_steps": None}
+    schedule = tree["Optimizer"].get("lr")
+    if isinstance(schedule, dict):
+        for key, number in (("warmup_epoch", float), ("warmup_steps", round)):
+            if schedule.get(key):
+                schedule[key] = number(share * schedule[key])
+    return tree
 
 
 def _last_score(path: Path) -> float:

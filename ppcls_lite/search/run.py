@@ -189,7 +189,10 @@ class _Search:
         judge = SupernetJudge(Recipe.of(with_search), self.networks, self.world, folder)
         try:
             wanted = self.wanted = self._plan(minutes, judge)
-            proxies = ProxyJudge(tree, self.networks, judge.higher_is_better, folder / "networks")
+            proxies = ProxyJudge(
+                *(tree, self.networks, judge.higher_is_better, folder / "networks"),
+                judge.whole_epochs,
+            )
             fast, score = self.budget.fits, self._short_trainings(proxies)
             if wanted.supernet_epochs:
                 judge.train(wanted.supernet_epochs)

@@ -15,12 +15,14 @@ import yaml
 
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.cli import main
+from ppcls_lite.config.check import build
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.settings import SearchSettings
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.search import judge, report
 from ppcls_lite.search.held_out import split
+from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.run import Costs, _Search, planned, search
 
 SETTING = Setting("paddle", "fp32", 1)
@@ -211,6 +213,37 @@ def test_short_trainings_score_where_there_is_no_supernet(
     text = report.text(result, tmp_path / "found")
     assert "score by a short training" in text and "supernet" not in text
     assert (tmp_path / "found" / "weights.pdparams").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("length", [{"epochs": 20}, {"iters": 60, "epochs": None, "eval_steps": 3}])
+def test_short_trainings_have_as_much_shorter_a_warm_up(
+    tree: dict[str, Any], tmp_path: Path, length: dict[str, Any]
+) -> None:
+    """Of the recipe's 20 epochs of three updates a quarter, and so of its warm-up."""
+    tree["Global"] |= length
+    tree["Optimizer"]["lr"]["warmup_epoch"] = 8
+    networks = Networks(Recipe.of(tree), build(tree["Search"]["space"], "space"), (3, 16, 16))
+    proxies = judge.ProxyJudge(tree, networks, True, tmp_path / "networks", 20)
+    candidate = networks.space.smallest()
+    assert 0 <= proxies.score(candidate, 5, None) <= 1
+    folder = proxies.run_dir(candidate, 5)
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert max(record["epoch"] for record in records) == 5
+    kept = yaml.safe_load((folder.parent / "recipe.yaml").read_text())
+    assert kept["Optimizer"]["lr"]["warmup_epoch"] == 2
+    assert tree["Optimizer"]["lr"]["warmup_epoch"] == 8
+
+    supernet = judge.SupernetJudge(Recipe.of(tree), networks, World(), tmp_path)
+    assert supernet.whole_epochs == 20
+    supernet.train(5)
+    supernet.close()
+    assert supernet.schedule.warmup == 2 * 3
+
+
+def test_a_warm_up_in_updates_is_shortened_and_never_grows() -> None:
+    tree = {"Optimizer": {"lr": {"name": "Cosine", "warmup_steps": 500}}}
+    assert judge.with_length(tree, 3, 12)["Optimizer"]["lr"]["warmup_steps"] == 125
+    assert judge.with_length(tree, 24, 12)["Optimizer"]["lr"]["warmup_steps"] == 500
 
 
 def test_the_plan_fits_the_minutes() -> None:

@@ -85,7 +85,7 @@ def test_the_training_of_a_candidate_ends_with_its_killed_search(tmp_path: Path)
         "import sys\n"
         "from ppcls_lite.search import judge\n"
         "judge.toolkit_command = lambda _: [sys.executable, '-c', sys.argv[1]]\n"
-        "judge.ProxyJudge({}, None, True, None)._run([], judge.Path(sys.argv[2]))"
+        "judge.ProxyJudge({}, None, True, None, 1)._run([], judge.Path(sys.argv[2]))"
     )
     log = tmp_path / "log.txt"
     child = "import os, time; print(os.getpid(), flush=True); time.sleep(99)"
