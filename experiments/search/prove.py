@@ -20,26 +20,28 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
+from experiments.search.folds import (
+    FOLDS,
+    STRIDES,
+    classes_of,
+    latencies,
+    lines_of,
+    recipe_of,
+    setting_of,
+    toolkit,
+    trained,
+)
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.create import create_model
-from ppcls_lite.search.latency import Meter
-from ppcls_lite.search.space import Piece
 from ppcls_lite.system.files import write_text
-from ppcls_lite.system.machine import usable_processors
-from ppcls_lite.system.processes import ROOT, environment, toolkit_command
 
-FOLDS = 3
 SCALE = "scale"  # of PP-LCNet, which the target is the latency of
 METHODS = {  # what is changed about `Search`
     SCALE: {},
@@ -47,7 +49,6 @@ METHODS = {  # what is changed about `Search`
     "sieved": {"strategy": "evolution", "sieve": "parameters", "sieve_keeps": 0.2},
     "random": {"strategy": "random"},
 }
-BASE = ROOT / "configs" / "_base_" / "pplcnet.yaml"
 SPACES: dict[str, dict[str, Any]] = {
     "default": {"name": "PPLCNetSpace"},
     "sizes": {
@@ -72,33 +73,32 @@ SPACES: dict[str, dict[str, Any]] = {
         ],
     },
 }
-STRIDES = {32: [1, 1, 2, 2, 2], 64: [2, 1, 2, 2, 2]}  # the last stage keeps 4 x 4 positions
 
 
 def main(argv: Sequence[str]) -> int:
     """Do what is left, and print the table."""
     options = _parser().parse_args(argv)
     setting = Setting(options.engine, options.precision, options.threads)
-    lines = _lines(options.data)
+    classes = classes_of(lines_of(options.data))
     strides = STRIDES[options.size]
     scores: dict[str, list[float]] = {}  # method -> top-1 of each fold
     networks: dict[str, list[tuple[dict[str, Any], int]]] = {}  # method -> of each fold
     for target in options.targets:
         asked = {"name": target, "class_num": 10, "stride_list": strides}
         file = options.output / f"{target}.json"
-        limit = _kept(file, lambda a=asked: _latencies([(a, options.size)], setting)[0])
+        limit = _kept(file, lambda a=asked: latencies([(a, options.size)], setting)[0])
         for fold in options.folds:
             place = options.output / f"fold{fold}"
-            recipe = _recipe(place, lines, fold, strides, options)
-            scale = {"name": target, "class_num": _classes(lines), "stride_list": strides}
-            trained = {target: (scale, options.size)} if SCALE in options.methods else {}
+            recipe = recipe_of(place, options.data, fold, options.size, options.epochs)
+            scale = {"name": target, "class_num": classes, "stride_list": strides}
+            chosen = {target: (scale, options.size)} if SCALE in options.methods else {}
             for number, method in enumerate(METHODS):
                 if method == SCALE or method not in options.methods:
                     continue
                 found = place / f"{target}_{method}"
                 changes = [f"Search.{key}={value}" for key, value in METHODS[method].items()]
                 if not (found / "report.md").exists():
-                    _toolkit(
+                    toolkit(
                         *("search", "-c", str(recipe), "--latency", f"{limit:.4f}ms"),
                         *("--minutes", str(options.minutes), "--output", str(found)),
                         *("--engine", setting.engine, "--precision", setting.precision),
@@ -113,13 +113,13 @@ def main(argv: Sequence[str]) -> int:
                 arch = tree["Arch"]
                 del arch["pretrained"]  # from random weights, as the scales
                 size = tree["Global"].get("image_size", options.size)
-                trained[f"{target}: {method}"] = (arch, size)
-            for name, network in trained.items():
+                chosen[f"{target}: {method}"] = (arch, size)
+            for name, network in chosen.items():
                 final = place / name.replace(": ", "_") / "final"
-                scores.setdefault(name, []).append(_trained(final, recipe, *network, fold))
+                scores.setdefault(name, []).append(trained(final, recipe, *network, fold)["top1"])
                 networks.setdefault(name, []).append(network)
     flat = [network for found in networks.values() for network in found]
-    measured = [_latencies(flat, one) for one in (setting, *options.also)]  # all in turns
+    measured = [latencies(flat, one) for one in (setting, *options.also)]  # all in turns
     times = iter(zip(*measured))
     rows = {name: [(score, *next(times)) for score in scores[name]] for name in networks}
     print("\n".join(table(rows, [str(one) for one in (setting, *options.also)])))
@@ -142,110 +142,12 @@ def table(rows: dict[str, list[tuple[float, ...]]], settings: Sequence[str]) -> 
     return lines
 
 
-def dealt(count: int) -> list[np.ndarray]:
-    """The places of `count` images in each fold."""
-    return np.array_split(np.random.default_rng(0).permutation(count), FOLDS)
-
-
-def _lines(data: Path) -> list[str]:
-    found = []
-    for name in ("train_list.txt", "test_list.txt", "val_list.txt"):
-        if (data / name).is_file():
-            found += [line for line in (data / name).read_text().splitlines() if line.strip()]
-    if not found:
-        raise UserError(f"{data}: expected train_list.txt and test_list.txt or val_list.txt")
-    return found
-
-
-def _classes(lines: Sequence[str]) -> int:
-    return 1 + max(int(line.rsplit(maxsplit=1)[1]) for line in lines)
-
-
-def _recipe(
-    place: Path, lines: Sequence[str], fold: int, strides: list[int], options: argparse.Namespace
-) -> Path:
-    """The recipe that both searches and trainings of a fold share."""
-    place.mkdir(parents=True, exist_ok=True)
-    held = set(dealt(len(lines))[fold].tolist())
-    for name, inside in (("train", False), ("test", True)):
-        chosen = [line for number, line in enumerate(lines) if (number in held) is inside]
-        write_text(place / f"{name}.txt", "".join(f"{line}\n" for line in chosen))
-    size, normalize = options.size, {"NormalizeImage": {"order": ""}}
-    crop = {"RandCropImage": {"size": size, "scale": [0.5, 1.0]}}
-    ends = {
-        "Train": [crop, {"RandFlipImage": {"flip_code": 1}}],
-        "Eval": [{"ResizeImage": {"size": size}}],
-    }
-    data = {}
-    for split, name, batch in (("Train", "train", 64), ("Eval", "test", 128)):
-        data[split] = {
-            "dataset": {
-                "image_root": str(options.data),
-                "cls_label_path": str(place / f"{name}.txt"),
-                "transform_ops": [{"DecodeImage": {"to_rgb": True}}, *ends[split], normalize],
-            },
-            "sampler": {"batch_size": batch, "drop_last": split == "Train"},
-            "loader": {"num_workers": 1},
-        }
-    tree = {
-        "_base_": str(BASE),
-        "Global": {
-            "epochs": options.epochs,
-            "eval_interval": options.epochs,
-            "total_batch_size": 64,
-        },
-        "Arch": {"name": "PPLCNet_x0_5", "class_num": _classes(lines), "stride_list": strides},
-        "Optimizer": {"lr": {"learning_rate": 0.1, "warmup_epoch": 2}},
-        "DataLoader": data,
-        "Metric": {"Eval": [{"TopkAcc": {"topk": [1]}}]},
-        "Infer": {"PostProcess": {"name": "Topk", "topk": 1}},
-    }
-    write_text(place / "recipe.yaml", yaml.safe_dump(tree, sort_keys=False))
-    return place / "recipe.yaml"
-
-
-def _trained(place: Path, recipe: Path, arch: dict, size: int, fold: int) -> float:
-    """The last top-1 of a network that is trained from random weights."""
-    records = place / arch["name"] / "metrics.jsonl"
-    own = place / "recipe.yaml"
-    place.mkdir(parents=True, exist_ok=True)
-    tree = {"_base_": str(recipe.resolve()), "Arch": arch}
-    tree["Global"] = {"output_dir": str(place), "checkpoints": "auto", "seed": fold}
-    tree["Global"]["image_size"] = size
-    write_text(own, yaml.safe_dump(tree, sort_keys=False))
-    _toolkit("train", "-c", str(own))
-    last = [json.loads(line) for line in records.read_text().splitlines()]
-    return float([record for record in last if record["kind"] == "eval"][-1]["top1"])
-
-
-def _latencies(networks: Sequence[tuple[dict[str, Any], int]], setting: Setting) -> list[float]:
-    """Of networks and the edges of their images, measured as wholes, as a search measures."""
-    pieces = []
-    for number, (arch, size) in enumerate(networks):
-        own = {key: value for key, value in arch.items() if key != "name"}
-        build = partial(create_model, arch["name"], **own)
-        pieces.append(Piece(f"{number} {arch['name']}", (3, size, size), build))
-    found = Meter(setting, usable_processors()[: setting.threads], print)(pieces)
-    return [found[piece.name] for piece in pieces]
-
-
 def _kept(path: Path, make: Callable[[], float]) -> float:
     """The number in a file, made once."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(make()))
     return float(json.loads(path.read_text()))
-
-
-def _toolkit(*arguments: str) -> None:
-    done = subprocess.run(toolkit_command(arguments), env=environment())
-    if done.returncode:
-        raise UserError(f"ppcls-lite {arguments[0]} ended with status {done.returncode}")
-
-
-def _setting(text: str) -> Setting:
-    engine, precision, threads = text.split(":")
-    return Setting(engine, precision, int(threads))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -265,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1)
     text = "other settings ENGINE:PRECISION:THREADS to measure what was found in"
-    parser.add_argument("--also", nargs="+", type=_setting, default=[], help=text)
+    parser.add_argument("--also", nargs="+", type=setting_of, default=[], help=text)
     parser.add_argument("--output", type=Path, default=Path("output/prove_search"))
     return parser
 

@@ -103,7 +103,7 @@ def _drawn(
     while len(new) < count and tried < _TRIES * count:
         drawn: dict[str, Candidate] = {}
         for _ in range(4 * count):
-            candidate = _child(space, parents, rng) if parents else _near_budget(space, rng)
+            candidate = _child(space, parents, rng) if parents else near_budget(space, rng)
             name = digest(candidate)
             if candidate not in found and name not in new:
                 drawn[name] = candidate
@@ -133,7 +133,7 @@ def _child(space: Space, parents: Sequence[Candidate], rng: np.random.Generator)
     return space.mixed(one, parents[rng.integers(len(parents))], rng)
 
 
-def _near_budget(space: Space, rng: np.random.Generator) -> Candidate:
+def near_budget(space: Space, rng: np.random.Generator) -> Candidate:
     """Any candidate, drawn so that small and large ones are as likely as those between.
 
     Slots that are drawn evenly all give networks of the same middle cost. Each candidate draws its
