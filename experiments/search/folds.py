@@ -128,7 +128,7 @@ def latencies(networks: Sequence[tuple[dict[str, Any], int]], setting: Setting) 
     for number, (arch, size) in enumerate(networks):
         own = {key: value for key, value in arch.items() if key != "name"}
         build = partial(create_model, arch["name"], **own)
-        pieces.append(Piece(f"{number} {arch['name']}", (3, size, size), build))
+        pieces.append(Piece(f"{number} {arch['name']}", (3, size, size), build, feature=False))
     found = Meter(setting, usable_processors()[: setting.threads], print)(pieces)
     return [found[piece.name] for piece in pieces]
 

@@ -282,6 +282,7 @@ class SearchSettings:
     held_out: Annotated[float, Range(0.05, 0.5)] = 0.2  # share of the training list that judges
     supernet_epochs: Annotated[int, Range(0, 100_000)] = 30  # 0: none, but short trainings score
     score_epochs: PositiveInt = 3  # of such a training
+    score_scale: Annotated[float, Range(0.25, 1)] = 1.0  # of the edge of its images
     population: Annotated[int, Range(4, 10_000)] = 40
     generations: PositiveInt = 8
     measured: Annotated[int, Range(2, 10_000)] = 50  # candidates whose latency is taken as a whole

@@ -8,7 +8,6 @@ Read before: latency.py, networks.py. Read next: run.py.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from ppcls_lite.search.space import Candidate, digest
 logger = logging.getLogger("ppcls_lite")
 AUTO = "auto"  # the engine that is left to a measurement
 TOLERANCE = 0.03  # by which a measured latency may miss the target
+_TURNS = 4  # networks that are measured in turns at least
 _FITTED = 12  # networks that the estimates are brought to scale by
 _MARGIN = 1.05  # of the target: estimates up to there are worth measuring
 
@@ -68,6 +68,7 @@ class Budget:
         self.world, self.journal = world, journal
         self.meter, self.scale = Meter(setting, cores), Scale()
         self.table = LatencyTable(setting, self.meter)
+        self.adds_up = bool(networks.pieces(networks.space.smallest()))
 
     def calibrate(self, seed: int) -> None:
         """Measure some networks as a whole, and refuse a target below the fastest."""
@@ -111,11 +112,18 @@ class Budget:
             for candidate, ms in zip(part, self.world.from_main(measure).values()):
                 entry = {"candidate": candidate, "ms": ms}
                 self.journal.put("whole", digest(candidate), entry)
-        entries = self.journal.all("whole").values()
-        known = [entry["candidate"] for entry in entries]
-        sums, counts = self._sums(known)
-        self.scale.fit(sums, counts, [entry["ms"] for entry in entries])
+        if self.adds_up:
+            entries = self.journal.all("whole").values()
+            sums, counts = self._sums([entry["candidate"] for entry in entries])
+            self.scale.fit(sums, counts, [entry["ms"] for entry in entries])
         return {digest(c): self.journal.get("whole", digest(c))["ms"] for c in candidates}
+
+    def estimates(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Milliseconds, from the pieces; where a network has none, measured as a whole."""
+        if not self.adds_up:
+            times = self.whole(candidates)
+            return [times[digest(c)] for c in candidates]
+        return [self.scale(*pair) for pair in zip(*self._sums(candidates))]
 
     def _sums(self, candidates: Sequence[Candidate]) -> tuple[list[float], list[int]]:
         """Sum and number of the pieces of each candidate; measures what the table lacks."""
@@ -127,22 +135,28 @@ class Budget:
 
         return self.world.from_main(filled), [len(pieces) for pieces in lists]
 
-    def estimates(self, candidates: Sequence[Candidate]) -> list[float]:
-        """Milliseconds, from the pieces."""
-        return [self.scale(*pair) for pair in zip(*self._sums(candidates))]
-
-    def kept(self, candidates: Sequence[Candidate]) -> list[bool]:
-        """Which keep to both bounds, by what is estimated."""
+    def kept(self, candidates: Sequence[Candidate], count: int = 0) -> list[bool]:
+        """Which keep to both bounds, by what is estimated, however many they are."""
         times = self.estimates(candidates)
         least, most = self.least / _MARGIN, self.target * _MARGIN
         return [least <= ms <= most and self._small(c) for c, ms in zip(candidates, times)]
 
-    def fits(self, candidates: Sequence[Candidate]) -> list[bool]:
-        """Which keep to both bounds, measured as a whole where an estimate leaves hope."""
-        hopeful = [c for c, good in zip(candidates, self.kept(candidates)) if good]
-        times = self.whole(hopeful)
-        found = [times.get(digest(c), math.inf) for c in candidates]
-        return [self.least <= ms and self.inside(ms) for ms in found]
+    def fits(self, candidates: Sequence[Candidate], count: int) -> list[bool]:
+        """Which keep to both bounds, measured as a whole where an estimate leaves hope.
+
+        Once `count` of them do, what is left is not measured and does not.
+        """
+        hopeful = [c for c in candidates if self._small(c)]
+        if self.adds_up:
+            hopeful = [c for c, good in zip(hopeful, self.kept(hopeful)) if good]
+        good: set[str] = set()
+        step = max(count, _TURNS)
+        for first in range(0, len(hopeful), step):
+            times = self.whole(hopeful[first : first + step])
+            good |= {key for key, ms in times.items() if self.least <= ms and self.inside(ms)}
+            if len(good) >= count:
+                break
+        return [digest(c) in good for c in candidates]
 
     def _small(self, candidate: Candidate) -> bool:
         return self.most is None or self.networks.parameters(candidate) <= self.most

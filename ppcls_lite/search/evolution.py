@@ -14,7 +14,7 @@ import numpy as np
 
 from ppcls_lite.search.space import Candidate, Space, digest
 
-Fast = Callable[[Sequence[Candidate]], list[bool]]
+Fast = Callable[[Sequence[Candidate], int], list[bool]]
 Score = Callable[[Sequence[Candidate]], list[float]]
 PARENTS = 0.25  # share of the population that has children
 _CHANGED = 0.1  # share of a child's slots that are drawn anew
@@ -57,7 +57,8 @@ def evolve(
 ) -> Found:
     """All scored candidates, of which `best` are the answer; empty if none is fast enough.
 
-    fast: which of some candidates keep to the budget.
+    fast: which of some candidates keep to the budget; of more than the given number of such nobody
+        asks.
     score: larger is better.
     start: candidates of the first generation, if they are fast enough.
     by_chance: draw every generation anew, to compare with at equal cost.
@@ -98,7 +99,7 @@ def _drawn(
     """`count` new candidates that are fast enough; fewer where there are no more."""
     new: dict[str, Candidate] = {}
     if first:
-        new = {digest(c): c for c, good in zip(first, fast(first)) if good}
+        new = {digest(c): c for c, good in zip(first, fast(first, len(first))) if good}
     tried = 0
     while len(new) < count and tried < _TRIES * count:
         drawn: dict[str, Candidate] = {}
@@ -108,7 +109,8 @@ def _drawn(
             if candidate not in found and name not in new:
                 drawn[name] = candidate
         tried += 4 * count
-        for (name, candidate), good in zip(drawn.items(), fast([*drawn.values()])):
+        kept = fast([*drawn.values()], count - len(new))
+        for (name, candidate), good in zip(drawn.items(), kept):
             if good and len(new) < count:
                 new[name] = candidate
     return [*new.values()]

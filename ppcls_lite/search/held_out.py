@@ -20,8 +20,11 @@ logger = logging.getLogger("ppcls_lite")
 _LIST = "cls_label_path"
 
 
-def split(recipe: Recipe, share: float, seed: int, folder: Path, writes: bool = True) -> Tree:
-    """The recipe's tree with `share` of each class of the training list in `DataLoader.Eval`.
+def split(
+    recipe: Recipe, share: float, seed: int, folder: Path, writes: bool = True
+) -> tuple[Tree, str]:
+    """The recipe's tree with `share` of each class of the training list in `DataLoader.Eval`, and
+    which images these are.
 
     Two lists are written into `folder`. Data sets without a list file are left as they are: then
     the evaluation's images judge, and the log says so.
@@ -35,7 +38,7 @@ def split(recipe: Recipe, share: float, seed: int, folder: Path, writes: bool = 
             f"search: {data.Train.dataset.entry.name} has no list to hold images out of, so those "
             "of DataLoader.Eval judge the candidates: score the winner on images of its own"
         )
-        return tree
+        return tree, "those of DataLoader.Eval: score the winner on images of its own"
     lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
     lines = [line for line in lines if line.strip()]
     kept, held = _parts(lines, data.Train.dataset.get("delimiter"), share, seed)
@@ -52,7 +55,7 @@ def split(recipe: Recipe, share: float, seed: int, folder: Path, writes: bool = 
         dataset[_LIST], dataset["image_root"] = str(path), root
         if data.Train.dataset.get("delimiter") is not None:
             dataset["delimiter"] = data.Train.dataset.get("delimiter")
-    return tree
+    return tree, "held out of the training list, not those of DataLoader.Eval"
 
 
 def _parts(

@@ -29,7 +29,7 @@ from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.errors import UserError
 from ppcls_lite.recipe import parts
 from ppcls_lite.search.networks import Networks
-from ppcls_lite.search.space import SIZE, Candidate, digest
+from ppcls_lite.search.space import SIZE, Candidate, digest, size_of
 from ppcls_lite.search.supernet import Supernet, retake_statistics
 from ppcls_lite.system.files import write_bytes, write_text
 from ppcls_lite.system.launchers import PADDLE, SRUN, TORCHRUN
@@ -255,25 +255,34 @@ class ProxyJudge:
         self.tree, self.networks, self.folder = tree, networks, folder
         self.higher_is_better, self.whole_epochs = higher_is_better, whole_epochs
 
-    def score(self, candidate: Candidate, epochs: int, weights: Path | None) -> float:
-        """The last evaluation's score after `epochs` from `weights`; larger is better."""
-        place = self.run_dir(candidate, epochs).parent
+    def score(
+        self, candidate: Candidate, epochs: int, weights: Path | None = None, scale: float = 1.0
+    ) -> float:
+        """The last evaluation's score after `epochs` from `weights`; larger is better.
+
+        Its images, those that judge as well, are `scale` times as long and wide.
+        """
+        place = self.run_dir(candidate, epochs, scale).parent
         whole = with_length(self.tree, epochs, self.whole_epochs)
         tree = self.networks.recipe(whole, candidate, str(weights) if weights else None)
         run = tree["Global"] = dict(tree.get("Global") or {})
         run |= {"output_dir": str(place), "checkpoints": checkpoint.AUTO}
         run |= {"eval_during_train": True, "eval_interval": 1, "start_eval_epoch": epochs - 1}
         run |= {"keep_last": 1, "pretrained_model": None, "cpu_processes": 1}
+        if scale != 1:
+            *_, edge = size_of(candidate, self.networks.shape)
+            run |= {"image_size": round(scale * edge), "eval_image_size": None}
         recipe = place / "recipe.yaml"
         place.mkdir(parents=True, exist_ok=True)
         write_text(recipe, dump(plain_copy(tree)))
         self._run(["train", "-c", str(recipe)], place / "log.txt")
-        value = _last_score(self.run_dir(candidate, epochs) / "metrics.jsonl")
+        value = _last_score(self.run_dir(candidate, epochs, scale) / "metrics.jsonl")
         return value if self.higher_is_better else -value
 
-    def run_dir(self, candidate: Candidate, epochs: int) -> Path:
+    def run_dir(self, candidate: Candidate, epochs: int, scale: float = 1.0) -> Path:
         """Where its training of that length lies."""
-        return self.folder / digest(candidate) / f"{epochs}_epochs" / self.networks.space.network
+        name = f"{epochs}_epochs" if scale == 1 else f"{epochs}_epochs_of_{scale:g}"
+        return self.folder / digest(candidate) / name / self.networks.space.network
 
     def _run(self, arguments: Sequence[str], log_file: Path) -> None:
         alone = {k: v for k, v in os.environ.items() if k not in {*PADDLE, *TORCHRUN, *SRUN}}

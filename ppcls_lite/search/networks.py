@@ -72,16 +72,16 @@ class Networks:
         return trainable(self.build(candidate))
 
     def pieces(self, candidate: Candidate) -> list[Piece]:
-        """What the candidate's estimate is the sum of."""
+        """What the candidate's estimate is the sum of; nothing where it has to be measured."""
         shape = size_of(candidate, self.shape)
-        return self.space.pieces(candidate, shape, self.arguments) or [self.whole(candidate)]
+        return self.space.pieces(candidate, shape, self.arguments)
 
     def whole(self, candidate: Candidate) -> Piece:
         """The candidate as a piece of its own."""
         shape = size_of(candidate, self.shape)
         size = "x".join(map(str, shape))
         name = f"{self.space.network} {digest({'arch': self.arch(candidate)})} at {size}"
-        return Piece(name, shape, lambda: self.build(candidate))
+        return Piece(name, shape, lambda: self.build(candidate), feature=False)
 
     def recipe(self, tree: Tree, candidate: Candidate, weights: str | None) -> Tree:
         """`tree` as a recipe that trains the candidate from `weights`."""

@@ -42,12 +42,12 @@ def write(result: Result, folder: Path) -> list[Path]:
 
 def text(result: Result, folder: Path) -> str:
     """The report."""
-    best, (median, largest) = result.finalists[0], result.estimates
+    best = result.finalists[0]
     lines = [
         f"# A network of {result.target:g} ms ({result.setting})",
         "",
         f"The best is {_called(best, result)}: {best.ms:.2f} ms, score {best.rungs[-1]:.4f} on the "
-        "images that were held out.",
+        "images that judge.",
         "",
         "![latency and score](pareto.svg)",
         "",
@@ -66,9 +66,8 @@ def text(result: Result, folder: Path) -> str:
     lines += ["", "## How far each price can be trusted", ""]
     lines += [f"- {line}" for line in _trust(result)]
     lines += [
-        f"- Latencies added up from pieces, against the same {len(result.measured)} networks "
-        f"measured as a whole: off by {median:.1%} (median), {largest:.1%} at most.",
-        "- Scores are of images held out of the training list, not those of DataLoader.Eval.",
+        f"- {_latencies(result)}",
+        f"- The images that judge are {result.judging}.",
         "",
         "## Go on",
         "",
@@ -76,6 +75,17 @@ def text(result: Result, folder: Path) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _latencies(result: Result) -> str:
+    count = len(result.measured)
+    if result.estimates is None:
+        return f"The latencies of all {count} networks were measured as a whole."
+    median, largest = result.estimates
+    return (
+        f"Latencies added up from pieces, against the same {count} networks measured as a whole: "
+        f"off by {median:.1%} (median), {largest:.1%} at most."
+    )
 
 
 def _trust(result: Result) -> list[str]:

@@ -65,13 +65,14 @@ class Result:
 
     target: float
     setting: str
-    estimates: tuple[float, float]  # median and largest relative error
+    estimates: tuple[float, float] | None  # median and largest relative error; None: there are none
     measured: list[tuple[float, float]]  # latency as a whole and score of candidates
     finalists: list[Finalist]  # best first
     params: dict[str, int]  # of the finalists
     untrained: dict[str, list[float]]  # what cheap scores say of them, in their order
     budgets_choice: str | None  # the network of the zoo that the target alone would choose
     price: str  # what the scores of candidates come from
+    judging: str  # which images judge
     is_main: bool = True  # whether this process writes and prints
 
 
@@ -123,7 +124,8 @@ def planned(wanted: SearchSettings, minutes: float, costs: Costs) -> SearchSetti
             proxy_epochs=max(1, int((share - starts) / alone)),
             population=min(wanted.population, max(_FEWEST, scored)),
         )
-    scored = max(_FEWEST, int(0.5 * whole / (wanted.score_epochs * costs.epoch_alone + _START)))
+    score = wanted.score_scale**2 * wanted.score_epochs * costs.epoch_alone + _START
+    scored = max(_FEWEST, int(0.5 * whole / score))
     generations = max(1, min(wanted.generations, scored // _PARENTS))
     proxy_epochs, rungs = 2 * wanted.score_epochs, 2
     finalist = rungs * proxy_epochs * costs.epoch_alone + 1.5 * _START
@@ -165,6 +167,8 @@ class _Search:
             facts["max_parameters"] = self.wanted.max_parameters
         if self.wanted.fill:
             facts["fill"] = f"{self.wanted.fill:g}"
+        if self.wanted.score_scale != 1:
+            facts["score_scale"] = f"{self.wanted.score_scale:g}"
         if self.wanted.sieve:
             facts["sieve"] = f"{self.wanted.sieve} {self.wanted.sieve_keeps:g}"
         self.journal = Journal(folder, facts, writes=world.is_main)
@@ -183,7 +187,7 @@ class _Search:
         )
         self.budget.calibrate(self.seed)
         main = self.world.is_main
-        tree = split(self.recipe, self.wanted.held_out, self.seed, folder / "data", main)
+        tree, judging = split(self.recipe, self.wanted.held_out, self.seed, folder / "data", main)
         self.world.barrier()
         with_search = {**tree, "Search": self.recipe.tree.get("Search") or {}}
         judge = SupernetJudge(Recipe.of(with_search), self.networks, self.world, folder)
@@ -196,7 +200,8 @@ class _Search:
             fast, score = self.budget.fits, self._short_trainings(proxies)
             if wanted.supernet_epochs:
                 judge.train(wanted.supernet_epochs)
-                fast, score = self.budget.kept, judge.score
+                score = judge.score
+                fast = self.budget.kept if self.budget.adds_up else self.budget.fits
             known = self.budget.known()
             untrained = Untrained(self.networks, judge.first_images(), self.seed, self.world)
             found = evolve(
@@ -212,7 +217,7 @@ class _Search:
                 sieve_keeps=wanted.sieve_keeps,
             )
             best = found.best(wanted.measured)
-            before = self.budget.estimates(best)
+            before = self.budget.estimates(best) if self.budget.adds_up else None
             times = self.budget.whole(best)
             inside = [c for c in best if self.budget.inside(times[digest(c)])]
             if not inside:
@@ -236,13 +241,14 @@ class _Search:
         return Result(
             self.target,
             str(self.setting),
-            errors(before, [times[digest(c)] for c in best]),
+            errors(before, [times[digest(c)] for c in best]) if before else None,
             measured,
             finalists,
             {f.name: self.networks.parameters(f.candidate) for f in finalists},
             untrained.all([f.candidate for f in finalists]),
             choice["name"] if choice else None,
             "the supernet" if wanted.supernet_epochs else "a short training",
+            judging,
             is_main=main,
         )
 
@@ -282,9 +288,9 @@ class _Search:
 
     def _short_trainings(self, proxies: ProxyJudge) -> Callable[[Sequence[Candidate]], list[float]]:
         """Scores by trainings from random weights, where there is no supernet."""
-        epochs = self.wanted.score_epochs
+        epochs, scale = self.wanted.score_epochs, self.wanted.score_scale
         return lambda candidates: shared(
-            candidates, lambda candidate: proxies.score(candidate, epochs, None), self.world
+            candidates, lambda one: proxies.score(one, epochs, scale=scale), self.world
         )
 
     def _halve(self, finalists: list[Finalist], proxies: ProxyJudge, judge: SupernetJudge) -> None:
@@ -315,7 +321,7 @@ class _Search:
         if known is not None:
             return known
         if not self.wanted.supernet_epochs:
-            return proxies.score(candidate, epochs, None)
+            return proxies.score(candidate, epochs)
         path = proxies.folder / digest(candidate) / "start.pdparams"
         path.parent.mkdir(parents=True, exist_ok=True)
         return proxies.score(candidate, epochs, judge.weights(candidate, path))

@@ -30,7 +30,8 @@ SIZE = "size"  # the slot of the input's edge, where a space has one
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a network that is measured alone: `build()` takes (N, *shape) to a feature.
+    """A part of a network that is measured alone: `build()` takes (N, *shape) to a `feature`, or
+    is a whole network, with the answers that ship.
 
     Pieces of one name are the same part, whatever networks they stand in.
     """
@@ -38,6 +39,7 @@ class Piece:
     name: str
     shape: Shape
     build: Callable[[], nn.Layer]
+    feature: bool = True
 
 
 class Space:

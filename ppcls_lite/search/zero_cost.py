@@ -40,8 +40,9 @@ def synflow(model: nn.Layer, images: Tensor) -> float:
     with paddle.no_grad():
         for parameter in learnt:
             parameter.set_value(parameter.abs())
-    total = model(paddle.ones([1, *images.shape[1:]], dtype="float64"))
-    total.sum().backward()
+    answers = model(paddle.ones([1, *images.shape[1:]], dtype="float64"))
+    several = answers.values() if isinstance(answers, Mapping) else (answers,)
+    sum(answer.sum() for answer in several).backward()
     flow = sum(float((p * p.grad).abs().sum()) for p in learnt if p.grad is not None)
     return math.log(flow) if flow > 0 else -math.inf
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.search import prove
+from experiments.search import folds, prices, prove
 
 
 @pytest.fixture
@@ -32,14 +32,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         records = Path(own["Global"]["output_dir"], own["Arch"]["name"], "metrics.jsonl")
         records.parent.mkdir(parents=True, exist_ok=True)
         score = (0.7 if own["Arch"]["name"] == "PPLCNet" else 0.6) + own["Global"]["seed"] / 100
-        rows = [{"kind": "train"}, {"kind": "eval", "top1": score}]
+        rows = [{"kind": "train"}, {"kind": "eval", "top1": score, "loss": 1 - score}]
         records.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
     def latencies(networks: list[tuple[dict[str, Any], int]], setting: Any) -> list[float]:
         return [setting.threads * (3.0 if a["name"] == "PPLCNet" else 2.0) for a, _ in networks]
 
-    monkeypatch.setattr(prove, "_toolkit", toolkit)
-    monkeypatch.setattr(prove, "_latencies", latencies)
+    for module in (prove, folds):
+        monkeypatch.setattr(module, "toolkit", toolkit)
+        monkeypatch.setattr(module, "latencies", latencies)
     return searches
 
 
@@ -66,11 +67,43 @@ def test_every_fold_is_searched_at_the_latency_of_the_scale(
 
 
 def test_a_training_never_sees_what_scores_it(tmp_path: Path) -> None:
-    parts = prove.dealt(100)
+    parts = folds.dealt(100)
     assert sorted(np.concatenate(parts).tolist()) == list(range(100))
-    options = prove._parser().parse_args(["--data", str(tmp_path)])
-    lines = [f"{i}.jpg {i % 3}" for i in range(100)]
-    recipe = prove._recipe(tmp_path / "fold1", lines, 1, prove.STRIDES[32], options)
+    (tmp_path / "train_list.txt").write_text("".join(f"{i}.jpg {i % 3}\n" for i in range(100)))
+    recipe = folds.recipe_of(tmp_path / "fold1", tmp_path, 1, 32, 40)
     kept, held = ((tmp_path / "fold1" / f"{n}.txt").read_text().split() for n in ("train", "test"))
     assert not {*kept[::2]} & {*held[::2]} and len(held) // 2 == len(parts[1])
-    assert yaml.safe_load(recipe.read_text())["Arch"]["class_num"] == 3
+    tree = yaml.safe_load(recipe.read_text())
+    assert tree["Arch"]["class_num"] == 3 and tree["Global"]["epochs"] == 40
+    assert tree["DataLoader"]["Eval"]["dataset"]["image_root"] == str(tmp_path)
+
+
+def test_prices_are_laid_beside_the_long_training() -> None:
+    networks = [{"ms": ms, "parameters": 10 * ms} for ms in (1.0, 2.0, 3.0)]
+    short = [{"top1": top1, "loss": 2 - top1} for top1 in (0.1, 0.3, 0.2)]
+    whole = [{"top1": top1, "loss": 3 + top1} for top1 in (0.5, 0.7, 0.6)]
+    text = "\n".join(prices.table(networks, ["short", "whole"], [*zip(short, whole)]))
+    assert "| parameters | 0.33 | -0.33 |" in text
+    assert "| short, top-1 | 1.00 | -1.00 |" in text
+    assert "| short, loss | 1.00 | -1.00 |" in text
+    assert "2.000 ms, 20.0 parameters: 30.00, 70.00" in text
+
+
+def test_prices_are_divided_and_nothing_is_trained_twice(
+    asked: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train_list.txt").write_text("".join(f"{i}.jpg {i % 4}\n" for i in range(12)))
+    output = tmp_path / "out"
+    output.mkdir()
+    arch = {"name": "PPLCNet", "class_num": 4, "depths": [1, 1, 1, 1, 1]}
+    rows = [{"arch": arch, "ms": 1.0, "parameters": 5}, {"arch": arch, "ms": 2.0, "parameters": 6}]
+    (output / "networks.json").write_text(json.dumps(rows))
+    command = ["--data", str(tmp_path), "--output", str(output), "--prices", "1:16:0"]
+    for share, said in (("0/2", "2 trainings of other shares are left"), ("1/2", "Kendall's tau")):
+        assert prices.main([*command, "--share", share]) == 0
+        assert said in capsys.readouterr().out
+    own = yaml.safe_load((output / "1" / "1_16_0" / "recipe.yaml").read_text())
+    assert own["Global"] | {"epochs": 1, "image_size": 16, "eval_interval": 1} == own["Global"]
+    assert own["Optimizer"]["lr"]["warmup_epoch"] == 0
+    before = len(list(output.rglob("score.json")))
+    assert before == 4 and prices.main(command) == 0

@@ -15,7 +15,8 @@ def cost(candidate: Candidate) -> int:
     return sum(candidate[f"width{stage}"] for stage in range(2, 7))
 
 
-def fast(candidates: Sequence[Candidate]) -> list[bool]:
+def fast(candidates: Sequence[Candidate], count: int) -> list[bool]:
+    assert 0 < count <= 12
     return [cost(candidate) <= 80 for candidate in candidates]
 
 
@@ -49,11 +50,15 @@ def test_where_to_start_and_a_budget_that_nobody_meets() -> None:
     start = [SPACE.smallest(), SPACE.largest()]
     found = run(generations=1, start=start)
     assert digest(start[0]) in found.scores and digest(start[1]) not in found.scores
-    none = evolve(SPACE, lambda c: [False] * len(c), worth, population=4, generations=3, seed=0)
+    none = evolve(
+        SPACE, lambda c, count: [False] * len(c), worth, population=4, generations=3, seed=0
+    )
     assert none.scores == {}
 
 
 def test_a_space_of_few_candidates_ends_early() -> None:
     small = PPLCNetSpace([8], [[8]] * 5, [[1]] * 5, [3], "tail", [32, 64])
-    found = evolve(small, lambda c: [True] * len(c), worth, population=9, generations=9, seed=0)
+    found = evolve(
+        small, lambda c, count: [True] * len(c), worth, population=9, generations=9, seed=0
+    )
     assert len(found.scores) == 2

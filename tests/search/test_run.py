@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -24,6 +25,7 @@ from ppcls_lite.search import judge, report
 from ppcls_lite.search.held_out import split
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.run import Costs, _Search, planned, search
+from ppcls_lite.search.space import digest
 
 SETTING = Setting("paddle", "fp32", 1)
 
@@ -136,10 +138,30 @@ def test_candidates_fill_the_target(tree: dict[str, Any], tmp_path: Path, meter:
     assert fastest < 0.9 * slowest
     for target, expected in ((slowest, [False, True]), (fastest, [True, False])):
         found, ends, _ = budget(target)
-        assert found.fits(ends) == expected
+        assert found.fits(ends, 2) == expected
         assert found.kept(ends)[expected.index(True)]  # an estimate keeps what it may misjudge
     found, ends, _ = budget(100 * slowest)
-    assert found.fits(ends) == [False, True]
+    assert found.fits(ends, 1) == [False, True]
+
+
+def test_no_more_is_measured_than_asked_for(
+    tree: dict[str, Any], tmp_path: Path, meter: Any
+) -> None:
+    """As wholes; of a network without pieces there is no estimate that would cost one more."""
+    keys = {"class_expand": [*range(8, 48)]}
+    expands = {"name": "ArchSpace", "network": "PPLCNet", "keys": keys}
+    for number, space in enumerate(({"name": "PPLCNetSpace"}, expands)):
+        tree["Search"] = {"space": space}
+        one = _Search(Recipe.of(tree), World(), 1e3, SETTING, [0], tmp_path / f"{number}")
+        rng, drawn = np.random.default_rng(0), {}
+        while len(drawn) < 12:
+            candidate = one.space.draw(rng)
+            drawn[digest(candidate)] = candidate
+        kept = one.budget.fits([*drawn.values()], 5)
+        assert kept == [True] * 5 + [False] * 7
+        whole = [name for name in meter.asked if name.startswith("PPLCNet ")]
+        assert len(whole) == 5 * (number + 1) == len(set(whole))
+        assert one.budget.adds_up is (number == 0)
 
 
 def test_a_recipe_of_another_family_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:
@@ -150,7 +172,8 @@ def test_a_recipe_of_another_family_is_refused(tree: dict[str, Any], tmp_path: P
 
 def test_images_are_held_out_of_the_training_list(tree: dict[str, Any], tmp_path: Path) -> None:
     recipe = Recipe.of(tree)
-    made = split(recipe, 0.25, 0, tmp_path / "a")
+    made, judging = split(recipe, 0.25, 0, tmp_path / "a")
+    assert judging.startswith("held out of the training list")
     lists = [Path(made["DataLoader"][s]["dataset"]["cls_label_path"]) for s in ("Train", "Eval")]
     kept, held = (path.read_text().splitlines() for path in lists)
     source = Path(tree["DataLoader"]["Train"]["dataset"]["cls_label_path"]).read_text()
@@ -191,8 +214,11 @@ def test_short_trainings_score_where_there_is_no_supernet(
     """Each candidate that keeps to the target, measured as a whole, is trained from nothing."""
     asked = []
 
-    def trained(self: Any, candidate: Any, epochs: int, weights: Path | None) -> float:
-        asked.append((epochs, weights))
+    def trained(
+        self: Any, candidate: Any, epochs: int, weights: Path | None = None, scale: float = 1
+    ) -> float:
+        asked.append((epochs, scale))
+        assert weights is None
         run = self.run_dir(candidate, epochs)
         run.mkdir(parents=True)
         (run / "best_model.pdparams").write_bytes(b"weights")
@@ -202,9 +228,10 @@ def test_short_trainings_score_where_there_is_no_supernet(
     monkeypatch.setattr(judge.SupernetJudge, "train", None)
     monkeypatch.setattr(judge.SupernetJudge, "_score", None)
     none = {"supernet_epochs": 0, "score_epochs": 1, "proxy_epochs": 2, "finalists": 2, "rungs": 2}
+    none["score_scale"] = 0.5
     tree["Search"] = {**tree["Search"], **none}
     result = look(tree, tmp_path / "found")
-    scored, first, second = (asked.count((n, None)) for n in (1, 2, 4))
+    scored, first, second = (asked.count(one) for one in ((1, 0.5), (2, 1), (4, 1)))
     assert len(asked) == scored + first + second and scored >= first == 2 and second == 1
     assert result.finalists[0].candidate["width6"] == max(
         f.candidate["width6"] for f in result.finalists
@@ -225,7 +252,7 @@ def test_short_trainings_have_as_much_shorter_a_warm_up(
     networks = Networks(Recipe.of(tree), build(tree["Search"]["space"], "space"), (3, 16, 16))
     proxies = judge.ProxyJudge(tree, networks, True, tmp_path / "networks", 20)
     candidate = networks.space.smallest()
-    assert 0 <= proxies.score(candidate, 5, None) <= 1
+    assert 0 <= proxies.score(candidate, 5) <= 1
     folder = proxies.run_dir(candidate, 5)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert max(record["epoch"] for record in records) == 5
@@ -238,6 +265,19 @@ def test_short_trainings_have_as_much_shorter_a_warm_up(
     supernet.train(5)
     supernet.close()
     assert supernet.schedule.warmup == 2 * 3
+
+
+def test_a_training_that_scores_may_have_smaller_images(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    tree["Search"]["space"]["sizes"] = [16, 24]
+    networks = Networks(Recipe.of(tree), build(tree["Search"]["space"], "space"), (3, 16, 16))
+    proxies = judge.ProxyJudge(tree, networks, True, tmp_path / "networks", 20)
+    candidate = networks.space.largest()
+    for scale, edge in ((1.0, 24), (0.5, 12)):
+        assert 0 <= proxies.score(candidate, 1, scale=scale) <= 1
+        kept = yaml.safe_load((proxies.run_dir(candidate, 1, scale).parent / "recipe.yaml").open())
+        assert kept["Global"]["image_size"] == edge
 
 
 def test_a_warm_up_in_updates_is_shortened_and_never_grows() -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.config.check import build
+from ppcls_lite.config.complete import Recipe
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.models.create import create_model
+from ppcls_lite.search.latency import Meter
+from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.pplcnet_space import PPLCNetSpace
 from ppcls_lite.search.space import digest
 
@@ -81,6 +87,36 @@ def test_sizes_and_other_networks() -> None:
     assert "size" not in sized.arch(sized.smallest())
     other = build({"ArchSpace": {"network": "PPLCNetV3", "keys": {"scale": [0.5, 1.0]}}}, "space")
     assert other.arch(other.largest()) == {"scale": 1.0} and other.pieces({}, (3, 1, 1), {}) == []
+
+
+def test_the_trunk_of_a_detector(tmp_path: Path) -> None:
+    """Its neck and head are the recipe's; it is measured as a whole, with the answers that ship."""
+    inner = {"widths": [[8], [8, 16], [16, 24], [32], [48]], "expand": [1280]}
+    space = build(
+        {"TrunkSpace": {"network": "PicoDet", "space": {"name": "PPLCNetSpace", **inner}}}, "space"
+    )
+    tree = {
+        "Arch": {
+            "name": "PicoDet",
+            "class_num": 3,
+            "backbone": {"name": "PPLCNet_x0_25"},
+            "neck": {"name": "LCPAN", "out_channels": 24, "num_features": 3},
+            "head": {"name": "PicoHead", "num_convs": 1},
+        },
+        "Global": {"cpu_kernels": "off"},
+    }
+    networks = Networks(Recipe.of(tree), space, (3, 64, 64))
+    for candidate, widths in ((space.smallest(), (8, 16)), (space.largest(), (16, 24))):
+        assert networks.pieces(candidate) == []
+        model = networks.build(candidate)
+        assert tuple(model.backbone.channels[-3:]) == (widths[1], 32, 48)
+        assert model.head.class_num == 3
+        made = networks.recipe(tree, candidate, None)["Arch"]
+        assert made["neck"] == tree["Arch"]["neck"] and made["backbone"]["widths"][1] == widths[0]
+    Meter(Setting("onnxruntime", "fp32", 1), [0])._export(networks.whole(candidate), tmp_path / "a")
+    outputs = onnx.load(tmp_path / "a" / "inference.onnx").graph.output
+    sizes = [[d.dim_value for d in output.type.tensor_type.shape.dim][1:] for output in outputs]
+    assert sizes == [[84, 4], [3, 84]]  # boxes and scores at 8 x 8, 4 x 4 and 2 x 2 places
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,9 @@ def test_a_sieve_keeps_what_it_prefers_and_what_was_given() -> None:
         return [0.0] * len(candidates)
 
     options = {"population": 8, "generations": 1, "seed": 0, "start": [space.smallest()]}
-    evolve(space, lambda c: [True] * len(c), score, sieve=sieve, sieve_keeps=0.25, **options)
+    evolve(space, lambda c, count: [True] * len(c), score, sieve=sieve, sieve_keeps=0.25, **options)
     sifted, asked = asked, []
-    evolve(space, lambda c: [True] * len(c), score, **options)
+    evolve(space, lambda c, count: [True] * len(c), score, **options)
     assert len(sifted) == len(asked) == 8
     assert digest(sifted[0]) == digest(asked[0]) == digest(space.smallest())
     means = [np.mean([c["width6"] for c in some[1:]]) for some in (sifted, asked)]
