@@ -2,9 +2,9 @@
 
 Networks near one latency are drawn by chance and trained several times: short (`--prices`: epochs,
 edge of the images and epochs of warm-up), and for `--epochs` at full size. The same images score
-all, by top-1 and by the loss; the number of parameters and the latency stand beside them. What is
-done is not done again: the same command goes on, and several, each with its `--share`, divide the
-networks.
+all, by top-1 and by the loss; the number of parameters and the latency stand beside them, and what
+supernets of the whole space (`--supernets`) say. What is done is not done again: the same command
+goes on, and several, each with its `--share`, divide the networks.
 
     python -m experiments.search.prices --data dataset/cifar10
 """
@@ -14,18 +14,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 from experiments.search.folds import STRIDES, classes_of, latencies, lines_of, recipe_of, trained
 from ppcls_lite.benchmark.result import Setting
+from ppcls_lite.config.file import load_config
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
+from ppcls_lite.recipe.start import start
 from ppcls_lite.search.evolution import near_budget
-from ppcls_lite.search.networks import trainable
+from ppcls_lite.search.judge import SupernetJudge
+from ppcls_lite.search.networks import Networks, trainable
 from ppcls_lite.search.pplcnet_space import PPLCNetSpace
 from ppcls_lite.search.report import kendall
 from ppcls_lite.system.files import write_text
@@ -67,6 +71,12 @@ def main(argv: Sequence[str]) -> int:
     if missing:
         print(f"{missing} trainings of other shares are left")
         return 0
+    for price in options.supernets:
+        scores = _kept(
+            options.output, price, lambda p=price: _supernet(networks, recipe, p, options)
+        )
+        for network, score in zip(networks, scores):
+            network[f"supernet, {price}"] = score
     found = [[json.loads(file.read_text()) for file in row] for row in files]
     print("\n".join(table(networks, [str(price) for price in prices], found)))
     return 0
@@ -97,8 +107,8 @@ def table(
 def _cheap(
     networks: Sequence[dict[str, Any]], prices: Sequence[str], found: Sequence[Sequence[dict]]
 ) -> Iterator[tuple[str, list[float]]]:
-    yield "parameters", [network["parameters"] for network in networks]
-    yield "latency", [network["ms"] for network in networks]
+    for name in (key for key in networks[0] if key not in ("arch", "candidate")):
+        yield name, [network[name] for network in networks]
     for place, price in enumerate(prices):
         yield f"{price}, top-1", [row[place]["top1"] for row in found]
         yield f"{price}, loss", [-row[place]["loss"] for row in found]
@@ -117,14 +127,14 @@ def _networks(options: argparse.Namespace) -> list[dict[str, Any]]:
         return json.loads(file.read_text())
     space, rng = PPLCNetSpace(), np.random.default_rng(options.seed)
     own = {"class_num": classes_of(lines_of(options.data)), "stride_list": STRIDES[options.size]}
+    drawn = [near_budget(space, rng) for _ in range(_DRAWN * options.networks)]
     archs = [{"name": options.target, **own}]
-    for _ in range(_DRAWN * options.networks):
-        archs.append({"name": "PPLCNet", **own, **space.arch(near_budget(space, rng))})
+    archs += [{"name": "PPLCNet", **own, **space.arch(candidate)} for candidate in drawn]
     setting = Setting("openvino", "fp32", 1)
     most, *times = latencies([(arch, options.size) for arch in archs], setting)
     inside = [
-        {"arch": arch, "ms": ms, "parameters": _parameters(arch)}
-        for arch, ms in zip(archs[1:], times)
+        {"candidate": candidate, "arch": arch, "ms": ms, "parameters": _parameters(arch)}
+        for candidate, arch, ms in zip(drawn, archs[1:], times)
         if options.fill * most <= ms <= most
     ]
     if len(inside) < options.networks:
@@ -137,6 +147,37 @@ def _networks(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _parameters(arch: dict[str, Any]) -> int:
     own = {key: value for key, value in arch.items() if key != "name"}
     return trainable(create_model(arch["name"], **own))
+
+
+def _supernet(
+    networks: Sequence[dict[str, Any]], recipe: Path, price: Price, options: argparse.Namespace
+) -> list[float]:
+    """Top-1 of each network by its part of a supernet that is trained for that price."""
+    tree = {
+        "_base_": str(recipe.resolve()),
+        "Global": {"epochs": price.epochs, "image_size": price.size},
+        "Arch": {"name": "PPLCNet"},
+        "Optimizer": {"lr": {"warmup_epoch": price.warmup}},
+    }
+    place = options.output / f"supernet_{'_'.join(map(str, price))}"
+    place.mkdir(exist_ok=True)
+    write_text(place / "recipe.yaml", yaml.safe_dump(tree, sort_keys=False))
+    made, world = start(
+        load_config(place / "recipe.yaml"), ("Loss", "Optimizer", "DataLoader", "Infer")
+    )
+    shape = (3, price.size, price.size)
+    judge = SupernetJudge(made, Networks(made, PPLCNetSpace(), shape), world, place)
+    judge.train(price.epochs)
+    scores = judge.score([network["candidate"] for network in networks])
+    judge.close()
+    return scores
+
+
+def _kept(output: Path, price: Price, make: Callable[[], list[float]]) -> list[float]:
+    file = output / f"supernet_{'_'.join(map(str, price))}.json"
+    if not file.exists():
+        write_text(file, json.dumps(make()))
+    return json.loads(file.read_text())
 
 
 def _file(output: Path, number: int, price: Price) -> Path:
@@ -166,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "EPOCHS:SIZE:WARMUP of each"
     cheap = [Price(3, 32, 2), Price(3, 32, 0), Price(3, 16, 0), Price(6, 16, 0)]
     parser.add_argument("--prices", nargs="+", type=_price, default=cheap, help=text)
+    parser.add_argument("--supernets", nargs="+", type=_price, default=[], help=text)
     parser.add_argument("--share", type=_share, default=(0, 1), help="NUMBER/COUNT of the networks")
     parser.add_argument("--output", type=Path, default=Path("output/prices"))
     return parser
