@@ -48,6 +48,7 @@ METHODS = {  # what is changed about `Search`
     "evolution": {"strategy": "evolution"},
     "sieved": {"strategy": "evolution", "sieve": "parameters", "sieve_keeps": 0.2},
     "random": {"strategy": "random"},
+    "filled": {"strategy": "evolution", "fill": 0.8},  # the latency is to be used up
 }
 SPACES: dict[str, dict[str, Any]] = {
     "default": {"name": "PPLCNetSpace"},
