@@ -19,7 +19,7 @@ from ppcls_lite.search.latency import Meter
 from ppcls_lite.search.space import Piece
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.machine import usable_processors
-from ppcls_lite.system.processes import ROOT, environment, toolkit_command
+from ppcls_lite.system.processes import ROOT, environment, tied, toolkit_command
 
 FOLDS = 3
 BASE = ROOT / "configs" / "_base_" / "pplcnet.yaml"
@@ -135,7 +135,8 @@ def latencies(networks: Sequence[tuple[dict[str, Any], int]], setting: Setting) 
 
 def toolkit(*arguments: str) -> None:
     """Run a command of the toolkit. Raises UserError if it fails."""
-    done = subprocess.run(toolkit_command(arguments), env=environment())
+    # tied: a training would go on when its experiment has been killed
+    done = subprocess.run(toolkit_command(arguments), env=environment(), preexec_fn=tied())
     if done.returncode:
         raise UserError(f"ppcls-lite {arguments[0]} ended with status {done.returncode}")
 
