@@ -18,7 +18,6 @@ import difflib
 import functools
 import importlib
 import importlib.machinery
-import importlib.metadata
 import importlib.util
 import sys
 import traceback
@@ -27,13 +26,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ppcls_lite.config.file import is_file
 from ppcls_lite.config.source import PACKAGE, Argument, Source
 from ppcls_lite.config.source import REQUIRED as REQUIRED
 from ppcls_lite.config.zoo import OVER_TRUNKS, ZOO
 from ppcls_lite.errors import ConfigError, cut
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Class = TypeVar("Class", bound=type)
 GROUP = "ppcls_lite.plugins"  # the entry-point group of installed plug-ins
@@ -91,13 +93,15 @@ def register(
 
 
 class _Installed(Mapping[tuple[str, str], Entry]):
-    """The installed components; the files of a kind are read when it is first asked for.
+    """The installed components; the files of a kind are read when it is first asked for, and
+    installed plug-ins when this package has no such component.
 
     Reading all takes half a second, which a predictor's start can spare.
     """
 
     def __getitem__(self, key: tuple[str, str]) -> Entry:
-        return (_everything() if _points() else _package(key[0]))[key]
+        own = _package(key[0])
+        return own[key] if key in own else _everything()[key]
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(_everything())
@@ -168,8 +172,10 @@ def _modules() -> list[tuple[Path, str]]:
 
 
 @functools.cache
-def _points() -> Sequence[importlib.metadata.EntryPoint]:
+def _points() -> Sequence[EntryPoint]:
     """What installed packages name as their plug-ins."""
+    import importlib.metadata  # a twentieth of a predictor's start
+
     return tuple(importlib.metadata.entry_points(group=GROUP))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
 import math
 import os
 import platform
@@ -75,6 +74,8 @@ def cpu_identity(root: Path = _ROOT) -> str:
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     """The versions of those of `packages` (by their names for pip) that are installed."""
+    import importlib.metadata  # with the packages of e-mail, which a start can spare
+
     found = {}
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -239,6 +239,37 @@ def test_a_signal_is_answered_after_engines_have_ended(name: str, exported_both:
     assert (done.returncode, done.stdout.split()) == (0, ["told"] * 3), done.stderr[-500:]
 
 
+STARTED = """
+import sys
+import numpy as np
+from ppcls_lite.inference.predictor import Predictor
+with Predictor(sys.argv[1], engine=sys.argv[2], threads=1) as predictor:
+    predictor.predict(np.zeros((48, 48, 3), np.uint8))
+heavy = "paddle", "openvino.tools.ovc", "importlib.metadata"
+print([name for name in heavy if name in sys.modules])
+if sys.argv[2] == "openvino":
+    import openvino
+    try:
+        openvino.convert_model("no file")
+    except Exception:
+        print("openvino.tools.ovc" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("name", ENGINES[1:])
+def test_a_start_imports_no_more_than_it_needs(name: str, exported_both: Any) -> None:
+    """And what OpenVINO's converter is asked for in the same process, it still does."""
+    need(name)
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED, str(exported_both.folder), name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    assert done.stdout.split("\n") == ["[]", *(["True"] if name == "openvino" else []), ""]
+
+
 @pytest.mark.parametrize("name", ENGINES[1:])
 def test_a_damaged_onnx_file(name: str, tmp_path: Path) -> None:
     need(name)

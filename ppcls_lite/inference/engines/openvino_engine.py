@@ -9,9 +9,12 @@ network at all. Properties: https://docs.openvino.ai (CPU device). Read next: ..
 from __future__ import annotations
 
 import functools
+import importlib
 import io
+import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from ppcls_lite.system.installed import require
 
 # What is kept of layers at sizes seen before; 5,000 by default, a megabyte for each new size.
 _RECORDS = 100
+_CONVERTER = "openvino.tools.ovc"
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
@@ -42,8 +46,7 @@ class OpenVINOEngine:
         warmup_shape: tuple[int, int, int, int] | None = None,
     ) -> None:
         require("openvino")
-        import openvino
-
+        openvino = _runtime()
         self.precision = precision
         self.threads = threads
         self._openvino = openvino
@@ -140,9 +143,29 @@ def _core() -> Any:
     freed stack of the first, and the next signal that has a handler (Ctrl-C, SIGTERM) crashes the
     process (seen with OpenVINO 2026.4).
     """
-    import openvino
+    return _runtime().Core()
 
-    return openvino.Core()
+
+@functools.cache
+def _runtime() -> ModuleType:
+    """OpenVINO; its converter of other frameworks' files, a third of the import, when it is used.
+
+    The package can do without it, and so does this engine; who asks for `convert_model` in the same
+    process gets it all the same.
+    """
+    if "openvino" in sys.modules or _CONVERTER in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # an ImportError, which it expects
+    try:
+        openvino = importlib.import_module("openvino")
+    finally:
+        del sys.modules[_CONVERTER]
+
+    def convert_model(*arguments: Any, **named: Any) -> Any:
+        return importlib.import_module(_CONVERTER).convert_model(*arguments, **named)
+
+    openvino.convert_model = convert_model
+    return openvino
 
 
 def _first_line(error: Exception) -> str:
