@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import paddle
@@ -44,3 +46,26 @@ def test_every_other_thread_gets_a_core_and_children_get_all(built_kernels: Path
     assert run(built_kernels, count) == f"{count - 1} {cores[1:]} {count} {count}"
     for free in (run(built_kernels, count + 1), run(built_kernels, count, OMP_PROC_BIND="false")):
         assert free == f"0 [] {count} {count}"
+
+
+def test_small_kernels_get_a_thread_that_is_awake(
+    native: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that sleeps is woken for larger ones only, and sleeps again after a while."""
+    worth = ctypes.c_int64.in_dll(native, "kernels_worth")
+    monkeypatch.setattr(worth, "value", 16_000)
+    native.team.argtypes = [ctypes.c_int64]
+    native.use_threads(4)
+
+    def after(*works: int) -> int:
+        """The threads of the last of some kernels that follow a pause."""
+        time.sleep(0.1)
+        return [native.team(work) for work in works][-1]
+
+    try:
+        assert [after(work) for work in (1_000, 31_000, 32_000, 48_000, 10**6)] == [1, 1, 2, 3, 4]
+        answers = [[after(48_000, work) for work in (1_999, 2_000, 31_000)] for _ in range(10)]
+        assert [1, 2, 3] in answers  # a busy machine may be slower than a thread waits
+    finally:
+        native.use_threads(1)
+    assert native.team(10**6) == 1

@@ -1,5 +1,9 @@
-// What the kernels set in the process that loads them.
+// What the kernels set in the process that loads them, and how many threads they use there.
 
+#include "vectors.h"
+
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #ifdef __GLIBC__
@@ -12,7 +16,8 @@
 
 extern "C" {
 
-// See vectors.h. Python sets the number of threads when it loads the library.
+// The most threads of a kernel, which Python sets when it loads the library; and how many
+// multiplications and additions make one more worth waking up.
 int kernels_threads = 1;
 int64_t kernels_worth = 4 << 20;
 
@@ -64,6 +69,28 @@ int keep_memory() {
 #else
     return 0;
 #endif
+}
+
+// A thread that waits looks for work for a while (some milliseconds to 200, as the OpenMP runtime
+// has it) before it sleeps. To wake it up takes up to a millisecond on a virtual machine, and more
+// where others use the cores: a small kernel is done before that. While it is awake, a sixteenth of
+// the work is worth a share.
+int team(int64_t work) {
+    using clock = std::chrono::steady_clock;
+    static thread_local int awake = 1;
+    static thread_local clock::time_point until;
+    if (kernels_threads == 1) return 1;
+    const clock::time_point now = clock::now();
+    if (now > until) awake = 1;
+    const int64_t light = std::max<int64_t>(1, kernels_worth / 16);
+    const int64_t useful = std::max(work / kernels_worth, std::min<int64_t>(awake, work / light));
+    const int threads = (int)std::min<int64_t>(std::max<int64_t>(1, useful), kernels_threads);
+    if (threads > 1) {
+        awake = std::max(awake, threads);
+        // from the kernel's end, of which all that is known is that an operation takes no longer
+        until = now + std::chrono::milliseconds(20) + std::chrono::nanoseconds(work / threads);
+    }
+    return threads;
 }
 
 }  // extern "C"

@@ -129,16 +129,8 @@ static inline void interleave(const float* a, const float* b, float* to, int64_t
     }
 }
 
-// How many threads a kernel may use, and how much work makes one more worth waking up.
-extern "C" int kernels_threads;
-extern "C" int64_t kernels_worth;
-
-// Threads for so many multiplications and additions. A small kernel is done before a second thread
-// is awake, and where others use the cores, each wait for a thread costs milliseconds.
-static inline int team(int64_t work) {
-    const int64_t useful = work / kernels_worth;
-    return useful < 1 ? 1 : useful < kernels_threads ? (int)useful : kernels_threads;
-}
+// How many threads a kernel of so many multiplications and additions is computed by: process.cpp.
+extern "C" int team(int64_t work);
 
 template <typename Int>
 static inline Int round_up(Int value, Int unit) {
