@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,14 @@ def latencies(networks: Sequence[tuple[dict[str, Any], int]], setting: Setting) 
         pieces.append(Piece(f"{number} {arch['name']}", (3, size, size), build, feature=False))
     found = Meter(setting, usable_processors()[: setting.threads], print)(pieces)
     return [found[piece.name] for piece in pieces]
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """What a JSON file holds, which is made once."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(make()))
+    return json.loads(path.read_text())
 
 
 def toolkit(*arguments: str) -> None:

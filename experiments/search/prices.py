@@ -14,14 +14,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
-from experiments.search.folds import STRIDES, classes_of, latencies, lines_of, recipe_of, trained
+from experiments.search.folds import (
+    STRIDES,
+    classes_of,
+    kept,
+    latencies,
+    lines_of,
+    recipe_of,
+    trained,
+)
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.config.file import load_config
 from ppcls_lite.errors import UserError
@@ -51,30 +59,27 @@ class Price(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """Do what is left of the share, and print the table once all is done."""
     options = _parser().parse_args(argv)
-    options.output.mkdir(parents=True, exist_ok=True)
-    networks = _networks(options)
+    file, (first, step) = options.output / "networks.json", options.share
+    if first and not file.exists():
+        raise UserError(f"there is no {file}: share 0 draws the networks, so start that first")
+    networks = kept(file, lambda: _networks(options))
     recipe = recipe_of(options.output, options.data, 0, options.size, options.epochs)
     prices = [*options.prices, Price(options.epochs, options.size, 2)]
-    first, step = options.share
     for number in range(first, len(networks), step):
         for price in prices:
-            file = _file(options.output, number, price)
-            if not file.exists():
-                changes = {"lr": {"warmup_epoch": price.warmup}}
-                found = trained(
-                    *(file.parent, recipe, networks[number]["arch"], price.size, 0),
-                    *(price.epochs, changes),
-                )
-                write_text(file, json.dumps(found))
+            file, arch = _file(options.output, number, price), networks[number]["arch"]
+            changes = {"lr": {"warmup_epoch": price.warmup}}
+            asked = file.parent, recipe, arch, price.size, 0, price.epochs, changes
+            kept(file, lambda asked=asked: trained(*asked))
     files = [[_file(options.output, n, price) for price in prices] for n in range(len(networks))]
     missing = sum(not file.exists() for row in files for file in row)
     if missing:
         print(f"{missing} trainings of other shares are left")
         return 0
     for price in options.supernets:
-        scores = _kept(
-            options.output, price, lambda p=price: _supernet(networks, recipe, p, options)
-        )
+        place = options.output / f"supernet_{'_'.join(map(str, price))}"
+        asked = networks, recipe, price, place
+        scores = kept(place / "scores.json", lambda asked=asked: _supernet(*asked))
         for network, score in zip(networks, scores):
             network[f"supernet, {price}"] = score
     found = [[json.loads(file.read_text()) for file in row] for row in files]
@@ -121,10 +126,7 @@ def _each(networks: Sequence[dict[str, Any]], found: Sequence[Sequence[dict]]) -
 
 
 def _networks(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Drawn once: those whose latency is between `--fill` and all of the target's."""
-    file = options.output / "networks.json"
-    if file.exists():
-        return json.loads(file.read_text())
+    """Those whose latency is between `--fill` and all of the target's."""
     space, rng = PPLCNetSpace(), np.random.default_rng(options.seed)
     own = {"class_num": classes_of(lines_of(options.data)), "stride_list": STRIDES[options.size]}
     drawn = [near_budget(space, rng) for _ in range(_DRAWN * options.networks)]
@@ -139,9 +141,7 @@ def _networks(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
     if len(inside) < options.networks:
         raise UserError(f"only {len(inside)} networks are that fast; give a lower --fill")
-    kept = inside[: options.networks]
-    write_text(file, json.dumps(kept, indent=1))
-    return kept
+    return inside[: options.networks]
 
 
 def _parameters(arch: dict[str, Any]) -> int:
@@ -150,7 +150,7 @@ def _parameters(arch: dict[str, Any]) -> int:
 
 
 def _supernet(
-    networks: Sequence[dict[str, Any]], recipe: Path, price: Price, options: argparse.Namespace
+    networks: Sequence[dict[str, Any]], recipe: Path, price: Price, place: Path
 ) -> list[float]:
     """Top-1 of each network by its part of a supernet that is trained for that price."""
     tree = {
@@ -159,8 +159,6 @@ def _supernet(
         "Arch": {"name": "PPLCNet"},
         "Optimizer": {"lr": {"warmup_epoch": price.warmup}},
     }
-    place = options.output / f"supernet_{'_'.join(map(str, price))}"
-    place.mkdir(exist_ok=True)
     write_text(place / "recipe.yaml", yaml.safe_dump(tree, sort_keys=False))
     made, world = start(
         load_config(place / "recipe.yaml"), ("Loss", "Optimizer", "DataLoader", "Infer")
@@ -171,13 +169,6 @@ def _supernet(
     scores = judge.score([network["candidate"] for network in networks])
     judge.close()
     return scores
-
-
-def _kept(output: Path, price: Price, make: Callable[[], list[float]]) -> list[float]:
-    file = output / f"supernet_{'_'.join(map(str, price))}.json"
-    if not file.exists():
-        write_text(file, json.dumps(make()))
-    return json.loads(file.read_text())
 
 
 def _file(output: Path, number: int, price: Price) -> Path:

@@ -21,7 +21,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from experiments.search.folds import (
     FOLDS,
     STRIDES,
     classes_of,
+    kept,
     latencies,
     lines_of,
     recipe_of,
@@ -40,7 +41,6 @@ from experiments.search.folds import (
 )
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.files import write_text
 
 SCALE = "scale"  # of PP-LCNet, which the target is the latency of
 METHODS = {  # what is changed about `Search`
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
     for target in options.targets:
         asked = {"name": target, "class_num": 10, "stride_list": strides}
         file = options.output / f"{target}.json"
-        limit = _kept(file, lambda a=asked: latencies([(a, options.size)], setting)[0])
+        limit = kept(file, lambda a=asked: latencies([(a, options.size)], setting)[0])
         for fold in options.folds:
             place = options.output / f"fold{fold}"
             recipe = recipe_of(place, options.data, fold, options.size, options.epochs)
@@ -141,14 +141,6 @@ def table(rows: dict[str, list[tuple[float, ...]]], settings: Sequence[str]) -> 
         mean = 100 * statistics.mean(scores)
         lines.append(f"| {name} | {mean:.2f} | {100 * error:.2f} | {shown} |")
     return lines
-
-
-def _kept(path: Path, make: Callable[[], float]) -> float:
-    """The number in a file, made once."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(make()))
-    return float(json.loads(path.read_text()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from experiments.search import folds, prices, prove
+from ppcls_lite.errors import UserError
 
 
 @pytest.fixture
@@ -94,11 +95,13 @@ def test_prices_are_divided_and_nothing_is_trained_twice(
 ) -> None:
     (tmp_path / "train_list.txt").write_text("".join(f"{i}.jpg {i % 4}\n" for i in range(12)))
     output = tmp_path / "out"
+    command = ["--data", str(tmp_path), "--output", str(output), "--prices", "1:16:0"]
+    with pytest.raises(UserError, match="share 0 draws the networks"):
+        prices.main([*command, "--share", "1/2"])
     output.mkdir()
     arch = {"name": "PPLCNet", "class_num": 4, "depths": [1, 1, 1, 1, 1]}
     rows = [{"arch": arch, "ms": 1.0, "parameters": 5}, {"arch": arch, "ms": 2.0, "parameters": 6}]
     (output / "networks.json").write_text(json.dumps(rows))
-    command = ["--data", str(tmp_path), "--output", str(output), "--prices", "1:16:0"]
     for share, said in (("0/2", "2 trainings of other shares are left"), ("1/2", "Kendall's tau")):
         assert prices.main([*command, "--share", share]) == 0
         assert said in capsys.readouterr().out
