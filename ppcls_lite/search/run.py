@@ -41,7 +41,7 @@ from ppcls_lite.system.files import link_or_copy, write_text
 logger = logging.getLogger("ppcls_lite")
 _FEWEST = 8  # candidates of a generation, however little time there is
 _PARENTS = 5  # candidates of a generation whose scores are trainings
-_LEAST = 12  # epochs of a supernet that is worth its time
+_LEAST = 50  # epochs of a supernet that is worth its time: a dozen order nothing (docs/search.md)
 _START = 8.0  # seconds before a candidate's own training begins
 _PLANNED = (  # what `--minutes` decides
     *("supernet_epochs", "population", "generations", "finalists", "proxy_epochs", "rungs"),
@@ -108,8 +108,8 @@ def planned(wanted: SearchSettings, minutes: float, costs: Costs) -> SearchSetti
     """`wanted` with trainings as long, and candidates as many, as fit into `minutes`.
 
     Two fifths of the time are the supernet's, two fifths the finalists', an eighth is for scores,
-    the rest for latencies. A supernet of fewer than `_LEAST` epochs orders nothing; then half of
-    the time is for short trainings that score, and the best of them train on.
+    the rest for latencies. A supernet of few epochs orders nothing: where there is time for fewer
+    than `_LEAST`, half of it is for short trainings that score, and the best of them train on.
     """
     whole = 60 * minutes
     share = 0.4 * whole
