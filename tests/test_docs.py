@@ -88,7 +88,6 @@ NOT_RUN = {  # beginning of the command: why
     "python deploy/predict_many.py --model inference/digits --input dataset/digits/val_list.txt "
     "--output output/answers --block 100 --ray": "needs a cluster; test_prediction.py makes one",
     "python -m experiments.speed.shards": "takes a minute of measuring",
-    "ppcls-lite search -c recipe.yaml": "trains for minutes; tests/search has a tiny space",
     "python -m experiments.search.prices": "trains for hours; test_prove_search.py has its parts",
     "python -m experiments.search.prove": "trains for hours; test_prove_search.py has its parts",
     "ppcls-lite search": "takes minutes; tests/search/test_run.py runs a short form",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from paddle import nn
 
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.errors import UserError
@@ -24,6 +26,14 @@ from ppcls_lite.system.processes import ROOT, environment, tied, toolkit_command
 FOLDS = 3
 BASE = ROOT / "configs" / "_base_" / "pplcnet.yaml"
 STRIDES = {32: [1, 1, 2, 2, 2], 64: [2, 1, 2, 2, 2]}  # the last stage keeps 4 x 4 positions
+
+
+def parser_of(about: str) -> argparse.ArgumentParser:
+    """The options of every experiment on the folds; `about` is its module's docstring."""
+    parser = argparse.ArgumentParser(description=about.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="lists and images (CIFAR-10)")
+    parser.add_argument("--size", type=int, default=32, choices=sorted(STRIDES), help="of images")
+    return parser
 
 
 def dealt(count: int) -> list[np.ndarray]:
@@ -122,12 +132,16 @@ def trained(
     return [record for record in last if record["kind"] == "eval"][-1]
 
 
+def network_of(arch: dict[str, Any]) -> nn.Layer:
+    """The network of an `Arch`, with random weights."""
+    return create_model(arch["name"], **{k: v for k, v in arch.items() if k != "name"})
+
+
 def latencies(networks: Sequence[tuple[dict[str, Any], int]], setting: Setting) -> list[float]:
     """Of networks and the edges of their images, measured as wholes, as a search measures."""
     pieces = []
     for number, (arch, size) in enumerate(networks):
-        own = {key: value for key, value in arch.items() if key != "name"}
-        build = partial(create_model, arch["name"], **own)
+        build = partial(network_of, arch)
         pieces.append(Piece(f"{number} {arch['name']}", (3, size, size), build, feature=False))
     found = Meter(setting, usable_processors()[: setting.threads], print)(pieces)
     return [found[piece.name] for piece in pieces]
@@ -147,9 +161,3 @@ def toolkit(*arguments: str) -> None:
     done = subprocess.run(toolkit_command(arguments), env=environment(), preexec_fn=tied())
     if done.returncode:
         raise UserError(f"ppcls-lite {arguments[0]} ended with status {done.returncode}")
-
-
-def setting_of(text: str) -> Setting:
-    """ENGINE:PRECISION:THREADS."""
-    engine, precision, threads = text.split(":")
-    return Setting(engine, precision, int(threads))

@@ -27,13 +27,14 @@ from experiments.search.folds import (
     kept,
     latencies,
     lines_of,
+    network_of,
+    parser_of,
     recipe_of,
     trained,
 )
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.config.file import load_config
 from ppcls_lite.errors import UserError
-from ppcls_lite.models.create import create_model
 from ppcls_lite.recipe.start import start
 from ppcls_lite.search.evolution import near_budget
 from ppcls_lite.search.judge import SupernetJudge
@@ -135,18 +136,13 @@ def _networks(options: argparse.Namespace) -> list[dict[str, Any]]:
     setting = Setting("openvino", "fp32", 1)
     most, *times = latencies([(arch, options.size) for arch in archs], setting)
     inside = [
-        {"candidate": candidate, "arch": arch, "ms": ms, "parameters": _parameters(arch)}
+        {"candidate": candidate, "arch": arch, "ms": ms, "parameters": trainable(network_of(arch))}
         for candidate, arch, ms in zip(drawn, archs[1:], times)
         if options.fill * most <= ms <= most
     ]
     if len(inside) < options.networks:
         raise UserError(f"only {len(inside)} networks are that fast; give a lower --fill")
     return inside[: options.networks]
-
-
-def _parameters(arch: dict[str, Any]) -> int:
-    own = {key: value for key, value in arch.items() if key != "name"}
-    return trainable(create_model(arch["name"], **own))
 
 
 def _supernet(
@@ -185,15 +181,13 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="lists and images (CIFAR-10)")
+    parser = parser_of(__doc__)
     parser.add_argument("--networks", type=int, default=10)
     parser.add_argument("--target", default="PPLCNet_x0_5", help="whose latency bounds them")
     parser.add_argument("--fill", type=float, default=0.5, help="of it they take at least")
     parser.add_argument(
         "--epochs", type=int, default=24, help="of the trainings that are the truth"
     )
-    parser.add_argument("--size", type=int, default=32, choices=sorted(STRIDES), help="of images")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     text = "EPOCHS:SIZE:WARMUP of each"
     cheap = [Price(3, 32, 2), Price(3, 32, 0), Price(3, 16, 0), Price(6, 16, 0)]

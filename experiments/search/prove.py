@@ -34,8 +34,8 @@ from experiments.search.folds import (
     kept,
     latencies,
     lines_of,
+    parser_of,
     recipe_of,
-    setting_of,
     toolkit,
     trained,
 )
@@ -143,12 +143,16 @@ def table(rows: dict[str, list[tuple[float, ...]]], settings: Sequence[str]) -> 
     return lines
 
 
+def _setting(text: str) -> Setting:
+    """ENGINE:PRECISION:THREADS."""
+    engine, precision, threads = text.split(":")
+    return Setting(engine, precision, int(threads))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="lists and images (CIFAR-10)")
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=20, help="of each search")
     parser.add_argument("--epochs", type=int, default=40, help="of each training that is scored")
-    parser.add_argument("--size", type=int, default=32, choices=sorted(STRIDES), help="of images")
     parser.add_argument("--space", default="default", choices=sorted(SPACES), help="what to choose")
     parser.add_argument("--targets", nargs="+", default=["PPLCNet_x0_5", "PPLCNet_x1_0"])
     parser.add_argument(
@@ -160,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1)
     text = "other settings ENGINE:PRECISION:THREADS to measure what was found in"
-    parser.add_argument("--also", nargs="+", type=setting_of, default=[], help=text)
+    parser.add_argument("--also", nargs="+", type=_setting, default=[], help=text)
     parser.add_argument("--output", type=Path, default=Path("output/prove_search"))
     return parser
 

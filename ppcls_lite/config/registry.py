@@ -26,16 +26,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ppcls_lite.config.file import is_file
 from ppcls_lite.config.source import PACKAGE, Argument, Source
 from ppcls_lite.config.source import REQUIRED as REQUIRED
 from ppcls_lite.config.zoo import OVER_TRUNKS, ZOO
 from ppcls_lite.errors import ConfigError, cut
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 Class = TypeVar("Class", bound=type)
 GROUP = "ppcls_lite.plugins"  # the entry-point group of installed plug-ins
@@ -172,18 +169,12 @@ def _modules() -> list[tuple[Path, str]]:
 
 
 @functools.cache
-def _points() -> Sequence[EntryPoint]:
-    """What installed packages name as their plug-ins."""
-    import importlib.metadata  # a twentieth of a predictor's start
-
-    return tuple(importlib.metadata.entry_points(group=GROUP))
-
-
-@functools.cache
 def _everything() -> Table:
     """The components of this package and of installed packages that have an entry point."""
+    import importlib.metadata  # a twentieth of a predictor's start
+
     table = dict(_package())
-    for point in _points():
+    for point in importlib.metadata.entry_points(group=GROUP):
         package = point.dist.name if point.dist else point.module
         try:
             found = importlib.util.find_spec(point.module)

@@ -118,13 +118,6 @@ class Budget:
             self.scale.fit(sums, counts, [entry["ms"] for entry in entries])
         return {digest(c): self.journal.get("whole", digest(c))["ms"] for c in candidates}
 
-    def estimates(self, candidates: Sequence[Candidate]) -> list[float]:
-        """Milliseconds, from the pieces; where a network has none, measured as a whole."""
-        if not self.adds_up:
-            times = self.whole(candidates)
-            return [times[digest(c)] for c in candidates]
-        return [self.scale(*pair) for pair in zip(*self._sums(candidates))]
-
     def _sums(self, candidates: Sequence[Candidate]) -> tuple[list[float], list[int]]:
         """Sum and number of the pieces of each candidate; measures what the table lacks."""
         lists = [self.networks.pieces(c) for c in candidates]
@@ -134,6 +127,10 @@ class Budget:
             return [self.table.total(pieces) for pieces in lists]
 
         return self.world.from_main(filled), [len(pieces) for pieces in lists]
+
+    def estimates(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Milliseconds, from the pieces."""
+        return [self.scale(*pair) for pair in zip(*self._sums(candidates))]
 
     def kept(self, candidates: Sequence[Candidate], count: int = 0) -> list[bool]:
         """Which keep to both bounds, by what is estimated, however many they are."""

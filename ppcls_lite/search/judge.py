@@ -64,7 +64,7 @@ class SupernetJudge:
         build = networks.build_to_train
         self.supernet = Supernet(networks.space, build, self._loss_of)
         self.world.share(self.supernet.whole)
-        self._settings, self._tree = settings, recipe.tree
+        self._recipe = recipe
         iters = settings.Global.iters
         self.whole_epochs = settings.Global.epochs if iters is None else iters / len(self.loader)
         self._first: list[Tensor] = []
@@ -113,12 +113,12 @@ class SupernetJudge:
     def train(self, epochs: int) -> None:
         """All epochs, or those that are left."""
         steps, rank = len(self.loader), self.world.rank
-        tree = with_length(self._tree, epochs, self.whole_epochs)
+        tree = with_length(self._recipe.tree, epochs, self.whole_epochs)
         optimizer = Recipe.of(tree).settings.Optimizer
         description = optimizer.build(epochs=epochs, step_each_epoch=steps)
         self.schedule = description.lr
         batch_size = self.loader.batch_sampler.batch_size
-        parts.scale_rate(self._settings, self.schedule, batch_size, self.world)
+        parts.scale_rate(self._recipe.settings, self.schedule, batch_size, self.world)
         self.optimizer = description.build(self.supernet.whole)
         done = self._restore()
         for epoch in range(done + 1, epochs + 1):

@@ -102,7 +102,8 @@ class Meter:
         """What the engine runs, without the checks of an export: these weights are noise."""
         folder.mkdir()
         with paddle.utils.unique_name.guard():
-            network = _Start(piece.build()) if piece.feature else piece.build()
+            network = piece.build()
+            network = _Start(network) if piece.feature else network
         steady(network, (piece.shape[1], piece.shape[2]), piece.shape[0])
         shipped = Shipped(network)
         shipped.eval()

@@ -41,6 +41,14 @@ def need(engine: str, precision: str = "fp32") -> None:
         pytest.skip(f"{engine} {precision}: {reason}")
 
 
+def said_alone(code: str, exported_both: Any, name: str) -> str:
+    """What the engine's program prints in a process of its own."""
+    command = [sys.executable, "-c", code, str(exported_both.folder), name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout
+
+
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, exported_both: Any) -> Engine:
     need(request.param)
@@ -208,10 +216,7 @@ def test_other_engines_do_not_load_paddle(name: str, exported_both: Any) -> None
         "predictor.predict(np.zeros((80, 80, 3), np.uint8))\n"
         "print('paddle' in sys.modules, 'onnx' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, str(exported_both.folder), name]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["False", "False"]
+    assert said_alone(code, exported_both, name).split() == ["False", "False"]
 
 
 STOPPED = """
@@ -230,13 +235,7 @@ while engines:
 def test_a_signal_is_answered_after_engines_have_ended(name: str, exported_both: Any) -> None:
     """OpenVINO's cores, when the first ended first, left a freed stack for signal handlers."""
     need(name)
-    done = subprocess.run(
-        [sys.executable, "-c", STOPPED, str(exported_both.folder), name],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout.split()) == (0, ["told"] * 3), done.stderr[-500:]
+    assert said_alone(STOPPED, exported_both, name).split() == ["told"] * 3
 
 
 STARTED = """
@@ -260,14 +259,8 @@ if sys.argv[2] == "openvino":
 def test_a_start_imports_no_more_than_it_needs(name: str, exported_both: Any) -> None:
     """And what OpenVINO's converter is asked for in the same process, it still does."""
     need(name)
-    done = subprocess.run(
-        [sys.executable, "-c", STARTED, str(exported_both.folder), name],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-500:]
-    assert done.stdout.split("\n") == ["[]", *(["True"] if name == "openvino" else []), ""]
+    said = said_alone(STARTED, exported_both, name)
+    assert said.split("\n") == ["[]", *(["True"] if name == "openvino" else []), ""]
 
 
 @pytest.mark.parametrize("name", ENGINES[1:])
