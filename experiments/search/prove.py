@@ -4,7 +4,8 @@ All images of a data set are dealt into three folds. For each fold, with a seed 
 are searched on the other two and trained on them from random weights; the fold scores them, so
 every image scores once and no search has seen those that score. Compared are what evolution found,
 what drawing by chance found at equal cost, and the scale of PP-LCNet whose latency is the target.
-What is done is not done again: the same command goes on.
+What is done is not done again: the same command goes on. With `--candidates` equal cost is so many
+trainings that score, whatever else the machine does; with `--minutes` it is time.
 
     python -m experiments.search.prove --data dataset/cifar10 --minutes 20
     python -m experiments.search.prove --data dataset/cifar10 --space sizes --output output/sizes
@@ -50,6 +51,7 @@ METHODS = {  # what is changed about `Search`
     "random": {"strategy": "random"},
     "filled": {"strategy": "evolution", "fill": 0.8},  # the latency is to be used up
 }
+GENERATIONS = 4  # of searches for so many candidates
 SPACES: dict[str, dict[str, Any]] = {
     "default": {"name": "PPLCNetSpace"},
     "sizes": {
@@ -101,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
                 if not (found / "report.md").exists():
                     toolkit(
                         *("search", "-c", str(recipe), "--latency", f"{limit:.4f}ms"),
-                        *("--minutes", str(options.minutes), "--output", str(found)),
+                        *("--output", str(found), *_cost(options)),
                         *("--engine", setting.engine, "--precision", setting.precision),
                         *("--threads", str(setting.threads)),
                         *(part for change in changes for part in ("-o", change)),
@@ -143,6 +145,16 @@ def table(rows: dict[str, list[tuple[float, ...]]], settings: Sequence[str]) -> 
     return lines
 
 
+def _cost(options: argparse.Namespace) -> list[str]:
+    """Arguments of a search: its time, or how many candidates it scores."""
+    if options.candidates is None:
+        return ["--minutes", str(options.minutes)]
+    trainings = {"supernet_epochs": 0, "finalists": 3, "proxy_epochs": 6, "rungs": 2}
+    drawn = {"population": -(-options.candidates // GENERATIONS), "generations": GENERATIONS}
+    changes = [f"Search.{key}={value}" for key, value in (trainings | drawn).items()]
+    return [part for change in changes for part in ("-o", change)]
+
+
 def _setting(text: str) -> Setting:
     """ENGINE:PRECISION:THREADS."""
     engine, precision, threads = text.split(":")
@@ -152,6 +164,7 @@ def _setting(text: str) -> Setting:
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=20, help="of each search")
+    parser.add_argument("--candidates", type=int, metavar="N", help="scored by each, instead")
     parser.add_argument("--epochs", type=int, default=40, help="of each training that is scored")
     parser.add_argument("--space", default="default", choices=sorted(SPACES), help="what to choose")
     parser.add_argument("--targets", nargs="+", default=["PPLCNet_x0_5", "PPLCNet_x1_0"])
