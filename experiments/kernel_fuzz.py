@@ -11,6 +11,7 @@ seed: `--seed N --shapes 1` tries it again.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import subprocess
@@ -33,8 +34,9 @@ def levels() -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {"plain": (), "native": ("-march=native",)}
     if platform.machine() in ("x86_64", "AMD64") and {"avx2", "fma"} <= cpu_flags():
         found["avx2"] = ("-mavx2", "-mfma")
-    if build.KINDS["bf16"].feature in cpu_flags():
-        found["bf16"] = ("-march=native", *build.KINDS["bf16"].flags)
+    with contextlib.suppress(build.KernelsError):
+        for kind in build.kinds_here("bf16"):
+            found[str(kind.feature)] = ("-march=native", *kind.flags)
     return found
 
 

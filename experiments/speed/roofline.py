@@ -4,10 +4,10 @@ Every call of a kernel in some steps, by layer: bytes that it has to move, multi
 the processor, and its bound, the larger of bytes / bandwidth and multiplications / peak (the
 roofline model of Williams, Waterman, Patterson 2009). Bandwidth and peak are measured beforehand,
 on one thread: a large array is copied, and a loop (peak.cpp) multiplies in registers. The bytes are
-those of a kernel that reads and writes each activation as rarely as training permits: a
-convolution reads its input and writes its output, backward it reads both and a gradient and writes
-another one; a normalisation is part of the convolution in front of it. What Python and Paddle's
-own operators take is the rest.
+those of a kernel that reads and writes each activation as rarely as training permits: a convolution
+reads its input and writes its output, backward it reads both and a gradient and writes another one;
+a normalisation is part of the convolution in front of it. The peak is that of float32. What Python
+and Paddle's own operators take is the rest.
 Read before: train.py; ppcls_lite/kernels/library.py has the calls.
 """
 
@@ -155,7 +155,7 @@ def run(argv: Sequence[str]) -> int:
             if (handle := getattr(layer, "_kernels", None)) is not None:
                 handle.library = Watched(handle.library, name, calls)
 
-    epoch = bare_loop(options.arch, batches, "on", change=watch)
+    epoch = bare_loop(options.arch, batches, "on", options.dtype, change=watch)
     for _ in range(STEPS):
         calls.clear()
         epoch()
@@ -200,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=positive, default=16)
     add("--image-size", type=positive, default=224)
     add("--steps", type=positive, default=5, help="that count")
+    add("--dtype", choices=sorted(build.KINDS), default="fp32", help="of dense products")
     add("--bandwidth", type=float, metavar="GB/S", help="of memory; measured if left out")
     add("--peak", type=float, metavar="BILLIONS", help="multiplications a second; likewise")
     return parser

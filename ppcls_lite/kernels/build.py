@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -34,7 +35,7 @@ import paddle
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.files import locked, sync, whole_folder
 from ppcls_lite.system.home import home_folder
-from ppcls_lite.system.machine import cpu_flags, cpu_identity
+from ppcls_lite.system.machine import cpu_flags, cpu_identity, grants_tiles
 from ppcls_lite.system.processes import environment
 
 logger = logging.getLogger("ppcls_lite")
@@ -62,7 +63,13 @@ class Kind(NamedTuple):
     feature: str | None = None
 
 
-KINDS: dict[Dtype, Kind] = {"fp32": Kind(), "bf16": Kind(("-DBF16_PRODUCTS",), "avx512_bf16")}
+KINDS: dict[Dtype, tuple[Kind, ...]] = {  # of several the first that works here
+    "fp32": (Kind(),),
+    "bf16": (
+        Kind(("-DBF16_PRODUCTS", "-DTILE_PRODUCTS"), "amx_bf16"),
+        Kind(("-DBF16_PRODUCTS",), "avx512_bf16"),
+    ),
+}
 
 
 class KernelsError(Exception):
@@ -83,9 +90,7 @@ def built(dtype: Dtype = "fp32") -> Path:
     Raises KernelsError: no compiler, it fails, the kernels differ from Paddle's, or this processor
     does not multiply such numbers.
     """
-    feature = KINDS[dtype].feature
-    if feature is not None and feature not in cpu_flags():
-        raise KernelsError(f"this CPU does not multiply {dtype} numbers (it lacks {feature})")
+    kinds_here(dtype)
     compiler = find_compiler()
     home: Path | str = "the user's folder"
     try:
@@ -100,6 +105,19 @@ def built(dtype: Dtype = "fp32") -> Path:
         logger.info(f"CPU kernels: compiled for this run only, {home} is not usable ({error})")
         return built_for_this_run(dtype)
     return _passed(folder, result)
+
+
+def kinds_here(dtype: Dtype) -> list[Kind]:
+    """What can be compiled for a `dtype` here, the best first.
+
+    Raises KernelsError if this processor does not multiply such numbers.
+    """
+    features = cpu_flags() if grants_tiles() else cpu_flags() - {"amx_bf16"}
+    here = [kind for kind in KINDS[dtype] if kind.feature is None or kind.feature in features]
+    if not here:
+        lacks = KINDS[dtype][-1].feature
+        raise KernelsError(f"this CPU does not multiply {dtype} numbers (it lacks {lacks})")
+    return here
 
 
 def built_for_this_run(dtype: Dtype = "fp32") -> Path:
@@ -138,8 +156,8 @@ def key(compiler: Compiler, dtype: Dtype = "fp32") -> str:
         digest.update(path.name.encode() + path.read_bytes())
     for name in ("build.py", "selftest.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
-    flags = *FLAGS, *KINDS[dtype].flags
-    facts = [compiler.command, compiler.version, flags, cpu_identity(), paddle.__version__]
+    kinds = [kind.flags for kind in kinds_here(dtype)]
+    facts = [compiler.command, compiler.version, FLAGS, kinds, cpu_identity(), paddle.__version__]
     digest.update(repr(facts).encode())
     return digest.hexdigest()[:20]
 
@@ -184,15 +202,24 @@ def _build(folder: Path, compiler: Compiler, dtype: Dtype) -> dict[str, str | No
     message = ""
     end = time.monotonic() + COMPILE_SECONDS
     for parallel in (True, False):
-        for machine in MACHINE_FLAGS:
-            flags = *machine, *KINDS[dtype].flags
+        for kind, machine in product(kinds_here(dtype), MACHINE_FLAGS):
+            flags = *machine, *kind.flags
             done = compile_library(library, compiler, flags, parallel, end - time.monotonic())
             if done is None:
+                _say_what_is_left_out(dtype, kind, message)
                 result = {"failure": _tested(library), "checksum": _checksum(library)}
                 (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
                 return result
             message = message or done
     raise KernelsError(f"{' '.join(compiler.command)} cannot compile them: {message}")
+
+
+def _say_what_is_left_out(dtype: Dtype, kind: Kind, complaint: str) -> None:
+    """One log line where this processor has more than the `kind` that was compiled."""
+    best = KINDS[dtype][0]
+    if kind != best and best.feature in cpu_flags():
+        reason = complaint or "the system does not grant it to this process"
+        logger.info(f"CPU kernels: by {kind.feature}, not {best.feature}: {reason}")
 
 
 def _require_room(folder: Path) -> None:

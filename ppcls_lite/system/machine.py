@@ -9,10 +9,12 @@ Read next: cores.py, ppcls_lite/benchmark/machine.py.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import math
 import os
 import platform
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -63,6 +65,17 @@ def cpu_flags(root: Path = _ROOT) -> set[str]:
 def cpu_runs_bf16() -> bool:
     """Whether the CPU multiplies bf16 numbers itself; elsewhere bf16 would only be slower."""
     return bool(cpu_flags() & _BF16_FLAGS)
+
+
+def grants_tiles() -> bool:
+    """Whether the system lets this process use the tile registers of AMX, which it asks for here.
+
+    Linux gives them to a process that asks; kernels before 5.16 and some sandboxes do not.
+    """
+    if not (sys.platform == "linux" and "amx_tile" in cpu_flags()):
+        return False
+    prctl, permit, tile_data = 158, 0x1023, 18  # arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)
+    return ctypes.CDLL(None).syscall(prctl, permit, tile_data) == 0
 
 
 def cpu_identity(root: Path = _ROOT) -> str:

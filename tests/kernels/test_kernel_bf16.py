@@ -203,3 +203,45 @@ def test_another_word_is_one_clear_mistake(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().err
     assert "Global.cpu_kernels_dtype" in said and "fp32" in said and "bf16" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "granted", "kinds"),
+    [
+        ({"amx_bf16", "avx512_bf16"}, True, ["amx_bf16", "avx512_bf16"]),
+        ({"amx_bf16", "avx512_bf16"}, False, ["avx512_bf16"]),
+        ({"avx512_bf16"}, False, ["avx512_bf16"]),
+    ],
+)
+def test_tile_registers_multiply_where_the_system_grants_them(
+    flags: set[str], granted: bool, kinds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(build, "grants_tiles", lambda: granted)
+    assert [kind.feature for kind in build.kinds_here("bf16")] == kinds
+    assert [kind.feature for kind in build.kinds_here("fp32")] == [None]
+
+
+def test_a_compiler_that_does_not_know_tiles_compiles_the_other_kind(
+    tmp_path: Path, heard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def compiled(
+        library: Path, compiler: object, flags: tuple[str, ...], parallel: bool, *_: object
+    ) -> str | None:
+        tried.append(("-DTILE_PRODUCTS" in flags, parallel))
+        if "-DTILE_PRODUCTS" in flags:
+            return "error: no such instruction"
+        library.write_bytes(b"machine code")
+        return None
+
+    monkeypatch.setattr(build, "cpu_flags", lambda: {"amx_bf16", "avx512_bf16"})
+    monkeypatch.setattr(build, "grants_tiles", lambda: True)
+    monkeypatch.setattr(build, "compile_library", compiled)
+    monkeypatch.setattr(build, "_tested", lambda library: None)
+    monkeypatch.setenv("PPCLS_LITE_HOME", str(tmp_path))
+    assert build.built("bf16").read_bytes() == b"machine code"
+    assert tried == [(True, True)] * len(build.MACHINE_FLAGS) + [(False, True)]
+    _, line = heard
+    assert line.endswith("by avx512_bf16, not amx_bf16: error: no such instruction")

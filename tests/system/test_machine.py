@@ -100,6 +100,29 @@ def test_the_processor_as_the_system_gives_it(tmp_path: Path) -> None:
     assert machine.cpu_flags(empty) == set() and machine.cpu_model(empty)
 
 
+def test_tile_registers_are_asked_for_where_the_processor_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    class Library:
+        def __init__(self, _: None) -> None: ...
+
+        def syscall(self, *numbers: int) -> int:
+            asked.append(numbers)
+            return answer
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", Library)
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(machine, "cpu_flags", lambda: {"avx512_bf16"})
+    assert not machine.grants_tiles() and not asked
+    monkeypatch.setattr(machine, "cpu_flags", lambda: {"amx_tile", "amx_bf16"})
+    answer = 0
+    assert machine.grants_tiles() and asked == [(158, 0x1023, 18)]
+    answer = -1  # an old kernel, a sandbox
+    assert not machine.grants_tiles()
+
+
 def test_versions_of_what_is_installed() -> None:
     found = machine.installed_versions(["pytest", "no-package-of-this-name"])
     assert found == {"pytest": pytest.__version__}

@@ -28,7 +28,7 @@ constexpr int64_t ROW = CHUNK + 16;
 template <typename Source>
 void multiply(const Packed& weights, const Source& input, const Places& output, int64_t columns) {
     const int64_t panels = (columns + PANEL - 1) / PANEL, depth = weights.depth;
-    const int64_t unit = input.unit() * AT_ONCE, step = std::max<int64_t>(1, DEPTH / unit) * unit;
+    const int64_t unit = input.unit() * TOGETHER, step = std::max<int64_t>(1, DEPTH / unit) * unit;
     const int threads = team(weights.rows * depth * columns);
     // Few panels are cut across, for all threads to have some.
     const int64_t tiles = weights.tiles(), height = weights.height;
@@ -86,14 +86,18 @@ struct Side {
     }
 };
 
+// Into how many groups chunks of columns are cut, for as many sums of `floats` values: 4 MiB of them
+// at most, as each is cleared, and read once more.
+int64_t groups_of(int64_t chunks, int64_t floats) {
+    return std::min({chunks, std::max<int64_t>(1, (1 << 20) / floats), (int64_t)32});
+}
+
 // sums (a's rows, b's rows) = a * b^T over all columns; `written(sums, groups, b's room)` adds the
 // groups of columns, which depend on the shape only.
 template <typename A, typename B, typename Write>
 void outer_product(const A& a, const B& b, int64_t columns, const Write& written) {
     const int64_t rows = a.rows(), room = round_up<int64_t>(b.rows(), LANES);
-    const int64_t chunks = (columns + CHUNK - 1) / CHUNK;
-    const int64_t most = std::max<int64_t>(1, (4 << 20) / (rows * room));  // 16 MiB of sums
-    const int64_t groups = std::min({chunks, most, (int64_t)32});
+    const int64_t chunks = (columns + CHUNK - 1) / CHUNK, groups = groups_of(chunks, rows * room);
     const int threads = team(rows * b.rows() * columns);
     const int64_t units = rows / a.unit(), tall = std::max<int64_t>(1, rows / 48);
     const int64_t wanted = threads == 1 ? 1 : (4 * threads + groups - 1) / groups;
@@ -171,8 +175,7 @@ void weights_gradient(const Pixels& dy, const Source& input, int64_t columns, fl
 struct Cut {
     int64_t columns, chunks, groups;
     Cut(int64_t columns, int64_t floats) : columns(columns), chunks((columns + CHUNK - 1) / CHUNK) {
-        const int64_t most = std::max<int64_t>(1, (4 << 20) / floats);  // 16 MiB of sums
-        groups = std::min({chunks, most, (int64_t)32});
+        groups = groups_of(chunks, floats);
     }
     int64_t begin(int64_t group) const { return chunks * group / groups; }
     int64_t count(int64_t chunk) const { return std::min(CHUNK, columns - chunk * CHUNK); }

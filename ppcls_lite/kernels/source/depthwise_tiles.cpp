@@ -157,7 +157,11 @@ void turn_in(const Source& source, int64_t first, int64_t lanes, const Grid& gri
     }
     for (int64_t p = 0; p < size; p += SOME) {
         const int64_t count = std::min(SOME, size - p);
-        for (int64_t i = 0; i < lanes; ++i) source.write(first + i, p, count, pixels + i * SOME);
+        const int64_t ahead = std::min(SOME, size - p - count);
+        for (int64_t i = 0; i < lanes; ++i) {
+            source.fetch((first + i) * size + p + count, ahead);
+            source.write(first + i, p, count, pixels + i * SOME);
+        }
         turn_in(pixels, SOME, lanes, count, grid.places.data() + p, tile);
     }
 }

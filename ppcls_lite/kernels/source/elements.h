@@ -3,7 +3,8 @@
 //
 // A pair lies along the sum: two rows of a column, or two pixels of a row. Values are rounded to
 // bf16 (to the nearest, ties to even) where they are read; sums are float32. NaN and infinity stay
-// what they are; denormal numbers count as zero in the pairs.
+// what they are; denormal numbers count as zero in the pairs. With TILE_PRODUCTS as well, pairs are
+// multiplied by the tile registers of AMX: tiles.h.
 #pragma once
 
 #include "vectors.h"
@@ -17,6 +18,11 @@
 typedef int32_t Element;
 typedef __m512i Elements;
 constexpr int64_t AT_ONCE = 2;  // numbers of an element
+#if defined(TILE_PRODUCTS)
+constexpr int64_t TOGETHER = 32;  // numbers of a sum that are multiplied at once
+#else
+constexpr int64_t TOGETHER = AT_ONCE;
+#endif
 
 static inline Elements load_elements(const Element* from) { return _mm512_loadu_si512(from); }
 static inline Elements spread(const Element* from) { return _mm512_set1_epi32(*from); }
@@ -43,7 +49,7 @@ static inline void store_elements(Element* to, Elements value) { _mm512_storeu_s
 
 typedef float Element;
 typedef Vec Elements;
-constexpr int64_t AT_ONCE = 1;
+constexpr int64_t AT_ONCE = 1, TOGETHER = 1;
 
 static inline Elements load_elements(const Element* from) { return load(from); }
 static inline Elements spread(const Element* from) { return splat(*from); }

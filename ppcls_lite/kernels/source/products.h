@@ -3,25 +3,44 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <memory>
+#include <new>
 
 #include "elements.h"
+#if defined(TILE_PRODUCTS)
+#include "tiles.h"
+#endif
 
 namespace {
 
 constexpr int TILE_VECS = MANY_REGISTERS ? 4 : 2;
 constexpr int PANEL = TILE_VECS * LANES;
-constexpr int64_t CHUNK = 128;  // pixels of one step of the weights' gradient
+#if defined(TILE_PRODUCTS)
+constexpr int64_t CHUNK = 256;  // pixels of one step of the weights' gradient
+constexpr std::array<int64_t, 1> HEIGHTS{SIDE};  // of a tile of the weights
+#else
+constexpr int64_t CHUNK = 128;
+constexpr std::array<int64_t, 3> HEIGHTS{6, 5, 4};
+#endif
 constexpr int64_t CHUNK_ELEMENTS = CHUNK / AT_ONCE;
 
-typedef std::unique_ptr<float[]> Scratch;
-typedef std::unique_ptr<Element[]> ElementScratch;
+// Memory that begins with a cache line: a vector that lies in two of them costs two reads.
+constexpr std::align_val_t LINE{64};
+struct Free {
+    void operator()(void* memory) const { ::operator delete(memory, LINE); }
+};
+typedef std::unique_ptr<float[], Free> Scratch;
+typedef std::unique_ptr<Element[], Free> ElementScratch;
 
-Scratch scratch(int64_t floats) { return Scratch(new float[floats]); }
-ElementScratch element_scratch(int64_t count) { return ElementScratch(new Element[count]); }
+Scratch scratch(int64_t floats) { return Scratch((float*)::operator new(4 * floats, LINE)); }
+ElementScratch element_scratch(int64_t count) {
+    return ElementScratch((Element*)::operator new(sizeof(Element) * count, LINE));
+}
 
-// Weights (rows, depth) as [tile][depth][height], rows past the end zero. A row's depth runs over
-// `outer` places and, at each, the taps at `offsets`.
+// Weights (rows, depth) as [tile][depth][height], rows past the end zero; with tile registers as
+// [tile][part of the depth][16 rows][16 pairs]. A row's depth runs over `outer` places and, at each,
+// the taps at `offsets`.
 struct Packed {
     int64_t rows, depth, height, elements;  // elements: of a row's depth
     ElementScratch values;
@@ -29,10 +48,10 @@ struct Packed {
     Packed(const float* matrix, int64_t rows, int64_t row_step, int64_t outer, int64_t outer_step,
            const std::vector<int64_t>& offsets)
         : rows(rows), depth(outer * (int64_t)offsets.size()),
-          elements((depth + AT_ONCE - 1) / AT_ONCE) {
+          elements(round_up(depth, TOGETHER) / AT_ONCE) {
+        height = HEIGHTS.front();
         // The height that wastes least: a tile's other cost is about half a row's.
-        height = 6;
-        for (int64_t lower : {5, 4})
+        for (int64_t lower : HEIGHTS)
             if (tiles_of(lower) * (2 * lower + 1) < tiles_of(height) * (2 * height + 1))
                 height = lower;
         values = element_scratch(tiles() * height * elements);
@@ -62,7 +81,19 @@ struct Packed {
   private:
     // A tile (depth, height) as elements.
     void pair_up([[maybe_unused]] const float* from, [[maybe_unused]] Element* to) const {
-#if defined(BF16_PRODUCTS)
+#if defined(TILE_PRODUCTS)
+        for (int64_t k = 0; k < elements; k += SIDE) {
+            Vec pairs[LANES];
+            for (int64_t i = 0; i < SIDE; ++i) {
+                const int64_t row = 2 * (k + i);
+                const Vec upper = row < depth ? load(from + row * SIDE) : Vec{};
+                const Vec lower = row + 1 < depth ? load(from + (row + 1) * SIDE) : Vec{};
+                pairs[i] = (Vec)across(upper, lower);
+            }
+            turned(pairs);
+            for (const Vec& row : pairs) store_elements(to, (Elements)row), to += SIDE;
+        }
+#elif defined(BF16_PRODUCTS)
         for (int64_t k = 0; k < elements; ++k, from += 2 * height, to += height) {
             float two[2][LANES] = {};
             std::copy_n(from, height, two[0]);
@@ -75,6 +106,7 @@ struct Packed {
     }
 };
 
+#if !defined(TILE_PRODUCTS)
 // H rows of the weights times a panel, added to `out` unless it is the `first` part of the depth.
 // AHEAD: ask for the panel behind this one, as rows a plane apart are no stream that a processor
 // foresees.
@@ -82,6 +114,10 @@ template <int H, bool AHEAD>
 void tile(const Element* weights, int64_t depth, const Element* panel, int64_t stride, float* out,
           int64_t out_stride, int64_t rows, bool first) {
     Vec sums[H][TILE_VECS] = {};
+#pragma GCC unroll 6
+    for (int r = 0; r < H; ++r)  // what will be written is in the cache by then
+#pragma GCC unroll 4
+        for (int v = 0; v < TILE_VECS; ++v) __builtin_prefetch(out + r * out_stride + v * LANES, 1);
     if (!first)
 #pragma GCC unroll 6
         for (int r = 0; r < H; ++r)
@@ -112,32 +148,35 @@ void tile(const Element* weights, int64_t depth, const Element* panel, int64_t s
 typedef void (*Tile)(const Element*, int64_t, const Element*, int64_t, float*, int64_t, int64_t, bool);
 constexpr Tile TILES[] = {tile<4, false>, tile<5, false>, tile<6, false>};
 constexpr Tile TILES_AHEAD[] = {tile<4, true>, tile<5, true>, tile<6, true>};
+#endif
 
 // Rows of columns as the tiles read them: in place, or in pairs of rows.
 class Columns {
   public:
     Columns(int64_t rows, int64_t count)
-        : room(element_scratch(AT_ONCE == 1 ? 0 : (rows + 1) / AT_ONCE * round_up<int64_t>(count, PANEL))) {}
+        : room(element_scratch(
+              AT_ONCE == 1 ? 0 : round_up(rows, TOGETHER) / AT_ONCE * round_up<int64_t>(count, PANEL))) {}
 
     // `count` columns of `rows` rows, of which whole panels can be read; in `place`: those behind
     // them are the next ones.
     void take(const float* from, int64_t rows, int64_t stride, [[maybe_unused]] int64_t count,
               bool place) {
-        depth = (rows + AT_ONCE - 1) / AT_ONCE;
+        depth = round_up(rows, TOGETHER) / AT_ONCE;
 #if defined(BF16_PRODUCTS)
         Element* to = room.get();
         for (int64_t p = 0; p < count; p += PANEL)
-            for (int64_t k = 0; k < rows; k += 2) {
+            for (int64_t k = 0; k < AT_ONCE * depth; k += 2) {
                 const float *upper = from + k * stride + p, *lower = upper + stride;
-                const bool both = k + 1 < rows;
+                const bool any = k < rows, both = k + 1 < rows;  // else zeros behind the rows
 #pragma GCC unroll 4
                 for (int v = 0; v < TILE_VECS; ++v, to += LANES) {
-                    if (place) {
+                    if (place && any) {
                         __builtin_prefetch(upper + count + v * LANES);
                         __builtin_prefetch(lower + count + v * LANES);
                     }
+                    const Vec above = any ? load(upper + v * LANES) : Vec{};
                     const Vec below = both ? load(lower + v * LANES) : Vec{};
-                    store_elements(to, across(load(upper + v * LANES), below));
+                    store_elements(to, across(above, below));
                 }
             }
 #else
@@ -151,24 +190,38 @@ class Columns {
         const int64_t height = weights.height;
         const Element* own = AT_ONCE == 1 ? data + panel * PANEL : room.get() + panel * PANEL * depth;
         for (int64_t t = begin; t < end; ++t) {
+            const Element* values = weights.values.get() + (t * weights.elements + k / AT_ONCE) * height;
+            const int64_t rows = std::min(height, weights.rows - t * height);
+            float* to = out + t * height * out_step;
+#if defined(TILE_PRODUCTS)
+            products({values, SIDE, SIDE * SIDE}, {own, step, SIDE * step}, depth / SIDE, TILE_VECS, to,
+                     out_step, rows, k == 0);
+#else
             const Tile work = ahead && t == begin ? TILES_AHEAD[height - 4] : TILES[height - 4];
-            work(weights.values.get() + (t * weights.elements + k / AT_ONCE) * height, depth, own,
-                 step, out + t * height * out_step, out_step,
-                 std::min(height, weights.rows - t * height), k == 0);
+            work(values, depth, own, step, to, out_step, rows, k == 0);
+#endif
         }
     }
 
   private:
     ElementScratch room;
+#if defined(TILE_PRODUCTS)
+    Tiles tiles;
+#endif
     const Element* data = nullptr;
     int64_t depth = 0, step = PANEL;
     bool ahead = false;
 };
 
+#if !defined(TILE_PRODUCTS)
 // sums[r * step + i] += sum over p of a[r * stride + p] * b[p * V * LANES + i]
 template <int R, int V>
 void outer(const Element* a, int64_t stride, const Element* b, float* sums, int64_t step) {
     Vec own[R][V] = {};
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) __builtin_prefetch(sums + r * step + v * LANES, 1);
     for (int64_t p = 0; p < CHUNK_ELEMENTS; ++p) {
         Elements right[V];
 #pragma GCC unroll 4
@@ -213,6 +266,7 @@ void outer_rows(const Element* a, int64_t rows, int64_t stride, const Element* b
         r += height;
     }
 }
+#endif
 
 // Rows of CHUNK pixels as [element][vecs * LANES]; rows past `rows` are zero.
 void turn(const float* from, int64_t rows, int64_t stride, int64_t vecs, Element* to) {
@@ -232,7 +286,7 @@ void turn(const float* from, int64_t rows, int64_t stride, int64_t vecs, Element
 class Outer {
   public:
     explicit Outer(int64_t rows)
-        : left(element_scratch(AT_ONCE == 1 ? 0 : rows * CHUNK_ELEMENTS)),
+        : left(element_scratch(AT_ONCE == 1 ? 0 : round_up(rows, HEIGHTS[0]) * CHUNK_ELEMENTS)),
           panel(element_scratch(CHUNK_ELEMENTS * PANEL)) {}
 
     // sums (a_rows, room) += a * b^T; a has no more rows than the constructor was told.
@@ -250,16 +304,26 @@ class Outer {
         for (int64_t c = 0; c < room; c += PANEL) {
             const int64_t vecs = std::min<int64_t>(TILE_VECS, (room - c) / LANES);
             turn(b + c * b_stride, b_rows - c, b_stride, vecs, panel.get());
+#if defined(TILE_PRODUCTS)
+            const TileRow columns{panel.get(), vecs * SIDE, SIDE * vecs * SIDE};
+            for (int64_t r = 0; r < a_rows; r += SIDE)
+                products({rows + r * a_stride, a_stride, SIDE}, columns, CHUNK_ELEMENTS / SIDE, vecs,
+                         sums + r * room + c, room, std::min(SIDE, a_rows - r), false);
+#else
             const auto work = vecs == 4   ? outer_rows<MANY_REGISTERS ? 4 : 2>
                               : vecs == 3 ? outer_rows<MANY_REGISTERS ? 3 : 2>
                               : vecs == 2 ? outer_rows<2>
                                           : outer_rows<1>;
             work(rows, a_rows, a_stride, panel.get(), sums + c, room);
+#endif
         }
     }
 
   private:
     ElementScratch left, panel;
+#if defined(TILE_PRODUCTS)
+    Tiles tiles;
+#endif
 };
 
 }  // namespace
