@@ -27,6 +27,7 @@ HARNESS = Path(__file__).resolve().parents[1] / "tests" / "kernels" / "harness.c
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 LONG, SHORT = ("-g", "-O1"), ("-g1", "-O0")  # for many shapes; compiled in a third of the time
 PORTION = 1000  # shapes of one process
+BAND = 8 << 10  # bytes of a depthwise convolution's band: planes of a fuzz are small
 
 
 def levels() -> dict[str, tuple[str, ...]]:
@@ -49,7 +50,7 @@ def compile_harness(
     """
     flags = [flag for flag in build.FLAGS if not flag.startswith("-O")]
     sources = sorted(build.SOURCES.glob("*.cpp"))
-    flags += [*level, *SANITIZERS, *effort]
+    flags += [*level, *SANITIZERS, *effort, f"-DBAND_BYTES={BAND}"]
     command = [*compiler, *flags, *sources, HARNESS, "-o", program]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode and any(

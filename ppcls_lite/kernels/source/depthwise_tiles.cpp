@@ -3,31 +3,25 @@
 //
 // Every load is then whole and aligned, nothing outside the planes' rows is computed, and small
 // planes fill the vectors as well as large ones. Rows that lie outside a plane are left out;
-// columns outside are zeros in the tile. Sums have the order of the taps, and those of the weights'
-// gradient are added in groups of images that depend on the shape only: results do not depend on
-// the number of threads.
+// columns outside are zeros in the tile. A tile holds a band of rows, so that what is read, computed
+// and written of it stays in the cache; bands share the rows between them. Sums have the order of
+// the taps, and those of the weights' gradient are added in bands and groups of images that depend on
+// the shape only: results do not depend on the number of threads.
 
 #include <algorithm>
-#include <memory>
 
 #include "depthwise.h"
-#include "vectors.h"
+#include "depthwise_rows.h"
+#include "turned_planes.h"
 
 namespace {
 
 typedef DepthwiseShape Shape;
 
-constexpr int64_t ROOM = 3 << 20;  // bytes of a backward pass: 112x112 still gains, larger may not
-
-// Vectors, aligned.
-struct Tile {
-    std::unique_ptr<float[]> memory;
-    float* data;
-    explicit Tile(int64_t vectors) : memory(new float[(vectors + 1) * LANES]()) {
-        const uintptr_t at = reinterpret_cast<uintptr_t>(memory.get()), unit = LANES * 4;
-        data = memory.get() + ((unit - at % unit) % unit) / 4;
-    }
-};
+constexpr int64_t ROOM = 3 << 20;  // bytes that one row of outputs may ask for
+#if !defined(BAND_BYTES)
+#define BAND_BYTES (384 << 10)  // about; the tests' are smaller
+#endif
 
 // Which planes share the lanes of a tile: consecutive ones of an image, or of several images where
 // an image has few. Blocks of the same channels come once per round.
@@ -67,43 +61,34 @@ struct Phase {
     }
 };
 
-// How the planes of one shape lie in their tiles: rows of vectors, pixel j of a row at `left` + j.
-struct Grid {
-    int64_t left, width;
-    std::vector<int64_t> places;  // of all pixels, in floats
-    Grid(int64_t rows, int64_t cols, int64_t left, int64_t width) : left(left), width(width) {
-        for (int64_t r = 0; r < rows; ++r)
-            for (int64_t j = 0; j < cols; ++j) places.push_back((r * width + left + j) * LANES);
-    }
-    int64_t vectors(int64_t rows) const { return rows * width; }
-};
-
 struct Plan {
     Shape s;
     Blocks blocks;
     int64_t at_once, out_cols;  // of an output row, rounded up
     std::vector<Phase> down, right;
     std::vector<int64_t> right_at_once;
-    Grid input, output, gradient, input_gradient;
+    int64_t gradient_left = 0, gradient_width, input_gradient_width;
+    int64_t rows;  // of the output in a band
 
-    explicit Plan(const Shape& s)
+    Plan(const Shape& s, bool backward)
         : s(s), blocks(s), at_once(outputs_at_once(s.out_w)),
           out_cols(round_up(s.out_w, at_once)), down(phases(s.h, s.kernel_h, s.stride_h, s.pad_h)),
-          right(phases(s.w, s.kernel_w, s.stride_w, s.pad_w)),
-          input(s.h, s.w, s.pad_w,
-                std::max(s.pad_w + s.w, (out_cols - 1) * s.stride_w + s.kernel_w)),
-          output(s.out_h, s.out_w, 0, out_cols),
-          gradient(0, 0, 0, 0), input_gradient(0, 0, 0, 0) {
-        int64_t left = 0, width = out_cols, columns = s.w;
+          right(phases(s.w, s.kernel_w, s.stride_w, s.pad_w)), gradient_width(out_cols),
+          input_gradient_width(s.w) {
         for (const Phase& p : right) {
             const int64_t q = outputs_at_once(p.count), whole = round_up(p.count, q);
             right_at_once.push_back(q);
-            left = std::max(left, -p.reach);
-            width = std::max(width, whole + p.reach + (int64_t)p.taps.size() - 1);
-            columns = std::max(columns, p.first + s.stride_w * (whole - 1) + 1);
+            gradient_left = std::max(gradient_left, -p.reach);
+            gradient_width = std::max(gradient_width, whole + p.reach + (int64_t)p.taps.size() - 1);
+            input_gradient_width =
+                std::max(input_gradient_width, p.first + s.stride_w * (whole - 1) + 1);
         }
-        gradient = Grid(s.out_h, s.out_w, left, left + width);
-        input_gradient = Grid(s.h, s.w, 0, columns);
+        gradient_width += gradient_left;
+        const int64_t vectors = backward ? s.stride_h * (input_width() + input_gradient_width) + gradient_width
+                                         : s.stride_h * input_width() + out_cols;
+        const bool small = std::min(s.h * s.w, s.out_h * s.out_w) < LANES;  // formed as wholes
+        rows = small ? s.out_h : std::clamp<int64_t>(BAND_BYTES / (vectors * LANES * 4), 1, s.out_h);
+        rows = (s.out_h + bands() - 1) / bands();  // else the last one may be a row or two
     }
     static std::vector<Phase> phases(int64_t size, int kernel, int stride, int pad) {
         std::vector<Phase> found;
@@ -112,184 +97,40 @@ struct Plan {
     }
     int taps() const { return s.kernel_h * s.kernel_w; }
     int64_t work() const { return 2 * s.n * s.c * s.out_h * out_cols * taps(); }
+    int64_t bands() const { return (s.out_h + rows - 1) / rows; }
+    int64_t input_width() const {
+        return std::max(s.pad_w + s.w, (out_cols - 1) * s.stride_w + s.kernel_w);
+    }
+    Grid input() const {
+        const int64_t most = std::min(s.h, (rows - 1) * s.stride_h + s.kernel_h);
+        return {most, s.w, s.pad_w, input_width()};
+    }
+    Grid output() const { return {rows, s.out_w, 0, out_cols}; }
+    Grid gradient() const {
+        const int64_t most = std::min<int64_t>(s.out_h, rows + s.kernel_h);
+        return {most, s.out_w, gradient_left, gradient_width};
+    }
+    Grid input_gradient() const {
+        const int64_t rest = std::max<int64_t>(0, s.h + s.pad_h - s.out_h * s.stride_h);
+        return {std::min(s.h, rows * s.stride_h + rest), s.w, 0, input_gradient_width};
+    }
 };
 
-// `size` pixels of some planes, each `stride` apart, to a tile; lanes past `lanes` are zero.
-void turn_in(const float* planes, int64_t stride, int64_t lanes, int64_t size, const int64_t* place,
-             float* tile) {
-    if (size < LANES) {
-        for (int64_t p = 0; p < size; ++p) {
-            float* to = tile + place[p];
-            for (int64_t i = 0; i < lanes; ++i) to[i] = planes[i * stride + p];
-            for (int64_t i = lanes; i < LANES; ++i) to[i] = 0;
-        }
-        return;
+// A band: which rows of the output, and of the input those that they read; backward also the rows of
+// the input that none of a later band reads, and the first row of the output that reads those.
+struct Band {
+    int64_t begin, end, top, bottom, first, last, readers;
+    Band(const Plan& p, int64_t number) {
+        const Shape& s = p.s;
+        begin = number * p.rows, end = std::min(s.out_h, begin + p.rows);
+        top = std::clamp<int64_t>(begin * s.stride_h - s.pad_h, 0, s.h);
+        bottom = std::clamp<int64_t>((end - 1) * s.stride_h - s.pad_h + s.kernel_h, top, s.h);
+        first = begin == 0 ? 0 : top;
+        last = end == s.out_h ? s.h : std::clamp<int64_t>(end * s.stride_h - s.pad_h, 0, s.h);
+        const int64_t tap = first + s.pad_h - s.kernel_h + 1;  // the first pixel of its first reader
+        readers = std::clamp<int64_t>((tap + s.stride_h - 1) / s.stride_h, 0, begin);
     }
-    for (int64_t p = 0; p < size; p += LANES) {
-        const int64_t at = std::min(p, size - LANES);  // the last one overlaps
-        Vec block[LANES] = {};
-        if (lanes == LANES) {
-#pragma GCC unroll 16
-            for (int i = 0; i < LANES; ++i) block[i] = load(planes + i * stride + at);
-        } else {
-            for (int64_t i = 0; i < lanes; ++i) block[i] = load(planes + i * stride + at);
-        }
-        turned(block);
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) store(tile + place[at + i], block[i]);
-    }
-}
-
-void turn_in(const float* planes, int64_t lanes, const Grid& grid, float* tile) {
-    const int64_t size = grid.places.size();
-    turn_in(planes, size, lanes, size, grid.places.data(), tile);
-}
-
-// The same for values that are formed on the way, some pixels of all planes at a time.
-template <typename Source>
-void turn_in(const Source& source, int64_t first, int64_t lanes, const Grid& grid, float* tile) {
-    constexpr int64_t SOME = 16 * LANES;
-    alignas(64) float pixels[LANES * SOME];
-    const int64_t size = grid.places.size();
-    if (source.small()) {
-        source.write_planes(first, lanes, pixels);
-        return turn_in(pixels, size, lanes, size, grid.places.data(), tile);
-    }
-    for (int64_t p = 0; p < size; p += SOME) {
-        const int64_t count = std::min(SOME, size - p);
-        const int64_t ahead = std::min(SOME, size - p - count);
-        for (int64_t i = 0; i < lanes; ++i) {
-            source.fetch((first + i) * size + p + count, ahead);
-            source.write(first + i, p, count, pixels + i * SOME);
-        }
-        turn_in(pixels, SOME, lanes, count, grid.places.data() + p, tile);
-    }
-}
-
-void turn_out(const float* tile, int64_t lanes, const Grid& grid, float* planes) {
-    const int64_t size = grid.places.size();
-    const int64_t* place = grid.places.data();
-    if (size < LANES) {
-        for (int64_t p = 0; p < size; ++p)
-            for (int64_t i = 0; i < lanes; ++i) planes[i * size + p] = tile[place[p] + i];
-        return;
-    }
-    for (int64_t p = 0; p < size; p += LANES) {
-        const int64_t at = std::min(p, size - LANES);
-        Vec block[LANES];
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) block[i] = load(tile + place[at + i]);
-        turned(block);
-        if (lanes == LANES) {
-#pragma GCC unroll 16
-            for (int i = 0; i < LANES; ++i) store(planes + i * size + at, block[i]);
-        } else {
-            for (int64_t i = 0; i < lanes; ++i) store(planes + i * size + at, block[i]);
-        }
-    }
-}
-
-// One row of sums: out[j * step] = sum over a and b of weights[a][b] * in[a][j * S + b], `blocks`
-// times Q of them. All counted in vectors.
-typedef void (*Row)(const float* in, int64_t width, int64_t rows, const float* weights, float* out,
-                    int64_t step, int64_t blocks);
-
-template <int T, int S, int Q>
-void row(const float* in, int64_t width, int64_t rows, const float* weights, float* out,
-         int64_t step, int64_t blocks) {
-    for (int64_t block = 0; block < blocks; ++block) {
-        Vec sums[Q] = {};
-        for (int64_t a = 0; a < rows; ++a) {
-            const float* from = in + (a * width + block * Q * S) * LANES;
-            Vec own[T];
-#pragma GCC unroll 8
-            for (int b = 0; b < T; ++b) own[b] = load(weights + (a * T + b) * LANES);
-#pragma GCC unroll 32
-            for (int i = 0; i < (Q - 1) * S + T; ++i) {
-                const Vec value = load(from + i * LANES);
-#pragma GCC unroll 8
-                for (int b = 0; b < T; ++b)
-                    if (i >= b && (i - b) % S == 0 && (i - b) / S < Q)
-                        sums[(i - b) / S] += value * own[b];
-            }
-        }
-#pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q) store(out + (block * Q + q) * step * LANES, sums[q]);
-    }
-}
-
-// sums[b] += gradient[r][j] * in[r][j * S + b] over `rows` rows and `blocks` times Q columns.
-typedef void (*Correlate)(const float* in, int64_t in_step, const float* gradient,
-                          int64_t gradient_step, int64_t rows, int64_t blocks, float* sums);
-
-template <int T, int S, int Q>
-void correlate(const float* in, int64_t in_step, const float* gradient, int64_t gradient_step,
-               int64_t rows, int64_t blocks, float* sums) {
-    constexpr int WAYS = MANY_REGISTERS && Q > 1 ? 2 : 1;  // more sums than a product takes to finish
-    Vec own[WAYS][T] = {};
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t block = 0; block < blocks; ++block) {
-            const float* from = in + (r * in_step + block * Q * S) * LANES;
-            const float* slope = gradient + (r * gradient_step + block * Q) * LANES;
-            Vec g[Q];
-#pragma GCC unroll 8
-            for (int q = 0; q < Q; ++q) g[q] = load(slope + q * LANES);
-#pragma GCC unroll 32
-            for (int i = 0; i < (Q - 1) * S + T; ++i) {
-                const Vec value = load(from + i * LANES);
-#pragma GCC unroll 8
-                for (int b = 0; b < T; ++b)
-                    if (i >= b && (i - b) % S == 0 && (i - b) / S < Q)
-                        own[(i - b) / S % WAYS][b] += value * g[(i - b) / S];
-            }
-        }
-    for (int b = 0; b < T; ++b) {
-        Vec sum = load(sums + b * LANES) + own[0][b];
-        if (WAYS == 2) sum += own[WAYS - 1][b];
-        store(sums + b * LANES, sum);
-    }
-}
-
-template <int T, int S>
-Row row_of(int64_t at_once) {
-    switch (at_once) {
-        case 1: return row<T, S, 1>;
-        case 2: return row<T, S, 2>;
-        case 4: return row<T, S, 4>;
-        case 7: return row<T, S, 7>;
-        default: return row<T, S, 8>;
-    }
-}
-
-Row row_for(int64_t taps, int stride, int64_t at_once) {
-    switch (taps) {
-        case 1: return row_of<1, 1>(at_once);
-        case 2: return row_of<2, 1>(at_once);
-        case 3: return stride == 1 ? row_of<3, 1>(at_once) : row_of<3, 2>(at_once);
-        case 4: return row_of<4, 1>(at_once);
-        case 5: return stride == 1 ? row_of<5, 1>(at_once) : row_of<5, 2>(at_once);
-        default: return stride == 1 ? row_of<7, 1>(at_once) : row_of<7, 2>(at_once);
-    }
-}
-
-template <int T, int S>
-Correlate correlate_of(int64_t at_once) {
-    switch (at_once) {
-        case 1: return correlate<T, S, 1>;
-        case 2: return correlate<T, S, 2>;
-        case 4: return correlate<T, S, 4>;
-        case 7: return correlate<T, S, 7>;
-        default: return correlate<T, S, 8>;
-    }
-}
-
-Correlate correlate_for(int taps, int stride, int64_t at_once) {
-    switch (taps) {
-        case 3: return stride == 1 ? correlate_of<3, 1>(at_once) : correlate_of<3, 2>(at_once);
-        case 5: return stride == 1 ? correlate_of<5, 1>(at_once) : correlate_of<5, 2>(at_once);
-        default: return stride == 1 ? correlate_of<7, 1>(at_once) : correlate_of<7, 2>(at_once);
-    }
-}
+};
 
 // The weights of every block, [block][tap][lane].
 Tile weights_of(const Plan& p, const float* weights) {
@@ -311,22 +152,27 @@ struct Inside {
     }
 };
 
-// The input's gradient of one tile, `phases` as in Plan: its weights [phase][tap][lane].
-void input_gradient(const Plan& p, const float* gradient, const float* phases, float* out) {
+// Rows [first, last) of the input's gradient, `phases` as in Plan: its weights [phase][tap][lane].
+void input_gradient(const Plan& p, const Rows& gradient, const float* phases, int64_t first,
+                    int64_t last, float* out) {
     const Shape& s = p.s;
+    const auto after = [&](int64_t row, const Phase& d) {  // which of its rows comes at `row` or after
+        return std::max<int64_t>(0, (row - d.first + s.stride_h - 1) / s.stride_h);
+    };
     for (const Phase& d : p.down)
         for (size_t b = 0; b < p.right.size(); ++b) {
             const Phase& r = p.right[b];
             const int64_t wide = r.taps.size(), tall = d.taps.size();
             const int64_t blocks = (r.count + p.right_at_once[b] - 1) / p.right_at_once[b];
             const Row work = row_for(wide, 1, p.right_at_once[b]);
-            for (int64_t v = 0; v < d.count; ++v) {
+            for (int64_t v = after(first, d); v < std::min(d.count, after(last, d)); ++v) {
                 const Inside rows(v + d.reach, tall, s.out_h);
-                const float* from = gradient + ((v + d.reach + rows.begin) * p.gradient.width +
-                                                p.gradient.left + r.reach) * LANES;
-                float* to = out + ((d.first + v * s.stride_h) * p.input_gradient.width + r.first) * LANES;
-                work(from, p.gradient.width, rows.end - rows.begin,
-                     phases + rows.begin * wide * LANES, to, s.stride_w, blocks);
+                const float* from = gradient.row(v + d.reach + rows.begin) +
+                                    (p.gradient_left + r.reach) * LANES;
+                const int64_t to = (d.first + v * s.stride_h - first) * p.input_gradient_width;
+                work(from, p.gradient_width, rows.end - rows.begin,
+                     phases + rows.begin * wide * LANES, out + (to + r.first) * LANES, s.stride_w,
+                     blocks);
             }
             phases += tall * wide * LANES;
         }
@@ -338,38 +184,49 @@ bool fits_tiles(const DepthwiseShape& s) {
     if (s.kernel_w != 3 && s.kernel_w != 5 && s.kernel_w != 7) return false;
     if (s.stride_w > 2 || s.dilation_h != 1 || s.dilation_w != 1) return false;
     if (s.pad_w >= s.kernel_w || s.pad_h >= s.kernel_h) return false;
-    const int64_t input = s.h * (s.w + 2 * s.pad_w), output = s.out_h * (s.out_w + 2 * s.kernel_w);
-    return (2 * input + output) * LANES * 4 <= ROOM;
+    const int64_t rows = 2 * (s.stride_h + s.kernel_h);  // of a band of one, backward
+    return rows * (s.w + 2 * s.kernel_w) * LANES * 4 <= ROOM;
 }
 
 void tiles_forward(const float* x, const Normalised* in, const float* weights, float* y,
                    const DepthwiseShape& s, Moments* statistics) {
     const int64_t size = s.out_h * s.out_w;
-    const Plan p(s);
+    const Plan p(s, false);
+    const Grid inputs = p.input(), outputs = p.output();
     const Tile own = weights_of(p, weights);
     const Row work = row_for(s.kernel_w, s.stride_w, p.at_once);
 #pragma omp parallel num_threads(team(p.work()))
     {
-        const Tile input(p.input.vectors(s.h)), output(p.output.vectors(s.out_h));
+        Rows input(inputs);
+        const Tile output(outputs.rows * outputs.width);
 #pragma omp for schedule(static)
         for (int64_t item = 0; item < p.blocks.rounds * p.blocks.per_image; ++item) {
             const int64_t round = item / p.blocks.per_image, block = item % p.blocks.per_image;
             const int64_t first = p.blocks.first(round, block), lanes = p.blocks.lanes(round, block);
-            if (in)
-                turn_in(*in, first, lanes, p.input, input.data);
-            else
-                turn_in(x + first * s.h * s.w, lanes, p.input, input.data);
-            for (int64_t r = 0; r < s.out_h; ++r) {
-                const int64_t top = r * s.stride_h - s.pad_h;
-                const Inside rows(top, s.kernel_h, s.h);
-                work(input.data + (top + rows.begin) * p.input.width * LANES, p.input.width,
-                     rows.end - rows.begin,
-                     own.data + (block * p.taps() + rows.begin * s.kernel_w) * LANES,
-                     output.data + r * p.output.width * LANES, 1, p.out_cols / p.at_once);
+            input.clear();
+            for (int64_t number = 0; number < p.bands(); ++number) {
+                const Band band(p, number);
+                input.take(band.top, band.bottom, [&](int64_t row, int64_t count, float* to) {
+                    if (in)
+                        turn_in(*in, first, lanes, inputs, row, count, to);
+                    else
+                        turn_in(x + first * s.h * s.w, s.h * s.w, lanes, inputs, row, count, to);
+                });
+                for (int64_t r = band.begin; r < band.end; ++r) {
+                    const int64_t top = r * s.stride_h - s.pad_h;
+                    const Inside rows(top, s.kernel_h, s.h);
+                    work(input.row(top + rows.begin), inputs.width, rows.end - rows.begin,
+                         own.data + (block * p.taps() + rows.begin * s.kernel_w) * LANES,
+                         output.data + (r - band.begin) * outputs.width * LANES, 1,
+                         p.out_cols / p.at_once);
+                }
+                const int64_t rows = band.end - band.begin, at = band.begin * s.out_w;
+                turn_out(output.data, lanes, outputs, band.begin, rows, size, y + first * size);
+                for (int64_t i = first; statistics && i < first + lanes; ++i) {
+                    const Moments found = moments_of(y + i * size + at, rows * s.out_w);
+                    number == 0 ? void(statistics[i] = found) : statistics[i].add(found);
+                }
             }
-            turn_out(output.data, lanes, p.output, y + first * size);
-            for (int64_t i = first; statistics && i < first + lanes; ++i)
-                statistics[i] = moments_of(y + i * size, size);
         }
     }
 }
@@ -377,7 +234,9 @@ void tiles_forward(const float* x, const Normalised* in, const float* weights, f
 void tiles_backward(const float* x, const Normalised* in, const float* weights, const float* dy,
                     const Slopes* slopes, float* dx, float* dweights, const DepthwiseShape& s,
                     double* sums) {
-    const Plan p(s);
+    const int64_t size = s.h * s.w, out_size = s.out_h * s.out_w;
+    const Plan p(s, true);
+    const Grid inputs = p.input(), gradients = p.gradient(), outputs = p.input_gradient();
     const Tile own = weights_of(p, weights);
     const Blocks& b = p.blocks;
     const Correlate correlated = correlate_for(s.kernel_w, s.stride_w, p.at_once);
@@ -385,8 +244,8 @@ void tiles_backward(const float* x, const Normalised* in, const float* weights, 
     const Tile parts(groups * b.per_image * taps);
 #pragma omp parallel num_threads(team(p.work()))
     {
-        const Tile input(p.input.vectors(s.h)), gradient(p.gradient.vectors(s.out_h));
-        const Tile output(dx ? p.input_gradient.vectors(s.h) : 0), phases(taps);
+        Rows input(inputs), gradient(gradients);
+        const Tile output(dx ? outputs.rows * outputs.width : 0), phases(taps);
 #pragma omp for schedule(static)
         for (int64_t item = 0; item < groups * b.per_image; ++item) {
             const int64_t group = item / b.per_image, block = item % b.per_image;
@@ -398,33 +257,44 @@ void tiles_backward(const float* x, const Normalised* in, const float* weights, 
                             store(to, load(own.data + (block * taps + i * s.kernel_w + j) * LANES));
                             to += LANES;
                         }
-            for (int64_t round = b.rounds * group / groups; round < b.rounds * (group + 1) / groups;
-                 ++round) {
+            const int64_t last = b.rounds * (group + 1) / groups;
+            for (int64_t round = b.rounds * group / groups; round < last; ++round) {
                 const int64_t first = b.first(round, block), lanes = b.lanes(round, block);
-                if (in)
-                    turn_in(*in, first, lanes, p.input, input.data);
-                else
-                    turn_in(x + first * s.h * s.w, lanes, p.input, input.data);
-                if (dy)
-                    turn_in(dy + first * s.out_h * s.out_w, lanes, p.gradient, gradient.data);
-                else
-                    turn_in(*slopes, first, lanes, p.gradient, gradient.data);
-                for (int64_t a = 0; a < s.kernel_h; ++a) {
-                    // the output's rows whose tap a lies inside the plane
-                    const int64_t top = a - s.pad_h;
-                    const int64_t low = top < 0 ? (-top + s.stride_h - 1) / s.stride_h : 0;
-                    const int64_t high = std::min(s.out_h, (s.h - top + s.stride_h - 1) / s.stride_h);
-                    correlated(input.data + (low * s.stride_h + top) * p.input.width * LANES,
-                               s.stride_h * p.input.width,
-                               gradient.data + (low * p.gradient.width + p.gradient.left) * LANES,
-                               p.gradient.width, high - low, p.out_cols / p.at_once,
-                               parts.data + (item * taps + a * s.kernel_w) * LANES);
+                input.clear(), gradient.clear();
+                for (int64_t number = 0; number < p.bands(); ++number) {
+                    const Band band(p, number);
+                    input.take(band.top, band.bottom, [&](int64_t row, int64_t count, float* rows) {
+                        if (in)
+                            turn_in(*in, first, lanes, inputs, row, count, rows);
+                        else
+                            turn_in(x + first * size, size, lanes, inputs, row, count, rows);
+                    });
+                    gradient.take(band.readers, band.end, [&](int64_t row, int64_t count, float* rows) {
+                        if (dy)
+                            turn_in(dy + first * out_size, out_size, lanes, gradients, row, count, rows);
+                        else
+                            turn_in(*slopes, first, lanes, gradients, row, count, rows);
+                    });
+                    for (int64_t a = 0; a < s.kernel_h; ++a) {
+                        // the band's rows whose tap a lies inside the plane
+                        const int64_t top = a - s.pad_h;
+                        const int64_t inside = top < 0 ? (-top + s.stride_h - 1) / s.stride_h : 0;
+                        const int64_t low = std::max(band.begin, inside);
+                        const int64_t high =
+                            std::min(band.end, (s.h - top + s.stride_h - 1) / s.stride_h);
+                        if (low >= high) continue;
+                        correlated(input.row(low * s.stride_h + top), s.stride_h * inputs.width,
+                                   gradient.row(low) + p.gradient_left * LANES, p.gradient_width,
+                                   high - low, p.out_cols / p.at_once,
+                                   parts.data + (item * taps + a * s.kernel_w) * LANES);
+                    }
+                    const int64_t rows = band.last - band.first;
+                    if (!dx || rows == 0) continue;
+                    input_gradient(p, gradient, phases.data, band.first, band.last, output.data);
+                    turn_out(output.data, lanes, outputs, band.first, rows, size, dx + first * size);
+                    for (int64_t i = first; sums && i < first + lanes; ++i)
+                        in->add_sums(dx, i, band.first * s.w, rows * s.w, sums + 2 * i);
                 }
-                if (!dx) continue;
-                input_gradient(p, gradient.data, phases.data, output.data);
-                turn_out(output.data, lanes, p.input_gradient, dx + first * s.h * s.w);
-                for (int64_t i = first; sums && i < first + lanes; ++i)
-                    in->add_sums(dx, i, 0, s.h * s.w, sums + 2 * i);
             }
         }
     }
