@@ -74,8 +74,8 @@ def grants_tiles() -> bool:
     """
     if not (sys.platform == "linux" and "amx_tile" in cpu_flags()):
         return False
-    prctl, permit, tile_data = 158, 0x1023, 18  # arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)
-    return ctypes.CDLL(None).syscall(prctl, permit, tile_data) == 0
+    call, permit, tile_data = 158, 0x1023, 18  # arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)
+    return ctypes.CDLL(None).syscall(call, permit, tile_data) == 0
 
 
 def cpu_identity(root: Path = _ROOT) -> str:

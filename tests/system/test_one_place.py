@@ -21,7 +21,7 @@ FACTS = {
     r"fsync\(|mkdtemp\(prefix=f\"\.": "system/files.py",
     r"flock|lockf": "system/files.py",
     r"os\.(replace|rename)\(|\.(replace|rename)\([^,()]*(\([^()]*\))?\)": "system/files.py",
-    r"prctl|PDEATHSIG": "system/processes.py",
+    r"\bprctl|PDEATHSIG": "system/processes.py",
     r"getppid\(\) (==|!=)": "system/processes.py",
     r"PYTHONPATH|PYTHONSAFEPATH|parents\[2\]|sys\.path\.insert": "system/processes.py",
     r"\.bind\(\(\"127\.0\.0\.1\", 0\)\)": "system/processes.py",
