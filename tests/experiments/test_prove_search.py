@@ -67,6 +67,20 @@ def test_every_fold_is_searched_at_the_latency_of_the_scale(
     assert prove.main(command) == 0 and len(asked) == 3  # nothing twice
 
 
+def test_searches_of_as_many_candidates_are_not_given_time(
+    asked: list[list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "train_list.txt").write_text("".join(f"{i}.jpg {i % 4}\n" for i in range(12)))
+    command = ["--data", str(tmp_path), "--targets", "PPLCNet_x0_25", "--folds", "0"]
+    command += ["--methods", "random", "filled", "--output", str(tmp_path / "out")]
+    assert prove.main([*command, "--candidates", "22"]) == 0
+    by_chance, filled = asked
+    for words in asked:
+        assert "--minutes" not in words and "Search.supernet_epochs=0" in words
+        assert {"Search.population=6", "Search.generations=4"} <= set(words)
+    assert "Search.strategy=random" in by_chance and "Search.fill=0.8" in filled
+
+
 def test_a_training_never_sees_what_scores_it(tmp_path: Path) -> None:
     parts = folds.dealt(100)
     assert sorted(np.concatenate(parts).tolist()) == list(range(100))
