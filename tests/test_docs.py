@@ -276,12 +276,15 @@ def runner(root: Path, patch: pytest.MonkeyPatch) -> Callable[[str], None]:
         full = f"{name} {words[1]}" if f"{name} {words[1]}" in SHORTER else name
         words += [] if "--help" in words else SHORTER.get(full, [])
         patch.setattr(sys, "argv", words)
+        complaint = io.StringIO()
         with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stderr(complaint))
             if output:
                 file = stack.enter_context((root / output).open("w", encoding="utf-8"))
                 stack.enter_context(contextlib.redirect_stdout(file))
             status = carried_out(words)
-        assert status in MAY_MISS.get(full, {0}), f"exit status {status}: {line}"
+        said = f"exit status {status}: {line}\n{complaint.getvalue()[-1000:]}"
+        assert status in MAY_MISS.get(full, {0}), said
         if full == "prepare_data" and words[1] == "digits":
             keep_few(root / "dataset" / "digits")
 
