@@ -22,7 +22,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +99,13 @@ def main(argv: Sequence[str]) -> int:
                 if method == SCALE or method not in options.methods:
                     continue
                 found = place / f"{target}_{method}"
-                changes = [f"Search.{key}={value}" for key, value in METHODS[method].items()]
                 if not (found / "report.md").exists():
                     toolkit(
                         *("search", "-c", str(recipe), "--latency", f"{limit:.4f}ms"),
                         *("--output", str(found), *_cost(options)),
                         *("--engine", setting.engine, "--precision", setting.precision),
                         *("--threads", str(setting.threads)),
-                        *(part for change in changes for part in ("-o", change)),
+                        *_changed(METHODS[method]),
                         # else all methods would begin with the same candidates
                         *("-o", f"Global.seed={len(METHODS) * fold + number}"),
                         *("-o", f"Search.space={json.dumps(SPACES[options.space])}"),
@@ -151,8 +150,12 @@ def _cost(options: argparse.Namespace) -> list[str]:
         return ["--minutes", str(options.minutes)]
     trainings = {"supernet_epochs": 0, "finalists": 3, "proxy_epochs": 6, "rungs": 2}
     drawn = {"population": -(-options.candidates // GENERATIONS), "generations": GENERATIONS}
-    changes = [f"Search.{key}={value}" for key, value in (trainings | drawn).items()]
-    return [part for change in changes for part in ("-o", change)]
+    return _changed(trainings | drawn)
+
+
+def _changed(search: Mapping[str, Any]) -> list[str]:
+    """Arguments that change `Search` of a recipe."""
+    return [part for key, value in search.items() for part in ("-o", f"Search.{key}={value}")]
 
 
 def _setting(text: str) -> Setting:

@@ -90,7 +90,7 @@ def built(dtype: Dtype = "fp32") -> Path:
     Raises KernelsError: no compiler, it fails, the kernels differ from Paddle's, or this processor
     does not multiply such numbers.
     """
-    kinds_here(dtype)
+    kinds_here(dtype)  # where there are none, no compiler helps
     compiler = find_compiler()
     home: Path | str = "the user's folder"
     try:

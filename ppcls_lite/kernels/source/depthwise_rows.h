@@ -1,6 +1,8 @@
 // Sums over the taps of a depthwise window, for rows of turned planes: convolved, and correlated.
 #pragma once
 
+#include <type_traits>
+
 #include "vectors.h"
 
 namespace {
@@ -66,15 +68,21 @@ void correlate(const float* in, int64_t in_step, const float* gradient, int64_t 
     }
 }
 
+// make(a constant) for a number of outputs at once.
+template <typename Make>
+auto for_outputs(int64_t at_once, const Make& make) {
+    switch (at_once) {
+        case 1: return make(std::integral_constant<int, 1>());
+        case 2: return make(std::integral_constant<int, 2>());
+        case 4: return make(std::integral_constant<int, 4>());
+        case 7: return make(std::integral_constant<int, 7>());
+        default: return make(std::integral_constant<int, 8>());
+    }
+}
+
 template <int T, int S>
 Row row_of(int64_t at_once) {
-    switch (at_once) {
-        case 1: return row<T, S, 1>;
-        case 2: return row<T, S, 2>;
-        case 4: return row<T, S, 4>;
-        case 7: return row<T, S, 7>;
-        default: return row<T, S, 8>;
-    }
+    return for_outputs(at_once, [](auto q) -> Row { return row<T, S, decltype(q)::value>; });
 }
 
 Row row_for(int64_t taps, int stride, int64_t at_once) {
@@ -90,13 +98,7 @@ Row row_for(int64_t taps, int stride, int64_t at_once) {
 
 template <int T, int S>
 Correlate correlate_of(int64_t at_once) {
-    switch (at_once) {
-        case 1: return correlate<T, S, 1>;
-        case 2: return correlate<T, S, 2>;
-        case 4: return correlate<T, S, 4>;
-        case 7: return correlate<T, S, 7>;
-        default: return correlate<T, S, 8>;
-    }
+    return for_outputs(at_once, [](auto q) -> Correlate { return correlate<T, S, decltype(q)::value>; });
 }
 
 Correlate correlate_for(int taps, int stride, int64_t at_once) {

@@ -207,10 +207,7 @@ void tiles_forward(const float* x, const Normalised* in, const float* weights, f
             for (int64_t number = 0; number < p.bands(); ++number) {
                 const Band band(p, number);
                 input.take(band.top, band.bottom, [&](int64_t row, int64_t count, float* to) {
-                    if (in)
-                        turn_in(*in, first, lanes, inputs, row, count, to);
-                    else
-                        turn_in(x + first * s.h * s.w, s.h * s.w, lanes, inputs, row, count, to);
+                    turn_in(x, in, first, s.h * s.w, lanes, inputs, row, count, to);
                 });
                 for (int64_t r = band.begin; r < band.end; ++r) {
                     const int64_t top = r * s.stride_h - s.pad_h;
@@ -264,16 +261,10 @@ void tiles_backward(const float* x, const Normalised* in, const float* weights, 
                 for (int64_t number = 0; number < p.bands(); ++number) {
                     const Band band(p, number);
                     input.take(band.top, band.bottom, [&](int64_t row, int64_t count, float* rows) {
-                        if (in)
-                            turn_in(*in, first, lanes, inputs, row, count, rows);
-                        else
-                            turn_in(x + first * size, size, lanes, inputs, row, count, rows);
+                        turn_in(x, in, first, size, lanes, inputs, row, count, rows);
                     });
                     gradient.take(band.readers, band.end, [&](int64_t row, int64_t count, float* rows) {
-                        if (dy)
-                            turn_in(dy + first * out_size, out_size, lanes, gradients, row, count, rows);
-                        else
-                            turn_in(*slopes, first, lanes, gradients, row, count, rows);
+                        turn_in(dy, slopes, first, out_size, lanes, gradients, row, count, rows);
                     });
                     for (int64_t a = 0; a < s.kernel_h; ++a) {
                         // the band's rows whose tap a lies inside the plane

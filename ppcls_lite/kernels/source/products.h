@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <array>
-#include <memory>
-#include <new>
 
 #include "elements.h"
+#include "scratch.h"
 #if defined(TILE_PRODUCTS)
 #include "tiles.h"
 #endif
@@ -25,15 +24,7 @@ constexpr std::array<int64_t, 3> HEIGHTS{6, 5, 4};
 #endif
 constexpr int64_t CHUNK_ELEMENTS = CHUNK / AT_ONCE;
 
-// Memory that begins with a cache line: a vector that lies in two of them costs two reads.
-constexpr std::align_val_t LINE{64};
-struct Free {
-    void operator()(void* memory) const { ::operator delete(memory, LINE); }
-};
-typedef std::unique_ptr<float[], Free> Scratch;
 typedef std::unique_ptr<Element[], Free> ElementScratch;
-
-Scratch scratch(int64_t floats) { return Scratch((float*)::operator new(4 * floats, LINE)); }
 ElementScratch element_scratch(int64_t count) {
     return ElementScratch((Element*)::operator new(sizeof(Element) * count, LINE));
 }
@@ -107,6 +98,15 @@ struct Packed {
 };
 
 #if !defined(TILE_PRODUCTS)
+// Ask for R rows of V vectors that will be written, so that they are in the cache by then.
+template <int R, int V>
+inline void ask_to_write(float* to, int64_t step) {
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) __builtin_prefetch(to + r * step + v * LANES, 1);
+}
+
 // H rows of the weights times a panel, added to `out` unless it is the `first` part of the depth.
 // AHEAD: ask for the panel behind this one, as rows a plane apart are no stream that a processor
 // foresees.
@@ -114,10 +114,7 @@ template <int H, bool AHEAD>
 void tile(const Element* weights, int64_t depth, const Element* panel, int64_t stride, float* out,
           int64_t out_stride, int64_t rows, bool first) {
     Vec sums[H][TILE_VECS] = {};
-#pragma GCC unroll 6
-    for (int r = 0; r < H; ++r)  // what will be written is in the cache by then
-#pragma GCC unroll 4
-        for (int v = 0; v < TILE_VECS; ++v) __builtin_prefetch(out + r * out_stride + v * LANES, 1);
+    ask_to_write<H, TILE_VECS>(out, out_stride);
     if (!first)
 #pragma GCC unroll 6
         for (int r = 0; r < H; ++r)
@@ -218,10 +215,7 @@ class Columns {
 template <int R, int V>
 void outer(const Element* a, int64_t stride, const Element* b, float* sums, int64_t step) {
     Vec own[R][V] = {};
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) __builtin_prefetch(sums + r * step + v * LANES, 1);
+    ask_to_write<R, V>(sums, step);
     for (int64_t p = 0; p < CHUNK_ELEMENTS; ++p) {
         Elements right[V];
 #pragma GCC unroll 4

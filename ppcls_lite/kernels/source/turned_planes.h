@@ -3,20 +3,19 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <vector>
 
+#include "scratch.h"
 #include "vectors.h"
 
 namespace {
 
-// Vectors, aligned.
+// Vectors, aligned, zero at first.
 struct Tile {
-    std::unique_ptr<float[]> memory;
+    Scratch memory;
     float* data;
-    explicit Tile(int64_t vectors) : memory(new float[(vectors + 1) * LANES]()) {
-        const uintptr_t at = reinterpret_cast<uintptr_t>(memory.get()), unit = LANES * 4;
-        data = memory.get() + ((unit - at % unit) % unit) / 4;
+    explicit Tile(int64_t vectors) : memory(scratch(vectors * LANES)), data(memory.get()) {
+        std::fill_n(data, vectors * LANES, 0.0f);
     }
 };
 
@@ -104,6 +103,16 @@ void turn_in(const Source& source, int64_t first, int64_t lanes, const Grid& gri
         }
         turn_in(pixels, SOME, lanes, count, grid.places.data() + p, tile);
     }
+}
+
+// The same by the `source`, if there is one, else from memory; `first`: number of the first plane.
+template <typename Source>
+void turn_in(const float* planes, const Source* source, int64_t first, int64_t size, int64_t lanes,
+             const Grid& grid, int64_t row, int64_t rows, float* tile) {
+    if (source)
+        turn_in(*source, first, lanes, grid, row, rows, tile);
+    else
+        turn_in(planes + first * size, size, lanes, grid, row, rows, tile);
 }
 
 // The first `rows` rows of a tile to planes of `size` pixels, from `row` on.
