@@ -50,6 +50,7 @@ METHODS = {  # what is changed about `Search`
     "sieved": {"strategy": "evolution", "sieve": "parameters", "sieve_keeps": 0.2},
     "random": {"strategy": "random"},
     "filled": {"strategy": "evolution", "fill": 0.8},  # the latency is to be used up
+    "random_filled": {"strategy": "random", "fill": 0.8},
 }
 GENERATIONS = 4  # of searches for so many candidates
 SPACES: dict[str, dict[str, Any]] = {

@@ -221,7 +221,8 @@ def test_a_convolution_with_its_normalisation_is_both_of_them(
         )
         assert worst <= limit, (act, mean)
         for one, other in zip(own, stock):
-            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=2e-6)
+            # a mean near zero is one of values of about 1, whose sums have another order
+            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=2e-6, atol=5e-8)
 
 
 class Chain:

@@ -1,35 +1,37 @@
-// Activations and their slopes, numbered as in ops.py. Comparisons are written so that NaN comes
-// through.
+// Activations and their slopes, numbered as in ops.py, of a float or of a vector of floats.
+// Comparisons are written so that NaN comes through.
 #pragma once
 
 enum Activation { NONE, RELU, RELU6, HARDSWISH };
 
-template <int A>
-static inline float act(float z) {
-    if (A == RELU) return z < 0 ? 0 : z;
-    if (A == RELU6) {
-        z = z < 0 ? 0 : z;
-        return z > 6 ? 6 : z;
+template <int A, typename T>
+static inline T act(T z) {
+    const T none{}, six = none + 6.0f;
+    if constexpr (A == RELU) return z < none ? none : z;
+    if constexpr (A == RELU6) {
+        z = z < none ? none : z;
+        return z > six ? six : z;
     }
-    if (A == HARDSWISH) {
-        float gate = z + 3;
-        gate = gate < 0 ? 0 : gate;
-        gate = gate > 6 ? 6 : gate;
+    if constexpr (A == HARDSWISH) {
+        T gate = z + 3.0f;
+        gate = gate < none ? none : gate;
+        gate = gate > six ? six : gate;
         return z * gate * (1.0f / 6);
     }
     return z;
 }
 
-template <int A>
-static inline float slope(float z) {
-    if (A == RELU) return z <= 0 ? 0.0f : 1.0f;
-    if (A == RELU6) return z <= 0 || z >= 6 ? 0.0f : 1.0f;
-    if (A == HARDSWISH) {
-        float middle = z * (1.0f / 3) + 0.5f;
-        middle = z < -3 ? 0.0f : middle;
-        return z > 3 ? 1.0f : middle;
+template <int A, typename T>
+static inline T slope(T z) {
+    const T none{}, one = none + 1.0f;
+    if constexpr (A == RELU) return z <= none ? none : one;
+    if constexpr (A == RELU6) return (z <= none) | (z >= none + 6.0f) ? none : one;
+    if constexpr (A == HARDSWISH) {
+        T middle = z * (1.0f / 3) + 0.5f;
+        middle = z < none - 3.0f ? none : middle;
+        return z > none + 3.0f ? one : middle;
     }
-    return 1;
+    return one;
 }
 
 // The function of an activation.

@@ -217,12 +217,13 @@ void tiles_forward(const float* x, const Normalised* in, const float* weights, f
                          output.data + (r - band.begin) * outputs.width * LANES, 1,
                          p.out_cols / p.at_once);
                 }
-                const int64_t rows = band.end - band.begin, at = band.begin * s.out_w;
-                turn_out(output.data, lanes, outputs, band.begin, rows, size, y + first * size);
-                for (int64_t i = first; statistics && i < first + lanes; ++i) {
-                    const Moments found = moments_of(y + i * size + at, rows * s.out_w);
-                    number == 0 ? void(statistics[i] = found) : statistics[i].add(found);
+                const int64_t rows = band.end - band.begin;
+                if (statistics) {
+                    Moments found[LANES];
+                    tile_moments(output.data, lanes, outputs, rows, found);
+                    for (int64_t i = 0; i < lanes; ++i) statistics[first + i].add(found[i]);
                 }
+                turn_out(output.data, lanes, outputs, band.begin, rows, size, y + first * size);
             }
         }
     }

@@ -7,7 +7,6 @@
 
 #include <cmath>
 
-#include "activations.h"
 #include "norm.h"
 #include "vectors.h"
 
@@ -27,9 +26,9 @@ std::vector<float> for_each_pixel(int64_t channels, int64_t size, const Of& of) 
 template <int A>
 void plane_values(const float* __restrict in, int64_t size, const Channel& own,
                   float* __restrict to) {
-    const float m = own.mean, scale = own.scale, shift = own.shift;
+    const Channel here = own;
 #pragma omp simd
-    for (int64_t i = 0; i < size; ++i) to[i] = act<A>((in[i] - m) * scale + shift);
+    for (int64_t i = 0; i < size; ++i) to[i] = value_of<A>(in[i], here);
 }
 
 // The same for pixels [first, first + count) of an image whose planes are small; it begins at `in`.
@@ -39,7 +38,8 @@ void image_values(const float* __restrict in, const Normalised& s, int64_t first
     const float *m = &s.mean[first], *scale = &s.scale[first], *shift = &s.shift[first];
     in += first;
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) to[i] = act<A>((in[i] - m[i]) * scale[i] + shift[i]);
+    for (int64_t i = 0; i < count; ++i)
+        to[i] = value_of<A>(in[i], Channel{m[i], scale[i], shift[i], 0, 0});
 }
 
 // Sums over some pixels of a plane: of the gradient, and of its product with the centred input.
@@ -92,24 +92,17 @@ void image_gradient(const float* __restrict in, const float* __restrict out, con
     const float *plain = &s.plain[first], *weighted = &s.weighted[first];
     in += first, out += first;
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-        const float centred = in[i] - m[i];
-        const float dz = out[i] * slope<A>(centred * scale[i] + shift[i]);
-        to[i] = scale[i] * (dz - plain[i] - centred * weighted[i]);
-    }
+    for (int64_t i = 0; i < count; ++i)
+        to[i] = gradient_of<A>(in[i], out[i],
+                               Channel{m[i], scale[i], shift[i], plain[i], weighted[i]});
 }
 
 template <int A>
 void plane_gradient(const float* __restrict in, const float* __restrict out, int64_t size,
                     const Channel& own, float* __restrict to) {
-    const float m = own.mean, scale = own.scale, shift = own.shift;
-    const float plain = own.plain, weighted = own.weighted;
+    const Channel here = own;
 #pragma omp simd
-    for (int64_t i = 0; i < size; ++i) {
-        const float centred = in[i] - m;
-        const float dz = out[i] * slope<A>(centred * scale + shift);
-        to[i] = scale * (dz - plain - centred * weighted);
-    }
+    for (int64_t i = 0; i < size; ++i) to[i] = gradient_of<A>(in[i], out[i], here);
 }
 
 }  // namespace
@@ -122,30 +115,28 @@ void Moments::add(const Moments& other) {
     count = all;
 }
 
-Moments moments_of(const float* __restrict values, int64_t size) {
-    float sum = 0, squares = 0, rest = 0;
+Moments moments_of(const float* values, int64_t size) {
     const double count = static_cast<double>(size);
-    if (size < LANES) {  // too short for vectors
-        for (int64_t i = 0; i < size; ++i) sum += values[i];
-        const float m = sum / static_cast<float>(size);
-        for (int64_t i = 0; i < size; ++i) {
-            squares += (values[i] - m) * (values[i] - m);
-            rest += values[i] - m;
-        }
-        return {count, m + static_cast<double>(rest) / count,
-                squares - static_cast<double>(rest) * rest / count};
-    }
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < size; ++i) sum += values[i];
+    const int64_t whole = size / LANES * LANES;
+    const auto each = [&](const auto& vector, const auto& single) {
+        int64_t i = 0;
+        for (; i + 4 * LANES <= whole; i += 4 * LANES)
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) vector(k, load(values + i + k * LANES));
+        for (; i < whole; i += LANES) vector(0, load(values + i));
+        for (; i < size; ++i) single(values[i]);
+    };
+    Vec sums[4] = {}, all_squares[4] = {}, rests[4] = {};  // four, not to wait for each other
+    float sum = 0, squares = 0, rest = 0;
+    each([&](int k, Vec v) { sums[k] += v; }, [&](float v) { sum += v; });
+    sum += total(sums[0] + sums[1] + (sums[2] + sums[3]));
     const float m = sum / static_cast<float>(size);
-#pragma omp simd reduction(+ : squares, rest)
-    for (int64_t i = 0; i < size; ++i) {
-        const float d = values[i] - m;
-        squares += d * d;
-        rest += d;
-    }
-    const double r = rest;
-    return {count, m + r / count, squares - r * r / count};
+    each(
+        [&](int k, Vec v) { all_squares[k] += (v - m) * (v - m), rests[k] += v - m; },
+        [&](float v) { squares += (v - m) * (v - m), rest += v - m; });
+    squares += total(all_squares[0] + all_squares[1] + (all_squares[2] + all_squares[3]));
+    rest += total(rests[0] + rests[1] + (rests[2] + rests[3]));
+    return moments_about(m, rest, squares, count);
 }
 
 void settle(const std::vector<Moments>& parts, int64_t groups, const NormShape& s,

@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "activations.h"
 #include "vectors.h"
 
 struct NormShape {
@@ -40,6 +41,12 @@ struct Moments {
     void add(const Moments& other);  // those of more values
 };
 
+// From the sums of the distances from about the mean, and of their squares.
+static inline Moments moments_about(float mean, float rest, float squares, double count) {
+    const double r = rest;
+    return {count, mean + r / count, squares - r * r / count};
+}
+
 // Two passes, in the cache.
 Moments moments_of(const float* values, int64_t count);
 
@@ -50,9 +57,25 @@ std::vector<Moments> planes_moments(const float* x, const NormShape& shape);
 void settle(const std::vector<Moments>& parts, int64_t groups, const NormShape& shape,
             const NormState& state);
 
-struct Channel {
-    float mean, scale, shift, plain, weighted;
+// What a pixel's value and gradient depend on: of a channel, or of as many as a vector has lanes.
+template <typename T>
+struct ChannelOf {
+    T mean, scale, shift, plain, weighted;
 };
+typedef ChannelOf<float> Channel;
+
+// activation(batch_norm(x)), and the gradient of x from that of it.
+template <int A, typename T>
+static inline T value_of(T x, const ChannelOf<T>& own) {
+    return act<A>((x - own.mean) * own.scale + own.shift);
+}
+
+template <int A, typename T>
+static inline T gradient_of(T x, T out, const ChannelOf<T>& own) {
+    const T centred = x - own.mean;
+    const T dz = out * slope<A>(centred * own.scale + own.shift);
+    return own.scale * (dz - own.plain - centred * own.weighted);
+}
 
 // A source of columns, as Pixels in columns.h, that is never in place: `Own` forms planes with
 // write(plane, first, count, to), or whole consecutive ones with write_planes(first, planes, to).
