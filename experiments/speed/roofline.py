@@ -37,6 +37,7 @@ from ppcls_lite.kernels.library import (
     DepthwiseShape,
     NormShape,
     PlanesShape,
+    PoolShape,
     ShuffleShape,
     SumShape,
 )
@@ -52,7 +53,7 @@ class Work:
     products: int
 
 
-Shape = DepthwiseShape | DenseShape | NormShape | PlanesShape | ShuffleShape | SumShape
+Shape = DepthwiseShape | DenseShape | NormShape | PlanesShape | PoolShape | ShuffleShape | SumShape
 
 
 def work_of(backward: bool, shape: Shape) -> Work:
@@ -67,6 +68,9 @@ def work_of(backward: bool, shape: Shape) -> Work:
     if isinstance(shape, NormShape):  # of a result that is stored for others than a convolution
         floats = shape.n * shape.c * shape.size
         return Work(4 * floats * (3 if backward else 2), 0)
+    if isinstance(shape, PoolShape):  # reads the input, backward writes its gradient as well
+        read = shape.h * shape.w * (2 if backward else 1)
+        return Work(4 * shape.n * shape.c * (read + shape.out_h * shape.out_w), 0)
     depthwise = isinstance(shape, DepthwiseShape)
     inputs, outputs = (shape.c, shape.c) if depthwise else (shape.inputs, shape.outputs)
     read, written = inputs * shape.h * shape.w, outputs * shape.out_h * shape.out_w

@@ -50,6 +50,16 @@ class PlanesShape(ctypes.Structure):
     _fields_ = tuple((name, c_int64) for name in ("n", "c", "size"))
 
 
+class PoolShape(ctypes.Structure):
+    """`PoolShape` of source/pool.cpp."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("n", "c", "h", "w", "out_h", "out_w")),
+        *((name, c_int) for name in ("kernel_h", "kernel_w", "stride_h", "stride_w")),
+        *((name, c_int) for name in ("pad_h", "pad_w", "average")),
+    )
+
+
 class ShuffleShape(ctypes.Structure):
     """`ShuffleShape` of source/shuffle.cpp."""
 
@@ -90,6 +100,8 @@ FUNCTIONS = {  # name: number of pointers, structs
     "attention_forward": (7, PlanesShape, NormShape),
     "attention_gates_backward": (7, PlanesShape, NormShape),
     "attention_input_backward": (11, PlanesShape, NormShape),
+    "pool_forward": (6, PoolShape, NormShape),
+    "pool_backward": (9, PoolShape, NormShape),
     "shuffle_forward": (11, ShuffleShape, NormShape, NormShape),
     "shuffle_backward": (9, PlanesShape, NormShape),
     "sum_forward": (4, SumShape),

@@ -34,6 +34,7 @@ from ppcls_lite.kernels.ops import (
     norm_act,
 )
 from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
+from ppcls_lite.kernels.pool import Pooling, pooled
 from ppcls_lite.kernels.shuffle import with_half
 from ppcls_lite.kernels.summed import Finish, summed
 from ppcls_lite.kernels.tensors import Window
@@ -153,6 +154,14 @@ def run(kernels: ctypes.CDLL) -> list[str]:
         lambda x, w: x * F.sigmoid(x.mean([2, 3], keepdim=True) * w),
         [array(3, 6, 9, 7), array(1, 6, 1, 1)],
     )
+    for average, stock_pool in ((False, F.max_pool2d), (True, F.avg_pool2d)):
+        pooling = Pooling((3, 3), (2, 2), (1, 1), False, average)
+        compare(
+            f"pooling, {'means' if average else 'the largest'}",
+            lambda x, pooling=pooling: pooled(x, pooling, kernels),
+            lambda x, stock_pool=stock_pool: stock_pool(x, 3, 2, 1),
+            [array(3, 6, 9, 14)],
+        )
     compare(
         "channels in turns",
         lambda x: with_half(x, lambda half: half * 3, kernels),

@@ -15,6 +15,7 @@ from ppcls_lite.kernels.layers import (
     Handle,
     Native,
     NativeAttention,
+    NativeAvgPool,
     NativeBackbone,
     NativeBilinear,
     NativeConvNorms,
@@ -23,6 +24,7 @@ from ppcls_lite.kernels.layers import (
     NativeEntropy,
     NativeInOrder,
     NativeLinear,
+    NativeMaxPool,
     NativeSequential,
     NativeShuffled,
     NativeSummed,
@@ -71,7 +73,8 @@ def _kind(layer: nn.Layer) -> tuple[type | None, Window | None]:
     for stock, native in (
         *((nn.Linear, NativeLinear), (nn.Sequential, NativeSequential)),
         *((Bilinear, NativeBilinear), (SqueezeExcitation, NativeAttention)),
-        (PixelEntropy, NativeEntropy),
+        *((PixelEntropy, NativeEntropy), (nn.MaxPool2D, NativeMaxPool)),
+        (nn.AvgPool2D, NativeAvgPool),
     ):
         if type(layer) is stock:
             return native, None

@@ -90,6 +90,17 @@ void attention_input_backward(const float*, const float*, const float*, const fl
                               const Planes*, const Norm*);
 }
 
+struct Pool {
+    int64_t n, c, h, w, out_h, out_w;
+    int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, average;
+};
+extern "C" {
+void pool_forward(const float*, const float*, const float*, const float*, const float*, float*,
+                  const Pool*, const Norm*);
+void pool_backward(const float*, const float*, const float*, const float*, const float*,
+                   const float*, float*, float*, float*, const Pool*, const Norm*);
+}
+
 struct Shuffle {
     Planes half;
     int64_t halved;
@@ -491,6 +502,74 @@ static void try_attention(Values kind) {
     compare("gradient of the shift before", dbeta, shifts);
 }
 
+// Windows of planes as they are, or of what a normalisation has yet to make of them; the last one may
+// reach beyond the padding.
+static void try_pool(Values kind) {
+    Pool s{pick(1, 4), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, static_cast<int>(pick(0, 1))};
+    const auto axis = [](int* kernel, int* stride, int* pad, int64_t* size, int64_t* out) {
+        *kernel = static_cast<int>(pick(1, 7)), *stride = static_cast<int>(pick(1, 4));
+        *pad = static_cast<int>(pick(0, *kernel - 1));
+        *size = pick(std::max(1, *kernel - 2 * *pad), 40);
+        *out = (*size + 2 * *pad - *kernel) / *stride + 1;
+        if (pick(0, 1) && *out * *stride - *pad < *size) ++*out;
+    };
+    axis(&s.kernel_h, &s.stride_h, &s.pad_h, &s.h, &s.out_h);
+    axis(&s.kernel_w, &s.stride_w, &s.pad_w, &s.w, &s.out_w);
+    s.c = channels(std::max<int64_t>(1, 100000 / (s.n * s.h * s.w)));
+    const Norm norm{s.n, s.c, s.h * s.w, 1e-5f, 0.9f, static_cast<int>(pick(0, 3))};
+    const Norm* in = norm.n * norm.size > 1 && pick(0, 1) ? &norm : nullptr;
+    std::snprintf(shape, sizeof shape,
+                  "pool n %d c %d h %d w %d k %dx%d s %dx%d p %dx%d, average: %d, after a "
+                  "normalisation: %d",
+                  (int)s.n, (int)s.c, (int)s.h, (int)s.w, s.kernel_h, s.kernel_w, s.stride_h,
+                  s.stride_w, s.pad_h, s.pad_w, s.average, in != nullptr);
+    const int64_t planes = s.n * s.c, count = planes * norm.size;
+    const int64_t outputs = planes * s.out_h * s.out_w;
+    const Array x = filled(count, kind), dy = filled(outputs, kind);
+    const Array gamma = filled(s.c, kind), beta = filled(s.c, kind), mean(s.c), inverse(s.c);
+    const Array rest(s.c, 0.0f), more(s.c, 1.0f), read(count), y(outputs), dx(count);
+    const Array dgamma(s.c), dbeta(s.c), two(s.c), three(s.c);
+    if (in) norm_forward(x, gamma, beta, rest, more, read, mean, inverse, &norm);
+    pool_forward(x, gamma, beta, mean, inverse, y, &s, in);
+    pool_backward(x, gamma, beta, mean, inverse, dy, dx, dgamma, dbeta, &s, in);
+    calls += 2;
+    if (kind != ORDINARY) return;
+    const Array& seen = in ? read : x;
+    Sums ys(outputs), dxs(count);
+    for (int64_t plane = 0, at = 0; plane < planes; ++plane)
+        for (int64_t r = 0; r < s.out_h; ++r)
+            for (int64_t q = 0; q < s.out_w; ++q, ++at) {
+                std::vector<int64_t> window;
+                for (int64_t a = 0; a < s.kernel_h; ++a)
+                    for (int64_t b = 0; b < s.kernel_w; ++b) {
+                        const int64_t i = r * s.stride_h + a - s.pad_h;
+                        const int64_t j = q * s.stride_w + b - s.pad_w;
+                        if (i >= 0 && i < s.h && j >= 0 && j < s.w)
+                            window.push_back((plane * s.h + i) * s.w + j);
+                    }
+                if (!s.average) {
+                    const int64_t first = *std::max_element(
+                        window.begin(), window.end(),
+                        [&](int64_t i, int64_t j) { return seen[i] < seen[j]; });
+                    ys.add(at, seen[first]), dxs.add(first, dy[at]);
+                }
+                const double share = 1 / static_cast<double>(window.size());
+                for (int64_t i : window)
+                    if (s.average) ys.add(at, seen[i] * share), dxs.add(i, dy[at] * share);
+            }
+    compare("output", y, ys);
+    compare("gradient of the input", dx, dxs);
+    if (!in) return;
+    norm_sums(x, gamma, beta, mean, inverse, dx, two, three, in);
+    Sums scales(s.c), shifts(s.c);
+    for (int64_t c = 0; c < s.c; ++c) {
+        scales.add(c, two[c]), shifts.add(c, three[c]);
+        scales.size[c] += static_cast<double>(s.n * norm.size), shifts.size[c] += scales.size[c];
+    }
+    compare("gradient of the scale before", dgamma, scales);
+    compare("gradient of the shift before", dbeta, shifts);
+}
+
 // Two tensors, of planes as they are or of what a normalisation has yet to make of them; the first
 // may be half of the channels of another.
 static void try_shuffle(Values kind) {
@@ -717,7 +796,7 @@ int main(int argc, char** argv) {
     for (seed = first; seed < first + shapes; ++seed) {
         generator.seed(static_cast<uint64_t>(seed));
         const Values kind = static_cast<Values>(std::max<int64_t>(0, pick(-3, 2)));
-        switch (pick(0, 9)) {
+        switch (pick(0, 10)) {
             case 0: case 1: try_depthwise(kind); break;
             case 2: case 3: try_dense(kind); break;
             case 4: try_entropy(kind); break;
@@ -725,6 +804,7 @@ int main(int argc, char** argv) {
             case 6: try_attention(kind); break;
             case 7: try_shuffle(kind); break;
             case 8: try_sum(kind); break;
+            case 9: try_pool(kind); break;
             default: try_norm(kind);
         }
     }

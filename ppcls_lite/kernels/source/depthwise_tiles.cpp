@@ -19,9 +19,6 @@ namespace {
 typedef DepthwiseShape Shape;
 
 constexpr int64_t ROOM = 3 << 20;  // bytes that one row of outputs may ask for
-#if !defined(BAND_BYTES)
-#define BAND_BYTES (384 << 10)  // about; the tests' are smaller
-#endif
 
 // Which planes share the lanes of a tile: consecutive ones of an image, or of several images where
 // an image has few. Blocks of the same channels come once per round.

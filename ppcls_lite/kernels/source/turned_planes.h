@@ -9,6 +9,10 @@
 #include "scratch.h"
 #include "vectors.h"
 
+#if !defined(BAND_BYTES)
+#define BAND_BYTES (384 << 10)  // of a band of rows, about; the tests' are smaller
+#endif
+
 namespace {
 
 // Pixels ahead that are asked for: rows a plane apart are no stream that a processor foresees.
@@ -78,7 +82,8 @@ struct Planes {
                 to[i] = load(first + i * stride + at);
             }
         } else {
-            for (int i = 0; i < LANES; ++i) to[i] = i < lanes ? load(first + i * stride + at) : Vec{};
+            for (int i = 0; i < LANES; ++i)
+                to[i] = i < lanes ? load(first + i * stride + at) : Vec{};
         }
         turned(to);
     }
@@ -96,7 +101,7 @@ void for_pixels(int64_t count, const Form& form) {
 }
 
 // What `of` knows of the channels of some planes, in the lanes; zero past `lanes`.
-ChannelOf<Vec> channels_of(const Normalised& of, int64_t first, int64_t lanes) {
+inline ChannelOf<Vec> channels_of(const Normalised& of, int64_t first, int64_t lanes) {
     ChannelOf<Vec> found{};
     int64_t c = first % of.channels;
     for (int64_t i = 0; i < lanes; ++i) {
@@ -144,8 +149,8 @@ template <typename From>
 void turn_in(const From& from, const Grid& grid, int64_t row, int64_t rows, float* tile) {
     const int64_t begin = row * grid.cols, size = rows * grid.cols;
     for (int64_t p = 0; p < size; p += LANES) {
-        const int64_t at = std::max<int64_t>(0, std::min(p, size - LANES));  // the last one overlaps
         const int64_t count = std::min<int64_t>(size, LANES);
+        const int64_t at = std::min(p, size - count);  // the last one overlaps
         Vec block[LANES];
         from.read(begin + at, count, block);
         const int64_t* place = grid.places.data() + at;
@@ -166,23 +171,25 @@ void turn_in_gradient(const Slopes& of, int64_t first, int64_t lanes, const Grid
 }
 
 // Planes from number `first` on as they lie in memory, or what is given instead of them.
-void turn_in(const float* planes, const Normalised* values, int64_t first, int64_t size,
-             int64_t lanes, const Grid& grid, int64_t row, int64_t rows, float* tile) {
-    if (!values) return turn_in(Planes{planes + first * size, size, lanes}, grid, row, rows, tile);
+inline void turn_in(const float* planes, const Normalised* values, int64_t first, int64_t size,
+                    int64_t lanes, const Grid& grid, int64_t row, int64_t rows, float* tile) {
+    const Planes plain{planes + first * size, size, lanes};
+    if (!values) return turn_in(plain, grid, row, rows, tile);
     const auto turn = FOR_ACTIVATION(turn_in_values, values->activation);
     turn(*values, first, lanes, grid, row, rows, tile);
 }
 
-void turn_in(const float* planes, const Slopes* gradient, int64_t first, int64_t size,
-             int64_t lanes, const Grid& grid, int64_t row, int64_t rows, float* tile) {
-    if (!gradient) return turn_in(Planes{planes + first * size, size, lanes}, grid, row, rows, tile);
+inline void turn_in(const float* planes, const Slopes* gradient, int64_t first, int64_t size,
+                    int64_t lanes, const Grid& grid, int64_t row, int64_t rows, float* tile) {
+    const Planes plain{planes + first * size, size, lanes};
+    if (!gradient) return turn_in(plain, grid, row, rows, tile);
     const auto turn = FOR_ACTIVATION(turn_in_gradient, gradient->of.activation);
     turn(*gradient, first, lanes, grid, row, rows, tile);
 }
 
 // The first `rows` rows of a tile to planes of `size` pixels, from `row` on.
-void turn_out(const float* tile, int64_t lanes, const Grid& grid, int64_t row, int64_t rows,
-              int64_t size, float* planes) {
+inline void turn_out(const float* tile, int64_t lanes, const Grid& grid, int64_t row, int64_t rows,
+                     int64_t size, float* planes) {
     const int64_t count = rows * grid.cols;
     const int64_t* place = grid.places.data();
     planes += row * grid.cols;
@@ -224,7 +231,8 @@ void for_tile(const float* tile, const Grid& grid, int64_t rows, const Each& eac
 }
 
 // Moments of what these rows hold of each plane, as moments_of gives them.
-void tile_moments(const float* tile, int64_t lanes, const Grid& grid, int64_t rows, Moments* to) {
+inline void tile_moments(const float* tile, int64_t lanes, const Grid& grid, int64_t rows,
+                         Moments* to) {
     Vec sums[4] = {}, squares[4] = {}, rests[4] = {};
     for_tile(tile, grid, rows, [&](int k, Vec value) { sums[k] += value; });
     const double count = static_cast<double>(rows * grid.cols);
