@@ -83,8 +83,7 @@ struct Plan {
         gradient_width += gradient_left;
         const int64_t vectors = backward ? s.stride_h * (input_width() + input_gradient_width) + gradient_width
                                          : s.stride_h * input_width() + out_cols;
-        const bool small = std::min(s.h * s.w, s.out_h * s.out_w) < LANES;  // formed as wholes
-        rows = small ? s.out_h : std::clamp<int64_t>(BAND_BYTES / (vectors * LANES * 4), 1, s.out_h);
+        rows = std::clamp<int64_t>(BAND_BYTES / (vectors * LANES * 4), 1, s.out_h);
         rows = (s.out_h + bands() - 1) / bands();  // else the last one may be a row or two
     }
     static std::vector<Phase> phases(int64_t size, int kernel, int stride, int pad) {

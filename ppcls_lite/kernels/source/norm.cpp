@@ -118,24 +118,34 @@ void Moments::add(const Moments& other) {
 Moments moments_of(const float* values, int64_t size) {
     const double count = static_cast<double>(size);
     const int64_t whole = size / LANES * LANES;
-    const auto each = [&](const auto& vector, const auto& single) {
+    float sum = 0, squares = 0, rest = 0;  // of what is left behind whole vectors
+    for (int64_t i = whole; i < size; ++i) sum += values[i];
+    Vec sums[4] = {};  // four, not to wait for each other
+    const auto each = [&](const auto& add) {
         int64_t i = 0;
         for (; i + 4 * LANES <= whole; i += 4 * LANES)
 #pragma GCC unroll 4
-            for (int k = 0; k < 4; ++k) vector(k, load(values + i + k * LANES));
-        for (; i < whole; i += LANES) vector(0, load(values + i));
-        for (; i < size; ++i) single(values[i]);
+            for (int k = 0; k < 4; ++k) add(k, load(values + i + k * LANES));
+        for (; i < whole; i += LANES) add(0, load(values + i));
     };
-    Vec sums[4] = {}, all_squares[4] = {}, rests[4] = {};  // four, not to wait for each other
-    float sum = 0, squares = 0, rest = 0;
-    each([&](int k, Vec v) { sums[k] += v; }, [&](float v) { sum += v; });
-    sum += total(sums[0] + sums[1] + (sums[2] + sums[3]));
+    if (whole > 0) {
+        each([&](int k, Vec value) { sums[k] += value; });
+        sum += total(sums[0] + sums[1] + (sums[2] + sums[3]));
+    }
     const float m = sum / static_cast<float>(size);
-    each(
-        [&](int k, Vec v) { all_squares[k] += (v - m) * (v - m), rests[k] += v - m; },
-        [&](float v) { squares += (v - m) * (v - m), rest += v - m; });
-    squares += total(all_squares[0] + all_squares[1] + (all_squares[2] + all_squares[3]));
-    rest += total(rests[0] + rests[1] + (rests[2] + rests[3]));
+    for (int64_t i = whole; i < size; ++i) {
+        squares += (values[i] - m) * (values[i] - m);
+        rest += values[i] - m;
+    }
+    if (whole > 0) {
+        Vec of_squares[4] = {}, rests[4] = {};
+        each([&](int k, Vec value) {
+            of_squares[k] += (value - m) * (value - m);
+            rests[k] += value - m;
+        });
+        squares += total(of_squares[0] + of_squares[1] + (of_squares[2] + of_squares[3]));
+        rest += total(rests[0] + rests[1] + (rests[2] + rests[3]));
+    }
     return moments_about(m, rest, squares, count);
 }
 
