@@ -452,6 +452,21 @@ static void try_norm(Values kind) {
         check_norm(s, x, gamma, beta, dy, y, dx, dgamma, dbeta, running_variance);
 }
 
+// The gradients of scale and shift that go with dx, that of what a normalisation makes of x.
+static void check_sums_before(const Array& x, const Array& gamma, const Array& beta,
+                              const Array& mean, const Array& inverse, const Array& dx,
+                              const Array& dgamma, const Array& dbeta, const Norm& norm) {
+    const Array scale(norm.c), shift(norm.c);
+    norm_sums(x, gamma, beta, mean, inverse, dx, scale, shift, &norm);
+    Sums scales(norm.c), shifts(norm.c);
+    for (int64_t c = 0; c < norm.c; ++c) {
+        scales.add(c, scale[c]), shifts.add(c, shift[c]);
+        scales.size[c] += static_cast<double>(norm.n * norm.size), shifts.size[c] += scales.size[c];
+    }
+    compare("gradient of the scale before", dgamma, scales);
+    compare("gradient of the shift before", dbeta, shifts);
+}
+
 // Of planes as they are, or of what a normalisation has yet to make of them.
 static void try_attention(Values kind) {
     Norm norm;
@@ -468,7 +483,7 @@ static void try_attention(Values kind) {
     const Array gates = filled(planes, kind), dmeans = filled(planes, kind);
     const Array gamma = filled(s.c, kind), beta = filled(s.c, kind), mean(s.c), inverse(s.c);
     const Array rest(s.c, 0.0f), more(s.c, 1.0f), read(count), y(count), dx(count);
-    const Array means(planes), dgates(planes), dgamma(s.c), dbeta(s.c), two(s.c), three(s.c);
+    const Array means(planes), dgates(planes), dgamma(s.c), dbeta(s.c);
     norm_forward(x, gamma, beta, rest, more, read, mean, inverse, &norm);
     attention_means(x, gamma, beta, mean, inverse, means, &s, in);
     attention_forward(x, gamma, beta, mean, inverse, gates, y, &s, in);
@@ -492,14 +507,7 @@ static void try_attention(Values kind) {
     compare("gradient of the gates", dgates, dgs);
     compare("gradient of the input", dx, dxs);
     if (!in) return;
-    norm_sums(x, gamma, beta, mean, inverse, dx, two, three, in);
-    Sums scales(s.c), shifts(s.c);
-    for (int64_t c = 0; c < s.c; ++c) {
-        scales.add(c, two[c]), shifts.add(c, three[c]);
-        scales.size[c] += static_cast<double>(s.n * s.size), shifts.size[c] += scales.size[c];
-    }
-    compare("gradient of the scale before", dgamma, scales);
-    compare("gradient of the shift before", dbeta, shifts);
+    check_sums_before(x, gamma, beta, mean, inverse, dx, dgamma, dbeta, norm);
 }
 
 // Windows of planes as they are, or of what a normalisation has yet to make of them; the last one may
@@ -528,7 +536,7 @@ static void try_pool(Values kind) {
     const Array x = filled(count, kind), dy = filled(outputs, kind);
     const Array gamma = filled(s.c, kind), beta = filled(s.c, kind), mean(s.c), inverse(s.c);
     const Array rest(s.c, 0.0f), more(s.c, 1.0f), read(count), y(outputs), dx(count);
-    const Array dgamma(s.c), dbeta(s.c), two(s.c), three(s.c);
+    const Array dgamma(s.c), dbeta(s.c);
     if (in) norm_forward(x, gamma, beta, rest, more, read, mean, inverse, &norm);
     pool_forward(x, gamma, beta, mean, inverse, y, &s, in);
     pool_backward(x, gamma, beta, mean, inverse, dy, dx, dgamma, dbeta, &s, in);
@@ -560,14 +568,7 @@ static void try_pool(Values kind) {
     compare("output", y, ys);
     compare("gradient of the input", dx, dxs);
     if (!in) return;
-    norm_sums(x, gamma, beta, mean, inverse, dx, two, three, in);
-    Sums scales(s.c), shifts(s.c);
-    for (int64_t c = 0; c < s.c; ++c) {
-        scales.add(c, two[c]), shifts.add(c, three[c]);
-        scales.size[c] += static_cast<double>(s.n * norm.size), shifts.size[c] += scales.size[c];
-    }
-    compare("gradient of the scale before", dgamma, scales);
-    compare("gradient of the shift before", dbeta, shifts);
+    check_sums_before(x, gamma, beta, mean, inverse, dx, dgamma, dbeta, norm);
 }
 
 // Two tensors, of planes as they are or of what a normalisation has yet to make of them; the first
@@ -597,7 +598,7 @@ static void try_shuffle(Values kind) {
     norm_forward(single, gamma, beta, rest, more, seen, means, inverses, &norm);
     shuffle_forward(one, gamma, beta, means, inverses, two, gamma, beta, mean, inverse, y, &s, ins[0],
                     ins[1]);
-    const Array done(count), dtwo(count), dgamma(norm.c), dbeta(norm.c), of(norm.c), at(norm.c);
+    const Array done(count), dtwo(count), dgamma(norm.c), dbeta(norm.c);
     if (!s.halved)
         shuffle_backward(one, gamma, beta, means, inverses, dy, done, dgamma, dbeta, &s.half, ins[0]);
     shuffle_backward(two, gamma, beta, mean, inverse, dy + norm.size, dtwo, dgamma, dbeta, &s.half,
@@ -622,14 +623,7 @@ static void try_shuffle(Values kind) {
     compare("gradient of the second", dtwo, dtwos);
     compare("gradient of the halves", dx, dxs);
     if (!ins[1]) return;
-    norm_sums(two, gamma, beta, mean, inverse, dtwo, of, at, &norm);
-    Sums scales(norm.c), shifts(norm.c);
-    for (int64_t c = 0; c < norm.c; ++c) {
-        scales.add(c, of[c]), shifts.add(c, at[c]);
-        scales.size[c] += static_cast<double>(norm.n * norm.size), shifts.size[c] += scales.size[c];
-    }
-    compare("gradient of the scale before", dgamma, scales);
-    compare("gradient of the shift before", dbeta, shifts);
+    check_sums_before(two, gamma, beta, mean, inverse, dtwo, dgamma, dbeta, norm);
 }
 
 // Terms of planes as they are and of what normalisations have yet to make of them.

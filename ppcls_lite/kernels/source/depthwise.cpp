@@ -309,7 +309,7 @@ void depthwise_norm_forward(const float* x, const float* in_gamma, const float* 
         return settle(planes_moments(y, *norm), norm->n, *norm, state);
     }
     std::vector<Moments> statistics(norm->n * norm->c);
-    const std::unique_ptr<Normalised> input(in ? new Normalised(given.normalised()) : nullptr);
+    const std::unique_ptr<Normalised> input = given.made();
     tiles_forward(x, input.get(), weights, y, *shape, statistics.data());
     settle(statistics, norm->n, *norm, state);
 }
@@ -328,7 +328,7 @@ void depthwise_norm_backward(const float* x, const float* in_gamma, const float*
     const Normalised output(y, *norm, gamma, beta, mean, inverse);
     const Slopes slopes(output, norm->n, dz, inverse, dgamma, dbeta);
     if (fits_tiles(*shape)) {
-        const std::unique_ptr<Normalised> input(in ? new Normalised(given.normalised()) : nullptr);
+        const std::unique_ptr<Normalised> input = given.made();
         std::vector<double> sums(in && dx ? 2 * in->n * in->c : 0);
         tiles_backward(x, input.get(), weights, nullptr, &slopes, dx, dweights, *shape,
                        sums.empty() ? nullptr : sums.data());

@@ -170,6 +170,9 @@ struct Given {
     const float *gamma, *beta, *mean, *inverse;
 
     Normalised normalised() const { return {x, *shape, gamma, beta, mean, inverse}; }
+    std::unique_ptr<Normalised> made() const {  // null: x itself
+        return shape ? std::make_unique<Normalised>(normalised()) : nullptr;
+    }
 };
 
 // The input plane by plane, of so many pixels each.

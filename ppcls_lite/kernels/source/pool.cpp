@@ -82,7 +82,7 @@ void pool_forward(const float* x, const float* in_gamma, const float* in_beta, c
     const Shape& s = p.s;
     const int64_t size = s.h * s.w, out_size = s.out_h * s.out_w;
     const Given given{x, in, in_gamma, in_beta, in_mean, in_inverse};
-    const std::unique_ptr<Normalised> values(in ? new Normalised(given.normalised()) : nullptr);
+    const std::unique_ptr<Normalised> values = given.made();
     const Grid inputs = p.input(), outputs = p.output();
 #pragma omp parallel num_threads(team(p.work()))
     {
@@ -126,7 +126,7 @@ void pool_backward(const float* x, const float* in_gamma, const float* in_beta,
     const Shape& s = p.s;
     const int64_t size = s.h * s.w, out_size = s.out_h * s.out_w;
     const Given given{x, in, in_gamma, in_beta, in_mean, in_inverse};
-    const std::unique_ptr<Normalised> values(in ? new Normalised(given.normalised()) : nullptr);
+    const std::unique_ptr<Normalised> values = given.made();
     const Grid inputs = p.input(), outputs = p.output();
     std::vector<double> sums(in ? 2 * p.planes() : 0);
 #pragma omp parallel num_threads(team(2 * p.work()))
