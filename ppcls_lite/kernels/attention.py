@@ -16,7 +16,15 @@ from typing import Any
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ppcls_lite.kernels.deferred import Deferred, Statistics, input_norm, raw_of, used
+from ppcls_lite.kernels.deferred import (
+    Deferred,
+    Statistics,
+    handed_on,
+    input_norm,
+    new_learnt,
+    raw_of,
+    used,
+)
 from ppcls_lite.kernels.library import PlanesShape
 from ppcls_lite.kernels.tensors import (
     addresses,
@@ -80,12 +88,12 @@ class _Means(PyLayer):
         (raw,) = ctx.saved_tensor()
         dmeans = checked_gradient(dmeans, [shape.n, shape.c, 1, 1])
         dx, (vectors, norm) = new_tensor(raw.shape), input_norm(given)
-        learnt = [new_tensor([shape.c]) for _ in range(2)] if given else [None, None]
+        learnt = new_learnt(given)
         both = product.gates, product.gradient
         tensors = addresses(raw, *vectors, *both, dmeans, dx, *learnt)
         library.attention_input_backward(*tensors, shape, norm)
         product.gates = product.gradient = None
-        return chosen(wanted, *(given.used(dx, *learnt) if given else (dx,)))
+        return chosen(wanted, *handed_on(given, dx, learnt))
 
 
 class _Scaled(PyLayer):

@@ -146,6 +146,20 @@ def input_norm(given: Statistics | None) -> tuple[tuple[Tensor | None, ...], Nor
     return ((None,) * 4, None) if given is None else (given.vectors(), given.shape)
 
 
+def new_learnt(given: Statistics | None) -> tuple[Tensor | None, Tensor | None]:
+    """Room for the gradients of scale and shift of that normalisation; nothing if there is none."""
+    if given is None:
+        return None, None
+    return new_tensor(given.scale.shape), new_tensor(given.shift.shape)
+
+
+def handed_on(
+    given: Statistics | None, dx: Tensor, learnt: tuple[Tensor | None, Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """What a use of an input returns: its gradient, with those of scale and shift if it has any."""
+    return (dx,) if given is None else given.used(dx, *learnt)
+
+
 class _ConvNorm(PyLayer):
     @staticmethod
     def forward(

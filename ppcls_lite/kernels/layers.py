@@ -23,7 +23,7 @@ from ppcls_lite.kernels.attention import attended
 from ppcls_lite.kernels.deferred import Deferred, Norm, conv_norm, raw_of, values
 from ppcls_lite.kernels.ops import dense_conv, depthwise_conv, linear, norm_act
 from ppcls_lite.kernels.pixels import enlarged, pixel_entropy
-from ppcls_lite.kernels.pool import SAME, VALID, Pooling, pooled
+from ppcls_lite.kernels.pool import Pooling, pooled, pooling_of
 from ppcls_lite.kernels.shuffle import in_turns, with_half
 from ppcls_lite.kernels.summed import Finish, summed
 from ppcls_lite.kernels.tensors import Window, are_plain
@@ -239,8 +239,6 @@ class NativeAttention(Native, SqueezeExcitation):
 class NativePool(Native):
     """A pooling, whose input need not be stored."""
 
-    average: bool
-
     @paddle.jit.not_to_static
     def forward(self, x: Tensor) -> Tensor:
         found = self._pooled(x)
@@ -254,39 +252,20 @@ class NativePool(Native):
         pooling = self._pooling() if self.training else None
         return None if pooling is None else pooled(x, pooling, self._kernels.library)
 
-    def _pooling(self) -> Pooling | None:
-        """None if it is one that the kernels do not know."""
-        stride = self.ksize if self.stride is None else self.stride
-        sides = [(n, n) if isinstance(n, int) else n for n in (self.ksize, stride, self.padding)]
-        known = all(isinstance(n, (list, tuple)) and len(n) == 2 for n in sides[:2])
-        padding = sides[2]
-        if padding in (SAME, VALID):
-            known = known and not self.ceil_mode
-        else:
-            known = known and isinstance(padding, (list, tuple)) and len(padding) == 2
-            known = known and all(isinstance(n, int) for n in padding)
-            padding = tuple(padding)
-        if not known or self.data_format != "NCHW" or not self._is_common():
-            return None
-        return Pooling(tuple(sides[0]), tuple(sides[1]), padding, self.ceil_mode, self.average)
-
 
 class NativeMaxPool(NativePool, nn.MaxPool2D):
     """The largest values."""
 
-    average = False
-
-    def _is_common(self) -> bool:
-        return not self.return_mask
+    def _pooling(self) -> Pooling | None:
+        return None if self.return_mask else pooling_of(self, average=False)
 
 
 class NativeAvgPool(NativePool, nn.AvgPool2D):
     """Means, of what is inside the plane."""
 
-    average = True
-
-    def _is_common(self) -> bool:
-        return self.divisor is None and self.exclusive
+    def _pooling(self) -> Pooling | None:
+        common = self.exclusive and self.divisor is None
+        return pooling_of(self, average=True) if common else None
 
 
 class NativeSummed(Summed, Native):

@@ -12,10 +12,18 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from paddle import Tensor
+from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from ppcls_lite.kernels.deferred import Deferred, Statistics, input_norm, raw_of, used
+from ppcls_lite.kernels.deferred import (
+    Deferred,
+    Statistics,
+    handed_on,
+    input_norm,
+    new_learnt,
+    raw_of,
+    used,
+)
 from ppcls_lite.kernels.library import PoolShape
 from ppcls_lite.kernels.tensors import (
     addresses,
@@ -55,6 +63,24 @@ class Pooling:
                 return None
         has_pixels = 0 <= before < kernel and (out - 1) * stride - before < size
         return (out, before) if has_pixels else None
+
+
+def pooling_of(layer: nn.MaxPool2D | nn.AvgPool2D, average: bool) -> Pooling | None:
+    """What a layer of Paddle's does; None if the kernels do not know such a one."""
+    kernel = _pair(layer.ksize)
+    stride = kernel if layer.stride is None else _pair(layer.stride)
+    by_name = layer.padding in (SAME, VALID) and not layer.ceil_mode
+    padding = layer.padding if by_name else _pair(layer.padding)
+    if None in (kernel, stride, padding) or layer.data_format != "NCHW":
+        return None
+    return Pooling(kernel, stride, padding, layer.ceil_mode, average)
+
+
+def _pair(numbers: Any) -> tuple[int, int] | None:
+    """(height, width) of one number or two."""
+    pair = (numbers, numbers) if isinstance(numbers, int) else numbers
+    known = isinstance(pair, (list, tuple)) and len(pair) == 2
+    return tuple(pair) if known and all(isinstance(n, int) for n in pair) else None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -104,6 +130,6 @@ class _Pool(PyLayer):
         (raw,) = ctx.saved_tensor()
         dy = checked_gradient(dy, [shape.n, shape.c, shape.out_h, shape.out_w])
         dx, (vectors, norm) = new_tensor(raw.shape), input_norm(given)
-        learnt = [new_tensor([shape.c]) for _ in range(2)] if given else [None, None]
+        learnt = new_learnt(given)
         library.pool_backward(*addresses(raw, *vectors, dy, dx, *learnt), shape, norm)
-        return chosen(wanted, *(given.used(dx, *learnt) if given else (dx,)))
+        return chosen(wanted, *handed_on(given, dx, learnt))

@@ -17,7 +17,16 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ppcls_lite.kernels.deferred import Deferred, Statistics, input_norm, raw_of, used, values
+from ppcls_lite.kernels.deferred import (
+    Deferred,
+    Statistics,
+    handed_on,
+    input_norm,
+    new_learnt,
+    raw_of,
+    used,
+    values,
+)
 from ppcls_lite.kernels.library import PlanesShape, ShuffleShape
 from ppcls_lite.kernels.tensors import (
     addresses,
@@ -145,10 +154,10 @@ class _InTurns(PyLayer):
                 found += [None] * len(want)
                 continue
             dx, (vectors, norm) = new_tensor(raw.shape), input_norm(of)
-            learnt = [new_tensor([half.c]) for _ in range(2)] if of else [None, None]
+            learnt = new_learnt(of)
             (first,) = addresses(dy)
             first += place * half.size * 4
             before, after = addresses(raw, *vectors), addresses(dx, *learnt)
             library.shuffle_backward(*before, first, *after, half, norm)
-            found += chosen(want, *(of.used(dx, *learnt) if of else (dx,)))
+            found += chosen(want, *handed_on(of, dx, learnt))
         return tuple(found)

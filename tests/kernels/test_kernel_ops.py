@@ -221,7 +221,7 @@ def test_a_convolution_with_its_normalisation_is_both_of_them(
         )
         assert worst <= limit, (act, mean)
         for one, other in zip(own, stock):
-            # a mean near zero is one of values of about 1, whose sums have another order
+            # the bias may take nearly all of a mean away, but not its rounding
             np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=2e-6, atol=5e-8)
 
 
