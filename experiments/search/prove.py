@@ -52,7 +52,8 @@ METHODS = {  # what is changed about `Search`
     "filled": {"strategy": "evolution", "fill": 0.8},  # the latency is to be used up
     "random_filled": {"strategy": "random", "fill": 0.8},
 }
-GENERATIONS = 4  # of searches for so many candidates
+GENERATIONS = 4  # of searches for so many candidates, at most
+SMALLEST = 4  # candidates of a generation
 SPACES: dict[str, dict[str, Any]] = {
     "default": {"name": "PPLCNetSpace"},
     "sizes": {
@@ -150,7 +151,8 @@ def _cost(options: argparse.Namespace) -> list[str]:
     if options.candidates is None:
         return ["--minutes", str(options.minutes)]
     trainings = {"supernet_epochs": 0, "finalists": 3, "proxy_epochs": 6, "rungs": 2}
-    drawn = {"population": -(-options.candidates // GENERATIONS), "generations": GENERATIONS}
+    generations = max(1, min(GENERATIONS, options.candidates // SMALLEST))
+    drawn = {"population": -(-options.candidates // generations), "generations": generations}
     return _changed(trainings | drawn)
 
 

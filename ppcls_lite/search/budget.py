@@ -2,7 +2,7 @@
 
 Latencies of a dozen networks bring the sums of their pieces to scale; an estimate says what is
 worth a score, a measurement of the whole network what is a finalist. All are in the journal.
-Read before: latency.py, networks.py. Read next: run.py.
+Read before: latency.py, whole.py, networks.py. Read next: run.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ppcls_lite.search.journal import Journal
 from ppcls_lite.search.latency import LatencyTable, Meter, Scale, fastest
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import Candidate, digest
+from ppcls_lite.search.whole import WholeNetworks
 
 logger = logging.getLogger("ppcls_lite")
 AUTO = "auto"  # the engine that is left to a measurement
@@ -66,8 +67,9 @@ class Budget:
         self.target, self.most = bounds
         self.fill, self.least = fill, 0.0
         self.world, self.journal = world, journal
-        self.meter, self.scale = Meter(setting, cores), Scale()
-        self.table = LatencyTable(setting, self.meter)
+        meter, self.scale = Meter(setting, cores), Scale()
+        self.measured = WholeNetworks(networks, meter, self.target, world, journal)
+        self.table = LatencyTable(setting, meter)
         self.adds_up = bool(networks.pieces(networks.space.smallest()))
 
     def calibrate(self, seed: int) -> None:
@@ -101,22 +103,13 @@ class Budget:
 
     def whole(self, candidates: Sequence[Candidate]) -> dict[str, float]:
         """Measured latencies by digest; the estimates are brought to scale by all of them."""
-        new = [c for c in candidates if self.journal.get("whole", digest(c)) is None]
-        for first in range(0, len(new), 20):
-            part = new[first : first + 20]
-
-            def measure(part: Sequence[Candidate] = part) -> dict[str, float]:
-                by_name = self.meter([self.networks.whole(c) for c in part])
-                return {digest(c): by_name[self.networks.whole(c).name] for c in part}
-
-            for candidate, ms in zip(part, self.world.from_main(measure).values()):
-                entry = {"candidate": candidate, "ms": ms}
-                self.journal.put("whole", digest(candidate), entry)
+        self.measured.measure(candidates)
+        known = self.measured.latencies()
         if self.adds_up:
             entries = self.journal.all("whole").values()
             sums, counts = self._sums([entry["candidate"] for entry in entries])
-            self.scale.fit(sums, counts, [entry["ms"] for entry in entries])
-        return {digest(c): self.journal.get("whole", digest(c))["ms"] for c in candidates}
+            self.scale.fit(sums, counts, [*known.values()])
+        return {digest(c): known[digest(c)] for c in candidates}
 
     def _sums(self, candidates: Sequence[Candidate]) -> tuple[list[float], list[int]]:
         """Sum and number of the pieces of each candidate; measures what the table lacks."""
@@ -166,9 +159,8 @@ class Budget:
 
     def typical(self) -> Candidate:
         """Of those that were measured, the slowest that keeps to the target."""
-        entries = self.journal.all("whole").values()
-        inside = [entry for entry in entries if self.inside(entry["ms"])]
-        return max(inside, key=lambda entry: entry["ms"])["candidate"]
+        inside = {key: ms for key, ms in self.measured.latencies().items() if self.inside(ms)}
+        return self.journal.get("whole", max(inside, key=lambda key: inside[key]))["candidate"]
 
     def choice(self, known: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
         """The slowest network of the zoo that keeps to the bounds."""

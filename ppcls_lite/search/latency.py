@@ -3,7 +3,7 @@
 The latencies of a network's pieces are kept in a table for each machine, engine, precision and
 thread count; their sum, brought to scale by some networks that were measured as a whole, is the
 estimate that a search filters by. Whoever comes near the end is measured as a whole.
-Read before: space.py, ../benchmark/turns.py (the measurement). Read next: evolution.py.
+Read before: space.py, ../benchmark/turns.py (the measurement). Read next: whole.py, budget.py.
 """
 
 from __future__ import annotations

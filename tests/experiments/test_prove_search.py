@@ -79,6 +79,9 @@ def test_searches_of_as_many_candidates_are_not_given_time(
         assert "--minutes" not in words and "Search.supernet_epochs=0" in words
         assert {"Search.population=6", "Search.generations=4"} <= set(words)
     assert "Search.strategy=random" in by_chance and "Search.fill=0.8" in filled
+    elsewhere = ["--output", str(tmp_path / "few")]
+    assert prove.main([*command, *elsewhere, "--candidates", "9"]) == 0
+    assert {"Search.population=5", "Search.generations=2"} <= set(asked[-1])  # 4 at least
 
 
 def test_a_training_never_sees_what_scores_it(tmp_path: Path) -> None:
