@@ -96,6 +96,7 @@ class NativeConv(Native, nn.Conv2D):
     """A convolution, by the `kernel` of its kind."""
 
     kernel: Callable[[Tensor, Tensor, Window, ctypes.CDLL], Tensor]
+    may_round = False  # whether its products are in bf16 if the library's are
 
     @paddle.jit.not_to_static
     def forward(self, x: Tensor) -> Tensor:
@@ -115,6 +116,7 @@ class NativeDense(NativeConv):
     """A convolution over all channels."""
 
     kernel = staticmethod(dense_conv)
+    may_round = True
 
 
 class NativeLinear(Native, nn.Linear):
@@ -319,8 +321,10 @@ class NativeEntropy(Native, PixelEntropy):
 
 def _takes_kernel(conv: NativeConv, x: Tensor) -> bool:
     # what is judged are the float32 weights, however their gradients were computed
-    exact = conv.training or not conv._kernels.library.multiplies_bf16()
-    return exact and are_plain(x) and geometry_of(conv) == conv._kernels.geometry
+    rounded = conv.may_round and conv._kernels.library.multiplies_bf16()
+    if rounded and not conv.training:
+        return False
+    return are_plain(x) and geometry_of(conv) == conv._kernels.geometry
 
 
 @paddle.jit.not_to_static
