@@ -35,7 +35,7 @@ import paddle
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.files import locked, sync, whole_folder
 from ppcls_lite.system.home import home_folder
-from ppcls_lite.system.machine import cpu_flags, cpu_identity, grants_tiles
+from ppcls_lite.system.machine import cpu_flags, cpu_identity, grants_tiles, usable_cores
 from ppcls_lite.system.processes import environment
 
 logger = logging.getLogger("ppcls_lite")
@@ -243,35 +243,46 @@ def compile_library(
 
     Raises KernelsError if it has not ended after so many seconds.
     """
-    sources = sorted(str(path) for path in SOURCES.glob("*.cpp"))
+    sources = sorted(SOURCES.glob("*.cpp"))
     threads = ["-fopenmp"] if parallel else []
     # One thread pool: two OpenMP runtimes in a process would fight for the same cores.
     runtime = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
     linked = [str(runtime)] if parallel and runtime.exists() else threads
     flags = [*FLAGS, *more]
-    objects = [f"{Path(source).stem}.o" for source in sources]
+    objects = [f"{source.stem}.o" for source in sources]
     command = compiler.command
+    shares = _shares(sources, usable_cores())
     end = time.monotonic() + seconds
-    for step, written in (
-        ([*command, *flags, *threads, "-c", *sources], objects),
-        ([*command, *flags, "-shared", *objects, *linked, "-o", library.name], [library.name]),
+    for steps, written in (
+        ([[*command, *flags, *threads, "-c", *share] for share in shares], objects),
+        ([[*command, *flags, "-shared", *objects, *linked, "-o", library.name]], [library.name]),
     ):
         try:
-            done = _run(step, end - time.monotonic(), library.parent)
+            all_done = _run_together(steps, end - time.monotonic(), library.parent)
         except subprocess.TimeoutExpired:
             raise KernelsError(
                 f"{' '.join(command)} did not end within {COMPILE_SECONDS} s"
             ) from None
         except OSError as error:
             return str(error)
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            return next((line for line in lines if "error" in line), " ".join(lines[:1]) or "?")
+        for done in all_done:
+            if done.returncode:
+                lines = [line for line in done.stderr.splitlines() if line.strip()]
+                return next((line for line in lines if "error" in line), " ".join(lines[:1]) or "?")
         if missing := [name for name in written if not (library.parent / name).is_file()]:
             return f"it reports success, but has not written {missing[0]}"
     for name in objects:
         (library.parent / name).unlink()
     return None
+
+
+def _shares(sources: Sequence[Path], count: int) -> list[list[str]]:
+    """The sources dealt to at most `count` compilers, so that each has about as much to read."""
+    shares: list[tuple[int, list[str]]] = [(0, []) for _ in range(min(count, len(sources)))]
+    for size, source in sorted(((s.stat().st_size, str(s)) for s in sources), reverse=True):
+        taken, names = shares.pop(shares.index(min(shares)))
+        shares.append((taken + size, [*names, source]))
+    return [names for _, names in shares]
 
 
 def _tested(library: Path) -> str | None:
@@ -299,38 +310,56 @@ def _tested(library: Path) -> str | None:
 
 
 def _run(
-    command: Sequence[str],
+    command: Sequence[str], seconds: float, base: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one program: see `_run_together`."""
+    return _run_together([command], seconds, base=base)[0]
+
+
+def _run_together(
+    commands: Sequence[Sequence[str]],
     seconds: float,
     folder: Path | None = None,
     base: Mapping[str, str] | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Run a program, whatever it prints; in the end neither it nor a child of it is left.
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run programs at once, whatever they print; in the end none and no child of them is left.
 
-    A compiler in `folder` has its temporary files there. Raises OSError, TimeoutExpired.
+    Compilers in `folder` have their temporary files there. Raises OSError, TimeoutExpired.
     """
     base = os.environ if base is None else base
     scratch = {} if folder is None else {"TMPDIR": str(folder)}
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**base, "LC_ALL": "C", **scratch},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    ) as process:
+    end = time.monotonic() + seconds
+    done = []
+    with contextlib.ExitStack() as waited_for:
+        running: list[subprocess.Popen[str]] = []
         try:
-            output, errors = process.communicate(timeout=max(0.0, seconds))
+            for command in commands:
+                process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env={**base, "LC_ALL": "C", **scratch},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    encoding="utf-8",
+                    errors="replace",
+                    start_new_session=True,
+                )
+                running.append(waited_for.enter_context(process))
+            for command, process in zip(commands, running):
+                left = max(0.0, end - time.monotonic())
+                output, errors = process.communicate(timeout=left)
+                code = process.returncode
+                done.append(subprocess.CompletedProcess(command, code, output, errors))
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                if os.name == "posix":
-                    os.killpg(process.pid, signal.SIGKILL)
-                else:
-                    process.kill()
+            for process in running:
+                with contextlib.suppress(ProcessLookupError):
+                    if os.name == "posix":
+                        os.killpg(process.pid, signal.SIGKILL)
+                    else:
+                        process.kill()
             raise
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+    return done
 
 
 def _checksum(path: Path) -> str:

@@ -198,6 +198,7 @@ def fake_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiling: st
     )
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setattr(build, "usable_cores", lambda: 1)
     use_home(monkeypatch, tmp_path / "home")
     return tmp_path / "calls"
 
@@ -233,11 +234,36 @@ def test_whatever_a_compiler_does_auto_trains_and_says_why(
     assert reason in line and str(tmp_path / "compiler") in line
     assert called.read_text() == "x\n" * calls
     if (child := tmp_path / "compiler.child").exists():
-        state = Path(f"/proc/{child.read_text().strip()}/stat")
-        end = time.monotonic() + 30  # a busy machine ends it late
-        while not has_ended(state) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert has_ended(state)
+        end_of(child.read_text().strip())
+
+
+def end_of(pid: str) -> None:
+    """Fails if the process goes on."""
+    state, end = Path(f"/proc/{pid}/stat"), time.monotonic() + 30  # a busy machine ends it late
+    while not has_ended(state) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert has_ended(state)
+
+
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="the compiler is a script for bash")
+def test_each_core_compiles_its_share_and_no_compiler_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sources = sorted(path.name for path in build.SOURCES.glob("*.cpp"))
+    compiling = 'echo "$$ $@" >> $0.shares; case "$*" in *norm.cpp*) exit 1;; esac; sleep 300'
+    fake_compiler(monkeypatch, tmp_path, compiling)
+    monkeypatch.setattr(build, "usable_cores", lambda: 3)
+    monkeypatch.setattr(build, "COMPILE_SECONDS", 1)
+    with pytest.raises(build.KernelsError, match="did not end within 1 s"):
+        build.built()
+    calls = [line.split() for line in (tmp_path / "compiler.shares").read_text().splitlines()]
+    assert len(calls) == 3
+    shares = [[Path(w).name for w in words if w.endswith(".cpp")] for words in calls]
+    assert sorted(name for share in shares for name in share) == sources
+    sizes = [sum((build.SOURCES / name).stat().st_size for name in share) for share in shares]
+    assert max(sizes) < 1.3 * min(sizes)
+    for pid, *_ in calls:
+        end_of(pid)
 
 
 @pytest.mark.parametrize(
