@@ -5,7 +5,7 @@ activation, in C++ (`source/`), compiled on first use for the machine at hand. `
 the library or the reason why there is none; `convert` puts it into a network.
 """
 
-from ppcls_lite.kernels.native import available, prepare
+from ppcls_lite.kernels.native import available, prepare, prepare_to_score
 from ppcls_lite.kernels.swap import convert, revert
 
-__all__ = ["available", "convert", "prepare", "revert"]
+__all__ = ["available", "convert", "prepare", "prepare_to_score", "revert"]

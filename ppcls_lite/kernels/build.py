@@ -107,6 +107,16 @@ def built(dtype: Dtype = "fp32") -> Path:
     return _passed(folder, result)
 
 
+def kept(dtype: Dtype = "fp32") -> Path | None:
+    """The path of a library that an earlier run has built and tested here; None: there is none."""
+    try:
+        folder = cache_folder() / key(find_compiler(), dtype)
+    except (KernelsError, OSError, UserError):
+        return None
+    result = _result(folder)
+    return folder / LIBRARY if result and not result["failure"] else None
+
+
 def kinds_here(dtype: Dtype) -> list[Kind]:
     """What can be compiled for a `dtype` here, the best first.
 

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import logging
 import os
+from pathlib import Path
 from typing import Literal
 
 from paddle import nn
@@ -52,6 +53,17 @@ def prepare(
     return kernels
 
 
+def prepare_to_score(model: nn.Layer, mode: Mode, device: str) -> None:
+    """The same for a network that is only evaluated, without the wait for a compiler.
+
+    What evaluates is float32. Kernels that no training has built on this machine are not used.
+    """
+    if mode in ("off", False) or device != "cpu" or (path := build.kept()) is None:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # e.g. programs may not run from there
+        convert(model, _ready(path))
+
+
 def _wanted(dtype: build.Dtype) -> ctypes.CDLL:
     """The kernels of that kind. Raises UserError if there are none."""
     try:
@@ -89,13 +101,16 @@ def available(dtype: build.Dtype = "fp32") -> ctypes.CDLL:
     """
     for build_it in (build.built, build.built_for_this_run):
         try:
-            kernels = library.load(build_it(dtype))
+            return _ready(build_it(dtype))
         except (OSError, AttributeError) as error:  # e.g. programs may not run from there
             reason = error
-        else:
-            kernels.use_threads(threads())
-            return kernels
     raise build.KernelsError(f"the compiled library cannot be loaded: {reason}")
+
+
+def _ready(path: Path) -> ctypes.CDLL:
+    kernels = library.load(path)
+    kernels.use_threads(threads())
+    return kernels
 
 
 def threads() -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
+from ppcls_lite import kernels
 from ppcls_lite.config.node import Inside
 from ppcls_lite.config.schema import DISTILLATION_MODEL
 from ppcls_lite.config.settings import RecipeSettings
@@ -150,6 +151,7 @@ def build_task(
 def task_to_score(settings: RecipeSettings) -> Supervised:
     """What is evaluated without training: the network that ships."""
     model = build_model(settings)
+    kernels.prepare_to_score(model, settings.Global.cpu_kernels, paddle.get_device())
     if distillation_of(settings) is None:
         return Supervised(model, None)
     student = shipped(settings).name

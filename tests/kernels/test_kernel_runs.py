@@ -20,6 +20,7 @@ import pytest
 
 from ppcls_lite.cli import main
 from ppcls_lite.engine import checkpoint
+from ppcls_lite.engine.evaluate import Evaluator
 from ppcls_lite.engine.trainer import Trainer
 from ppcls_lite.inference.export import export_model
 from ppcls_lite.kernels import convert
@@ -243,3 +244,28 @@ def test_kernels_that_must_be_on_are_a_mistake_where_they_cannot_be(
     assert "Traceback" not in printed.err
     state, _ = run(tmp_path / "auto", "Global.cpu_kernels=auto", "Global.epochs=1")
     assert state["model"]
+
+
+def test_an_evaluation_takes_kernels_that_are_there_and_compiles_none(
+    run: Run, built_kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, records = run(tmp_path / "run", "Global.epochs=1")
+    trained = [record for record in records if record["kind"] == "eval"][-1]
+    folder = tmp_path / "run" / "PPLCNet_x0_25"
+    kinds: list[set[str]] = []
+    scored = Evaluator.run
+
+    def watching(self: Evaluator, *rest: object, **more: object) -> object:
+        kinds.append({type(layer).__name__ for layer in self.task.model.sublayers()})
+        return scored(self, *rest, **more)
+
+    monkeypatch.setattr(Evaluator, "run", watching)
+    there, elsewhere = built_kernels.parents[2], tmp_path / "elsewhere"
+    for home, mode in ((there, "auto"), (elsewhere, "auto"), (there, "off")):
+        monkeypatch.setenv("PPCLS_LITE_HOME", str(home))
+        assert main(["eval", "-c", str(folder), "-o", f"Global.cpu_kernels={mode}"]) == 0
+        scores = json.loads((folder / "eval.json").read_text())
+        assert scores["top1"] == trained["top1"]
+        assert scores["loss"] == pytest.approx(trained["loss"], rel=1e-4)
+    assert ["NativeDepthwise" in found for found in kinds] == [True, False, False]
+    assert not (elsewhere / "kernels").exists()
