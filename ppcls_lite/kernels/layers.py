@@ -321,8 +321,7 @@ class NativeEntropy(Native, PixelEntropy):
 
 def _takes_kernel(conv: NativeConv, x: Tensor) -> bool:
     # what is judged are the float32 weights, however their gradients were computed
-    rounded = conv.may_round and conv._kernels.library.multiplies_bf16()
-    if rounded and not conv.training:
+    if not conv.training and conv.may_round and conv._kernels.library.multiplies_bf16():
         return False
     return are_plain(x) and geometry_of(conv) == conv._kernels.geometry
 

@@ -11,6 +11,7 @@
 #include "columns.h"
 #include "norm.h"
 #include "products.h"
+#include "row_sums.h"
 
 namespace {
 
@@ -92,8 +93,8 @@ int64_t groups_of(int64_t chunks, int64_t floats) {
     return std::min({chunks, std::max<int64_t>(1, (1 << 20) / floats), (int64_t)32});
 }
 
-// sums (a's rows, b's rows) = a * b^T over all columns; `written(sums, groups, b's room)` adds the
-// groups of columns, which depend on the shape only.
+// sums (a's rows, b's rows) = a * b^T over all columns; `written(sums, groups)` adds the groups
+// of columns, which depend on the shape only.
 template <typename A, typename B, typename Write>
 void outer_product(const A& a, const B& b, int64_t columns, const Write& written) {
     const int64_t rows = a.rows(), room = round_up<int64_t>(b.rows(), LANES);
@@ -123,7 +124,7 @@ void outer_product(const A& a, const B& b, int64_t columns, const Write& written
             }
         }
     }
-    written(parts.get(), groups, room);
+    written(parts.get(), groups);
 }
 
 // dweights (rows, depth) from sums (group, rows, room).
@@ -156,18 +157,38 @@ void add_groups_turned(const float* parts, int64_t groups, int64_t room, int64_t
         }
 }
 
-// The weights' gradient. The side that is turned comes in whole vectors: the one that wastes less.
-template <typename Source>
-void weights_gradient(const Pixels& dy, const Source& input, int64_t columns, float* dweights) {
-    const int64_t rows = dy.rows(), depth = input.rows();
-    if (round_up<int64_t>(rows, LANES) * depth <= round_up<int64_t>(depth, LANES) * rows)
-        outer_product(input, dy, columns, [&](const float* parts, int64_t groups, int64_t room) {
-            add_groups_turned(parts, groups, room, rows, depth, dweights);
-        });
+// Whether the weights' gradient turns the pixels of the input, not of the output's gradient. The side
+// that is turned comes in whole vectors: the one that wastes less, else the one with fewer rows.
+bool turns_input(int64_t outs, int64_t ins) {
+    const int64_t input = round_up<int64_t>(ins, LANES) * outs;
+    const int64_t gradient = round_up<int64_t>(outs, LANES) * ins;
+    return input != gradient ? input < gradient : ins < outs;
+}
+
+// How many sums it needs, those of a side in whole vectors.
+int64_t sums_of(int64_t outs, int64_t ins) {
+    return turns_input(outs, ins) ? outs * round_up<int64_t>(ins, LANES)
+                                  : ins * round_up<int64_t>(outs, LANES);
+}
+
+// dweights (outs, ins) from the sums of groups of columns.
+void add_groups_of(const float* parts, int64_t groups, int64_t outs, int64_t ins, float* dweights) {
+    if (turns_input(outs, ins))
+        add_groups(parts, groups, round_up<int64_t>(ins, LANES), outs, ins, dweights);
     else
-        outer_product(dy, input, columns, [&](const float* parts, int64_t groups, int64_t room) {
-            add_groups(parts, groups, room, rows, depth, dweights);
-        });
+        add_groups_turned(parts, groups, round_up<int64_t>(outs, LANES), outs, ins, dweights);
+}
+
+template <typename Gradient, typename Source>
+void weights_gradient(const Gradient& dy, const Source& input, int64_t columns, float* dweights) {
+    const int64_t outs = dy.rows(), ins = input.rows();
+    const auto written = [&](const float* parts, int64_t groups) {
+        add_groups_of(parts, groups, outs, ins, dweights);
+    };
+    if (turns_input(outs, ins))
+        outer_product(dy, input, columns, written);
+    else
+        outer_product(input, dy, columns, written);
 }
 
 // How the columns are cut for sums over all of them: groups of chunks, which depend on the shape
@@ -181,54 +202,52 @@ struct Cut {
     int64_t count(int64_t chunk) const { return std::min(CHUNK, columns - chunk * CHUNK); }
 };
 
-// Adds to `sums` (channels, 2) what `of` sums over the columns of a chunk; `dx` is its gradient.
-void add_chunk(const Normalised& of, const float* dx, int64_t first, int64_t count, double* sums) {
-    for (int64_t done = 0; done < count;) {
-        const int64_t g = first + done, at = g % of.size, piece = std::min(count - done, of.size - at);
-        for (int64_t c = 0; c < of.channels; ++c)
-            of.add_sums(dx, g / of.size * of.channels + c, at, piece, sums + 2 * c);
-        done += piece;
-    }
-}
-void add_chunk(const Pixels&, const float*, int64_t, int64_t, double*) {}  // sums nothing
-
 // Both gradients of a 1x1 convolution in one pass over the output's gradient: `dy` is read once for
 // each chunk of pixels. `sums` (groups, channels, 2): what a normalised input sums over them.
 template <typename Source, typename Input>
 void pointwise_gradients(const Source& dy, const Input& input, const float* weights, float* dx,
                          float* dweights, const Cut& cut, std::vector<double>& sums) {
-    const int64_t rows = input.channels, outs = dy.rows(), room = round_up<int64_t>(outs, LANES);
+    const int64_t rows = input.channels, outs = dy.rows(), floats = sums_of(outs, rows);
+    const bool input_turned = turns_input(outs, rows);
     const int64_t columns = cut.columns, groups = cut.groups;
     const Packed own(weights, rows, 1, outs, rows, {0});
     const Places places{dx, rows, input.size, 1, input.size, 0, input.size, 1};
     const int threads = team(2 * rows * outs * columns);
-    const auto written = [&](const float* parts, int64_t count, int64_t width) {
-        add_groups_turned(parts, count, width, outs, rows, dweights);
-    };
     if (groups < threads) {  // one after the other, each cut for all threads; the same sums
-        outer_product(input, dy, columns, written);
+        weights_gradient(dy, input, columns, dweights);
         multiply(own, dy, places, columns);
-        for (int64_t group = 0; group < groups; ++group)
+        GradientSums of_input(rows);
+        for (int64_t group = 0; group < groups; ++group) {
+            double* to = sums.data() + sums.size() / groups * group;
             for (int64_t k = cut.begin(group); k < cut.begin(group + 1); ++k)
-                add_chunk(input, dx, k * CHUNK, cut.count(k), sums.data() + sums.size() / groups * group);
+                of_input.add(input, dx, k * CHUNK, cut.count(k), to);
+            of_input.finish(to);
+        }
         return;
     }
-    const Scratch parts = scratch(groups * rows * room);
+    const Scratch parts = scratch(groups * floats);
 #pragma omp parallel num_threads(threads)
     {
         Side<Input> left(input, rows);
         Side<Source> right(dy, outs);
-        Outer products(rows);
+        Outer products(input_turned ? outs : rows);
         Columns gradient(outs, CHUNK);
         const Scratch result = scratch(own.tiles() * own.height * PANEL);
+        GradientSums of_input(rows);
 #pragma omp for schedule(static)
         for (int64_t group = 0; group < groups; ++group) {
-            float* part = parts.get() + group * rows * room;
-            std::fill(part, part + rows * room, 0.0f);
+            double* to_sums = sums.data() + sums.size() / groups * group;
+            float* part = parts.get() + group * floats;
+            std::fill(part, part + floats, 0.0f);
             for (int64_t k = cut.begin(group); k < cut.begin(group + 1); ++k) {
                 left.read(0, rows, k * CHUNK, columns);
                 right.read(0, outs, k * CHUNK, columns);
-                products.add(left.data, rows, left.stride, right.data, outs, right.stride, part, room);
+                if (input_turned)
+                    products.add(right.data, outs, right.stride, left.data, rows, left.stride, part,
+                                 floats / outs);
+                else
+                    products.add(left.data, rows, left.stride, right.data, outs, right.stride, part,
+                                 floats / rows);
                 gradient.take(right.data, outs, right.stride, CHUNK, false);
                 for (int64_t p = 0; p < CHUNK && k * CHUNK + p < columns; p += PANEL) {
                     const int64_t first = k * CHUNK + p, count = std::min<int64_t>(PANEL, columns - first);
@@ -238,11 +257,12 @@ void pointwise_gradients(const Source& dy, const Input& input, const float* weig
                     gradient.multiply(own, 0, p / PANEL, 0, own.tiles(), to, step);
                     if (!place) places.scatter(to, PANEL, 0, rows, first, count);
                 }
-                add_chunk(input, dx, k * CHUNK, cut.count(k), sums.data() + sums.size() / groups * group);
+                of_input.add(input, dx, k * CHUNK, cut.count(k), to_sums);
             }
+            of_input.finish(to_sums);
         }
     }
-    written(parts.get(), groups, room);
+    add_groups_of(parts.get(), groups, outs, rows, dweights);
 }
 
 // A 1x1 convolution and the moments of its output, (groups, rows), taken while a chunk of it is in
@@ -260,8 +280,9 @@ std::vector<Moments> pointwise_with_moments(const Packed& own, const Source& inp
         Side<Source> right(input, few ? 0 : depth);
         Columns taken(few ? 0 : std::min(DEPTH, depth), CHUNK);
         const Scratch result = scratch(own.tiles() * own.height * ROW);
+        RowMoments moments(rows);
 #pragma omp for schedule(static)
-        for (int64_t group = 0; group < cut.groups; ++group)
+        for (int64_t group = 0; group < cut.groups; ++group) {
             for (int64_t k = cut.begin(group); k < cut.begin(group + 1); ++k) {
                 const int64_t first = k * CHUNK, count = cut.count(k);
                 float* place = places.direct(first, CHUNK, columns);
@@ -280,9 +301,10 @@ std::vector<Moments> pointwise_with_moments(const Packed& own, const Source& inp
                     }
                     if (!place) places.scatter(to, ROW, 0, rows, first, count);
                 }
-                for (int64_t r = 0; r < rows; ++r)
-                    found[group * rows + r].add(moments_of(to + r * step, count));
+                moments.add(to, step, count, &found[group * rows]);
             }
+            moments.finish(&found[group * rows]);
+        }
     }
     return found;
 }
@@ -420,7 +442,7 @@ void dense_norm_backward(const float* x, const float* in_gamma, const float* in_
     const Slopes slopes(output, norm->n, dz, inverse, dgamma, dbeta);
     const int64_t size = s.h * s.w;
     if (dx && is_pointwise(s) && (!in || size >= LANES)) {
-        const Cut cut(s.n * size, s.in * round_up<int64_t>(s.out, LANES));
+        const Cut cut(s.n * size, sums_of(s.out, s.in));
         std::vector<double> sums(in ? 2 * cut.groups * s.in : 0);
         if (!in)
             return pointwise_gradients(slopes, Pixels{x, s.in, size}, weights, dx, dweights, cut, sums);

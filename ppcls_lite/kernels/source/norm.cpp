@@ -23,12 +23,35 @@ std::vector<float> for_each_pixel(int64_t channels, int64_t size, const Of& of) 
     return values;
 }
 
+ChannelOf<Vec> in_all_lanes(const Channel& own) {
+    return {splat(own.mean), splat(own.scale), splat(own.shift), splat(own.plain),
+            splat(own.weighted)};
+}
+
+// The last `count` pixels behind whole vectors: in the last lanes where there was such a vector
+// (`some`), else in the first ones. The other lanes are anything.
+inline Vec rest_of(const float* from, int64_t count, bool some) {
+    if (some) return load(from + count - LANES);
+    Vec found{};
+    std::memcpy(&found, from, 4 * count);
+    return found;
+}
+
+// The same back: what is before them was formed of the same.
+inline void store_rest(float* to, int64_t count, bool some, Vec value) {
+    if (some)
+        store(to + count - LANES, value);
+    else
+        std::memcpy(to, &value, 4 * count);
+}
+
 template <int A>
-void plane_values(const float* __restrict in, int64_t size, const Channel& own,
-                  float* __restrict to) {
-    const Channel here = own;
-#pragma omp simd
-    for (int64_t i = 0; i < size; ++i) to[i] = value_of<A>(in[i], here);
+void plane_values(const float* in, int64_t size, const Channel& own, float* to) {
+    const ChannelOf<Vec> here = in_all_lanes(own);
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) store(to + i, value_of<A>(load(in + i), here));
+    if (const int64_t left = size - i; left > 0)
+        store_rest(to + i, left, i > 0, value_of<A>(rest_of(in + i, left, i > 0), here));
 }
 
 // The same for pixels [first, first + count) of an image whose planes are small; it begins at `in`.
@@ -42,21 +65,36 @@ void image_values(const float* __restrict in, const Normalised& s, int64_t first
         to[i] = value_of<A>(in[i], Channel{m[i], scale[i], shift[i], 0, 0});
 }
 
-// Sums over some pixels of a plane: of the gradient, and of its product with the centred input.
+// Adds to two vectors at `to` what is summed over some pixels of a plane: the gradient, and its
+// product with the centred input.
 template <int A>
-void plane_sums(const float* __restrict in, const float* __restrict out, int64_t size,
-                const Channel& own, double* to) {
-    const float m = own.mean, scale = own.scale, shift = own.shift;
-    float plain = 0, weighted = 0;
-#pragma omp simd reduction(+ : plain, weighted)
-    for (int64_t i = 0; i < size; ++i) {
-        const float centred = in[i] - m;
-        const float dz = out[i] * slope<A>(centred * scale + shift);
-        plain += dz;
-        weighted += dz * centred;
+void plane_sums(const float* in, const float* out, int64_t size, const Channel& own, float* to) {
+    const ChannelOf<Vec> here = in_all_lanes(own);
+    Vec plain[2] = {load(to), Vec{}}, weighted[2] = {load(to + LANES), Vec{}};
+    const auto add = [&](int k, Vec x, Vec dy) {
+        const Vec centred = x - here.mean;
+        const Vec dz = dy * slope<A>(centred * here.scale + here.shift);
+        plain[k] += dz;
+        weighted[k] += dz * centred;
+    };
+    int64_t i = 0;
+    for (; i + 2 * LANES <= size; i += 2 * LANES) {
+        add(0, load(in + i), load(out + i));
+        add(1, load(in + i + LANES), load(out + i + LANES));
     }
-    to[0] += plain;
-    to[1] += weighted;
+    if (i + LANES <= size) {
+        add(0, load(in + i), load(out + i));
+        i += LANES;
+    }
+    if (const int64_t left = size - i; left > 0) {
+        const bool some = i > 0;
+        Mask counted;
+        for (int k = 0; k < LANES; ++k) counted[k] = (some ? k >= LANES - left : k < left) ? -1 : 0;
+        const Vec dy = rest_of(out + i, left, some);
+        add(1, rest_of(in + i, left, some), (Vec)((Mask)dy & counted));
+    }
+    store(to, plain[0] + plain[1]);
+    store(to + LANES, weighted[0] + weighted[1]);
 }
 
 // The same for all planes of an image whose planes are small; `products` is scratch.
@@ -98,11 +136,15 @@ void image_gradient(const float* __restrict in, const float* __restrict out, con
 }
 
 template <int A>
-void plane_gradient(const float* __restrict in, const float* __restrict out, int64_t size,
-                    const Channel& own, float* __restrict to) {
-    const Channel here = own;
-#pragma omp simd
-    for (int64_t i = 0; i < size; ++i) to[i] = gradient_of<A>(in[i], out[i], here);
+void plane_gradient(const float* in, const float* out, int64_t size, const Channel& own, float* to) {
+    const ChannelOf<Vec> here = in_all_lanes(own);
+    const auto form = [&](Vec x, Vec dy) { return gradient_of<A>(x, dy, here); };
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) store(to + i, form(load(in + i), load(out + i)));
+    if (const int64_t left = size - i; left > 0) {
+        const bool some = i > 0;
+        store_rest(to + i, left, some, form(rest_of(in + i, left, some), rest_of(out + i, left, some)));
+    }
 }
 
 }  // namespace
@@ -206,11 +248,19 @@ void Normalised::write_planes(int64_t first, int64_t planes, float* to) const {
     }
 }
 
-void Normalised::add_sums(const float* dy, int64_t plane, int64_t first, int64_t count,
-                          double* to) const {
+void Normalised::add_lanes(const float* dy, int64_t plane, int64_t first, int64_t count,
+                           float* to) const {
     const auto sums = FOR_ACTIVATION(plane_sums, activation);
     const int64_t at = plane * size + first;
     sums(x + at, dy + at, count, of[plane % channels], to);
+}
+
+void Normalised::add_sums(const float* dy, int64_t plane, int64_t first, int64_t count,
+                          double* to) const {
+    float lanes[2 * LANES] = {};
+    add_lanes(dy, plane, first, count, lanes);
+    to[0] += total(load(lanes));
+    to[1] += total(load(lanes + LANES));
 }
 
 Slopes::Slopes(const Normalised& given, int64_t n, const float* dy, const float* inverse,

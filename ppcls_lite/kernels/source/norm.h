@@ -140,6 +140,8 @@ struct Normalised : Formed<Normalised> {
     // Adds to to[0] the sum of the gradient of batch_norm(x), and to to[1] that of its product with
     // x - mean, of some pixels of a plane. `dy` is the gradient of all that this stands for.
     void add_sums(const float* dy, int64_t plane, int64_t first, int64_t count, double* to) const;
+    // The same, to two vectors whose lanes nobody has added up yet.
+    void add_lanes(const float* dy, int64_t plane, int64_t first, int64_t count, float* to) const;
 };
 
 // The gradient of x that normalisation and activation hand on, from `dy`, the gradient of what
