@@ -16,8 +16,12 @@ from ppcls_lite.errors import UserError
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The searches; a network that was found is slower than asked and scores 0.7, a scale 0.6."""
+    """The searches; a network that was found is slower than asked and scores 0.7, a scale 0.6.
+
+    Of the measurements of a target, the first is disturbed.
+    """
     searches: list[list[str]] = []
+    disturbed = [1.4]
 
     def toolkit(*arguments: str) -> None:
         if arguments[0] == "search":
@@ -37,7 +41,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         records.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
     def latencies(networks: list[tuple[dict[str, Any], int]], setting: Any) -> list[float]:
-        return [setting.threads * (3.0 if a["name"] == "PPLCNet" else 2.0) for a, _ in networks]
+        slow = disturbed.pop() if disturbed else 1.0
+        ms = [3.0 if arch["name"] == "PPLCNet" else 2.0 for arch, _ in networks]
+        return [slow * setting.threads * one for one in ms]
 
     for module in (prove, folds):
         monkeypatch.setattr(module, "toolkit", toolkit)
