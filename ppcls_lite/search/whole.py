@@ -19,7 +19,7 @@ from ppcls_lite.search.journal import Journal
 from ppcls_lite.search.latency import Meter
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import Candidate, digest
-from ppcls_lite.system.machine import in_the_way
+from ppcls_lite.system.machine import in_the_way, usable_cores
 
 logger = logging.getLogger("ppcls_lite")
 _STEADY = 1.05  # times the least: what no two measurements of a network differ by if it is quiet
@@ -62,7 +62,7 @@ class WholeNetworks:
         entries = self.journal.all("whole")
         pieces = [self.networks.whole(c) for c in part]
         if not entries:
-            if busy := in_the_way(len(self.meter.cores)):
+            if busy := in_the_way(usable_cores()):
                 logger.warning(
                     f"--latency: {busy}: times may be too long, and the network too small"
                 )

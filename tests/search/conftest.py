@@ -90,7 +90,6 @@ class Widths:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.cores = [0]
         self.slow: list[float] = []
 
     def __call__(self, pieces: Sequence[Piece]) -> dict[str, float]:
