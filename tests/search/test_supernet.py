@@ -12,7 +12,7 @@ from paddle import nn
 from ppcls_lite.errors import UserError
 from ppcls_lite.models.create import create_model
 from ppcls_lite.search.pplcnet_space import PPLCNetSpace
-from ppcls_lite.search.space import Candidate
+from ppcls_lite.search.space import ArchSpace, Candidate
 from ppcls_lite.search.supernet import Gradients, Supernet, part_of, retake_statistics, take
 
 SPACE = PPLCNetSpace(
@@ -58,6 +58,32 @@ def cut(array: np.ndarray, shape: list[int]) -> np.ndarray:
         return array[tuple(map(slice, shape))]
     start = (array.shape[2] - shape[2]) // 2
     return array[: shape[0], : shape[1], start : start + shape[2], start : start + shape[3]]
+
+
+@pytest.mark.parametrize(
+    ("family", "keys"),
+    [
+        ("PPLCNetV2", {"scale": [0.25, 0.5], "depths": [[1, 1, 1, 1], [1, 2, 2, 1]]}),
+        ("PPLCNetV3", {"scale": [0.35, 0.5]}),
+    ],
+)
+def test_parts_of_other_families_stand_alone(family: str, keys: dict[str, list[Any]]) -> None:
+    space = ArchSpace(family, keys)
+
+    def made(candidate: Candidate) -> nn.Layer:
+        return create_model(family, class_num=4, dropout_prob=0.0, **space.arch(candidate))
+
+    whole = Supernet(space, made, loss)
+    images = paddle.randn([4, 3, 64, 64])
+    retake_statistics(whole.whole, [images])
+    alone, weights = made(space.smallest()), whole.weights()
+    alone.set_state_dict({n: cut(weights[n], t.shape) for n, t in alone.state_dict().items()})
+    part = whole.network(space.smallest())
+    part.eval()
+    alone.eval()
+    expected = alone(images).numpy()
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(part(images).numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_part_is_the_network_that_stands_alone(supernet: Supernet, batch: Any) -> None:
