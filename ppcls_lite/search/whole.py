@@ -66,8 +66,8 @@ class WholeNetworks:
                 logger.warning(
                     f"--latency: {busy}: times may be too long, and the network too small"
                 )
-            found = self.meter(pieces)
-            return [{"ms": found[piece.name]} for piece in pieces]
+            times = self.meter(pieces)
+            return [{"ms": times[piece.name]} for piece in pieces]
         key, least = self._reference(entries)
         reference = self.networks.whole(entries[key]["candidate"])
         found: dict[str, float] = {}
