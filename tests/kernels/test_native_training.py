@@ -158,6 +158,9 @@ def test_evaluation_runs_its_convolutions_and_revert_undoes_everything(
     assert not [name for name in watched.called if "norm" in name]
     found_so = rounded(images).numpy()
     np.testing.assert_allclose(found_so, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    dense = [model.blocks3[0].pw_conv.conv for model in (stock, rounded)]
+    features = paddle.randn([2, dense[0].weight.shape[1], 8, 8])
+    assert (dense[1](features).numpy() == dense[0](features).numpy()).all()
     run = {name for name in in_bf16.called if name.endswith("forward")}
     assert run == {"depthwise_forward"}  # products in bf16 are for training
     copied.set_state_dict({k: v * 0 for k, v in copied.state_dict().items()})

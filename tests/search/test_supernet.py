@@ -60,6 +60,13 @@ def cut(array: np.ndarray, shape: list[int]) -> np.ndarray:
     return array[: shape[0], : shape[1], start : start + shape[2], start : start + shape[3]]
 
 
+def given_its_part(alone: nn.Layer, supernet: Supernet) -> nn.Layer:
+    """The network with what it has in the supernet's weights."""
+    weights = supernet.weights()
+    alone.set_state_dict({n: cut(weights[n], t.shape) for n, t in alone.state_dict().items()})
+    return alone
+
+
 @pytest.mark.parametrize(
     ("family", "keys"),
     [
@@ -76,8 +83,7 @@ def test_parts_of_other_families_stand_alone(family: str, keys: dict[str, list[A
     whole = Supernet(space, made, loss)
     images = paddle.randn([4, 3, 64, 64])
     retake_statistics(whole.whole, [images])
-    alone, weights = made(space.smallest()), whole.weights()
-    alone.set_state_dict({n: cut(weights[n], t.shape) for n, t in alone.state_dict().items()})
+    alone = given_its_part(made(space.smallest()), whole)
     part = whole.network(space.smallest())
     part.eval()
     alone.eval()
@@ -89,8 +95,7 @@ def test_parts_of_other_families_stand_alone(family: str, keys: dict[str, list[A
 def test_a_part_is_the_network_that_stands_alone(supernet: Supernet, batch: Any) -> None:
     retake_statistics(supernet.whole, [batch["image"]])  # else values fade from layer to layer
     small = {**SPACE.largest(), "width3": 8, "kernel5.0": 3, "attention4.0": 0}
-    alone, weights = network(small), supernet.weights()
-    alone.set_state_dict({n: cut(weights[n], t.shape) for n, t in alone.state_dict().items()})
+    alone = given_its_part(network(small), supernet)
     pairs = [(supernet.network(small), alone), (supernet.network(SPACE.largest()), supernet.whole)]
     for pair in pairs:
         for model in pair:

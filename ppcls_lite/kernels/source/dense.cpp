@@ -167,8 +167,7 @@ bool turns_input(int64_t outs, int64_t ins) {
 
 // How many sums it needs, those of a side in whole vectors.
 int64_t sums_of(int64_t outs, int64_t ins) {
-    return turns_input(outs, ins) ? outs * round_up<int64_t>(ins, LANES)
-                                  : ins * round_up<int64_t>(outs, LANES);
+    return std::min(outs * round_up<int64_t>(ins, LANES), ins * round_up<int64_t>(outs, LANES));
 }
 
 // dweights (outs, ins) from the sums of groups of columns.
@@ -213,15 +212,15 @@ void pointwise_gradients(const Source& dy, const Input& input, const float* weig
     const Packed own(weights, rows, 1, outs, rows, {0});
     const Places places{dx, rows, input.size, 1, input.size, 0, input.size, 1};
     const int threads = team(2 * rows * outs * columns);
+    const auto sums_at = [&](int64_t group) { return sums.data() + sums.size() / groups * group; };
     if (groups < threads) {  // one after the other, each cut for all threads; the same sums
         weights_gradient(dy, input, columns, dweights);
         multiply(own, dy, places, columns);
         GradientSums of_input(rows);
         for (int64_t group = 0; group < groups; ++group) {
-            double* to = sums.data() + sums.size() / groups * group;
             for (int64_t k = cut.begin(group); k < cut.begin(group + 1); ++k)
-                of_input.add(input, dx, k * CHUNK, cut.count(k), to);
-            of_input.finish(to);
+                of_input.add(input, dx, k * CHUNK, cut.count(k), sums_at(group));
+            of_input.finish(sums_at(group));
         }
         return;
     }
@@ -236,7 +235,6 @@ void pointwise_gradients(const Source& dy, const Input& input, const float* weig
         GradientSums of_input(rows);
 #pragma omp for schedule(static)
         for (int64_t group = 0; group < groups; ++group) {
-            double* to_sums = sums.data() + sums.size() / groups * group;
             float* part = parts.get() + group * floats;
             std::fill(part, part + floats, 0.0f);
             for (int64_t k = cut.begin(group); k < cut.begin(group + 1); ++k) {
@@ -257,9 +255,9 @@ void pointwise_gradients(const Source& dy, const Input& input, const float* weig
                     gradient.multiply(own, 0, p / PANEL, 0, own.tiles(), to, step);
                     if (!place) places.scatter(to, PANEL, 0, rows, first, count);
                 }
-                of_input.add(input, dx, k * CHUNK, cut.count(k), to_sums);
+                of_input.add(input, dx, k * CHUNK, cut.count(k), sums_at(group));
             }
-            of_input.finish(to_sums);
+            of_input.finish(sums_at(group));
         }
     }
     add_groups_of(parts.get(), groups, outs, rows, dweights);

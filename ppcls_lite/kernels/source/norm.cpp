@@ -45,13 +45,23 @@ inline void store_rest(float* to, int64_t count, bool some, Vec value) {
         std::memcpy(to, &value, 4 * count);
 }
 
+// Writes what `form` makes of each vector of a plane; form(at): at(x) is the vector of x there.
+template <typename Form>
+void form_plane(int64_t size, float* to, const Form& form) {
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES)
+        store(to + i, form([&](const float* from) { return load(from + i); }));
+    if (const int64_t left = size - i; left > 0) {
+        const bool some = i > 0;
+        const auto rest = [&](const float* from) { return rest_of(from + i, left, some); };
+        store_rest(to + i, left, some, form(rest));
+    }
+}
+
 template <int A>
 void plane_values(const float* in, int64_t size, const Channel& own, float* to) {
     const ChannelOf<Vec> here = in_all_lanes(own);
-    int64_t i = 0;
-    for (; i + LANES <= size; i += LANES) store(to + i, value_of<A>(load(in + i), here));
-    if (const int64_t left = size - i; left > 0)
-        store_rest(to + i, left, i > 0, value_of<A>(rest_of(in + i, left, i > 0), here));
+    form_plane(size, to, [&](const auto& at) { return value_of<A>(at(in), here); });
 }
 
 // The same for pixels [first, first + count) of an image whose planes are small; it begins at `in`.
@@ -138,13 +148,7 @@ void image_gradient(const float* __restrict in, const float* __restrict out, con
 template <int A>
 void plane_gradient(const float* in, const float* out, int64_t size, const Channel& own, float* to) {
     const ChannelOf<Vec> here = in_all_lanes(own);
-    const auto form = [&](Vec x, Vec dy) { return gradient_of<A>(x, dy, here); };
-    int64_t i = 0;
-    for (; i + LANES <= size; i += LANES) store(to + i, form(load(in + i), load(out + i)));
-    if (const int64_t left = size - i; left > 0) {
-        const bool some = i > 0;
-        store_rest(to + i, left, some, form(rest_of(in + i, left, some), rest_of(out + i, left, some)));
-    }
+    form_plane(size, to, [&](const auto& at) { return gradient_of<A>(at(in), at(out), here); });
 }
 
 }  // namespace

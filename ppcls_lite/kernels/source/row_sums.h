@@ -11,20 +11,26 @@
 
 namespace {
 
-// Two vectors for each row, and after how many chunks they are added up.
+// Two vectors for each row, and how many chunks are in them.
 class RowVectors {
   public:
     explicit RowVectors(int64_t rows) : rows(rows), vectors(scratch(2 * LANES * rows)) { clear(); }
     float* of(int64_t row) const { return vectors.get() + 2 * LANES * row; }
     float first(int64_t row) const { return total(load(of(row))); }
     float second(int64_t row) const { return total(load(of(row) + LANES)); }
-    void clear() { std::fill(of(0), of(rows), 0.0f); }
-    static constexpr int CHUNKS = 16;  // 128 numbers a lane where a chunk has 128 pixels
+    void clear() {
+        std::fill(of(0), of(rows), 0.0f);
+        chunks = 0;
+    }
+    bool empty() const { return chunks == 0; }
+    // A chunk is in them now; whether they are to be added up.
+    bool full() { return ++chunks == 16; }  // 128 numbers a lane where a chunk has 128 pixels
 
     const int64_t rows;
 
   private:
     Scratch vectors;
+    int chunks = 0;
 };
 
 // Moments of each row, about the mean of the first of the chunks that are added up together.
@@ -36,7 +42,7 @@ class RowMoments {
     void add(const float* values, int64_t stride, int64_t count, Moments* to) {
         for (int64_t r = 0; r < sums.rows; ++r) {
             const float* from = values + r * stride;
-            if (chunks == 0) about[r] = mean_of(from, count);
+            if (sums.empty()) about[r] = mean_of(from, count);
             const Vec centre = splat(about[r]);
             Vec rests[2] = {load(sums.of(r)), Vec{}}, squares[2] = {load(sums.of(r) + LANES), Vec{}};
             for_vectors(from, count, about[r], [&](int k, Vec value) {
@@ -48,16 +54,16 @@ class RowMoments {
             store(sums.of(r) + LANES, squares[0] + squares[1]);
         }
         pixels += count;
-        if (++chunks == RowVectors::CHUNKS) finish(to);
+        if (sums.full()) finish(to);
     }
 
     // What is left.
     void finish(Moments* to) {
-        if (chunks == 0) return;
+        if (sums.empty()) return;
         for (int64_t r = 0; r < sums.rows; ++r)
             to[r].add(moments_about(about[r], sums.first(r), sums.second(r), (double)pixels));
         sums.clear();
-        chunks = 0, pixels = 0;
+        pixels = 0;
     }
 
   private:
@@ -84,7 +90,7 @@ class RowMoments {
 
     RowVectors sums;
     std::vector<float> about;
-    int64_t chunks = 0, pixels = 0;
+    int64_t pixels = 0;
 };
 
 // What a normalisation sums over the gradient of what it gives: see Normalised::add_sums.
@@ -102,15 +108,14 @@ class GradientSums {
                 of.add_lanes(dx, image * of.channels + c, at, piece, sums.of(c));
             done += piece;
         }
-        if (++chunks == RowVectors::CHUNKS) finish(to);
+        if (sums.full()) finish(to);
     }
 
     // What is left.
     void finish(double* to) {
-        if (chunks == 0) return;
+        if (sums.empty()) return;
         for (int64_t c = 0; c < sums.rows; ++c, to += 2) to[0] += sums.first(c), to[1] += sums.second(c);
         sums.clear();
-        chunks = 0;
     }
 
     // An input that nothing was normalised to has no such sums.
@@ -118,7 +123,6 @@ class GradientSums {
 
   private:
     RowVectors sums;
-    int64_t chunks = 0;
 };
 
 }  // namespace
