@@ -23,7 +23,6 @@ import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ from experiments.search.folds import (
     FOLDS,
     STRIDES,
     classes_of,
-    kept,
     latencies,
     lines_of,
     parser_of,
@@ -55,7 +53,6 @@ METHODS = {  # what is changed about `Search`
 }
 GENERATIONS = 4  # of searches for so many candidates, at most
 SMALLEST = 4  # candidates of a generation
-ATTEMPTS = 3  # at measuring a target: another program may take all turns of one of them
 SPACES: dict[str, dict[str, Any]] = {
     "default": {"name": "PPLCNetSpace"},
     "sizes": {
@@ -91,10 +88,6 @@ def main(argv: Sequence[str]) -> int:
     scores: dict[str, list[float]] = {}  # method -> top-1 of each fold
     networks: dict[str, list[tuple[dict[str, Any], int]]] = {}  # method -> of each fold
     for target in options.targets:
-        asked = {"name": target, "class_num": 10, "stride_list": strides}
-        file = options.output / f"{target}.json"
-        measured = partial(latencies, [(asked, options.size)], setting)
-        limit = kept(file, lambda measure=measured: min(measure()[0] for _ in range(ATTEMPTS)))
         for fold in options.folds:
             place = options.output / f"fold{fold}"
             recipe = recipe_of(place, options.data, fold, options.size, options.epochs)
@@ -106,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
                 found = place / f"{target}_{method}"
                 if not (found / "report.md").exists():
                     toolkit(
-                        *("search", "-c", str(recipe), "--latency", f"{limit:.4f}ms"),
+                        *("search", "-c", str(recipe), "--latency", target),
                         *("--output", str(found), *_cost(options)),
                         *("--engine", setting.engine, "--precision", setting.precision),
                         *("--threads", str(setting.threads)),

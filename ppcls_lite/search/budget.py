@@ -19,7 +19,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.search.journal import Journal
 from ppcls_lite.search.latency import LatencyTable, Meter, Scale, fastest
 from ppcls_lite.search.networks import Networks
-from ppcls_lite.search.space import Candidate, digest
+from ppcls_lite.search.space import Candidate, Piece, digest
 from ppcls_lite.search.whole import WholeNetworks
 
 logger = logging.getLogger("ppcls_lite")
@@ -49,8 +49,13 @@ def resolved(
 class Budget:
     """Measures candidates in `setting`, pinned to `cores`, against a target and a bound.
 
-    bounds: milliseconds, and the most parameters (null: any number). fill: share of the
-    milliseconds that a candidate takes at least. Rank 0 measures for all.
+    bounds: milliseconds, or the network that takes them, and the most parameters (null:
+    any number). fill: share of the milliseconds that a candidate takes at least. Rank 0 measures
+    for all.
+
+    Attributes:
+        target: milliseconds.
+        asked: the same in words, with the network that was named.
     """
 
     def __init__(
@@ -58,17 +63,20 @@ class Budget:
         networks: Networks,
         setting: Setting,
         cores: Sequence[int],
-        bounds: tuple[float, int | None],
+        bounds: tuple[float | Piece, int | None],
         world: World,
         journal: Journal,
         fill: float = 0.0,
     ) -> None:
         self.networks, self.space, self.setting = networks, networks.space, setting
-        self.target, self.most = bounds
+        target, self.most = bounds
         self.fill, self.least = fill, 0.0
         self.world, self.journal = world, journal
         meter, self.scale = Meter(setting, cores), Scale()
-        self.measured = WholeNetworks(networks, meter, self.target, world, journal)
+        self.measured = WholeNetworks(networks, meter, target, world, journal)
+        self.target = self.measured.target
+        named = self.measured.named
+        self.asked = f"{self.target:.4g} ms" + (f" ({named.name})" if named else "")
         self.table = LatencyTable(setting, meter)
         self.adds_up = bool(networks.pieces(networks.space.smallest()))
 
@@ -96,7 +104,7 @@ class Budget:
     def too_slow(self, times: dict[str, float]) -> str:
         """What to say where none of these measured latencies keeps to the target."""
         return (
-            f"search: no candidate takes {self.target:g} ms or less; the fastest that was measured "
+            f"search: no candidate takes {self.asked} or less; the fastest that was measured "
             f"takes {min(times.values()):.2f} ms ({self.setting}). Give a larger --latency, or "
             "smaller options in Search.space"
         )

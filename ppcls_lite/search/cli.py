@@ -18,10 +18,7 @@ from ppcls_lite.system.machine import default_threads, usable_processors
 def run(argv: Sequence[str]) -> int:
     """The command; 0 when a network was found."""
     options = _parser().parse_args(argv)
-    try:
-        target = read_milliseconds(options.latency)
-    except ValueError as error:
-        raise UserError(f"--latency: {error}") from None
+    target = _target(options.latency)
     recipe = Recipe.of(load_config(options.config, options.override))
     threads = options.threads or default_threads()
     usable = usable_processors()
@@ -56,14 +53,28 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def _target(text: str) -> float | str:
+    """Milliseconds, or a network's name, which begins with a letter."""
+    if text[:1].isalpha():
+        return text
+    try:
+        return read_milliseconds(text)
+    except ValueError as error:
+        network = "or a network as in PPLCNet_x0_5"
+        raise UserError(f"--latency: {error} ({network})") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     options = parser(
         "search",
         "Look for the network that fits a latency on this machine and does best on a recipe's "
         "data. Started again with the same --output, it goes on where it was interrupted.",
     )
-    latency = "milliseconds for one image, e.g. 1.5ms; a network found takes at most 3%% more"
-    options.add_argument("--latency", required=True, metavar="MS", help=latency)
+    latency = (
+        "milliseconds for one image, e.g. 1.5ms, or the name of a network that takes as long here, "
+        "e.g. PPLCNet_x0_5; a network found takes at most 3%% more"
+    )
+    options.add_argument("--latency", required=True, metavar="MS|NETWORK", help=latency)
     length = "minutes that it may take, about (null: as long as the recipe's Search says)"
     options.add_argument("--minutes", type=float, metavar="N", help=length)
     engines = {"choices": ("auto", "paddle", "openvino", "onnxruntime"), "default": "auto"}

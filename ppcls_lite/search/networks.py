@@ -11,7 +11,7 @@ from ppcls_lite import kernels
 from ppcls_lite.config.check import checked
 from ppcls_lite.config.complete import Recipe, Tree, plain_copy
 from ppcls_lite.config.node import Node
-from ppcls_lite.errors import ConfigError
+from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.search.space import SIZE, Candidate, Piece, Shape, Space, digest, size_of
 
 _DROPPED = ("name", "scale", "pretrained", "use_ssld")  # of the recipe's Arch
@@ -82,6 +82,20 @@ class Networks:
         size = "x".join(map(str, shape))
         name = f"{self.space.network} {digest({'arch': self.arch(candidate)})} at {size}"
         return Piece(name, shape, lambda: self.build(candidate), feature=False)
+
+    def named(self, name: str) -> Piece:
+        """A network that has a name, with those of the recipe's arguments that it knows.
+
+        Raises UserError for a name that no network has.
+        """
+        try:
+            entry = checked({"name": name}, "model", self.plugins).entry
+        except ConfigError as error:
+            raise UserError(f"--latency: {error}") from None
+        known = {argument.name for argument in entry.arguments} - {*entry.fixed}
+        given = {key: value for key, value in self.arguments.items() if key in known}
+        node = checked({"name": name, **given}, "model", self.plugins)
+        return Piece(name, self.shape, node.build, feature=False)
 
     def recipe(self, tree: Tree, candidate: Candidate, weights: str | None) -> Tree:
         """`tree` as a recipe that trains the candidate from `weights`."""

@@ -44,10 +44,10 @@ def text(result: Result, folder: Path) -> str:
     """The report."""
     best = result.finalists[0]
     lines = [
-        f"# A network of {result.target:g} ms ({result.setting})",
+        f"# A network of {result.asked} with {result.setting}",
         "",
-        f"The best is {_called(best, result)}: {best.ms:.2f} ms, score {best.rungs[-1]:.4f} on the "
-        "images that judge.",
+        f"The best is {_called(best, result)}: {best.ms:.2f} ms ({best.ms / result.target:.0%} of "
+        f"the target), score {best.rungs[-1]:.4f} on the images that judge.",
         "",
         "![latency and score](pareto.svg)",
         "",
@@ -149,7 +149,7 @@ def picture(result: Result) -> str:
     limit = place(result.target, low_y)[0]
     parts.append(
         f'<path d="M{limit} {_MARGIN}V{bottom}" stroke="#999" stroke-dasharray="4 4"/>'
-        f'<text x="{limit}" y="{_MARGIN - 8}" text-anchor="middle">{result.target:g} ms</text>'
+        f'<text x="{limit}" y="{_MARGIN - 8}" text-anchor="middle">{result.target:.4g} ms</text>'
     )
     line = " ".join(f"{x},{y}" for x, y in (place(*point) for point in front(points)))
     parts.append(f'<polyline points="{line}" fill="none" stroke="#0072b2" stroke-width="2"/>')

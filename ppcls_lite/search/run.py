@@ -63,7 +63,8 @@ class Finalist:
 class Result:
     """What a search found, for its report."""
 
-    target: float
+    target: float  # ms
+    asked: str  # the target in words
     setting: str
     estimates: tuple[float, float] | None  # median and largest relative error; None: there are none
     measured: list[tuple[float, float]]  # latency as a whole and score of candidates
@@ -78,7 +79,7 @@ class Result:
 
 def search(
     tree: Tree | Recipe,
-    target: float,
+    target: float | str,
     setting: Setting,
     cores: Sequence[int],
     folder: Path,
@@ -86,6 +87,7 @@ def search(
 ) -> Result:
     """Search for a network that takes at most `target` ms; writes `folder/recipe.yaml`.
 
+    target: a number, or the name of a network that is measured beside the candidates.
     minutes: how long it may take, about; then the lengths of the trainings follow from it instead
     of from the recipe's `Search`.
 
@@ -145,18 +147,19 @@ class _Search:
         self,
         recipe: Recipe,
         world: World,
-        target: float,
+        target: float | str,
         setting: Setting,
         cores: Sequence[int],
         folder: Path,
     ) -> None:
-        self.world, self.target, self.folder = world, target, folder
+        self.world, self.folder = world, folder
         self.wanted = recipe.settings.Search or SearchSettings()
         given = self.wanted.space
         self.space: Space = given.build() if given else build({"PPLCNetSpace": {}}, "space")
         self.seed = seed_of(recipe.settings)
         self.recipe = recipe
         self.networks = Networks(recipe, self.space, tuple(image_shape_of(recipe.settings)))
+        goal = self.networks.named(target) if isinstance(target, str) else target
         if world.is_main:
             folder.mkdir(parents=True, exist_ok=True)
         world.barrier()
@@ -173,7 +176,7 @@ class _Search:
             facts["sieve"] = f"{self.wanted.sieve} {self.wanted.sieve_keeps:g}"
         self.journal = Journal(folder, facts, writes=world.is_main)
         self.setting = resolved(setting, self.networks, self.seed, world, self.journal)
-        bounds = (target, self.wanted.max_parameters)
+        bounds = (goal, self.wanted.max_parameters)
         self.budget = Budget(
             *(self.networks, self.setting, cores, bounds),
             *(world, self.journal, self.wanted.fill),
@@ -183,7 +186,7 @@ class _Search:
         folder = self.folder
         logger.info(
             f"search: {len(self.space.slots)} slots, {self.space.count():.2g} combinations, target "
-            f"{self.target:g} ms ({self.setting})"
+            f"{self.budget.asked} with {self.setting}"
         )
         self.budget.calibrate(self.seed)
         main = self.world.is_main
@@ -239,7 +242,8 @@ class _Search:
         if main:
             self._write_recipe(finalists[0], proxies)
         return Result(
-            self.target,
+            self.budget.target,
+            self.budget.asked,
             str(self.setting),
             errors(before, [times[digest(c)] for c in best]) if before else None,
             measured,

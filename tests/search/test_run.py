@@ -30,7 +30,7 @@ from ppcls_lite.search.space import digest
 SETTING = Setting("paddle", "fp32", 1)
 
 
-def look(tree: dict[str, Any], folder: Path, target: float = 1.0) -> Any:
+def look(tree: dict[str, Any], folder: Path, target: float | str = 1.0) -> Any:
     return search(copy.deepcopy(tree), target, SETTING, [0], folder)
 
 
@@ -101,6 +101,41 @@ def test_a_budget_that_nobody_meets_names_the_fastest(
     with pytest.raises(UserError, match=r"no candidate takes 0.1 ms or less; the fastest .* takes"):
         look(tree, tmp_path / "found", target=0.1)
     assert not (tmp_path / "found" / "recipe.yaml").exists()
+
+
+def test_a_latency_that_is_neither_a_number_nor_a_network(
+    tree: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, folder = tmp_path / "recipe.yaml", tmp_path / "out"
+    recipe.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    asked = ["search", "-c", str(recipe), "--engine", "paddle", "--output", str(folder)]
+    for words, expected in (
+        ("1.5mss", "expected milliseconds as in 2ms, found '1.5mss' (or a network as in PPLCNet_"),
+        ("PPLCNet_x05", "there is no model 'PPLCNet_x05'; did you mean 'PPLCNet_x0_5'?"),
+    ):
+        assert main([*asked, "--latency", words]) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "--latency: " in error and expected in error
+        assert not folder.exists()
+
+
+def test_a_search_for_the_latency_of_a_network(
+    tree: dict[str, Any], tmp_path: Path, meter: Any
+) -> None:
+    """Which is a point of the space here: it takes all of its own latency."""
+    tree["Search"]["space"] |= {"stem": [4, 8], "widths": [[8], [16], [32], [64], [128]]}
+    tree["Search"]["space"] |= {"depths": [[1], [2], [2], [6], [2]], "kernels": [3, 5]}
+    tree["Search"]["space"] |= {"attention": "tail", "expand": [1280]}
+    folder = tmp_path / "found"
+    result = look(tree, folder, target="PPLCNet_x0_25")
+    assert result.asked == f"{result.target:.4g} ms (PPLCNet_x0_25)"
+    assert all(ms <= 1.03 * result.target for ms, _ in result.measured)
+    text = report.text(result, folder)
+    assert text.startswith(f"# A network of {result.asked} with paddle fp32, 1 thread\n")
+    share = result.finalists[0].ms / result.target
+    assert f"({share:.0%} of the target)" in text
+    with pytest.raises(UserError, match=r"target: PPLCNet_x0_25 there, 1.0 now"):
+        look(tree, folder)
 
 
 def test_a_second_bound_that_nobody_meets_names_the_smallest(

@@ -4,11 +4,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import paddle
 import pytest
 
 from ppcls_lite.config.check import build
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.engine.distributed import World
+from ppcls_lite.errors import UserError
 from ppcls_lite.search.journal import Journal
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import digest
@@ -29,6 +31,14 @@ class Case:
         target = self.quiet[digest(self.all[1])]
         rest = target, World(), Journal(folder, {})
         self.measured = WholeNetworks(networks, meter, *rest)
+        self.networks, self.meter, self.folder = networks, meter, folder
+
+    def beside(self, name: str) -> WholeNetworks:
+        """The same networks with the latency of one that has a name as the target."""
+        return WholeNetworks(
+            *(self.networks, self.meter, self.networks.named(name)),
+            *(World(), Journal(self.folder, {})),
+        )
 
 
 @pytest.fixture
@@ -89,3 +99,33 @@ def test_a_search_that_began_while_the_machine_was_busy(
     assert "other programs keep this machine busy (load 999.0 on " in caplog.text
     case.measured.measure(case.all[3:])
     assert case.measured.latencies() == pytest.approx(case.quiet)
+
+
+def test_a_network_that_is_the_target_is_measured_beside_all(case: Case, meter: Any) -> None:
+    """And latencies are shares of its, however slow the machine is with either."""
+    meter.slow = [1.5, 1.3, 1.4]  # of the target: the quietest of three
+    measured = case.beside("PPLCNet_x0_25")
+    named = case.networks.named("PPLCNet_x0_25")
+    assert measured.target == pytest.approx(1.3 * meter.ms(named))
+    assert meter.asked == [named.name] * 3
+    for part, slow in ((case.all[:3], 1.0), (case.all[3:], 1.31)):
+        meter.slow = [slow]
+        measured.measure(part)
+    assert meter.asked[3:] == [*case.names[:3], named.name, *case.names[3:], named.name]
+    found = measured.latencies()
+    assert found == pytest.approx({key: 1.3 * ms for key, ms in case.quiet.items()})
+    again = case.beside("PPLCNet_x0_25")  # of a search that goes on
+    assert again.target == measured.target and again.latencies() == found
+
+
+def test_a_named_network_takes_the_arguments_that_it_knows(case: Case) -> None:
+    case.networks.arguments |= {"stride_list": [1, 1, 2, 2, 1]}
+    own = case.networks.named("PPLCNet_x0_25").build()
+    assert own.fc.weight.shape[1] == 3 and own(paddle.zeros([1, 3, 16, 16])).shape == [1, 3]
+    other = case.networks.named("MobileNetV1_x0_25").build()  # which has no list of strides
+    assert other(paddle.zeros([1, 3, 32, 32])).shape == [1, 3]
+
+
+def test_a_name_that_no_network_has(case: Case) -> None:
+    with pytest.raises(UserError, match=r"--latency: .*'PPLCNet_x05'; .* 'PPLCNet_x0_5'"):
+        case.beside("PPLCNet_x05")
