@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from ppcls_lite.data.image_list import read_text
+from ppcls_lite.data.image_list import read_lines
 from ppcls_lite.data.transforms.exif import TAG
 from ppcls_lite.data.transforms.image_file import MAX_PIXELS, read_file
 from ppcls_lite.data.transforms.image_header import ADVICE, JPEG, read_header
@@ -157,10 +157,8 @@ def read_palette(path: str) -> Palette:
     if not Path(path).is_file():
         raise UserError(f"palette: there is no file {shown(path)}; one line a class: `r g b name`")
     colours, names = [], []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in read_lines(path):
         parts = line.split(None, 3)
-        if not parts:
-            continue
         levels = [int(part) for part in parts[:3] if part.isdecimal() and int(part) < 256]
         if len(levels) != 3:
             raise UserError(

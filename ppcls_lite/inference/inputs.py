@@ -81,7 +81,8 @@ def _read_list(source: Path, option: str) -> list[tuple[Path, str]]:
 
 def images_of(text: str, folder: Path) -> list[tuple[Path, str]]:
     """The paths in lines of a list that lies in `folder`, and what follows each in its line."""
-    rows = [(path_in(line), line) for line in map(str.strip, text.splitlines()) if line]
+    lines = map(str.strip, text.split("\n"))  # a name may hold what `splitlines` splits at
+    rows = [(path_in(line), line) for line in lines if line]
     return [(_resolve(path, folder), line[len(path) :].strip(_BETWEEN)) for path, line in rows]
 
 

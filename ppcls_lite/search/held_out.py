@@ -13,7 +13,8 @@ import numpy as np
 
 from ppcls_lite.config.complete import Recipe, Tree, plain_copy
 from ppcls_lite.config.image_size import component_at
-from ppcls_lite.errors import ConfigError
+from ppcls_lite.data.image_list import read_lines
+from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.system.files import write_text
 
 logger = logging.getLogger("ppcls_lite")
@@ -28,6 +29,8 @@ def split(
 
     Two lists are written into `folder`. Data sets without a list file are left as they are: then
     the evaluation's images judge, and the log says so.
+
+    Raises UserError where the training list cannot be read or is too short.
     """
     data, tree = recipe.settings.DataLoader, plain_copy(recipe.tree)
     if data.Eval is None:
@@ -39,8 +42,10 @@ def split(
             "of DataLoader.Eval judge the candidates: score the winner on images of its own"
         )
         return tree, "those of DataLoader.Eval: score the winner on images of its own"
-    lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
-    lines = [line for line in lines if line.strip()]
+    try:
+        lines = [line for _, line in read_lines(source)]
+    except UserError as error:
+        raise UserError(f"{data.Train.dataset.path}.{_LIST}: {error}") from None
     kept, held = _parts(lines, data.Train.dataset.get("delimiter"), share, seed)
     if not kept or not held:
         raise ConfigError(f"{source}: has {len(lines)} images, too few to hold some out")

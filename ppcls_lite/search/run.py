@@ -188,13 +188,13 @@ class _Search:
             f"search: {len(self.space.slots)} slots, {self.space.count():.2g} combinations, target "
             f"{self.budget.asked} with {self.setting}"
         )
-        self.budget.calibrate(self.seed)
         main = self.world.is_main
         tree, judging = split(self.recipe, self.wanted.held_out, self.seed, folder / "data", main)
         self.world.barrier()
         with_search = {**tree, "Search": self.recipe.tree.get("Search") or {}}
         judge = SupernetJudge(Recipe.of(with_search), self.networks, self.world, folder)
         try:
+            self.budget.calibrate(self.seed)
             wanted = self.wanted = self._plan(minutes, judge)
             proxies = ProxyJudge(
                 *(tree, self.networks, judge.higher_is_better, folder / "networks"),

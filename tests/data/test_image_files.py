@@ -76,6 +76,14 @@ def test_all_commands_see_the_same_images(way: Callable[[Path], list[str]], pets
     assert sorted(way(pets)) == sorted(str(pets / name) for name in ALL)
 
 
+def test_a_list_of_names_with_rare_characters(tmp_path: Path) -> None:
+    """Which Python takes for the ends of lines."""
+    names = ["a\x85b.png", "c\u2028d.png", "e\x0cf.png"]
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{name}\r\n" for name in names), encoding="utf-8", newline="")
+    assert find_images([listed]) == [tmp_path / name for name in names]
+
+
 def test_the_orders_are_fixed(pets: Path) -> None:
     assert list(walk_images(pets)) == ALL
     assert [str(path) for path in find_images([pets])] == [str(pets / name) for name in ALL]

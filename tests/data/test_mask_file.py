@@ -116,9 +116,9 @@ def test_a_palette_finds_the_numbers_of_colours() -> None:
 
 def test_a_palette_is_read_from_a_text_file(tmp_path: Path) -> None:
     path = tmp_path / "colours.txt"
-    path.write_text("0 0 0 nothing\n128 64 128\troad surface\n\n0 0 142\n", encoding="utf-8")
+    path.write_text("0 0 0 nothing\n128 64 128\troad\x85surface\n\n0 0 142\n", encoding="utf-8")
     palette = read_palette(str(path))
-    assert palette.names == ["nothing", "road surface", "2"]
+    assert palette.names == ["nothing", "road\x85surface", "2"]
     assert palette.colours.tolist() == [[0, 0, 0], [128, 64, 128], [0, 0, 142]]
     for text, problem in {
         "0 0 0\n0 0 300 sky": ":2: expected `r g b name`",

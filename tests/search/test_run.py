@@ -218,6 +218,34 @@ def test_images_are_held_out_of_the_training_list(tree: dict[str, Any], tmp_path
     assert (tmp_path / "b" / "held_out.txt").read_text() != (lists[1]).read_text()
 
 
+def test_images_that_are_missing_are_named_before_anything_is_measured(
+    tree: dict[str, Any], tmp_path: Path, meter: Any
+) -> None:
+    for key, expected in (
+        ("cls_label_path", "there is no file"),
+        ("image_root", "no image folder"),
+    ):
+        wrong = copy.deepcopy(tree)
+        wrong["DataLoader"]["Train"]["dataset"][key] = str(tmp_path / "nowhere")
+        with pytest.raises(UserError, match=rf"DataLoader\.Train\.dataset.*{expected}.*nowhere"):
+            look(wrong, tmp_path / key)
+    assert not meter.asked
+
+
+def test_names_with_rare_characters_are_held_out_whole(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    """Which Python takes for the ends of lines."""
+    names = [f"a\x85{number}\u2028b.png 0" for number in range(10)]
+    path = tmp_path / "list.txt"
+    path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    tree["DataLoader"]["Train"]["dataset"]["cls_label_path"] = str(path)
+    split(Recipe.of(tree), 0.2, 0, tmp_path / "data")
+    texts = [(tmp_path / "data" / name).read_text() for name in ("train.txt", "held_out.txt")]
+    assert sorted("".join(texts).split("\n")) == ["", *names]
+    assert [text.count("\n") for text in texts] == [8, 2]
+
+
 def test_the_ranks_share_what_is_to_be_scored() -> None:
     class Rank:
         size = 2
