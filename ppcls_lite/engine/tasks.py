@@ -96,6 +96,14 @@ class Supervised:
         """An output of `model`, in the form that losses and metrics take."""
         return output
 
+    def beside(self, output: Outputs, batch: Batch) -> Outputs:
+        """The outputs of all networks, where `output` is that of the one that ships."""
+        return self.named(output)
+
+    def scoring(self, model: nn.Layer) -> Supervised:
+        """A task that evaluates `model` in the place of the one that ships."""
+        return Supervised(model, None)
+
     def predict(self, images: Tensor) -> Outputs:
         """The outputs for `images` (N, C, H, W), in the current mode."""
         return self.named(self.model(images))
@@ -159,7 +167,7 @@ class Distilled(Supervised):
     def references(self) -> dict[str, Supervised]:
         """A task of each teacher of the student's classes, which answers as the student does."""
         return {
-            name: Distilled({self.student: network}, None, self.student)
+            name: self.scoring(network)
             for name, network in self.frozen.items()
             if network.class_num == self.model.class_num
         }
@@ -179,6 +187,14 @@ class Distilled(Supervised):
         learnt = {name: network(batch["image"]) for name, network in self.learners.items()}
         outputs = {**teachers, **learnt, **self.named(learnt[self.student])}
         return self.loss(outputs, batch), outputs
+
+    def beside(self, output: Outputs, batch: Batch) -> dict[str, Outputs]:
+        others = {name: self.learners[name] for name in self.others if name in self.learners}
+        answers = {name: network(batch["image"]) for name, network in others.items()}
+        return {**self.teacher_outputs(batch), **answers, **self.named(output)}
+
+    def scoring(self, model: nn.Layer) -> Supervised:
+        return Distilled({self.student: model}, None, self.student)
 
     def named(self, output: Outputs) -> dict[str, Outputs]:
         """The student's output under its name, and what it holds; of a tensor alone, logits."""

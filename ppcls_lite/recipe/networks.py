@@ -11,11 +11,13 @@ import fnmatch
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import paddle
 from paddle import nn
 
 from ppcls_lite import kernels
+from ppcls_lite.config.complete import Tree, plain_copy
 from ppcls_lite.config.node import Inside
 from ppcls_lite.config.schema import DISTILLATION_MODEL
 from ppcls_lite.config.settings import RecipeSettings
@@ -130,22 +132,41 @@ def build_task(
 
     given: the network that ships, instead of one that is built.
     """
-    distillation = distillation_of(settings)
     model = build_model(settings, training=True) if given is None else _adopt(settings, given)
     model = _synchronized(settings, model, shipped(settings), world)
-    if distillation is None:
-        task = Supervised(model, loss)
-    else:
-        networks = {}
-        for member in distillation.members:
-            own = member.name == distillation.student.name
-            networks[member.name] = model if own else _other_network(settings, member, world)
-        frozen = [member.name for member in distillation.members if member.frozen]
-        task = Distilled(networks, loss, distillation.student.name, frozen)
-        logger.info(_summary(distillation, networks))
+    task = coupled(settings, model, loss, world)
     task.still_statistics = settings.Global.freeze_statistics
     world.share(task.trained)
     return task
+
+
+def coupled(
+    settings: RecipeSettings, model: nn.Layer, loss: CombinedLoss, world: World
+) -> Supervised:
+    """A task in which `model` is the network that ships, with the recipe's others beside it."""
+    distillation = distillation_of(settings)
+    if distillation is None:
+        return Supervised(model, loss)
+    networks = {}
+    for member in distillation.members:
+        own = member.name == distillation.student.name
+        networks[member.name] = model if own else _other_network(settings, member, world)
+    frozen = [member.name for member in distillation.members if member.frozen]
+    logger.info(_summary(distillation, networks))
+    return Distilled(networks, loss, distillation.student.name, frozen)
+
+
+def with_shipped(tree: Tree, member: Member, arch: Tree) -> Tree:
+    """A copy of a recipe's tree in which `arch` is what ships, in the place of `member`."""
+    tree = plain_copy(tree)
+    *way, last = member.path.split(".")
+    place: Any = tree
+    for key in way:
+        place = place[int(key) if isinstance(place, list) else key]
+    place[last] = arch
+    if files := tree["Arch"].get("pretrained_list"):
+        files[int(way[-1])] = None  # `arch` has its own
+    return tree
 
 
 def task_to_score(settings: RecipeSettings) -> Supervised:

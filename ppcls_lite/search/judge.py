@@ -5,8 +5,10 @@ Read before: supernet.py, held_out.py. Read next: run.py.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+import math
 import os
 import pickle
 import statistics
@@ -22,12 +24,13 @@ from paddle import Tensor, nn
 
 from ppcls_lite.config.complete import Recipe, Tree, plain_copy
 from ppcls_lite.config.file import dump
+from ppcls_lite.distill.teachers import prepare_teachers
 from ppcls_lite.engine import checkpoint, log, rng
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.engine.evaluate import Evaluator
-from ppcls_lite.engine.tasks import Supervised
 from ppcls_lite.errors import UserError
 from ppcls_lite.recipe import parts
+from ppcls_lite.recipe.networks import coupled
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import SIZE, Candidate, digest, size_of
 from ppcls_lite.search.supernet import Supernet, retake_statistics
@@ -58,11 +61,15 @@ class SupernetJudge:
         alone = World()  # each rank scores candidates of its own, on all images
         evaluation = parts.build_loader(settings, "Eval", datasets["Eval"], alone)
         metrics = parts.build_metrics(settings, "Eval")
-        self._evaluator = Evaluator(Supervised(nn.Identity(), None), evaluation, metrics)
         self.higher_is_better = metrics[0].higher_is_better if metrics else False
         self.seed = parts.seed_of(settings)
         build = networks.build_to_train
         self.supernet = Supernet(networks.space, build, self._loss_of)
+        self.task = coupled(settings, self.supernet.whole, self.loss, world)
+        run = dataclasses.replace(settings.Global, teacher_cache=None)  # one training's
+        uncached = dataclasses.replace(settings, Global=run)
+        prepare_teachers(uncached, self.task, datasets["Train"], world)
+        self._evaluator = Evaluator(self.task.scoring(nn.Identity()), evaluation, metrics)
         self.world.share(self.supernet.whole)
         self._recipe = recipe
         iters = settings.Global.iters
@@ -70,10 +77,26 @@ class SupernetJudge:
         self._first: list[Tensor] = []
 
     def _loss_of(self, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        return self.loss(outputs, batch)["loss"]
+        return self.loss(self.task.beside(outputs, batch), batch)["loss"]
+
+    @property
+    def _partners(self) -> list[str]:
+        """The networks that learn together with the one that is searched."""
+        return [name for name in self.task.others if name not in self.task.frozen]
+
+    def require_supernet(self) -> None:
+        """Raise UserError for a recipe whose networks learn from each other."""
+        if self._partners:
+            raise UserError(
+                f"Arch: {', '.join(self._partners)} learns together with the network that is "
+                "searched, which a supernet cannot: set Search.supernet_epochs=0, so that short "
+                "trainings score, or freeze it (Arch.freeze_params_list)"
+            )
 
     def seconds_per_epoch(self) -> float:
         """About how long an epoch of the supernet takes; nothing changes by it."""
+        if self._partners:
+            return math.inf
         drawn = np.random.default_rng(self.seed)
         seconds = self._timed(
             lambda batch: self.supernet.backward(self._sized(batch, drawn), drawn)
@@ -181,7 +204,7 @@ class SupernetJudge:
         retake_statistics(model, (resized(b, size) for b in self._batches()))
         sized = _Sized(model, size) if size else model
         sized.eval()
-        value = next(iter(self._evaluator.run(task=Supervised(sized, None)).values()))
+        value = next(iter(self._evaluator.run(task=self.task.scoring(sized)).values()))
         return value if self.higher_is_better else -value
 
     def _batches(self) -> Iterator[Tensor]:
@@ -269,6 +292,7 @@ class ProxyJudge:
         run |= {"output_dir": str(place), "checkpoints": checkpoint.AUTO}
         run |= {"eval_during_train": True, "eval_interval": 1, "start_eval_epoch": epochs - 1}
         run |= {"keep_last": 1, "pretrained_model": None, "cpu_processes": 1}
+        run |= {"run_name": self.networks.space.network, "teacher_cache": None}
         if scale != 1:
             *_, edge = size_of(candidate, self.networks.shape)
             run |= {"image_size": round(scale * edge), "eval_image_size": None}

@@ -10,8 +10,10 @@ from paddle import nn
 from ppcls_lite import kernels
 from ppcls_lite.config.check import checked
 from ppcls_lite.config.complete import Recipe, Tree, plain_copy
+from ppcls_lite.config.image_size import component_at
 from ppcls_lite.config.node import Node
 from ppcls_lite.errors import ConfigError, UserError
+from ppcls_lite.recipe.networks import shipped, with_shipped
 from ppcls_lite.search.space import SIZE, Candidate, Piece, Shape, Space, digest, size_of
 
 _DROPPED = ("name", "scale", "pretrained", "use_ssld")  # of the recipe's Arch
@@ -25,23 +27,27 @@ def trainable(model: nn.Layer) -> int:
 class Networks:
     """Makes the networks of a space's candidates with the recipe's other arguments.
 
+    They take the place of the network that ships: of `Arch`, or of a distillation's student.
+
     shape: (C, H, W) of the recipe's images.
     """
 
     def __init__(self, recipe: Recipe, space: Space, shape: Shape) -> None:
         settings = recipe.settings
-        entry = settings.Arch.entry
+        self.member = shipped(settings)
+        entry, own = self.member.node.entry, dict(self.member.node.arguments)
         if space.network not in (entry.name, entry.class_name):
             raise ConfigError(
-                f"Arch.name: is {entry.name}, but {type(space).__name__} has networks of the "
-                f"family {space.network}; name {space.network}, or another Search.space"
+                f"{self.member.path}.name: is {entry.name}, but {type(space).__name__} has "
+                f"networks of the family {space.network}; name {space.network}, or another "
+                "Search.space"
             )
-        own = dict(settings.Arch.arguments)
-        stated = {k: v for k, v in recipe.tree["Arch"].items() if k in own and k not in _DROPPED}
+        written = component_at(plain_copy(recipe.tree), self.member.path)
+        stated = {k: v for k, v in written.items() if k in own and k not in _DROPPED}
         chosen = space.arch(space.smallest())
         self.arguments = {k: v for k, v in stated.items() if k not in chosen}
-        if settings.Arch.arguments.get("class_num") is not None:
-            self.arguments["class_num"] = settings.Arch.arguments["class_num"]
+        if own.get("class_num") is not None:
+            self.arguments["class_num"] = own["class_num"]
         self.space, self.shape = space, shape
         self.plugins = settings.Global.plugins
         first = self.build(space.smallest())
@@ -99,11 +105,10 @@ class Networks:
 
     def recipe(self, tree: Tree, candidate: Candidate, weights: str | None) -> Tree:
         """`tree` as a recipe that trains the candidate from `weights`."""
-        tree = plain_copy(tree)
         arch: dict[str, Any] = self.arch(candidate)
         if weights:
             arch["pretrained"] = weights
-        tree["Arch"] = arch
+        tree = with_shipped(tree, self.member, arch)
         tree.pop("Search", None)
         if candidate.get(SIZE) is not None:
             tree.setdefault("Global", {})["image_size"] = candidate[SIZE]

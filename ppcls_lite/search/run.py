@@ -194,6 +194,8 @@ class _Search:
         with_search = {**tree, "Search": self.recipe.tree.get("Search") or {}}
         judge = SupernetJudge(Recipe.of(with_search), self.networks, self.world, folder)
         try:
+            if minutes is None and self.wanted.supernet_epochs:
+                judge.require_supernet()
             self.budget.calibrate(self.seed)
             wanted = self.wanted = self._plan(minutes, judge)
             proxies = ProxyJudge(
