@@ -92,15 +92,16 @@ class Networks:
     def named(self, name: str) -> Piece:
         """A network that has a name, with those of the recipe's arguments that it knows.
 
-        Raises UserError for a name that no network has.
+        Components (a head, a neck) are its own. Raises UserError for a name that no network has.
         """
         try:
             entry = checked({"name": name}, "model", self.plugins).entry
+            known = {argument.name for argument in entry.arguments} - {*entry.fixed}
+            own = {k: v for k, v in self.arguments.items() if not isinstance(v, dict)}
+            given = {key: value for key, value in own.items() if key in known}
+            node = checked({"name": name, **given}, "model", self.plugins)
         except ConfigError as error:
             raise UserError(f"--latency: {error}") from None
-        known = {argument.name for argument in entry.arguments} - {*entry.fixed}
-        given = {key: value for key, value in self.arguments.items() if key in known}
-        node = checked({"name": name, **given}, "model", self.plugins)
         return Piece(name, self.shape, node.build, feature=False)
 
     def recipe(self, tree: Tree, candidate: Candidate, weights: str | None) -> Tree:

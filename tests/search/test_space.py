@@ -113,6 +113,10 @@ def test_the_trunk_of_a_detector(tmp_path: Path) -> None:
         assert model.head.class_num == 3
         made = networks.recipe(tree, candidate, None)["Arch"]
         assert made["neck"] == tree["Arch"]["neck"] and made["backbone"]["widths"][1] == widths[0]
+    target = networks.named("picodet_PPLCNet_x0_5")  # with a neck and a head of its own
+    assert target.shape == (3, 64, 64) and target.build().class_num == 3
+    with pytest.raises(UserError, match=r"--latency: model.backbone: is missing; PicoDet needs"):
+        networks.named("PicoDet")
     Meter(Setting("onnxruntime", "fp32", 1), [0])._export(networks.whole(candidate), tmp_path / "a")
     outputs = onnx.load(tmp_path / "a" / "inference.onnx").graph.output
     sizes = [[d.dim_value for d in output.type.tensor_type.shape.dim][1:] for output in outputs]
