@@ -11,13 +11,13 @@ import fnmatch
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import paddle
 from paddle import nn
 
 from ppcls_lite import kernels
 from ppcls_lite.config.complete import Tree, plain_copy
+from ppcls_lite.config.image_size import component_at
 from ppcls_lite.config.node import Inside
 from ppcls_lite.config.schema import DISTILLATION_MODEL
 from ppcls_lite.config.settings import RecipeSettings
@@ -159,13 +159,12 @@ def coupled(
 def with_shipped(tree: Tree, member: Member, arch: Tree) -> Tree:
     """A copy of a recipe's tree in which `arch` is what ships, in the place of `member`."""
     tree = plain_copy(tree)
-    *way, last = member.path.split(".")
-    place: Any = tree
-    for key in way:
-        place = place[int(key) if isinstance(place, list) else key]
-    place[last] = arch
+    own = component_at(tree, member.path)
+    own.clear()
+    own |= arch
     if files := tree["Arch"].get("pretrained_list"):
-        files[int(way[-1])] = None  # `arch` has its own
+        names = [name for model in tree["Arch"]["models"] for name in model]
+        files[names.index(member.name)] = None  # `arch` has its own
     return tree
 
 

@@ -67,9 +67,8 @@ class WholeNetworks:
             return {}
         _, first, least = self._reference(entries)
         slow = {k: e.get("beside", first) / least for k, e in entries.items()}
-        # what is asked for is a share of the named network's latency, else milliseconds
-        off = {k: self.named is not None or factor > _STEADY for k, factor in slow.items()}
-        return {k: e["ms"] / (slow[k] if off[k] else 1) for k, e in entries.items()}
+        steady = 0.0 if self.named else _STEADY  # a share of its latency is what is asked for
+        return {k: e["ms"] / (slow[k] if slow[k] > steady else 1) for k, e in entries.items()}
 
     def _takes(self, piece: Piece) -> float:
         """Milliseconds of the network that is the target."""
