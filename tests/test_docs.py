@@ -89,6 +89,7 @@ NOT_RUN = {  # beginning of the command: why
     "--output output/answers --block 100 --ray": "needs a cluster; test_prediction.py makes one",
     "python -m experiments.speed.shards": "takes a minute of measuring",
     "python -m experiments.search.prices": "trains for hours; test_prove_search.py has its parts",
+    "python -m experiments.search.pays": "reads what prove leaves; test_prove_search.py runs it",
     "python -m experiments.search.prove": "trains for hours; test_prove_search.py has its parts",
     "ppcls-lite search": "takes minutes; tests/search/test_run.py runs a short form",
     "ppcls-lite train -c output/search": "follows it",

@@ -15,6 +15,26 @@ from ppcls_lite.errors import UserError
 NAME = "journal.jsonl"
 
 
+def read(path: Path) -> tuple[dict[tuple[str, str], Any], str]:
+    """The values of a journal by kind and key, and its text without a last line that is cut off.
+
+    Raises UserError for a line that is no entry.
+    """
+    values = {}
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    for number, line in enumerate(whole, start=1):
+        try:
+            entry = json.loads(line)
+            values[entry["kind"], entry["key"]] = entry["value"]
+        except (ValueError, LookupError, TypeError):
+            raise UserError(
+                f"{path}, line {number}: is no entry of a search; remove the line, or give "
+                "another --output"
+            ) from None
+    return values, "".join(whole)
+
+
 class Journal:
     """Values by kind and key, kept in `folder`.
 
@@ -38,19 +58,9 @@ class Journal:
             )
 
     def _read(self) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]  # the last may be cut off
-        for number, line in enumerate(whole, start=1):
-            try:
-                entry = json.loads(line)
-                self._values[entry["kind"], entry["key"]] = entry["value"]
-            except (ValueError, LookupError, TypeError):
-                raise UserError(
-                    f"{self.path}, line {number}: is no entry of a search; remove the line, or "
-                    "give another --output"
-                ) from None
-        if self._writes and len(whole) < len(lines):
-            self.path.write_text("".join(whole), encoding="utf-8")
+        self._values, whole = read(self.path)
+        if self._writes and whole != self.path.read_text(encoding="utf-8"):
+            self.path.write_text(whole, encoding="utf-8")
 
     def get(self, kind: str, key: str) -> Any:
         """The value, or None."""

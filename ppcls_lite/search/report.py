@@ -10,6 +10,7 @@ from ppcls_lite.search.run import Finalist, Result
 from ppcls_lite.system.files import write_text
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 400, 56
+_SHOWN = 12  # choices
 
 
 def kendall(one: Sequence[float], other: Sequence[float]) -> float | None:
@@ -69,12 +70,33 @@ def text(result: Result, folder: Path) -> str:
         f"- {_latencies(result)}",
         f"- The images that judge are {result.judging}.",
         "",
+        *_choices(result),
         "## Go on",
         "",
         f"    ppcls-lite train -c {folder / 'recipe.yaml'}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _choices(result: Result) -> list[str]:
+    """A section with the choices whose options differ most surely; nothing where there are none."""
+    if not result.choices:
+        return []
+    lines = [
+        "## What pays",
+        "",
+        f"Mean scores of the {result.scored} candidates that {result.price} scored, by what they "
+        f"have; of {len(result.choices)} choices those whose best and worst option differ most "
+        "surely. By chance alone one of twenty with two options differs by two standard errors.",
+        "",
+        "| choice | option: mean score (candidates) | best less worst | s.e. |",
+        "|---|---|---:|---:|",
+    ]
+    for choice in result.choices[:_SHOWN]:
+        means = ", ".join(f"{option}: {mean:.4f} ({n})" for option, mean, n in choice.means)
+        lines.append(f"| {choice.slot} | {means} | {choice.gap:.4f} | {choice.error:.4f} |")
+    return [*lines, ""]
 
 
 def _latencies(result: Result) -> str:

@@ -28,6 +28,7 @@ from ppcls_lite.recipe.classes import count_classes_in_data
 from ppcls_lite.recipe.parts import image_shape_of, seed_of
 from ppcls_lite.recipe.start import start
 from ppcls_lite.search.budget import Budget, resolved
+from ppcls_lite.search.choices import Choice, choices
 from ppcls_lite.search.evolution import evolve
 from ppcls_lite.search.held_out import split
 from ppcls_lite.search.journal import Journal
@@ -72,6 +73,8 @@ class Result:
     params: dict[str, int]  # of the finalists
     untrained: dict[str, list[float]]  # what cheap scores say of them, in their order
     budgets_choice: str | None  # the network of the zoo that the target alone would choose
+    choices: list[Choice]  # what the scored candidates say of each slot, the surest first
+    scored: int  # how many they are
     price: str  # what the scores of candidates come from
     judging: str  # which images judge
     is_main: bool = True  # whether this process writes and prints
@@ -253,6 +256,8 @@ class _Search:
             {f.name: self.networks.parameters(f.candidate) for f in finalists},
             untrained.all([f.candidate for f in finalists]),
             choice["name"] if choice else None,
+            choices(self.space, [*found.candidates.values()], [*found.scores.values()]),
+            len(found.scores),
             "the supernet" if wanted.supernet_epochs else "a short training",
             judging,
             is_main=main,

@@ -10,18 +10,15 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.search import folds, prices, prove
+from experiments.search import folds, pays, prices, prove
+from ppcls_lite.config.check import build
 from ppcls_lite.errors import UserError
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The searches; a network that was found is slower than asked and scores 0.7, a scale 0.6.
-
-    Of the measurements of a target, the first is disturbed.
-    """
+    """The searches; a network that was found is slower than asked and scores 0.7, a scale 0.6."""
     searches: list[list[str]] = []
-    disturbed = [1.4]
 
     def toolkit(*arguments: str) -> None:
         if arguments[0] == "search":
@@ -41,9 +38,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         records.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
     def latencies(networks: list[tuple[dict[str, Any], int]], setting: Any) -> list[float]:
-        slow = disturbed.pop() if disturbed else 1.0
         ms = [3.0 if arch["name"] == "PPLCNet" else 2.0 for arch, _ in networks]
-        return [slow * setting.threads * one for one in ms]
+        return [setting.threads * one for one in ms]
 
     for module in (prove, folds):
         monkeypatch.setattr(module, "toolkit", toolkit)
@@ -62,7 +58,7 @@ def test_every_fold_is_searched_at_the_latency_of_the_scale(
     command += ["--also", "paddle:fp32:2"]
     assert prove.main(command) == 0
     limits = [words[words.index("--latency") + 1] for words in asked]
-    assert limits == ["2.0000ms"] * 3
+    assert limits == ["PPLCNet_x0_25"] * 3  # measured beside the candidates
     assert all("Search.strategy=evolution" in words for words in asked)
     held = [(tmp_path / "out" / f"fold{i}" / "test.txt").read_text().split("\n") for i in range(3)]
     every = [line for lines in held for line in lines if line]
@@ -133,3 +129,27 @@ def test_prices_are_divided_and_nothing_is_trained_twice(
     assert own["Optimizer"]["lr"]["warmup_epoch"] == 0
     before = len(list(output.rglob("score.json")))
     assert before == 4 and prices.main(command) == 0
+
+
+def test_what_pays_over_several_searches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores count as points above the mean of their search."""
+    space = build(prove.SPACES["default"], "space")
+    for search, level in enumerate((0.2, 0.6)):
+        lines = []
+        for number in range(6):
+            stem = (8, 16)[number % 2]
+            value = {"candidate": space.canonical({**space.largest(), "stem": stem}), "ms": 1.0}
+            lines += [{"kind": "whole", "key": str(number), "value": value}]
+            score = level + (0.03 if stem == 16 else 0) + number // 2 / 100
+            lines += [{"kind": "score", "key": str(number), "value": score}]
+        file = tmp_path / str(search) / "journal.jsonl"
+        file.parent.mkdir()
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert pays.main([str(tmp_path), "--slots", "stem"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("12 candidates") and out.count("\n| ") == 2
+    assert "| stem | 8: -1.5 (6), 16: +1.5 (6) | 3.0 | 0.5 |" in out
+    with pytest.raises(UserError, match="no search with 6 scored candidates in 0 journals"):
+        pays.main([str(tmp_path / "nothing")])
