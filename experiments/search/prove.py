@@ -50,7 +50,9 @@ METHODS = {  # what is changed about `Search`
     "random": {"strategy": "random"},
     "filled": {"strategy": "evolution", "fill": 0.8},  # the latency is to be used up
     "random_filled": {"strategy": "random", "fill": 0.8},
+    "learned": {"strategy": "evolution", "fill": 0.8, "sieve": "learned", "sieve_keeps": 0.25},
 }
+_SEEDS = 6  # further apart are folds; the next fold's scale, which nobody searches, has none
 GENERATIONS = 4  # of searches for so many candidates, at most
 SMALLEST = 4  # candidates of a generation
 SPACES: dict[str, dict[str, Any]] = {
@@ -105,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
                         *("--threads", str(setting.threads)),
                         *_changed(METHODS[method]),
                         # else all methods would begin with the same candidates
-                        *("-o", f"Global.seed={len(METHODS) * fold + number}"),
+                        *("-o", f"Global.seed={_SEEDS * fold + number}"),
                         *("-o", f"Search.space={json.dumps(SPACES[options.space])}"),
                         *("-o", "Arch.name=PPLCNet"),
                     )

@@ -277,7 +277,8 @@ class SearchSettings:
     strategy: Literal["evolution", "random"] = "evolution"  # random: to compare, at equal cost
     max_parameters: PositiveInt | None = None  # a second bound beside the latency
     fill: Annotated[float, Range(0, 1)] = 0.0  # share of the latency that a candidate takes
-    sieve: Literal["parameters", "synflow", "patterns"] | None = None  # search/zero_cost.py
+    # search/learned.py, search/zero_cost.py
+    sieve: Literal["learned", "parameters", "synflow", "patterns"] | None = None
     sieve_keeps: Annotated[float, Range(0.05, 1)] = 0.5  # share of what is drawn that is scored
     held_out: Annotated[float, Range(0.05, 0.5)] = 0.2  # share of the training list that judges
     supernet_epochs: Annotated[int, Range(0, 100_000)] = 30  # 0: none, but short trainings score

@@ -46,7 +46,7 @@ def choices(space: Space, candidates: Sequence[Candidate], scores: Sequence[floa
     for slot, options in space.slots.items():
         groups: dict[Any, list[float]] = {option: [] for option in options}
         for candidate, score in zip(candidates, scores):
-            if _matters(space, candidate, slot):
+            if space.matters(candidate, slot):
                 groups[candidate[slot]].append(score)
         groups = {option: own for option, own in groups.items() if len(own) >= _FEWEST}
         if len(groups) < 2:
@@ -56,9 +56,3 @@ def choices(space: Space, candidates: Sequence[Candidate], scores: Sequence[floa
         spread = [statistics.variance(groups[option]) / count for option, _, count in ends]
         found.append(Choice(slot, means, ends[0][1] - ends[1][1], math.sqrt(sum(spread))))
     return sorted(found, key=lambda choice: -choice.surety)
-
-
-def _matters(space: Space, candidate: Candidate, slot: str) -> bool:
-    """Whether another option would make another network of the candidate."""
-    other = next((o for o in space.slots[slot] if o != candidate[slot]), candidate[slot])
-    return space.canonical({**candidate, slot: other}) != space.canonical(candidate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,6 +43,19 @@ class Found:
         return digest(candidate) in self.candidates
 
 
+@dataclass(frozen=True)
+class Sieve:
+    """A cheap price: of what is drawn, the share `keeps` that is largest by it is scored.
+
+    price: candidates and what has been scored -> a number for each.
+    needs: how many have to be scored before it says anything; till then all are.
+    """
+
+    price: Callable[[Sequence[Candidate], Found], list[float]]
+    keeps: float
+    needs: int = 0
+
+
 def evolve(
     space: Space,
     fast: Fast,
@@ -52,8 +66,7 @@ def evolve(
     seed: int,
     start: Sequence[Candidate] = (),
     by_chance: bool = False,
-    sieve: Score | None = None,
-    sieve_keeps: float = 0.5,
+    sieve: Sieve | None = None,
 ) -> Found:
     """All scored candidates, of which `best` are the answer; empty if none is fast enough.
 
@@ -62,25 +75,25 @@ def evolve(
     score: larger is better.
     start: candidates of the first generation, if they are fast enough.
     by_chance: draw every generation anew, to compare with at equal cost.
-    sieve: a cheap score; of what is drawn the share `sieve_keeps` that is largest by it is scored.
-        What `start` names is scored in any case.
+    sieve: what is drawn has to pass it; what `start` names is scored in any case.
     """
     found = Found()
     for generation in range(generations):
         rng = np.random.default_rng((seed, generation))
         parents = found.best(max(2, round(PARENTS * population)))
+        sifts = sieve is not None and len(found.scores) >= sieve.needs
         new = _drawn(
             space,
             fast,
             found,
             rng,
-            population if sieve is None else round(population / sieve_keeps),
+            round(population / sieve.keeps) if sifts else population,
             first=start if generation == 0 else (),
             parents=() if by_chance else parents,
         )
-        if sieve is not None:
+        if sifts and new:
             given = {digest(candidate) for candidate in start}
-            new = _sifted(new, sieve, population, given)
+            new = _sifted(new, sieve.price(new, found), population, given)
         if not new:
             break
         found.add(new, score(new))
@@ -117,12 +130,11 @@ def _drawn(
 
 
 def _sifted(
-    drawn: Sequence[Candidate], sieve: Score, count: int, given: Collection[str]
+    drawn: Sequence[Candidate], prices: Sequence[float], count: int, given: Collection[str]
 ) -> list[Candidate]:
-    """The `count` of `drawn` that are largest by the sieve, in their order; `given` first."""
+    """The `count` of `drawn` that are largest by a sieve, in their order; `given` first."""
     scores = [
-        math.inf if digest(candidate) in given else score
-        for candidate, score in zip(drawn, sieve(drawn) if drawn else ())
+        math.inf if digest(candidate) in given else price for candidate, price in zip(drawn, prices)
     ]
     order = sorted(range(len(drawn)), key=lambda place: -scores[place])
     return [drawn[place] for place in sorted(order[:count])]

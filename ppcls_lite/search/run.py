@@ -29,14 +29,15 @@ from ppcls_lite.recipe.parts import image_shape_of, seed_of
 from ppcls_lite.recipe.start import start
 from ppcls_lite.search.budget import Budget, resolved
 from ppcls_lite.search.choices import Choice, choices
-from ppcls_lite.search.evolution import evolve
+from ppcls_lite.search.evolution import Sieve, evolve
 from ppcls_lite.search.held_out import split
 from ppcls_lite.search.journal import Journal
 from ppcls_lite.search.judge import ProxyJudge, SupernetJudge, shared
 from ppcls_lite.search.latency import errors
+from ppcls_lite.search.learned import LEARNED, NEEDS, Learned
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import Candidate, Space, digest
-from ppcls_lite.search.zero_cost import Untrained
+from ppcls_lite.search.zero_cost import PRICES, Untrained
 from ppcls_lite.system.files import link_or_copy, write_text
 
 logger = logging.getLogger("ppcls_lite")
@@ -221,8 +222,7 @@ class _Search:
                 seed=self.seed,
                 start=[entry["candidate"] for entry in known.values()],
                 by_chance=wanted.strategy == "random",
-                sieve=untrained.by(wanted.sieve) if wanted.sieve else None,
-                sieve_keeps=wanted.sieve_keeps,
+                sieve=self._sieve(untrained),
             )
             best = found.best(wanted.measured)
             before = self.budget.estimates(best) if self.budget.adds_up else None
@@ -262,6 +262,15 @@ class _Search:
             judging,
             is_main=main,
         )
+
+    def _sieve(self, untrained: Untrained) -> Sieve | None:
+        """What decides which of the drawn candidates are scored."""
+        keeps = self.wanted.sieve_keeps
+        sieves = {LEARNED: Sieve(Learned(self.space, self.world), keeps, NEEDS)}
+        for name in PRICES:
+            price = untrained.by(name)
+            sieves[name] = Sieve(lambda candidates, found, price=price: price(candidates), keeps)
+        return sieves[self.wanted.sieve] if self.wanted.sieve else None
 
     def _plan(self, minutes: float | None, judge: SupernetJudge) -> SearchSettings:
         """How long the trainings are; what the first start has planned holds for the others."""

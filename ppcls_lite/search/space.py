@@ -46,7 +46,7 @@ class Space:
     """Slots with their options, in the order in which larger ones come later.
 
     Attributes:
-        slots: name -> options.
+        slots: name -> options. Slots `NAME.NUMBER` are the same choice at several places.
         network: the class of network whose arguments a candidate chooses.
     """
 
@@ -79,6 +79,12 @@ class Space:
     def largest(self) -> Candidate:
         """The candidate with the last option in every slot, of which all others are parts."""
         return self.canonical({name: options[-1] for name, options in self.slots.items()})
+
+    def matters(self, candidate: Candidate, slot: str) -> bool:
+        """Whether another option in `slot` would make another network of the candidate."""
+        own = self.canonical(candidate)
+        others = (option for option in self.slots[slot] if option != own[slot])
+        return any(self.canonical({**own, slot: option}) != own for option in others)
 
     def draw(self, rng: np.random.Generator) -> Candidate:
         """Any candidate; every option of a slot is as likely."""

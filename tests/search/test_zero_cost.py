@@ -11,7 +11,7 @@ import pytest
 from paddle import nn
 
 from ppcls_lite.models.create import create_model
-from ppcls_lite.search.evolution import evolve
+from ppcls_lite.search.evolution import Found, Sieve, evolve
 from ppcls_lite.search.pplcnet_space import PPLCNetSpace
 from ppcls_lite.search.space import Candidate, digest
 from ppcls_lite.search.zero_cost import PRICES, patterns, synflow
@@ -56,7 +56,7 @@ def test_a_sieve_keeps_what_it_prefers_and_what_was_given() -> None:
     space = PPLCNetSpace(widths=[[8, 16, 24, 32]] * 5)
     asked: list[Candidate] = []
 
-    def sieve(candidates: Sequence[Candidate]) -> list[float]:
+    def price(candidates: Sequence[Candidate], found: Found) -> list[float]:
         return [float(candidate["width6"]) for candidate in candidates]
 
     def score(candidates: Sequence[Candidate]) -> list[float]:
@@ -64,7 +64,8 @@ def test_a_sieve_keeps_what_it_prefers_and_what_was_given() -> None:
         return [0.0] * len(candidates)
 
     options = {"population": 8, "generations": 1, "seed": 0, "start": [space.smallest()]}
-    evolve(space, lambda c, count: [True] * len(c), score, sieve=sieve, sieve_keeps=0.25, **options)
+    sieve = Sieve(price, 0.25)
+    evolve(space, lambda c, count: [True] * len(c), score, sieve=sieve, **options)
     sifted, asked = asked, []
     evolve(space, lambda c, count: [True] * len(c), score, **options)
     assert len(sifted) == len(asked) == 8
