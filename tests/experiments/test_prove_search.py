@@ -151,5 +151,7 @@ def test_what_pays_over_several_searches(
     out = capsys.readouterr().out
     assert out.startswith("12 candidates") and out.count("\n| ") == 2
     assert "| stem | 8: -1.5 (6), 16: +1.5 (6) | 3.0 | 0.5 |" in out
+    assert "scores learned from all others: Kendall's tau 0.7" in out  # they have no other choice
+    assert "half of its own" not in out  # six have no halves that say something
     with pytest.raises(UserError, match="no search with 6 scored candidates in 0 journals"):
         pays.main([str(tmp_path / "nothing")])
