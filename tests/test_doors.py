@@ -36,7 +36,7 @@ DOORS = {
         "optim report system"
     ),
     "fit": "benchmark config data engine errors inference models recipe system",
-    "search": "benchmark config engine errors inference kernels models recipe system",
+    "search": "benchmark config data distill engine errors inference kernels models recipe system",
     "cli": (
         "benchmark config data distill engine errors fit inference models recipe report search "
         "serve system"
