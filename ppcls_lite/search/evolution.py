@@ -7,6 +7,7 @@ repetition draws alike. Read before: space.py. Read next: supernet.py (scores), 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ppcls_lite.search.space import Candidate, Space, digest
 
 Fast = Callable[[Sequence[Candidate], int], list[bool]]
 Score = Callable[[Sequence[Candidate]], list[float]]
+Kept = Callable[[int, Callable[[], list[Candidate]]], list[Candidate]]
 PARENTS = 0.25  # share of the population that has children
 _CHANGED = 0.1  # share of a child's slots that are drawn anew
 _TRIES = 50  # candidates drawn for each that is wanted, at most
@@ -67,6 +69,7 @@ def evolve(
     start: Sequence[Candidate] = (),
     by_chance: bool = False,
     sieve: Sieve | None = None,
+    kept: Kept = lambda generation, draw: draw(),
 ) -> Found:
     """All scored candidates, of which `best` are the answer; empty if none is fast enough.
 
@@ -76,9 +79,12 @@ def evolve(
     start: candidates of the first generation, if they are fast enough.
     by_chance: draw every generation anew, to compare with at equal cost.
     sieve: what is drawn has to pass it; what `start` names is scored in any case.
+    kept: gets a generation's number and what draws it; gives what it has drawn the first time, as
+        `fast` may judge otherwise when more has been measured.
     """
     found = Found()
-    for generation in range(generations):
+
+    def draw(generation: int) -> list[Candidate]:
         rng = np.random.default_rng((seed, generation))
         parents = found.best(max(2, round(PARENTS * population)))
         sifts = sieve is not None and len(found.scores) >= sieve.needs
@@ -94,6 +100,10 @@ def evolve(
         if sifts and new:
             given = {digest(candidate) for candidate in start}
             new = _sifted(new, sieve.price(new, found), population, given)
+        return new
+
+    for generation in range(generations):
+        new = kept(generation, functools.partial(draw, generation))
         if not new:
             break
         found.add(new, score(new))

@@ -223,6 +223,7 @@ class _Search:
                 start=[entry["candidate"] for entry in known.values()],
                 by_chance=wanted.strategy == "random",
                 sieve=self._sieve(untrained),
+                kept=self._generation,
             )
             best = found.best(wanted.measured)
             before = self.budget.estimates(best) if self.budget.adds_up else None
@@ -262,6 +263,14 @@ class _Search:
             judging,
             is_main=main,
         )
+
+    def _generation(self, number: int, draw: Callable[[], list[Candidate]]) -> list[Candidate]:
+        """The candidates of a generation, which a search that goes on draws no other way."""
+        known = self.journal.get("generation", str(number))
+        if known is None:
+            known = draw()
+            self.journal.put("generation", str(number), known)
+        return known
 
     def _sieve(self, untrained: Untrained) -> Sieve | None:
         """What decides which of the drawn candidates are scored."""

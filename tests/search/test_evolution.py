@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from ppcls_lite.search.evolution import Found, evolve
+from ppcls_lite.search.evolution import Fast, Found, evolve
 from ppcls_lite.search.pplcnet_space import PPLCNetSpace
 from ppcls_lite.search.space import Candidate, digest
 
@@ -62,3 +62,26 @@ def test_a_space_of_few_candidates_ends_early() -> None:
         small, lambda c, count: [True] * len(c), worth, population=9, generations=9, seed=0
     )
     assert len(found.scores) == 2
+
+
+def test_generations_that_are_kept_are_not_drawn_again() -> None:
+    """A search that goes on has measured more, so what is fast enough may be others."""
+    space = PPLCNetSpace()
+    memory: dict[int, list[Candidate]] = {}
+
+    def kept(generation: int, draw: Callable[[], list[Candidate]]) -> list[Candidate]:
+        if generation not in memory:
+            memory[generation] = draw()
+        return memory[generation]
+
+    def found(fast: Fast) -> list[str]:
+        options = {"population": 4, "generations": 3, "seed": 1, "kept": kept}
+        score = lambda candidates: [float(c["width6"]) for c in candidates]  # noqa: E731
+        return [*evolve(space, fast, score, **options).scores]
+
+    first = found(lambda candidates, count: [c["stem"] == 8 for c in candidates])
+    assert len(first) == 12
+    assert found(lambda candidates, count: [c["stem"] == 16 for c in candidates]) == first
+    del memory[2]
+    other = found(lambda candidates, count: [c["stem"] == 16 for c in candidates])
+    assert other[:8] == first[:8] and not {*other[8:]} & {*first}

@@ -54,6 +54,8 @@ def test_a_search_from_start_to_recipe(
     entries = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     scores = {e["key"]: e["value"] for e in entries if e["kind"] == "score"}
     assert len(scores) == 4  # 2 x 2 candidates
+    drawn = {e["key"]: e["value"] for e in entries if e["kind"] == "generation"}
+    assert [*drawn] == ["0"] and {digest(one) for one in drawn["0"]} == set(scores)
 
     monkeypatch.setattr(judge.ProxyJudge, "score", real)
     monkeypatch.setattr(judge.SupernetJudge, "_score", None)  # all of it is known
