@@ -109,9 +109,12 @@ class Budget:
             "smaller options in Search.space"
         )
 
-    def whole(self, candidates: Sequence[Candidate]) -> dict[str, float]:
-        """Measured latencies by digest; the estimates are brought to scale by all of them."""
-        self.measured.measure(candidates)
+    def whole(self, candidates: Sequence[Candidate], settle: bool = False) -> dict[str, float]:
+        """Measured latencies by digest; the estimates are brought to scale by all of them.
+
+        settle: measure those again that were measured while the machine was busy.
+        """
+        self.measured.measure(candidates, settle)
         known = self.measured.latencies()
         if self.adds_up:
             entries = self.journal.all("whole").values()

@@ -227,7 +227,7 @@ class _Search:
             )
             best = found.best(wanted.measured)
             before = self.budget.estimates(best) if self.budget.adds_up else None
-            times = self.budget.whole(best)
+            times = self.budget.whole(best, settle=True)
             inside = [c for c in best if self.budget.inside(times[digest(c)])]
             if not inside:
                 raise UserError(self.budget.too_slow(times))

@@ -51,9 +51,12 @@ class WholeNetworks:
         self.named = target if isinstance(target, Piece) else None
         self.target = self._takes(target) if isinstance(target, Piece) else target
 
-    def measure(self, candidates: Sequence[Candidate]) -> None:
-        """Measure those that are not in the journal."""
-        new = [c for c in candidates if self.journal.get("whole", digest(c)) is None]
+    def measure(self, candidates: Sequence[Candidate], settle: bool = False) -> None:
+        """Measure those that are not in the journal; `settle`: and those that were measured while
+        the machine was busy, which no factor puts quite right."""
+        known = self.journal.all("whole")
+        done = known.keys() - (self._slowed(known) if settle else set())
+        new = [c for c in candidates if digest(c) not in done]
         for first in range(0, len(new), _TOGETHER):
             part = new[first : first + _TOGETHER]
             measured = self.world.from_main(lambda part=part: self._measured(part))
@@ -78,6 +81,13 @@ class WholeNetworks:
             kept = _least(times)[piece.name]
             self.journal.put("target", piece.name, kept)
         return kept
+
+    def _slowed(self, entries: Mapping[str, dict[str, Any]]) -> set[str]:
+        """The digests of those beside which the reference was slow."""
+        if not entries:
+            return set()
+        least = self._reference(entries)[2]
+        return {k for k, e in entries.items() if e.get("beside", 0.0) > _STEADY * least}
 
     def _measured(self, part: Sequence[Candidate]) -> list[dict[str, float]]:
         """Of each, `ms` and, in `beside`, those of the reference, if there is one."""

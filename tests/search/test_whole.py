@@ -129,3 +129,23 @@ def test_a_named_network_takes_the_arguments_that_it_knows(case: Case) -> None:
 def test_a_name_that_no_network_has(case: Case) -> None:
     with pytest.raises(UserError, match=r"--latency: .*'PPLCNet_x05'; .* 'PPLCNet_x0_5'"):
         case.beside("PPLCNet_x05")
+
+
+@pytest.mark.parametrize("name", [None, "PPLCNet_x0_25"])
+def test_what_was_measured_while_the_machine_was_busy_is_measured_again_in_the_end(
+    case: Case, meter: Any, name: str | None
+) -> None:
+    """Other programs do not slow all networks alike; what was quiet stays as it is."""
+    measured = case.beside(name) if name else case.measured
+    measured.measure(case.all[:3])
+    meter.slow = [1.6] * 3
+    measured.measure(case.all[3:5])
+    before = len(meter.asked)
+    measured.measure(case.all[:5])
+    assert len(meter.asked) == before
+    measured.measure(case.all, settle=True)
+    beside = case.names[1] if name is None else name
+    assert meter.asked[before:] == [*case.names[3:], beside]
+    assert measured.latencies() == pytest.approx(case.quiet)
+    measured.measure(case.all, settle=True)
+    assert len(meter.asked) == before + 4  # nothing twice
