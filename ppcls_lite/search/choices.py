@@ -44,15 +44,17 @@ def choices(space: Space, candidates: Sequence[Candidate], scores: Sequence[floa
     """
     found = []
     for slot, options in space.slots.items():
-        groups: dict[Any, list[float]] = {option: [] for option in options}
+        groups: list[list[float]] = [[] for _ in options]  # an option may be a list
         for candidate, score in zip(candidates, scores):
             if space.matters(candidate, slot):
-                groups[candidate[slot]].append(score)
-        groups = {option: own for option, own in groups.items() if len(own) >= _FEWEST}
-        if len(groups) < 2:
+                groups[options.index(candidate[slot])].append(score)
+        kept = [(option, own) for option, own in zip(options, groups) if len(own) >= _FEWEST]
+        if len(kept) < 2:
             continue
-        means = [(option, statistics.mean(own), len(own)) for option, own in groups.items()]
-        ends = [max(means, key=lambda one: one[1]), min(means, key=lambda one: one[1])]
-        spread = [statistics.variance(groups[option]) / count for option, _, count in ends]
-        found.append(Choice(slot, means, ends[0][1] - ends[1][1], math.sqrt(sum(spread))))
+        means = [(option, statistics.mean(own), len(own)) for option, own in kept]
+        order = sorted(range(len(kept)), key=lambda place: means[place][1])
+        worst, best = order[0], order[-1]
+        spread = [statistics.variance(kept[end][1]) / means[end][2] for end in (worst, best)]
+        gap = means[best][1] - means[worst][1]
+        found.append(Choice(slot, means, gap, math.sqrt(sum(spread))))
     return sorted(found, key=lambda choice: -choice.surety)

@@ -56,6 +56,15 @@ def test_few_candidates_say_nothing() -> None:
     assert {choice.gap for choice in same} == {0.0}
 
 
+def test_an_option_may_be_a_list() -> None:
+    keys = {"depths": [[1, 1, 2, 1], [2, 2, 6, 2]], "scale": [0.25, 0.5]}
+    space = build({"name": "ArchSpace", "network": "PPLCNetV2", "keys": keys}, "space")
+    drawn = [{"depths": keys["depths"][n % 2], "scale": 0.25 + n // 4 / 4} for n in range(8)]
+    first, second = choices(space, drawn, [1.0 + n % 2 + n / 100 for n in range(8)])
+    assert (first.slot, first.gap) == ("depths", pytest.approx(1.01)) and second.slot == "scale"
+    assert [option for option, _, _ in first.means] == keys["depths"]
+
+
 def test_the_report_has_the_surest() -> None:
     many = [Choice(f"slot{n}", [(3, 0.25, 5), (5, 0.75, 4)], 0.5, 0.125) for n in range(20)]
     empty = {field.name: None for field in dataclasses.fields(Result)}
