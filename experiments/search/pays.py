@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.search.prove import SPACES
+from ppcls_lite.cli import guarded
 from ppcls_lite.config.check import build
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.errors import UserError
@@ -98,10 +99,7 @@ def table(found: Sequence[Choice], count: int) -> list[str]:
     """A line for each choice, the surest first; points above the mean of the search."""
     lines = [f"{count} candidates", "", "| choice | option: points (candidates) | gap | s.e. |"]
     lines.append("|---|---|---:|---:|")
-    for choice in found:
-        means = ", ".join(f"{option}: {mean:+.1f} ({n})" for option, mean, n in choice.means)
-        lines.append(f"| {choice.slot} | {means} | {choice.gap:.1f} | {choice.error:.1f} |")
-    return lines
+    return lines + [choice.row("+.1f", ".1f") for choice in found]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,7 +111,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(guarded(main, sys.argv[1:]))

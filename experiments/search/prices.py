@@ -33,6 +33,7 @@ from experiments.search.folds import (
     trained,
 )
 from ppcls_lite.benchmark.result import Setting
+from ppcls_lite.cli import guarded
 from ppcls_lite.config.file import load_config
 from ppcls_lite.errors import UserError
 from ppcls_lite.recipe.start import start
@@ -199,7 +200,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(guarded(main, sys.argv[1:]))

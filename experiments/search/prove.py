@@ -40,7 +40,7 @@ from experiments.search.folds import (
     trained,
 )
 from ppcls_lite.benchmark.result import Setting
-from ppcls_lite.errors import UserError
+from ppcls_lite.cli import guarded
 
 SCALE = "scale"  # of PP-LCNet, which the target is the latency of
 METHODS = {  # what is changed about `Search`
@@ -187,7 +187,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(guarded(main, sys.argv[1:]))

@@ -53,6 +53,7 @@ class Supervised:
 
     model: the network that ships.
     frozen: networks beside it that never change, by name.
+    partners: those that learn together with it.
     loss: what it learns by; None: this task is only evaluated.
     companions: what else learns but does not ship, by name: a loss with parameters of its own.
     still_statistics: whether batch normalisation whose parameters learn at rate 0 keeps its running
@@ -62,6 +63,7 @@ class Supervised:
     still_statistics: bool = True
 
     frozen: Mapping[str, nn.Layer] = MappingProxyType({})
+    partners: Mapping[str, nn.Layer] = MappingProxyType({})
 
     def __init__(self, model: nn.Layer, loss: Loss | None) -> None:
         self.model = model
@@ -150,8 +152,8 @@ class Distilled(Supervised):
         self.student = student
         self.frozen = {name: network for name, network in networks.items() if name in frozen}
         self.learners = {name: n for name, n in networks.items() if name not in frozen}
-        others = {name: n for name, n in self.learners.items() if name != student}
-        self.companions = others | self.companions
+        self.partners = {name: n for name, n in self.learners.items() if name != student}
+        self.companions = {**self.partners, **self.companions}
         for network in self.frozen.values():
             network.eval()
             for parameter in network.parameters():
@@ -189,8 +191,7 @@ class Distilled(Supervised):
         return self.loss(outputs, batch), outputs
 
     def beside(self, output: Outputs, batch: Batch) -> dict[str, Outputs]:
-        others = {name: self.learners[name] for name in self.others if name in self.learners}
-        answers = {name: network(batch["image"]) for name, network in others.items()}
+        answers = {name: network(batch["image"]) for name, network in self.partners.items()}
         return {**self.teacher_outputs(batch), **answers, **self.named(output)}
 
     def scoring(self, model: nn.Layer) -> Supervised:

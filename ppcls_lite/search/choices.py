@@ -35,6 +35,11 @@ class Choice:
             return 0.0
         return self.gap / self.error if self.error else math.inf
 
+    def row(self, mean_form: str, gap_form: str) -> str:
+        """A line of a table, with numbers in these formats."""
+        means = ", ".join(f"{o}: {mean:{mean_form}} ({count})" for o, mean, count in self.means)
+        return f"| {self.slot} | {means} | {self.gap:{gap_form}} | {self.error:{gap_form}} |"
+
 
 def choices(space: Space, candidates: Sequence[Candidate], scores: Sequence[float]) -> list[Choice]:
     """Of all slots with two options that enough candidates have, the surest first.

@@ -7,6 +7,7 @@ and the value. A search that is started again in its folder takes what is there.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ NAME = "journal.jsonl"
 
 
 def read(path: Path) -> tuple[dict[tuple[str, str], Any], str]:
-    """The values of a journal by kind and key, and its text without a last line that is cut off.
+    """The values of a journal by kind and key, and the last line, if that is cut off.
 
     Raises UserError for a line that is no entry.
     """
     values = {}
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    for number, line in enumerate(whole, start=1):
+    cut = "" if not lines or lines[-1].endswith("\n") else lines.pop()
+    for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
             values[entry["kind"], entry["key"]] = entry["value"]
@@ -32,7 +33,7 @@ def read(path: Path) -> tuple[dict[tuple[str, str], Any], str]:
                 f"{path}, line {number}: is no entry of a search; remove the line, or give "
                 "another --output"
             ) from None
-    return values, "".join(whole)
+    return values, cut
 
 
 class Journal:
@@ -58,9 +59,9 @@ class Journal:
             )
 
     def _read(self) -> None:
-        self._values, whole = read(self.path)
-        if self._writes and whole != self.path.read_text(encoding="utf-8"):
-            self.path.write_text(whole, encoding="utf-8")
+        self._values, cut = read(self.path)
+        if self._writes and cut:
+            os.truncate(self.path, self.path.stat().st_size - len(cut.encode()))
 
     def get(self, kind: str, key: str) -> Any:
         """The value, or None."""

@@ -79,23 +79,18 @@ class SupernetJudge:
     def _loss_of(self, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
         return self.loss(self.task.beside(outputs, batch), batch)["loss"]
 
-    @property
-    def _partners(self) -> list[str]:
-        """The networks that learn together with the one that is searched."""
-        return [name for name in self.task.others if name not in self.task.frozen]
-
     def require_supernet(self) -> None:
         """Raise UserError for a recipe whose networks learn from each other."""
-        if self._partners:
+        if self.task.partners:
             raise UserError(
-                f"Arch: {', '.join(self._partners)} learns together with the network that is "
+                f"Arch: {', '.join(self.task.partners)} learns together with the network that is "
                 "searched, which a supernet cannot: set Search.supernet_epochs=0, so that short "
                 "trainings score, or freeze it (Arch.freeze_params_list)"
             )
 
     def seconds_per_epoch(self) -> float:
         """About how long an epoch of the supernet takes; nothing changes by it."""
-        if self._partners:
+        if self.task.partners:
             return math.inf
         drawn = np.random.default_rng(self.seed)
         seconds = self._timed(

@@ -93,10 +93,7 @@ def _choices(result: Result) -> list[str]:
         "| choice | option: mean score (candidates) | best less worst | s.e. |",
         "|---|---|---:|---:|",
     ]
-    for choice in result.choices[:_SHOWN]:
-        means = ", ".join(f"{option}: {mean:.4f} ({n})" for option, mean, n in choice.means)
-        lines.append(f"| {choice.slot} | {means} | {choice.gap:.4f} | {choice.error:.4f} |")
-    return [*lines, ""]
+    return [*lines, *(choice.row(".4f", ".4f") for choice in result.choices[:_SHOWN]), ""]
 
 
 def _latencies(result: Result) -> str:
