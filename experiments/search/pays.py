@@ -24,12 +24,11 @@ from ppcls_lite.engine.distributed import World
 from ppcls_lite.errors import UserError
 from ppcls_lite.search.choices import Choice, choices
 from ppcls_lite.search.evolution import Found
-from ppcls_lite.search.journal import NAME, read
+from ppcls_lite.search.journal import NAME, read, scored
 from ppcls_lite.search.learned import Learned
 from ppcls_lite.search.report import kendall
-from ppcls_lite.search.space import Candidate, Space
+from ppcls_lite.search.space import Scored, Space
 
-Scored = tuple[Candidate, float]
 _FEWEST = 6  # scored candidates of a search whose mean says something
 _WAYS = 20  # to halve a search
 
@@ -40,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     searches: list[list[Scored]] = []
     files = sorted(file for folder in options.folders for file in folder.rglob(NAME))
     for file in files:
-        found = scored(file)
+        found = scored(read(file)[0])
         if len(found) < _FEWEST:
             continue
         middle = statistics.mean(score for _, score in found)
@@ -58,28 +57,20 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def scored(file: Path) -> list[Scored]:
-    """The candidates of a journal whose scores are known."""
-    values, _ = read(file)
-    scores = {key: value for (kind, key), value in values.items() if kind == "score"}
-    measured = ((values.get(("whole", key)), score) for key, score in scores.items())
-    return [(entry["candidate"], score) for entry, score in measured if entry]
-
-
 def expectations(space: Space, searches: Sequence[Sequence[Scored]]) -> list[str]:
     """Kendall's tau of expected and found scores, mean over the searches: learned from all others,
     and from one half of the search, over twenty ways to halve it."""
     others, halves = [], []
     rng = np.random.default_rng(0)
     for number, search in enumerate(searches):
-        rest = [one for place, other in enumerate(searches) if place != number for one in other]
+        rest = [other for place, other in enumerate(searches) if place != number]
         if rest:
-            others.append(_tau(space, rest, search))
+            others.append(_tau(Learned(space, World(), rest), search))
         if len(search) >= 2 * _FEWEST:
             for _ in range(_WAYS):
                 mixed = [search[place] for place in rng.permutation(len(search))]
                 half = len(mixed) // 2
-                halves.append(_tau(space, mixed[:half], mixed[half:]))
+                halves.append(_tau(Learned(space, World(), [mixed[:half]]), mixed[half:]))
     named = {"all others": others, "half of its own": halves}
     return [
         f"scores learned from {name}: Kendall's tau {statistics.mean(found):.2f}"
@@ -88,11 +79,9 @@ def expectations(space: Space, searches: Sequence[Sequence[Scored]]) -> list[str
     ]
 
 
-def _tau(space: Space, known: Sequence[Scored], asked: Sequence[Scored]) -> float:
-    found = Found()
-    found.add(*zip(*known))
+def _tau(learned: Learned, asked: Sequence[Scored]) -> float:
     candidates, points = zip(*asked)
-    return kendall(Learned(space, World())(candidates, found), points) or 0.0
+    return kendall(learned(candidates, Found()), points) or 0.0
 
 
 def table(found: Sequence[Choice], count: int) -> list[str]:

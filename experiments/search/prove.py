@@ -41,8 +41,11 @@ from experiments.search.folds import (
 )
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.cli import guarded
+from ppcls_lite.errors import UserError
+from ppcls_lite.search.journal import NAME as JOURNAL
 
 SCALE = "scale"  # of PP-LCNet, which the target is the latency of
+TAUGHT = "taught"  # learns from searches of the same fold, which `--teachers` has
 METHODS = {  # what is changed about `Search`
     SCALE: {},
     "evolution": {"strategy": "evolution"},
@@ -51,6 +54,7 @@ METHODS = {  # what is changed about `Search`
     "filled": {"strategy": "evolution", "fill": 0.8},  # the latency is to be used up
     "random_filled": {"strategy": "random", "fill": 0.8},
     "learned": {"strategy": "evolution", "fill": 0.8, "sieve": "learned", "sieve_keeps": 0.25},
+    TAUGHT: {"strategy": "evolution", "fill": 0.8, "sieve": "learned", "sieve_keeps": 0.1},
 }
 _SEEDS = 6  # further apart are folds; the next fold's scale, which nobody searches, has none
 GENERATIONS = 4  # of searches for so many candidates, at most
@@ -106,6 +110,7 @@ def main(argv: Sequence[str]) -> int:
                         *("--engine", setting.engine, "--precision", setting.precision),
                         *("--threads", str(setting.threads)),
                         *_changed(METHODS[method]),
+                        *(_taught(options.teachers, fold) if method == TAUGHT else ()),
                         # else all methods would begin with the same candidates
                         *("-o", f"Global.seed={_SEEDS * fold + number}"),
                         *("-o", f"Search.space={json.dumps(SPACES[options.space])}"),
@@ -159,6 +164,14 @@ def _changed(search: Mapping[str, Any]) -> list[str]:
     return [part for key, value in search.items() for part in ("-o", f"Search.{key}={value}")]
 
 
+def _taught(output: Path | None, fold: int) -> list[str]:
+    """Arguments of a search that learns from those of a fold in `output`."""
+    if output is None:
+        raise UserError(f"the method {TAUGHT} needs --teachers, the --output of another run")
+    journals = sorted((output / f"fold{fold}").glob(f"*/{JOURNAL}"))
+    return _changed({"learn_from": json.dumps([str(file.parent) for file in journals])})
+
+
 def _setting(text: str) -> Setting:
     """ENGINE:PRECISION:THREADS."""
     engine, precision, threads = text.split(":")
@@ -172,9 +185,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=40, help="of each training that is scored")
     parser.add_argument("--space", default="default", choices=sorted(SPACES), help="what to choose")
     parser.add_argument("--targets", nargs="+", default=["PPLCNet_x0_5", "PPLCNet_x1_0"])
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=[*METHODS], help="to compare"
-    )
+    alone = [method for method in METHODS if method != TAUGHT]
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=alone, help="to compare")
     folds = range(FOLDS)
     parser.add_argument("--folds", nargs="+", type=int, choices=folds, default=[*folds])
     parser.add_argument("--engine", default="openvino")
@@ -182,6 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1)
     text = "other settings ENGINE:PRECISION:THREADS to measure what was found in"
     parser.add_argument("--also", nargs="+", type=_setting, default=[], help=text)
+    text = f"--output of another run, at another size say, whose searches teach `{TAUGHT}`"
+    parser.add_argument("--teachers", type=Path, metavar="FOLDER", help=text)
     parser.add_argument("--output", type=Path, default=Path("output/prove_search"))
     return parser
 

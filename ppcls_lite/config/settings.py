@@ -280,6 +280,7 @@ class SearchSettings:
     # search/learned.py, search/zero_cost.py
     sieve: Literal["learned", "parameters", "synflow", "patterns"] | None = None
     sieve_keeps: Annotated[float, Range(0.05, 1)] = 0.5  # share of what is drawn that is scored
+    learn_from: list[str] = field(default_factory=list)  # folders of earlier searches
     held_out: Annotated[float, Range(0.05, 0.5)] = 0.2  # share of the training list that judges
     supernet_epochs: Annotated[int, Range(0, 100_000)] = 30  # 0: none, but short trainings score
     score_epochs: PositiveInt = 3  # of such a training

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ppcls_lite.errors import UserError
+from ppcls_lite.search.space import Candidate, Scored, digest
 
 NAME = "journal.jsonl"
 
@@ -34,6 +36,18 @@ def read(path: Path) -> tuple[dict[tuple[str, str], Any], str]:
                 "another --output"
             ) from None
     return values, cut
+
+
+def scored(values: Mapping[tuple[str, str], Any]) -> list[Scored]:
+    """The candidates of a journal whose scores are known."""
+    named: dict[str, Candidate] = {}
+    for (kind, key), value in values.items():
+        if kind == "whole":
+            named[key] = value["candidate"]
+        elif kind == "generation":
+            named |= {digest(candidate): candidate for candidate in value}
+    scores = {key: value for (kind, key), value in values.items() if kind == "score"}
+    return [(named[key], score) for key, score in scores.items() if key in named]
 
 
 class Journal:

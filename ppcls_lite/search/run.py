@@ -34,7 +34,7 @@ from ppcls_lite.search.held_out import split
 from ppcls_lite.search.journal import Journal
 from ppcls_lite.search.judge import ProxyJudge, SupernetJudge, shared
 from ppcls_lite.search.latency import errors
-from ppcls_lite.search.learned import LEARNED, NEEDS, Learned
+from ppcls_lite.search.learned import LEARNED, Learned, earlier
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.space import Candidate, Space, digest
 from ppcls_lite.search.zero_cost import PRICES, Untrained
@@ -160,6 +160,12 @@ class _Search:
         self.wanted = recipe.settings.Search or SearchSettings()
         given = self.wanted.space
         self.space: Space = given.build() if given else build({"PPLCNetSpace": {}}, "space")
+        if self.wanted.learn_from and self.wanted.sieve != LEARNED:
+            raise UserError(
+                f"Search.learn_from: only the sieve `{LEARNED}` learns, and Search.sieve is "
+                f"{self.wanted.sieve or 'null'}; add Search.sieve: {LEARNED}"
+            )
+        self.earlier = world.from_main(lambda: earlier(self.space, self.wanted.learn_from))
         self.seed = seed_of(recipe.settings)
         self.recipe = recipe
         self.networks = Networks(recipe, self.space, tuple(image_shape_of(recipe.settings)))
@@ -178,6 +184,8 @@ class _Search:
             facts["score_scale"] = f"{self.wanted.score_scale:g}"
         if self.wanted.sieve:
             facts["sieve"] = f"{self.wanted.sieve} {self.wanted.sieve_keeps:g}"
+        if self.wanted.learn_from:
+            facts["learn_from"] = ", ".join(self.wanted.learn_from)
         self.journal = Journal(folder, facts, writes=world.is_main)
         self.setting = resolved(setting, self.networks, self.seed, world, self.journal)
         bounds = (goal, self.wanted.max_parameters)
@@ -275,7 +283,8 @@ class _Search:
     def _sieve(self, untrained: Untrained) -> Sieve | None:
         """What decides which of the drawn candidates are scored."""
         keeps = self.wanted.sieve_keeps
-        sieves = {LEARNED: Sieve(Learned(self.space, self.world), keeps, NEEDS)}
+        learned = Learned(self.space, self.world, self.earlier)
+        sieves = {LEARNED: Sieve(learned, keeps, learned.needs)}
         for name in PRICES:
             price = untrained.by(name)
             sieves[name] = Sieve(lambda candidates, found, price=price: price(candidates), keeps)

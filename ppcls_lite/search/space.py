@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from paddle import nn
 
 Candidate = dict[str, Any]  # slot -> one of its options
+Scored = tuple[Candidate, float]
 Shape = tuple[int, int, int]  # (C, H, W) of an input
 SIZE = "size"  # the slot of the input's edge, where a space has one
 

@@ -86,6 +86,20 @@ def test_searches_of_as_many_candidates_are_not_given_time(
     assert {"Search.population=5", "Search.generations=2"} <= set(asked[-1])  # 4 at least
 
 
+def test_a_search_is_taught_by_those_of_its_fold(asked: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "train_list.txt").write_text("".join(f"{i}.jpg {i % 4}\n" for i in range(12)))
+    command = ["--data", str(tmp_path), "--targets", "PPLCNet_x0_25", "--folds", "1"]
+    command += ["--methods", "taught", "--output", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="the method taught needs --teachers"):
+        prove.main(command)
+    for fold in (0, 1):
+        teacher = tmp_path / "small" / f"fold{fold}" / "PPLCNet_x0_25_random"
+        teacher.mkdir(parents=True)
+        (teacher / "journal.jsonl").write_text("")
+    assert prove.main([*command, "--teachers", str(tmp_path / "small")]) == 0
+    assert f'Search.learn_from=["{teacher}"]' in asked[0] and "Search.sieve=learned" in asked[0]
+
+
 def test_a_training_never_sees_what_scores_it(tmp_path: Path) -> None:
     parts = folds.dealt(100)
     assert sorted(np.concatenate(parts).tolist()) == list(range(100))

@@ -1,16 +1,19 @@
 """What scored candidates teach about others."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ppcls_lite.config.check import build
 from ppcls_lite.engine.distributed import World
+from ppcls_lite.errors import UserError
 from ppcls_lite.search.evolution import Found, Sieve, evolve
-from ppcls_lite.search.learned import NEEDS, Learned, described
+from ppcls_lite.search.journal import Journal
+from ppcls_lite.search.learned import Learned, described, earlier
 from ppcls_lite.search.report import kendall
-from ppcls_lite.search.space import Candidate
+from ppcls_lite.search.space import Candidate, digest
 
 SPACE = build({"name": "PPLCNetSpace"}, "space")
 
@@ -53,6 +56,65 @@ def test_evolution_behind_it_finds_better_ones() -> None:
         options = {"population": 6, "generations": 4, "seed": seed, "by_chance": True}
         return max(evolve(SPACE, fast, scored, sieve=sieve, **options).scores.values())
 
-    learned = Sieve(Learned(SPACE, World()), 0.25, NEEDS)
+    learner = Learned(SPACE, World())
+    learned = Sieve(learner, 0.25, learner.needs)
     gains = [best(learned, seed) - best(None, seed) for seed in range(8)]
     assert np.mean(gains) > 0.05 and set(asked) == {6}  # as many scores
+
+
+def test_other_searches_teach_before_anything_is_scored() -> None:
+    """Their scores may be of other images: each search's mean and spread are its own."""
+    rng = np.random.default_rng(0)
+    drawn = [SPACE.draw(rng) for _ in range(60)]
+    searches = [[(c, score(c)) for c in drawn[:15]], [(c, 7 + 90 * score(c)) for c in drawn[15:30]]]
+    learned, nothing = Learned(SPACE, World(), searches), Found()
+    assert learned.needs == 0 and Learned(SPACE, World()).needs == 4
+    expected = learned(drawn[30:], nothing)
+    assert kendall(expected, [score(c) for c in drawn[30:]]) > 0.5
+    alike = [searches[0], [(c, score(c)) for c in drawn[15:30]]]
+    assert expected == pytest.approx(Learned(SPACE, World(), alike)(drawn[30:], nothing))
+    own = Found()
+    own.add(drawn[:10], [-score(c) for c in drawn[:10]])  # this search's say counts, too
+    assert learned(drawn[30:], own) != pytest.approx(expected, rel=0.1)
+
+
+def test_evolution_asks_it_from_the_first_generation_on() -> None:
+    rng = np.random.default_rng(0)
+    before = [(c, score(c)) for c in (SPACE.draw(rng) for _ in range(30))]
+    learner = Learned(SPACE, World(), [before])
+    first = []
+    for sieve in (None, Sieve(learner, 0.1, learner.needs)):
+        scored = lambda candidates: [score(one) for one in candidates]  # noqa: E731
+        fast = lambda candidates, count: [True] * len(candidates)  # noqa: E731
+        options = {"population": 6, "generations": 1, "seed": 0}
+        found = evolve(SPACE, fast, scored, sieve=sieve, **options)
+        first.append(np.mean([*found.scores.values()]))
+        assert len(found.scores) == 6
+    assert first[1] > first[0] + 0.2
+
+
+def kept(folder: Path, candidates: Sequence[Candidate]) -> str:
+    """A journal as a search leaves it; the last candidate is known from its generation only."""
+    folder.mkdir()
+    journal = Journal(folder, {"target": 1.0})
+    journal.put("generation", "0", [*candidates[-1:]])
+    for candidate in candidates:
+        if candidate is not candidates[-1]:
+            journal.put("whole", digest(candidate), {"candidate": candidate, "ms": 1.0})
+        journal.put("score", digest(candidate), score(candidate))
+    journal.put("score", "of something never drawn", 1.0)
+    return str(folder)
+
+
+def test_what_other_searches_have_scored_is_in_their_folders(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [SPACE.draw(rng) for _ in range(6)]
+    foreign = {**drawn[0], "width6": 1024}
+    folder = kept(tmp_path / "search", [foreign, *drawn])
+    assert earlier(SPACE, [folder]) == [[(c, score(c)) for c in drawn]]
+    assert earlier(SPACE, []) == []
+    few = kept(tmp_path / "few", [foreign, *drawn[:3]])
+    with pytest.raises(UserError, match="4 scored candidates, of which 3 are of this search's"):
+        earlier(SPACE, [folder, few])
+    with pytest.raises(UserError, match=r"learn_from: .*nothing: has no journal.jsonl"):
+        earlier(SPACE, [str(tmp_path / "nothing")])

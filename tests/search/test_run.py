@@ -201,6 +201,19 @@ def test_no_more_is_measured_than_asked_for(
         assert one.budget.adds_up is (number == 0)
 
 
+def test_a_search_learns_from_another(tree: dict[str, Any], tmp_path: Path, meter: Any) -> None:
+    look(tree, tmp_path / "first")
+    tree["Search"]["learn_from"] = [str(tmp_path / "first")]
+    with pytest.raises(UserError, match=r"only the sieve `learned` learns, .* null; add"):
+        look(tree, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+    tree["Search"] |= {"sieve": "learned", "sieve_keeps": 0.5}
+    assert look(tree, tmp_path / "second").finalists
+    tree["Search"]["learn_from"] = []
+    with pytest.raises(UserError, match=r"for something else \(learn_from: .*first there, None"):
+        look(tree, tmp_path / "second")
+
+
 def test_a_recipe_of_another_family_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["Arch"] = {"name": "MobileNetV1", "class_num": 3}
     with pytest.raises(ConfigError, match=r"Arch.name: is MobileNetV1, but PPLCNetSpace"):
