@@ -142,14 +142,16 @@ class Budget:
         least, most = self.least / _MARGIN, self.target * _MARGIN
         return [least <= ms <= most and self._small(c) for c, ms in zip(candidates, times)]
 
+    def hopeful(self, candidates: Sequence[Candidate], count: int = 0) -> list[bool]:
+        """Which may keep to both bounds, by what costs no measurement, however many they are."""
+        return self.kept(candidates) if self.adds_up else [self._small(c) for c in candidates]
+
     def fits(self, candidates: Sequence[Candidate], count: int) -> list[bool]:
         """Which keep to both bounds, measured as a whole where an estimate leaves hope.
 
         Once `count` of them do, what is left is not measured and does not.
         """
-        hopeful = [c for c in candidates if self._small(c)]
-        if self.adds_up:
-            hopeful = [c for c, good in zip(hopeful, self.kept(hopeful)) if good]
+        hopeful = [c for c, good in zip(candidates, self.hopeful(candidates)) if good]
         good: set[str] = set()
         step = max(count, _TURNS)
         for first in range(0, len(hopeful), step):

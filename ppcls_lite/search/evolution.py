@@ -41,20 +41,20 @@ class Found:
         names = sorted(self.scores, key=lambda name: -self.scores[name])
         return [self.candidates[name] for name in names[:count]]
 
-    def __contains__(self, candidate: Candidate) -> bool:
-        return digest(candidate) in self.candidates
-
 
 @dataclass(frozen=True)
 class Sieve:
-    """A cheap price: of what is drawn, the share `keeps` that is largest by it is scored.
+    """A cheap price: `keeps` is the share of what is drawn that is scored, the largest by it.
 
+    What is drawn is `worth` measuring, which costs nothing; measured are the largest by the price,
+    one after another, until enough of them are fast.
     price: candidates and what has been scored -> a number for each.
     needs: how many have to be scored before it says anything; till then all are.
     """
 
     price: Callable[[Sequence[Candidate], Found], list[float]]
     keeps: float
+    worth: Fast
     needs: int = 0
 
 
@@ -88,18 +88,23 @@ def evolve(
         rng = np.random.default_rng((seed, generation))
         parents = found.best(max(2, round(PARENTS * population)))
         sifts = sieve is not None and len(found.scores) >= sieve.needs
-        new = _drawn(
+        drawn = functools.partial(
+            _drawn,
             space,
-            fast,
-            found,
-            rng,
-            round(population / sieve.keeps) if sifts else population,
+            rng=rng,
             first=start if generation == 0 else (),
             parents=() if by_chance else parents,
         )
-        if sifts and new:
-            given = {digest(candidate) for candidate in start}
-            new = _sifted(new, sieve.price(new, found), population, given)
+        new: list[Candidate] = []
+        if sifts:
+            many = drawn(sieve.worth, {*found.scores}, count=round(population / sieve.keeps))
+            if many:
+                given = {digest(candidate) for candidate in start}
+                many = _ordered(many, sieve.price(many, found), given)
+            new = [one for one, good in zip(many, fast(many, population)) if good][:population]
+        if len(new) < population:
+            known = {*found.scores, *map(digest, new)}
+            new += drawn(fast, known, count=population - len(new))
         return new
 
     for generation in range(generations):
@@ -113,14 +118,16 @@ def evolve(
 def _drawn(
     space: Space,
     fast: Fast,
-    found: Found,
+    known: Collection[str],
     rng: np.random.Generator,
     count: int,
     first: Sequence[Candidate],
     parents: Sequence[Candidate],
 ) -> list[Candidate]:
-    """`count` new candidates that are fast enough; fewer where there are no more."""
+    """`count` candidates that are fast enough, whose digests are not `known`; fewer where there
+    are no more."""
     new: dict[str, Candidate] = {}
+    first = [one for one in first if digest(one) not in known]
     if first:
         new = {digest(c): c for c, good in zip(first, fast(first, len(first))) if good}
     tried = 0
@@ -129,7 +136,7 @@ def _drawn(
         for _ in range(4 * count):
             candidate = _child(space, parents, rng) if parents else near_budget(space, rng)
             name = digest(candidate)
-            if candidate not in found and name not in new:
+            if name not in known and name not in new:
                 drawn[name] = candidate
         tried += 4 * count
         kept = fast([*drawn.values()], count - len(new))
@@ -139,15 +146,14 @@ def _drawn(
     return [*new.values()]
 
 
-def _sifted(
-    drawn: Sequence[Candidate], prices: Sequence[float], count: int, given: Collection[str]
+def _ordered(
+    drawn: Sequence[Candidate], prices: Sequence[float], given: Collection[str]
 ) -> list[Candidate]:
-    """The `count` of `drawn` that are largest by a sieve, in their order; `given` first."""
+    """`drawn`, the largest by a sieve first; `given` before all."""
     scores = [
         math.inf if digest(candidate) in given else price for candidate, price in zip(drawn, prices)
     ]
-    order = sorted(range(len(drawn)), key=lambda place: -scores[place])
-    return [drawn[place] for place in sorted(order[:count])]
+    return [drawn[place] for place in sorted(range(len(drawn)), key=lambda place: -scores[place])]
 
 
 def _child(space: Space, parents: Sequence[Candidate], rng: np.random.Generator) -> Candidate:

@@ -284,10 +284,12 @@ class _Search:
         """What decides which of the drawn candidates are scored."""
         keeps = self.wanted.sieve_keeps
         learned = Learned(self.space, self.world, self.earlier)
-        sieves = {LEARNED: Sieve(learned, keeps, learned.needs)}
+        sieves = {LEARNED: Sieve(learned, keeps, self.budget.hopeful, learned.needs)}
         for name in PRICES:
             price = untrained.by(name)
-            sieves[name] = Sieve(lambda candidates, found, price=price: price(candidates), keeps)
+            sieves[name] = Sieve(
+                lambda candidates, found, price=price: price(candidates), keeps, self.budget.hopeful
+            )
         return sieves[self.wanted.sieve] if self.wanted.sieve else None
 
     def _plan(self, minutes: float | None, judge: SupernetJudge) -> SearchSettings:

@@ -18,6 +18,10 @@ from ppcls_lite.search.space import Candidate, digest
 SPACE = build({"name": "PPLCNetSpace"}, "space")
 
 
+def fast(candidates: Sequence[Candidate], count: int) -> list[bool]:
+    return [True] * len(candidates)
+
+
 def score(candidate: Candidate) -> float:
     """Wide last stages and few blocks in the fifth are good, whatever else is chosen."""
     return candidate["width6"] / 512 - 0.2 * candidate["depth5"]
@@ -52,12 +56,11 @@ def test_evolution_behind_it_finds_better_ones() -> None:
         return [score(candidate) for candidate in candidates]
 
     def best(sieve: Sieve | None, seed: int) -> float:
-        fast = lambda candidates, count: [True] * len(candidates)  # noqa: E731
         options = {"population": 6, "generations": 4, "seed": seed, "by_chance": True}
         return max(evolve(SPACE, fast, scored, sieve=sieve, **options).scores.values())
 
     learner = Learned(SPACE, World())
-    learned = Sieve(learner, 0.25, learner.needs)
+    learned = Sieve(learner, 0.25, fast, learner.needs)
     gains = [best(learned, seed) - best(None, seed) for seed in range(8)]
     assert np.mean(gains) > 0.05 and set(asked) == {6}  # as many scores
 
@@ -83,9 +86,8 @@ def test_evolution_asks_it_from_the_first_generation_on() -> None:
     before = [(c, score(c)) for c in (SPACE.draw(rng) for _ in range(30))]
     learner = Learned(SPACE, World(), [before])
     first = []
-    for sieve in (None, Sieve(learner, 0.1, learner.needs)):
+    for sieve in (None, Sieve(learner, 0.1, fast, learner.needs)):
         scored = lambda candidates: [score(one) for one in candidates]  # noqa: E731
-        fast = lambda candidates, count: [True] * len(candidates)  # noqa: E731
         options = {"population": 6, "generations": 1, "seed": 0}
         found = evolve(SPACE, fast, scored, sieve=sieve, **options)
         first.append(np.mean([*found.scores.values()]))

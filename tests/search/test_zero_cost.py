@@ -11,7 +11,7 @@ import pytest
 from paddle import nn
 
 from ppcls_lite.models.create import create_model
-from ppcls_lite.search.evolution import Found, Sieve, evolve
+from ppcls_lite.search.evolution import Fast, Found, Sieve, evolve
 from ppcls_lite.search.pplcnet_space import PPLCNetSpace
 from ppcls_lite.search.space import Candidate, digest
 from ppcls_lite.search.zero_cost import PRICES, patterns, synflow
@@ -64,7 +64,7 @@ def test_a_sieve_keeps_what_it_prefers_and_what_was_given() -> None:
         return [0.0] * len(candidates)
 
     options = {"population": 8, "generations": 1, "seed": 0, "start": [space.smallest()]}
-    sieve = Sieve(price, 0.25)
+    sieve = Sieve(price, 0.25, lambda c, count: [True] * len(c))
     evolve(space, lambda c, count: [True] * len(c), score, sieve=sieve, **options)
     sifted, asked = asked, []
     evolve(space, lambda c, count: [True] * len(c), score, **options)
@@ -72,3 +72,33 @@ def test_a_sieve_keeps_what_it_prefers_and_what_was_given() -> None:
     assert digest(sifted[0]) == digest(asked[0]) == digest(space.smallest())
     means = [np.mean([c["width6"] for c in some[1:]]) for some in (sifted, asked)]
     assert means[0] > means[1]
+
+
+def test_what_a_sieve_likes_is_measured_until_enough_is_fast() -> None:
+    space = PPLCNetSpace(widths=[[8, 16, 24, 32]] * 5)
+    asked: list[list[Candidate]] = []
+
+    def price(candidates: Sequence[Candidate], found: Found) -> list[float]:
+        return [float(candidate["width6"] + candidate["width5"] / 100) for candidate in candidates]
+
+    def worth(candidates: Sequence[Candidate], count: int) -> list[bool]:
+        return [candidate["width2"] > 8 for candidate in candidates]
+
+    def fast(candidates: Sequence[Candidate], count: int) -> list[bool]:
+        asked.append([*candidates])
+        return [one["width2"] < 32 for one in candidates]
+
+    def evolved(keeps: float, fast: Fast) -> list[Candidate]:
+        options = {"population": 8, "generations": 1, "seed": 0}
+        score = lambda candidates: [0.0] * len(candidates)  # noqa: E731
+        found = evolve(space, fast, score, sieve=Sieve(price, keeps, worth), **options)
+        return [*found.candidates.values()]
+
+    found = evolved(0.1, fast)
+    (many,) = asked  # all that are worth it, dearest first: the budget stops where it has enough
+    prices = price(many, Found())
+    assert len(many) == 80 and prices == sorted(prices, reverse=True) and all(worth(many, 8))
+    assert found == [one for one in many if one["width2"] < 32][:8]
+    few = lambda candidates, count: [one["width6"] == 8 for one in candidates]  # noqa: E731
+    found = evolved(0.5, few)  # not enough among sixteen: the rest is drawn without it
+    assert len({digest(one) for one in found}) == 8 and all(one["width6"] == 8 for one in found)
