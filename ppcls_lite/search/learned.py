@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,12 +84,21 @@ def described(space: Space, candidate: Candidate) -> dict[str, float]:
         if len(options) > 1:
             own = places.setdefault(slot.split(".")[0], [])
             if space.matters(candidate, slot):
-                own.append(options.index(candidate[slot]) / (len(options) - 1))
+                own.append(_place(candidate[slot], options))
     return {kind: float(np.mean(own)) if own else 0.5 for kind, own in places.items()}
 
 
+def _place(option: Any, options: Sequence[Any]) -> float:
+    """Where it is in the list, from 0 to 1; a number that is not in it, between its neighbours."""
+    if option in options:
+        return options.index(option) / (len(options) - 1)
+    return float(np.interp(option, options, np.linspace(0, 1, len(options))))
+
+
 def earlier(space: Space, folders: Sequence[str]) -> list[list[Scored]]:
-    """What searches in `folders` have scored, without candidates that are none of `space`.
+    """What searches in `folders` have scored, without candidates whose slots `space` has not.
+
+    Numbers (widths, ...) may be others than those to choose from here.
 
     Raises UserError for a folder that has too little to learn from.
     """
@@ -104,13 +114,16 @@ def earlier(space: Space, folders: Sequence[str]) -> list[list[Scored]]:
         if len(known) < _NEEDS:
             raise UserError(
                 f"Search.learn_from: {folder}: {len(every)} scored candidates, of which "
-                f"{len(known)} are of this search's space; expected {_NEEDS} at least"
+                f"{len(known)} have this space's slots and options; expected {_NEEDS} at least"
             )
         searches.append(known)
     return searches
 
 
 def _is_of(space: Space, candidate: Candidate) -> bool:
+    def stands_for(option: Any, options: Sequence[Any]) -> bool:
+        return option in options or all(isinstance(one, int | float) for one in (option, *options))
+
     return candidate.keys() == space.slots.keys() and all(
-        candidate[slot] in options for slot, options in space.slots.items()
+        stands_for(candidate[slot], options) for slot, options in space.slots.items()
     )

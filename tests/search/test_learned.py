@@ -111,12 +111,17 @@ def kept(folder: Path, candidates: Sequence[Candidate]) -> str:
 def test_what_other_searches_have_scored_is_in_their_folders(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     drawn = [SPACE.draw(rng) for _ in range(6)]
-    foreign = {**drawn[0], "width6": 1024}
+    foreign = {**drawn[0], "stem": "wide"}
     folder = kept(tmp_path / "search", [foreign, *drawn])
     assert earlier(SPACE, [folder]) == [[(c, score(c)) for c in drawn]]
     assert earlier(SPACE, []) == []
+    wider = build({"name": "PPLCNetSpace", "widths": [[16, 32, 64, 128, 1024]] * 5}, "space")
+    (known,) = earlier(wider, [folder])  # whose widths are others
+    assert len(known) == 6
+    places = [described(wider, {**drawn[0], "width6": n})["width6"] for n in (8, 32, 48, 576, 2000)]
+    assert places == pytest.approx([0, 0.25, 0.375, 0.875, 1])
     few = kept(tmp_path / "few", [foreign, *drawn[:3]])
-    with pytest.raises(UserError, match="4 scored candidates, of which 3 are of this search's"):
+    with pytest.raises(UserError, match="4 scored candidates, of which 3 have this space's"):
         earlier(SPACE, [folder, few])
     with pytest.raises(UserError, match=r"learn_from: .*nothing: has no journal.jsonl"):
         earlier(SPACE, [str(tmp_path / "nothing")])
