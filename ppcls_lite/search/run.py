@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,7 +196,7 @@ class _Search:
         )
 
     def run(self, minutes: float | None) -> Result:
-        folder = self.folder
+        folder, began = self.folder, time.monotonic()
         logger.info(
             f"search: {len(self.space.slots)} slots, {self.space.count():.2g} combinations, target "
             f"{self.budget.asked} with {self.setting}"
@@ -209,7 +210,7 @@ class _Search:
             if minutes is None and self.wanted.supernet_epochs:
                 judge.require_supernet()
             self.budget.calibrate(self.seed)
-            wanted = self.wanted = self._plan(minutes, judge)
+            wanted = self.wanted = self._plan(minutes, began, judge)
             proxies = ProxyJudge(
                 *(tree, self.networks, judge.higher_is_better, folder / "networks"),
                 judge.whole_epochs,
@@ -292,16 +293,18 @@ class _Search:
             )
         return sieves[self.wanted.sieve] if self.wanted.sieve else None
 
-    def _plan(self, minutes: float | None, judge: SupernetJudge) -> SearchSettings:
-        """How long the trainings are; what the first start has planned holds for the others."""
+    def _plan(self, minutes: float | None, began: float, judge: SupernetJudge) -> SearchSettings:
+        """How long the trainings are, of what is left of the time since `began`; what the first
+        start has planned holds for the others."""
         if minutes is None:
             return self.wanted
         kept = self.journal.get("plan", "")
         if kept is None:
             typical = self.budget.typical()
             epoch, score = judge.seconds_per_epoch(), judge.seconds_per_score()
-            costs = self.world.gather(Costs(epoch, score, judge.seconds_alone(typical)))[0]
-            plan = planned(self.wanted, minutes, costs)
+            mine = Costs(epoch, score, judge.seconds_alone(typical)), time.monotonic() - began
+            costs, spent = self.world.gather(mine)[0]
+            plan = planned(self.wanted, max(0.0, minutes - spent / 60), costs)
             kept = {name: getattr(plan, name) for name in _PLANNED}
             self.journal.put("plan", "", kept)
         plan = dataclasses.replace(self.wanted, **kept)

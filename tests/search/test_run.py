@@ -21,7 +21,8 @@ from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.settings import SearchSettings
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.errors import ConfigError, UserError
-from ppcls_lite.search import judge, report
+from ppcls_lite.search import judge, report, run
+from ppcls_lite.search.budget import Budget
 from ppcls_lite.search.held_out import split
 from ppcls_lite.search.networks import Networks
 from ppcls_lite.search.run import Costs, _Search, planned, search
@@ -383,6 +384,26 @@ def test_a_short_time_is_not_spent_on_a_supernet() -> None:
     assert 0.25 * 1200 < last <= 0.4 * 1200
     tiny = planned(wanted, 0.1, Costs(90.0, 3.0, 11.0))
     assert (tiny.population, tiny.generations, tiny.finalists) == (8, 1, 2)
+
+
+def test_measuring_counts_as_time(
+    tree: dict[str, Any], tmp_path: Path, meter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, given = Budget.calibrate, []
+
+    def slow(self: Budget, seed: int) -> None:
+        time.sleep(0.6)
+        real(self, seed)
+
+    def noted(wanted: SearchSettings, minutes: float, costs: Costs) -> SearchSettings:
+        given.append(minutes)
+        return wanted
+
+    monkeypatch.setattr(Budget, "calibrate", slow)
+    monkeypatch.setattr(run, "planned", noted)
+    for minutes in (2.0, 0.005):
+        search(copy.deepcopy(tree), 1.0, SETTING, [0], tmp_path / str(minutes), minutes)
+    assert 1.0 < given[0] <= 1.99 and given[1] == 0.0
 
 
 def test_the_order_of_two_lists() -> None:
