@@ -153,7 +153,8 @@ def _cost(options: argparse.Namespace) -> list[str]:
     """Arguments of a search: its time, or how many candidates it scores."""
     if options.candidates is None:
         return ["--minutes", str(options.minutes)]
-    trainings = {"supernet_epochs": 0, "finalists": 3, "proxy_epochs": 6, "rungs": 2}
+    finalists = {"finalists": options.finalists, "proxy_epochs": 6, "rungs": 2}
+    trainings = {"supernet_epochs": 0, **finalists}
     generations = max(1, min(GENERATIONS, options.candidates // SMALLEST))
     drawn = {"population": -(-options.candidates // generations), "generations": generations}
     return _changed(trainings | drawn)
@@ -182,6 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=20, help="of each search")
     parser.add_argument("--candidates", type=int, metavar="N", help="scored by each, instead")
+    text = "of so many that train on, where candidates are counted"
+    parser.add_argument("--finalists", type=int, default=3, metavar="N", help=text)
     parser.add_argument("--epochs", type=int, default=40, help="of each training that is scored")
     parser.add_argument("--space", default="default", choices=sorted(SPACES), help="what to choose")
     parser.add_argument("--targets", nargs="+", default=["PPLCNet_x0_5", "PPLCNet_x1_0"])
