@@ -25,6 +25,7 @@ _PAPER = {  # the scales whose channels are options: stem, widths
     "PPLCNet_x0_75": (16, (24, 48, 96, 192, 384)),
     "PPLCNet_x1_0": (16, (32, 64, 128, 256, 512)),
 }
+_ACTIVATIONS = ("relu", "relu6", "hardswish")  # the paper's last, as the largest option
 _DEPTHS, _PLAIN, _ATTENTIVE = (1, 2, 2, 6, 2), 6, 2  # blocks; those with 3x3; those with attention
 
 
@@ -38,6 +39,7 @@ class PPLCNetSpace(Space):
     attention: whether each block may have channel attention or not (`choose`), or is as in the
         paper: none but the last stage's (`tail`).
     expand: widths of the 1x1 convolution after pooling.
+    activations: of all layers; null: the recipe's `act`.
     sizes: edges of the input; null: the recipe's.
     """
 
@@ -57,6 +59,7 @@ class PPLCNetSpace(Space):
         kernels: list[Literal[3, 5, 7]] = (3, 5),
         attention: Literal["choose", "tail"] = "choose",
         expand: list[Channels] = (640, 1280),
+        activations: list[Literal["hardswish", "relu", "relu6"]] | None = None,
         sizes: list[Edge] | None = None,
     ) -> None:
         given = {"stem": stem, "kernels": kernels, "expand": expand}
@@ -80,6 +83,8 @@ class PPLCNetSpace(Space):
                 for block in range(max(options_of_depth)):
                     slots[f"{name}{stage}.{block}"] = options
         slots["expand"] = sorted(expand)
+        if activations:
+            slots["activation"] = sorted({*activations}, key=_ACTIVATIONS.index)
         if sizes:
             slots[SIZE] = sorted(sizes)
         self.slots = slots
@@ -94,7 +99,9 @@ class PPLCNetSpace(Space):
     def arch(self, candidate: Candidate) -> dict[str, Any]:
         blocks = list(_blocks(candidate))
         sizes = [candidate[f"kernel{stage}.{block}"] for stage, block in blocks]
+        activation = candidate.get("activation")
         return {
+            **({"act": activation} if activation else {}),
             "stem_channels": candidate["stem"],
             "widths": [candidate[f"width{stage}"] for stage in STAGES],
             "depths": [candidate[f"depth{stage}"] for stage in STAGES],
@@ -106,7 +113,7 @@ class PPLCNetSpace(Space):
     def known(self) -> dict[str, Candidate]:
         found = {}
         for name, (stem, widths) in _PAPER.items():
-            chosen: Candidate = {"stem": stem, "expand": 1280}
+            chosen: Candidate = {"stem": stem, "expand": 1280, "activation": _ACTIVATIONS[-1]}
             chosen |= {f"width{stage}": width for stage, width in zip(STAGES, widths)}
             chosen |= {f"depth{stage}": depth for stage, depth in zip(STAGES, _DEPTHS)}
             places = list(_blocks(chosen))
@@ -124,7 +131,7 @@ class PPLCNetSpace(Space):
 
     def pieces(self, candidate: Candidate, shape: Shape, arch: Mapping[str, Any]) -> list[Piece]:
         first, *later = arch.get("stride_list") or _STRIDES
-        act = arch.get("act", "hardswish")
+        act = candidate.get("activation") or arch.get("act", _ACTIVATIONS[-1])
         channels, height, width = shape
         found = [_piece("stem", shape, channels, candidate["stem"], first, act)]
         height, width = _after((height, width), first)

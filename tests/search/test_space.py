@@ -74,6 +74,19 @@ def test_pieces_have_the_shapes_of_the_networks_features() -> None:
     assert feature.shape == [1, 7]
 
 
+def test_the_activation_may_be_chosen() -> None:
+    space = PPLCNetSpace(activations=["hardswish", "relu"])
+    assert space.slots["activation"] == ["relu", "hardswish"]  # the paper's is the largest
+    assert "activation" not in SPACE.slots and "act" not in SPACE.arch(SPACE.smallest())
+    assert [*space.known()] == [*SPACE.known()]
+    assert not PPLCNetSpace(activations=["relu"]).known()
+    for activation, other in (("relu", "hardswish"), ("hardswish", "relu")):
+        candidate = {**space.smallest(), "activation": activation}
+        assert space.arch(candidate)["act"] == activation
+        pieces = space.pieces(candidate, (3, 32, 32), {"act": other})
+        assert all(piece.name.split(" at ")[0].split()[-1] == activation for piece in pieces)
+
+
 def test_sizes_and_other_networks() -> None:
     sized = PPLCNetSpace(sizes=[64, 32], attention="tail")
     known = sized.known()

@@ -20,6 +20,7 @@ SPACE = PPLCNetSpace(
     widths=[[8], [8, 16], [16], [16, 24], [24, 32]],
     depths=[[1], [1], [1], [1, 2], [1]],
     expand=[32, 64],
+    activations=["relu", "hardswish"],
 )
 
 
@@ -95,6 +96,7 @@ def test_parts_of_other_families_stand_alone(family: str, keys: dict[str, list[A
 def test_a_part_is_the_network_that_stands_alone(supernet: Supernet, batch: Any) -> None:
     retake_statistics(supernet.whole, [batch["image"]])  # else values fade from layer to layer
     small = {**SPACE.largest(), "width3": 8, "kernel5.0": 3, "attention4.0": 0}
+    small["activation"] = "relu"
     alone = given_its_part(network(small), supernet)
     pairs = [(supernet.network(small), alone), (supernet.network(SPACE.largest()), supernet.whole)]
     for pair in pairs:
