@@ -201,6 +201,9 @@ class _Search:
             f"search: {len(self.space.slots)} slots, {self.space.count():.2g} combinations, target "
             f"{self.budget.asked} with {self.setting}"
         )
+        if self.earlier:
+            count, folders = sum(map(len, self.earlier)), ", ".join(self.wanted.learn_from)
+            logger.info(f"search: learns from {count} candidates in {folders}")
         main = self.world.is_main
         tree, judging = split(self.recipe, self.wanted.held_out, self.seed, folder / "data", main)
         self.world.barrier()

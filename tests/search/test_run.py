@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import signal
 import time
@@ -202,14 +203,18 @@ def test_no_more_is_measured_than_asked_for(
         assert one.budget.adds_up is (number == 0)
 
 
-def test_a_search_learns_from_another(tree: dict[str, Any], tmp_path: Path, meter: Any) -> None:
+def test_a_search_learns_from_another(
+    tree: dict[str, Any], tmp_path: Path, meter: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     look(tree, tmp_path / "first")
     tree["Search"]["learn_from"] = [str(tmp_path / "first")]
     with pytest.raises(UserError, match=r"only the sieve `learned` learns, .* null; add"):
         look(tree, tmp_path / "second")
     assert not (tmp_path / "second").exists()
+    caplog.set_level(logging.INFO, "ppcls_lite")
     tree["Search"] |= {"sieve": "learned", "sieve_keeps": 0.5}
     assert look(tree, tmp_path / "second").finalists
+    assert f"learns from 4 candidates in {tmp_path / 'first'}" in caplog.text
     tree["Search"]["learn_from"] = []
     with pytest.raises(UserError, match=r"for something else \(learn_from: .*first there, None"):
         look(tree, tmp_path / "second")
