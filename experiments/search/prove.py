@@ -56,7 +56,7 @@ METHODS = {  # what is changed about `Search`
     "learned": {"strategy": "evolution", "fill": 0.8, "sieve": "learned", "sieve_keeps": 0.25},
     TAUGHT: {"strategy": "evolution", "fill": 0.8, "sieve": "learned", "sieve_keeps": 0.1},
 }
-_SEEDS = 6  # further apart are folds; the next fold's scale, which nobody searches, has none
+_SEEDS = 6  # further apart are folds; of one fold, each method has a seed of its own
 GENERATIONS = 4  # of searches for so many candidates, at most
 SMALLEST = 4  # candidates of a generation
 SPACES: dict[str, dict[str, Any]] = {
@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=20, help="of each search")
     parser.add_argument("--candidates", type=int, metavar="N", help="scored by each, instead")
-    text = "of so many that train on, where candidates are counted"
+    text = "so many of them train on, where candidates are counted"
     parser.add_argument("--finalists", type=int, default=3, metavar="N", help=text)
     parser.add_argument("--epochs", type=int, default=40, help="of each training that is scored")
     parser.add_argument("--space", default="default", choices=sorted(SPACES), help="what to choose")

@@ -55,8 +55,8 @@ class Learned:
         for search in (*self.earlier, own):
             if len(search) >= _NEEDS:
                 members, values = zip(*search)
-                described_ = self._described(members)
-                known.append(described_ - described_.mean(0))
+                places = self._described(members)
+                known.append(places - places.mean(0))
                 centred = np.array(values) - np.mean(values)
                 scores.append(centred / (centred.std() or 1.0))
         table, wanted = np.concatenate(known), np.concatenate(scores)  # (M, K), (M,)
