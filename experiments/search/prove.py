@@ -153,8 +153,12 @@ def _cost(options: argparse.Namespace) -> list[str]:
     """Arguments of a search: its time, or how many candidates it scores."""
     if options.candidates is None:
         return ["--minutes", str(options.minutes)]
-    finalists = {"finalists": options.finalists, "proxy_epochs": 6, "rungs": 2}
-    trainings = {"supernet_epochs": 0, **finalists}
+    trainings = {
+        "supernet_epochs": 0,
+        "finalists": options.finalists,
+        "proxy_epochs": 6,
+        "rungs": 2,
+    }
     generations = max(1, min(GENERATIONS, options.candidates // SMALLEST))
     drawn = {"population": -(-options.candidates // generations), "generations": generations}
     return _changed(trainings | drawn)

@@ -157,7 +157,7 @@ class _Search:
         cores: Sequence[int],
         folder: Path,
     ) -> None:
-        self.world, self.folder = world, folder
+        self.world, self.folder, self.began = world, folder, time.monotonic()
         self.wanted = recipe.settings.Search or SearchSettings()
         given = self.wanted.space
         self.space: Space = given.build() if given else build({"PPLCNetSpace": {}}, "space")
@@ -196,7 +196,7 @@ class _Search:
         )
 
     def run(self, minutes: float | None) -> Result:
-        folder, began = self.folder, time.monotonic()
+        folder = self.folder
         logger.info(
             f"search: {len(self.space.slots)} slots, {self.space.count():.2g} combinations, target "
             f"{self.budget.asked} with {self.setting}"
@@ -213,7 +213,7 @@ class _Search:
             if minutes is None and self.wanted.supernet_epochs:
                 judge.require_supernet()
             self.budget.calibrate(self.seed)
-            wanted = self.wanted = self._plan(minutes, began, judge)
+            wanted = self.wanted = self._plan(minutes, judge)
             proxies = ProxyJudge(
                 *(tree, self.networks, judge.higher_is_better, folder / "networks"),
                 judge.whole_epochs,
@@ -286,26 +286,26 @@ class _Search:
 
     def _sieve(self, untrained: Untrained) -> Sieve | None:
         """What decides which of the drawn candidates are scored."""
-        keeps = self.wanted.sieve_keeps
+        if self.wanted.sieve is None:
+            return None
         learned = Learned(self.space, self.world, self.earlier)
-        sieves = {LEARNED: Sieve(learned, keeps, self.budget.hopeful, learned.needs)}
+        sieves = {LEARNED: (learned, learned.needs)}
         for name in PRICES:
-            price = untrained.by(name)
-            sieves[name] = Sieve(
-                lambda candidates, found, price=price: price(candidates), keeps, self.budget.hopeful
-            )
-        return sieves[self.wanted.sieve] if self.wanted.sieve else None
+            by = untrained.by(name)
+            sieves[name] = (lambda candidates, found, by=by: by(candidates), 0)
+        price, needs = sieves[self.wanted.sieve]
+        return Sieve(price, self.wanted.sieve_keeps, self.budget.hopeful, needs)
 
-    def _plan(self, minutes: float | None, began: float, judge: SupernetJudge) -> SearchSettings:
-        """How long the trainings are, of what is left of the time since `began`; what the first
-        start has planned holds for the others."""
+    def _plan(self, minutes: float | None, judge: SupernetJudge) -> SearchSettings:
+        """How long the trainings are, by what is left of the time; what the first start has
+        planned holds for the others."""
         if minutes is None:
             return self.wanted
         kept = self.journal.get("plan", "")
         if kept is None:
             typical = self.budget.typical()
             epoch, score = judge.seconds_per_epoch(), judge.seconds_per_score()
-            mine = Costs(epoch, score, judge.seconds_alone(typical)), time.monotonic() - began
+            mine = Costs(epoch, score, judge.seconds_alone(typical)), time.monotonic() - self.began
             costs, spent = self.world.gather(mine)[0]
             plan = planned(self.wanted, max(0.0, minutes - spent / 60), costs)
             kept = {name: getattr(plan, name) for name in _PLANNED}
