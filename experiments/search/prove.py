@@ -157,7 +157,7 @@ def _cost(options: argparse.Namespace) -> list[str]:
         "supernet_epochs": 0,
         "finalists": options.finalists,
         "proxy_epochs": 6,
-        "rungs": 2,
+        "rungs": options.rungs,
     }
     generations = max(1, min(GENERATIONS, options.candidates // SMALLEST))
     drawn = {"population": -(-options.candidates // generations), "generations": generations}
@@ -189,6 +189,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--candidates", type=int, metavar="N", help="scored by each, instead")
     text = "so many of them train on, where candidates are counted"
     parser.add_argument("--finalists", type=int, default=3, metavar="N", help=text)
+    text = "so often the better half of them trains twice as long, from 6 epochs on"
+    parser.add_argument("--rungs", type=int, default=2, metavar="N", help=text)
     parser.add_argument("--epochs", type=int, default=40, help="of each training that is scored")
     parser.add_argument("--space", default="default", choices=sorted(SPACES), help="what to choose")
     parser.add_argument("--targets", nargs="+", default=["PPLCNet_x0_5", "PPLCNet_x1_0"])

@@ -82,9 +82,11 @@ def test_searches_of_as_many_candidates_are_not_given_time(
         assert {"Search.population=6", "Search.generations=4"} <= set(words)
     assert "Search.strategy=random" in by_chance and "Search.fill=0.8" in filled
     elsewhere = ["--output", str(tmp_path / "few")]
-    assert prove.main([*command, *elsewhere, "--candidates", "9", "--finalists", "6"]) == 0
+    fewer = ["--candidates", "9", "--finalists", "6", "--rungs", "3"]
+    assert prove.main([*command, *elsewhere, *fewer]) == 0
     assert {"Search.population=5", "Search.generations=2"} <= set(asked[-1])  # 4 at least
-    assert "Search.finalists=6" in asked[-1] and "Search.finalists=3" in filled
+    assert "Search.finalists=6" in asked[-1] and "Search.rungs=3" in asked[-1]
+    assert "Search.rungs=2" in filled and "Search.finalists=3" in filled
 
 
 def test_a_search_is_taught_by_those_of_its_fold(asked: list[list[str]], tmp_path: Path) -> None:
