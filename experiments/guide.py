@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ppcls_lite.system.outputs import output_folder
+
 RECIPE = "configs/quickstart/digits.yaml"
 Lines = list[str]
 Record = dict[str, Any]
@@ -145,7 +147,7 @@ def main(argv: Sequence[str]) -> int:
     """Answer the questions; the pictures go to docs/images."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("questions", nargs="*", default=list(QUESTIONS), metavar="QUESTION")
-    parser.add_argument("--output", type=Path, default=Path("output/guide"), metavar="DIR")
+    parser.add_argument("--output", type=output_folder, default="output/guide", metavar="DIR")
     args = parser.parse_args(argv)
     from experiments.guide_pictures import PICTURES
 

@@ -103,6 +103,18 @@ COMMANDS = {
     ),
 }
 
+_FREE, _RIGHTS = "free disk space", "check its rights, or name another place"
+_REMEDIES = {  # of what the system refuses, where no message of ours came first
+    errno.ENOSPC: _FREE,
+    errno.EDQUOT: _FREE,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: _RIGHTS,
+    errno.ENOTDIR: "name another place",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "name another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 _DIGITS = "-c configs/quickstart/digits.yaml"
 _BEST = f"{_DIGITS} -o Global.pretrained_model=output/digits/PPLCNet_x0_25/best_model"
 EXAMPLES = {  # what `--help` ends with: arguments for the files of the quick start
@@ -196,10 +208,12 @@ def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
         drop_output()
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
             raise
         drop_output()
-        print(f"error: {error}; free disk space", file=sys.stderr)
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(printable(f"error: {place}{error.strerror}; {remedy}"), file=sys.stderr)
         return 1
 
 

@@ -13,7 +13,6 @@ import copy
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments.ablation import record
 from experiments.ablation.plan import Options, Run, find_data, find_rows, plan
@@ -22,6 +21,7 @@ from experiments.ablation.table import TABLES, Row, Score
 from ppcls_lite.cli import INTERRUPTED
 from ppcls_lite.config.check import check
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.outputs import output_folder
 
 Found = dict[tuple[str, int], Score]  # by row and seed
 
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
         networks(runs),
         tables,
         [name for name in rows if not any(name in TABLES[number].rows for number in tables)],
-        Path(args.output),
+        args.output,
         shlex.join(["python", "tools/ablate.py", *argv]),
     )
     try:
@@ -152,7 +152,13 @@ def _parser() -> argparse.ArgumentParser:
         help="all rows of the paper's tables of these numbers",
     )
     add("--data", required=True, metavar="DIR", help="a folder as prepare_data.py leaves it")
-    add("--output", default="./output/ablation", metavar="DIR", help="default: ./output/ablation")
+    add(
+        "--output",
+        type=output_folder,
+        default="./output/ablation",
+        metavar="DIR",
+        help="default: ./output/ablation",
+    )
     add("--epochs", type=_positive, metavar="N", help="default: the recipe's, 360")
     add(
         "--image-size",

@@ -46,7 +46,7 @@ OWN = {
 class Options:
     """What the user asked for; None keeps the recipe's value."""
 
-    output: str
+    output: str | Path
     epochs: int | None = None
     image_size: int | None = None
     batch_size: int | None = None

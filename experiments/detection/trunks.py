@@ -28,6 +28,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import positive
 from ppcls_lite.models.create import cost
 from ppcls_lite.system.files import write_text
+from ppcls_lite.system.outputs import output_folder
 
 RECIPE = "configs/detection/bccd.yaml"
 TRUNKS = ("PPLCNet_x0_5", "MobileNetV3_large_x0_35")  # the table's first pair; it has x0_75 too
@@ -61,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
     from ppcls_lite.recipe.train import train
 
     options = _parser().parse_args(argv)
-    output = Path(options.output)
+    output = options.output
     names = [(trunk, seed) for seed in options.seeds for trunk in options.trunks]
     trees = {n: tree_of(options, *n, output / f"{n[0]}_{n[1]}") for n in names}
     costs = {}
@@ -122,7 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--epochs", type=positive, default=12, metavar="N", help="of each training")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
     add("--cost-size", type=positive, default=320, metavar="S", help="pixels, of the FLOPs")
-    add("--output", default="./output/trunks", metavar="DIR", help="default: ./output/trunks")
+    add(
+        "--output",
+        type=output_folder,
+        default="./output/trunks",
+        metavar="DIR",
+        help="default: ./output/trunks",
+    )
     add("-o", "--override", action="append", default=[], metavar="key=value", help="repeatable")
     return options
 

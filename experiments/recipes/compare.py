@@ -29,6 +29,7 @@ from ppcls_lite.config.file import find_config
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import positive
 from ppcls_lite.system.files import write_text
+from ppcls_lite.system.outputs import output_folder
 
 RECIPES = {"paper": "the paper's recipe", "ra4": "MobileNetV4's recipe"}
 NETWORKS = ("PPLCNet_x0_5", "PPLCNet_x1_0")
@@ -45,7 +46,7 @@ def run(argv: Sequence[str]) -> int:
         raise UserError(
             "--folds: expected at least 2, because one part trains and another is scored"
         )
-    data, output = find_data(args.data), Path(args.output)
+    data, output = find_data(args.data), args.output
     jobs = plan(data, output, args)
     scores = finished(jobs)
     missing = [job for job in jobs if job.name not in scores][: args.most]
@@ -217,7 +218,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = options.add_argument
     add("--data", default="dataset/cifar10", metavar="DIR", help="default: dataset/cifar10")
-    add("--output", default="output/recipes", metavar="DIR", help="default: output/recipes")
+    add(
+        "--output",
+        type=output_folder,
+        default="output/recipes",
+        metavar="DIR",
+        help="default: output/recipes",
+    )
     add("--networks", nargs="+", default=list(NETWORKS), metavar="NAME", help="of the zoo")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
     add("--folds", type=positive, default=2, metavar="N", help="default: 2")

@@ -43,6 +43,7 @@ from ppcls_lite.search.networks import Networks, trainable
 from ppcls_lite.search.pplcnet_space import PPLCNetSpace
 from ppcls_lite.search.report import kendall
 from ppcls_lite.system.files import write_text
+from ppcls_lite.system.outputs import output_folder
 
 _DRAWN = 8  # networks that are measured for each that is wanted
 
@@ -195,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prices", nargs="+", type=_price, default=cheap, help=text)
     parser.add_argument("--supernets", nargs="+", type=_price, default=[], help=text)
     parser.add_argument("--share", type=_share, default=(0, 1), help="NUMBER/COUNT of the networks")
-    parser.add_argument("--output", type=Path, default=Path("output/prices"))
+    parser.add_argument("--output", type=output_folder, default="output/prices")
     return parser
 
 

@@ -43,6 +43,7 @@ from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.cli import guarded
 from ppcls_lite.errors import UserError
 from ppcls_lite.search.journal import NAME as JOURNAL
+from ppcls_lite.system.outputs import output_folder
 
 SCALE = "scale"  # of PP-LCNet, which the target is the latency of
 TAUGHT = "taught"  # learns from searches of the same fold, which `--teachers` has
@@ -205,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--also", nargs="+", type=_setting, default=[], help=text)
     text = f"--output of another run, at another size say, whose searches teach `{TAUGHT}`"
     parser.add_argument("--teachers", type=Path, metavar="FOLDER", help=text)
-    parser.add_argument("--output", type=Path, default=Path("output/prove_search"))
+    parser.add_argument("--output", type=output_folder, default="output/prove_search")
     return parser
 
 

@@ -34,6 +34,7 @@ from ppcls_lite.inference.engines import available_engines, make_engine
 from ppcls_lite.inference.export import export_model
 from ppcls_lite.models.create import cost, create_model
 from ppcls_lite.system.files import write_text
+from ppcls_lite.system.outputs import output_folder
 from ppcls_lite.system.timing import in_turns, seconds
 
 RECIPE = "configs/segmentation/deeplabv3p_PPLCNet_x0_5_camvid.yaml"
@@ -62,14 +63,14 @@ def run(argv: Sequence[str]) -> int:
         print(f"{job.name}: {score:.2f} % ({spent:.0f} s)", flush=True)
     times = latency(args.rows, args.rounds) if args.latency else {}
     text = report(args.rows, jobs, scores, times)
-    write_text(Path(args.output) / "compare.md", text)
+    write_text(args.output / "compare.md", text)
     print(f"\n{text}")
     return 0
 
 
 def plan(args: argparse.Namespace) -> list[Job]:
     """The trainings of the rows that are asked for, the trunk's first."""
-    output = Path(args.output)
+    output = args.output
     jobs = []
     trunk = output / f"{TRUNK}_0"
     if "pretrained" in args.rows:
@@ -199,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="experiments.segmentation.compare", description=text)
     parser.add_argument("--camvid", default="dataset/camvid", help="images, masks and lists")
     parser.add_argument("--cifar10", default="dataset/cifar10", help="for the pre-trained trunk")
-    parser.add_argument("--output", default="output/segmentation_rows")
+    parser.add_argument("--output", type=output_folder, default="output/segmentation_rows")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--iters", type=positive, default=240, help="updates of each training")

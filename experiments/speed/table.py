@@ -30,6 +30,7 @@ from ppcls_lite.engine.ranks import place
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.installed import missing
 from ppcls_lite.system.machine import cpu_model, installed_versions, usable_processors
+from ppcls_lite.system.outputs import require_writable
 from ppcls_lite.system.processes import environment, free_ports
 from ppcls_lite.system.timing import in_turns, median_ratio
 
@@ -80,6 +81,8 @@ def rows(parts: Sequence[str], cores: int, torch: bool) -> list[Row]:
 def run(argv: Sequence[str]) -> int:
     """The command line; exit status 1 if `--strict` and an aim is missed."""
     options = _parser().parse_args(argv)
+    if options.output:
+        require_writable(Path(options.output).parent)
     cores = usable_processors()
     python = options.torch_python or sys.executable
     torch = scale_of(options.arch) is not None and not options.no_torch

@@ -34,6 +34,7 @@ from ppcls_lite.config.file import find_config
 from ppcls_lite.inference.cli.options import positive
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.machine import usable_cores
+from ppcls_lite.system.outputs import output_folder
 
 TEACHER_SEED = 0  # one teacher for all students of a row
 ROWS = {
@@ -58,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
     if args.quick:
         args.epochs = args.teacher_epochs = 1
         args.seeds = args.seeds[:1]
-    data, output = find_data(args.data), Path(args.output)
+    data, output = find_data(args.data), args.output
     jobs = plan(data, output, args)
     scores = finished(jobs)
     print(f"{len(jobs)} trainings, {len(scores)} finished earlier, {args.processes} at a time")
@@ -225,7 +226,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = options.add_argument
     add("--data", default="dataset/cifar10", metavar="DIR", help="default: dataset/cifar10")
-    add("--output", default="output/prove_ssld", metavar="DIR", help="default: output/prove_ssld")
+    add(
+        "--output",
+        type=output_folder,
+        default="output/prove_ssld",
+        metavar="DIR",
+        help="default: output/prove_ssld",
+    )
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
     add("--epochs", type=positive, default=16, metavar="N", help="of the students; default: 16")
     add("--teacher-epochs", type=positive, default=12, metavar="N", help="default: 12")

@@ -25,6 +25,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines import MAX_THREADS, available_engines, available_precisions
 from ppcls_lite.inference.engines.files import ONNX_NAMES
 from ppcls_lite.models.create import list_models
+from ppcls_lite.system.outputs import output_folder
 
 TO_COMPARE = ("paddle-default", "paddle-no-mkldnn")
 PLAIN = (*TO_COMPARE, "auto")  # have no precision of their own; auto chooses one
@@ -62,7 +63,7 @@ def run(argv: Sequence[str], comparison: Comparison | None = None) -> int:
     for warning in machine.warnings(max(threads)):
         print(f"WARNING: {warning}")
     with tempfile.TemporaryDirectory() as temporary:
-        kept = Path(options.output) if options.output else Path(temporary)
+        kept = options.output or Path(temporary)
         engines, notes = _engines(options.engines, options.model)
         pinned = cores if options.cores or len(cores) >= max(threads) else machine.usable
         if of_zoo:
@@ -294,6 +295,7 @@ def _parser(comparison: Comparison | None) -> argparse.ArgumentParser:
     how.add_argument("--profile", action="store_true", help="where Paddle's time goes, by oneDNN")
     parser.add_argument(
         *("--output",),
+        type=output_folder,
         metavar="DIR",
         help="for latency.* and figure1.png, or zoo.*, and the models",
     )

@@ -37,7 +37,7 @@ def measure(
     if options.batch_sizes != [1] or "auto" in {setting.engine for setting in settings}:
         raise UserError("--zoo: measures one image at a time, by engines with a precision each")
     names = zoo_run.chosen(options.filter or [options.zoo or "*"])
-    kept = Path(options.output) if options.output else room
+    kept = options.output or room
     rounds, seconds = options.rounds, options.seconds
     how = {"settings": sorted(str(s) for s in settings), "rounds": rounds, "seconds": seconds}
     file = goes_on(kept / FILE, f"{machine.cpu}, {len(machine.cores)} cores", how)

@@ -34,6 +34,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import positive, thread_count
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import InferenceSpec
+from ppcls_lite.system.outputs import output_folder
 
 IMAGENET_EVALUATION = (
     {"DecodeImage": {}},
@@ -75,7 +76,7 @@ class Teacher:
 def run(argv: Sequence[str]) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(argv)
-    output = Path(options.output)
+    output = options.output
     list_path(output, options.top)  # before hours of scoring
     device.select(options.device)
     pool = pool_at(options.pool, options.root)
@@ -113,7 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--root", metavar="DIR", help="where the paths of POOL begin (its folder)")
     add("--val", metavar="POOL", help="images whose near-duplicates are left out")
     add("--val-root", metavar="DIR", help="where the paths of --val begin (its folder)")
-    add("--output", required=True, metavar="DIR", help="where scores and lists go")
+    text = "where scores and lists go"
+    add("--output", type=output_folder, required=True, metavar="DIR", help=text)
     add(
         "--top",
         type=positive,

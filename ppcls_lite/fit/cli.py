@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from ppcls_lite.benchmark.budget import read_milliseconds
 from ppcls_lite.config.shortcuts import add_shortcuts, overrides
 from ppcls_lite.system import cores
+from ppcls_lite.system.outputs import new_folder
 
 
 def run(argv: Sequence[str]) -> int:
@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "a folder of sub-folders of classes, of images with boxes, or of images with masks"
     add("photos", metavar="PHOTOS", help=text)
     text = "a new folder for everything that is made (fit/PHOTOS, fit/PHOTOS-2, ...)"
-    add("--output", type=Path, metavar="DIR", help=text)
+    add("--output", type=new_folder, metavar="DIR", help=text)
     text = "the largest network that takes so long an image on this machine (the recipe's)"
     add("--latency", type=_milliseconds, metavar="2ms", help=text)
     add("--from-scratch", action="store_true", help="start from random weights")

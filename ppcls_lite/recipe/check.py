@@ -27,11 +27,12 @@ from ppcls_lite.data.prepare.next_step import NextStep
 from ppcls_lite.data.prepare.recognise import recognise
 from ppcls_lite.data.scan import ScanReport, scan
 from ppcls_lite.engine import log
-from ppcls_lite.errors import ConfigError, UserError, joined
+from ppcls_lite.errors import ConfigError, joined
 from ppcls_lite.recipe.classes import count_classes_in_data
 from ppcls_lite.recipe.names import class_num_of, compare_names, labels_of
 from ppcls_lite.recipe.parts import seed_of
 from ppcls_lite.report.samples import write_samples
+from ppcls_lite.system.outputs import require_new
 
 _LIMIT = 20_000  # letters of each kind in the report
 _WARNING = "warning: "  # how `prepare` begins one
@@ -215,9 +216,8 @@ def show(checked: Checked) -> None:
 
 def write(checked: Checked, folder: Path) -> list[Path]:
     """Write check.json and the sheets of samples of the first split into a new or empty folder."""
+    require_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise UserError(f"--output {folder}: is not empty; give a new folder")
     file = folder / "check.json"
     file.write_text(json.dumps(checked.as_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
     first = next(iter(checked.datasets.values()))

@@ -20,6 +20,7 @@ from ppcls_lite.inference.cli.options import not_negative, positive
 from ppcls_lite.system import cores, launchers
 from ppcls_lite.system.files import free_name
 from ppcls_lite.system.machine import usable_cores
+from ppcls_lite.system.outputs import new_folder, output_folder
 from ppcls_lite.system.processes import toolkit_command
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def check(argv: list[str]) -> int:
     options = parser("check", "Look through a folder of images, or a recipe and its data.", False)
     options.add_argument("data", nargs="?", metavar="DATA", help="a folder of images, or a list")
     text = "write check.json and pictures of samples there"
-    options.add_argument("--output", metavar="DIR", help=text)
+    options.add_argument("--output", type=new_folder, metavar="DIR", help=text)
     text = "look at so many images of each split, evenly spread; 0: at none (20,000)"
     options.add_argument("--images", type=int, default=20_000, metavar="N", help=text)
     text = "write new lists, beside what is there, without copies in both splits"
@@ -134,7 +135,7 @@ def check(argv: list[str]) -> int:
         checked = command.check_data(args.data, args.images)
     command.show(checked)
     if args.output:
-        written = list(map(str, command.write(checked, Path(args.output))))
+        written = list(map(str, command.write(checked, args.output)))
         if len(written) > 4:
             written[2:-1] = [f"... {len(written) - 3} more"]
         print(f"\nwritten: {', '.join(written)}")
@@ -152,7 +153,7 @@ def suspects(argv: list[str]) -> int:
     text = "a folder of sub-folders of classes, or a list"
     options.add_argument("data", nargs="?", metavar="DATA", help=text)
     text = "a new folder for suspects.csv and suspects.png (suspects/DATA)"
-    options.add_argument("--output", type=Path, metavar="DIR", help=text)
+    options.add_argument("--output", type=new_folder, metavar="DIR", help=text)
     text = "judge by the features of this network of the zoo, with its official weights"
     options.add_argument("--network", metavar="NAME", help=text)
     text = "the network's weights, instead of the official ones"
@@ -227,12 +228,14 @@ def explain(argv: list[str]) -> None:
     text = "the name or number of a class (the best of each image)"
     options.add_argument("--class", dest="wanted", metavar="NAME", help=text)
     text = "where the pictures go (explained)"
-    options.add_argument("--output", default="explained", metavar="DIR", help=text)
+    options.add_argument(
+        *("--output",), type=output_folder, default="explained", metavar="DIR", help=text
+    )
     args = options.parse_args(argv)
     recipe = _checked(args)
     from ppcls_lite.recipe import explain as command
 
-    command.explain(recipe, args.images, Path(args.output), args.wanted)
+    command.explain(recipe, args.images, args.output, args.wanted)
 
 
 def infer(argv: list[str]) -> int:

@@ -36,6 +36,7 @@ from ppcls_lite.recipe.check import names_in
 from ppcls_lite.recipe.new_lists import common_root, write_beside
 from ppcls_lite.report.sheets import lines, sheet, thumbnail
 from ppcls_lite.system.machine import usable_cores
+from ppcls_lite.system.outputs import require_new
 
 COLUMNS = ("file", "labelled", "looks_like", "certainty", "decision")
 KEEP, YES, DROP = "keep", "yes", "drop"  # decisions; any other one is the name of a class
@@ -182,9 +183,8 @@ def _trunk(model: paddle.nn.Layer, batch: Sequence[np.ndarray | None]) -> list[n
 
 def write(data: Labelled, found: Suspects, folder: Path) -> list[Path]:
     """Write suspects.csv and suspects.png into a new or empty folder."""
+    require_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise UserError(f"--output {folder}: is not empty; give a new folder")
     table = folder / "suspects.csv"
     with table.open("w", encoding="utf-8", newline="") as stream:
         rows = csv.writer(stream)

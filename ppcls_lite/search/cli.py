@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from ppcls_lite.benchmark.budget import read_milliseconds
 from ppcls_lite.config.complete import Recipe
@@ -13,6 +12,7 @@ from ppcls_lite.errors import UserError
 from ppcls_lite.recipe.cli import parser
 from ppcls_lite.system import cores
 from ppcls_lite.system.machine import default_threads, usable_processors
+from ppcls_lite.system.outputs import output_folder
 
 
 def run(argv: Sequence[str]) -> int:
@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
     precision = options.precision or ("any" if auto else "fp32")
     EngineChoice(options.engine, options.precision, threads)  # is it to be had here?
     setting = Setting(options.engine, precision, threads)
-    folder = Path(options.output)
+    folder = options.output
     log.setup()
     minutes = options.minutes
     if minutes is not None and not 0 < minutes < 100_000:  # nor NaN
@@ -85,5 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     threads = "threads of one run (the usable cores, at most 4)"
     options.add_argument("--threads", type=int, metavar="N", help=threads)
     output = "folder for what is found (%(default)s)"
-    options.add_argument("--output", default="output/search", metavar="DIR", help=output)
+    default = "output/search"
+    options.add_argument(
+        *("--output",), type=output_folder, default=default, metavar="DIR", help=output
+    )
     return options

@@ -125,6 +125,9 @@ def test_the_command_writes_the_recipe_and_names_what_is_lost(
     assert main(["convert-config", str(target)]) == 2
     assert "runs as it is" in capsys.readouterr().err
     assert main(["convert-config", str(file), "--output", str(file)]) == 2
+    capsys.readouterr()
+    assert main(["convert-config", str(file), "--output", str(file / "mine.yaml")]) == 1
+    assert capsys.readouterr().err == f"error: {file}: File exists; name another place\n"
     assert main(["convert-config", str(file)]) == 0
     assert capsys.readouterr().out == text
 

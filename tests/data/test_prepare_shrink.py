@@ -57,10 +57,7 @@ def test_quality_is_that_of_the_files(source: Path) -> None:
     assert (small / "y.png.jpg").stat().st_size < (best / "y.png.jpg").stat().st_size
 
 
-def test_mistakes_are_named(source: Path) -> None:
-    shrink(source)
-    with pytest.raises(UserError, match="small: holds something already"):
-        shrink(source)
+def test_mistakes_are_named(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for more, says in ((("--size", "0"), "--size is 0"), (("--quality", "0"), "--quality 0")):
         with pytest.raises(UserError, match=says):
             shrink(source, *more)
@@ -68,8 +65,12 @@ def test_mistakes_are_named(source: Path) -> None:
         options = ["--images", str(source / "a b"), "--output", str(source.parent / "other")]
         (source / "outside.txt").write_text("../y.png 1\n")
         run(["shrink", str(source / "outside.txt"), *options])
+    small = shrink(source)
+    with pytest.raises(SystemExit):
+        shrink(source)
+    assert "small: is not empty; give a new folder" in capsys.readouterr().err
     (source / "train_list.txt").write_text("broken.jpg 1\n")
-    (source.parent / "small").rename(source.parent / "before")
+    small.rename(source.parent / "before")
     with pytest.raises(UserError, match="no image can be read"):
         shrink(source)
     assert not (source.parent / "small").exists()

@@ -84,7 +84,7 @@ def test_the_same_list_gives_the_same_files(images: Path, shards: Path, tmp_path
     prepare_shards(str(images / "list.txt"), str(images), str(again), 8, 0, 90, 0)
     for path in shards.glob("*.tar"):
         assert path.read_bytes() == (again / path.name).read_bytes()
-    with pytest.raises(UserError, match="holds something already"):
+    with pytest.raises(UserError, match="is not empty"):
         prepare_shards(str(images / "list.txt"), str(images), str(again), 8, 0, 90, 0)
 
 

@@ -59,6 +59,12 @@ def test_a_run_in_processes(tmp_path, capsys):
         assert len(row["speeds"]) == 1 and row["speeds"][0] > 0 and row["cpu"][0] > 0
 
 
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: is no folder"):
+        table.run(["--output", str(tmp_path / "file" / "table")])
+
+
 def test_a_contender_that_ends_is_named(capfd):
     with pytest.raises(UserError, match=r"the process of 'Paddle as it is' \(train\) has ended"):
         table.run([*SMALL, "--parts", "train", "--no-torch", "--arch", "PPLCNet_x9"])

@@ -25,7 +25,7 @@ EDGE = 32
 RECORD = 1 + 3 * EDGE * EDGE  # bytes
 
 
-def prepare_cifar10(archive: str, output: str, train: int | None, test: int | None) -> None:
+def prepare_cifar10(archive: str, output: str | Path, train: int | None, test: int | None) -> None:
     """Write `output`/train, test (a folder per class), train_list.txt, test_list.txt, labels.txt.
 
     `train` and `test` limit the images of each class to the first so many; None: all. Raises

@@ -8,7 +8,9 @@ Read next: folders.py, masks.py, scenes.py, cityscapes.py, relabel.py, shrink.py
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from ppcls_lite.data.prepare.cifar10 import prepare_cifar10
 from ppcls_lite.data.prepare.cityscapes import prepare_cityscapes
@@ -21,6 +23,7 @@ from ppcls_lite.data.prepare.relabel import relabel
 from ppcls_lite.data.prepare.scenes import SCENES_FOLDER, prepare_scenes
 from ppcls_lite.data.prepare.shards import prepare_shards
 from ppcls_lite.data.prepare.shrink import prepare_shrunk
+from ppcls_lite.system.outputs import new_folder, output_folder
 
 _SHARE = "for validation (0.2)"
 _WRITTEN = "where images and lists go (%(default)s)"
@@ -34,19 +37,25 @@ def run(argv: Sequence[str]) -> int:
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     digits = commands.add_parser("digits", help="1,797 handwritten digits, offline")
-    digits.add_argument("--output", default=DIGITS_FOLDER, metavar="DIR", help=_WRITTEN)
+    digits.add_argument(
+        "--output", type=output_folder, default=DIGITS_FOLDER, metavar="DIR", help=_WRITTEN
+    )
     digits.set_defaults(act=lambda a: prepare_digits(a.output))
 
     folder = commands.add_parser("folder", help="your images, one sub-folder per class")
     folder.add_argument("folder", metavar="DIR", help="holds a folder of images for each class")
-    folder.add_argument("--output", metavar="DIR", help="where the lists go (DIR)")
+    folder.add_argument(
+        "--output", type=output_folder, metavar="DIR", help="where the lists go (DIR)"
+    )
     folder.add_argument("--val", type=float, default=0.2, metavar="SHARE", help=_SHARE)
     folder.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (0)")
     folder.add_argument("--check", action="store_true", help="leave out unreadable images")
     folder.set_defaults(act=lambda a: prepare_folder(a.folder, a.output, a.val, a.seed, a.check))
 
     scenes = commands.add_parser("scenes", help="digits on canvases, with masks and boxes, offline")
-    scenes.add_argument("--output", default=SCENES_FOLDER, metavar="DIR", help=_WRITTEN)
+    scenes.add_argument(
+        "--output", type=output_folder, default=SCENES_FOLDER, metavar="DIR", help=_WRITTEN
+    )
     scenes.add_argument("--images", type=int, default=480, metavar="N", help="for training (480)")
     scenes.add_argument("--val", type=int, default=120, metavar="N", help="for validation (120)")
     text = "width and height of a canvas (160 128)"
@@ -68,7 +77,9 @@ def run(argv: Sequence[str]) -> int:
         text = "share for validation, where there is no split (0.2)"
         boxes.add_argument("--val", type=float, default=0.2, metavar="SHARE", help=text)
         boxes.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (0)")
-        boxes.add_argument("--output", metavar="DIR", help="where the lists go (DIR)")
+        boxes.add_argument(
+            "--output", type=output_folder, metavar="DIR", help="where the lists go (DIR)"
+        )
         boxes.set_defaults(
             act=lambda a, kind=kind: prepare_objects(kind, a.folder, a.output, a.val, a.seed)
         )
@@ -81,7 +92,9 @@ def run(argv: Sequence[str]) -> int:
     masks.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (0)")
     masks.add_argument("--ignore", type=int, metavar="N", help="a value that counts nowhere (255)")
     masks.add_argument("--palette", metavar="FILE", help="lines `r g b name`, for masks of colours")
-    masks.add_argument("--output", metavar="DIR", help="where the lists go (DIR)")
+    masks.add_argument(
+        "--output", type=output_folder, metavar="DIR", help="where the lists go (DIR)"
+    )
     masks.set_defaults(
         act=lambda a: prepare_masks(
             *(a.folder, a.images, a.masks, a.val, a.seed, a.ignore, a.palette, a.output)
@@ -90,7 +103,9 @@ def run(argv: Sequence[str]) -> int:
 
     camvid = commands.add_parser("camvid", help="CamVid with masks of 11 classes")
     camvid.add_argument("folder", metavar="DIR", help="holds the archive's folders")
-    camvid.add_argument("--output", metavar="DIR", help="where the lists go (DIR)")
+    camvid.add_argument(
+        "--output", type=output_folder, metavar="DIR", help="where the lists go (DIR)"
+    )
     camvid.set_defaults(act=lambda a: prepare_camvid(a.folder, a.output))
 
     cityscapes = commands.add_parser("cityscapes", help="Cityscapes as its archives unpack")
@@ -104,7 +119,9 @@ def run(argv: Sequence[str]) -> int:
 
     cifar10 = commands.add_parser("cifar10", help="CIFAR-10 from its binary archive")
     cifar10.add_argument("archive", metavar="FILE", help="cifar-10-binary.tar.gz")
-    cifar10.add_argument("--output", default="dataset/cifar10", metavar="DIR", help=_WRITTEN)
+    cifar10.add_argument(
+        "--output", type=output_folder, default="dataset/cifar10", metavar="DIR", help=_WRITTEN
+    )
     cifar10.add_argument("--train", type=int, metavar="N", help="images per class (all)")
     cifar10.add_argument("--test", type=int, metavar="N", help="images per class (all)")
     cifar10.set_defaults(act=lambda a: prepare_cifar10(a.archive, a.output, a.train, a.test))
@@ -112,7 +129,9 @@ def run(argv: Sequence[str]) -> int:
     other = commands.add_parser("relabel", help="lists with other classes or attributes")
     other.add_argument("lists", nargs="+", metavar="LIST", help="lines `path id`")
     other.add_argument("--map", required=True, metavar="YAML", help="class: class or [attribute]")
-    other.add_argument("--output", required=True, metavar="DIR", help="where the new lists go")
+    other.add_argument(
+        "--output", type=output_folder, required=True, metavar="DIR", help="where the new lists go"
+    )
     other.add_argument("--labels", metavar="FILE", help="names of the ids (labels.txt)")
     other.set_defaults(act=lambda a: relabel(a.lists, a.map, a.output, a.labels))
 
@@ -138,12 +157,23 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def _add_output(
+    parser: argparse.ArgumentParser,
+    text: str = "where the lists go (DIR)",
+    kind: Callable[[str], Path] = output_folder,
+    **more: Any,
+) -> None:
+    parser.add_argument("--output", type=kind, metavar="DIR", help=text, **more)
+
+
 def _add_shrinking(parser: argparse.ArgumentParser, size: int, said: str) -> None:
     """What a command takes that writes a list's images anew, shrunk to `size` by default."""
     add = parser.add_argument
     add("list", metavar="LIST", help="lines `path id`")
     add("--images", default=".", metavar="DIR", help="that paths start from (.)")
-    add("--output", required=True, metavar="DIR", help="a new folder for the files")
+    add(
+        "--output", type=new_folder, required=True, metavar="DIR", help="a new folder for the files"
+    )
     edge = f"shorter edge, in pixels, that larger images are shrunk to ({said})"
     add("--size", type=int, default=size, metavar="N", help=edge)
     quality = "of the JPEGs that shrinking makes, 1 to 100 (90)"

@@ -45,7 +45,7 @@ def load_scans() -> Scans:
     return Scans(gray, data.target, stratified_split(data.target, 0.2, seed=0))
 
 
-def prepare_digits(output: str) -> None:
+def prepare_digits(output: str | Path) -> None:
     """Write the scans as 32x32 PNG files; a file's name ends in its digit."""
     scans = load_scans()
     root = Path(output)

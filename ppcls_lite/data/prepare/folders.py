@@ -38,7 +38,9 @@ def split_folders(folder: str) -> dict[str, str]:
     return layout if all(class_folders(Path(folder, name)) for name in layout.values()) else {}
 
 
-def prepare_folder(folder: str, output: str | None, val: float, seed: int, check: bool) -> NextStep:
+def prepare_folder(
+    folder: str, output: str | Path | None, val: float, seed: int, check: bool
+) -> NextStep:
     """Write lists for `folder`/<class>/<image>, a share `val` of each class for validation.
 
     Of `folder`/train/<class>/<image> and `folder`/val/<class>/<image> the lists of this split.

@@ -39,7 +39,7 @@ def prepare_masks(
     seed: int,
     ignore: int | None,
     palette: str | None,
-    output: str | None,
+    output: str | Path | None,
 ) -> NextStep:
     """Write lists for `folder`/`images` and `folder`/`masks`, a share `val` for validation.
 
@@ -100,7 +100,7 @@ def prepare_masks(
     return with_data(_RECIPE, splits, *more, own_split=own_split)
 
 
-def prepare_camvid(folder: str, output: str | None) -> None:
+def prepare_camvid(folder: str, output: str | Path | None) -> None:
     """Write lists for CamVid with 11 classes, as it is passed on for comparisons.
 
     The splits lie in images/train and labels/train, or in train and trainannot. Raises UserError

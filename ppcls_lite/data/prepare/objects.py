@@ -30,7 +30,9 @@ _MAIN = Path("ImageSets", "Main")  # where VOC keeps its splits
 _RESULTS = "results"  # COCO's detections, which are no annotations
 
 
-def prepare_objects(kind: str, folder: str, output: str | None, val: float, seed: int) -> NextStep:
+def prepare_objects(
+    kind: str, folder: str, output: str | Path | None, val: float, seed: int
+) -> NextStep:
     """Write what is missing for a training on `folder` there, or into the folder `output`.
 
     kind: coco, voc, yolo or labelme. val: the share of the images for validation, where the folder

@@ -77,7 +77,7 @@ def _has_lists(root: Path, files: list[str]) -> bool:
     return bool(lines) and lines[0][1].rpartition(" ")[2].isdecimal()
 
 
-def _with_lists(folder: str, output: str, val: float, seed: int) -> NextStep:
+def _with_lists(folder: str, output: str | Path, val: float, seed: int) -> NextStep:
     return NextStep(PHOTOS, (f"Global.dataset_dir={folder}",))
 
 
@@ -120,7 +120,7 @@ def _has_image(folder: Path) -> bool:
     return folder.is_dir() and next(walk_images(folder), None) is not None
 
 
-def _with_masks(folder: str, output: str, val: float, seed: int) -> NextStep:
+def _with_masks(folder: str, output: str | Path, val: float, seed: int) -> NextStep:
     masks = _mask_folder(Path(folder)) or _MASKS[0]
     return prepare_masks(folder, "images", masks, val, seed, None, None, output)
 

@@ -24,7 +24,9 @@ from ppcls_lite.system.files import same_file
 Answers = dict[str, list[str] | None]  # class name -> its class, its attributes, or left out
 
 
-def relabel(lists: Sequence[str], map_file: str, output: str, labels: str | None = None) -> None:
+def relabel(
+    lists: Sequence[str], map_file: str, output: str | Path, labels: str | None = None
+) -> None:
     """Write each of `lists` (lines `path id`) into the folder `output` under its own name.
 
     The new lines are `path id` where the map names classes, and `path<TAB>0,1,0` where it names

@@ -60,7 +60,7 @@ class _Canvas:
 
 
 def prepare_scenes(
-    output: str, images: int, val: int, size: tuple[int, int], seed: int, cards: bool = False
+    output: str | Path, images: int, val: int, size: tuple[int, int], seed: int, cards: bool = False
 ) -> None:
     """Write `images` scenes for training and `val` for validation, `size` = (width, height).
 

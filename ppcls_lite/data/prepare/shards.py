@@ -22,7 +22,13 @@ from ppcls_lite.system.files import disk_errors, whole_folder, write_bytes
 
 
 def prepare_shards(
-    list_file: str, root: str, output: str, per_shard: int, size: int, quality: int, seed: int
+    list_file: str,
+    root: str,
+    output: str | Path,
+    per_shard: int,
+    size: int,
+    quality: int,
+    seed: int,
 ) -> NextStep | None:
     """Write `output/shard-000000.tar`, ... and `shards.npz`; unreadable images are left out.
 

@@ -16,11 +16,12 @@ from ppcls_lite.data.image_list import ImageList, read_image_list, some
 from ppcls_lite.data.transforms.image_file import decode_rgb, read_file
 from ppcls_lite.errors import ImageError, UserError, joined
 from ppcls_lite.system.files import disk_errors, whole_folder
+from ppcls_lite.system.outputs import require_new
 
 _AHEAD = 64  # images that are read and shrunk before they are written
 
 
-def prepare_shrunk(list_file: str, root: str, output: str, size: int, quality: int) -> None:
+def prepare_shrunk(list_file: str, root: str, output: str | Path, size: int, quality: int) -> None:
     """Write the images of a list below `output` as they lie below `root`, and a list like it.
 
     Those whose shorter edge is above `size` become JPEGs, whose names end so; all others stay byte
@@ -56,7 +57,9 @@ def prepare_shrunk(list_file: str, root: str, output: str, size: int, quality: i
     say_left_out(bad)
 
 
-def listed_images(list_file: str, root: str, output: str, size: int, quality: int) -> ImageList:
+def listed_images(
+    list_file: str, root: str, output: str | Path, size: int, quality: int
+) -> ImageList:
     """The images that are to be shrunk into the folder `output`; UserError for any mistake."""
     if size < 0 or not 1 <= quality <= 100:
         raise UserError(f"--size is {size}, --quality {quality}; expected 0 or more, and 1 to 100")
@@ -65,8 +68,7 @@ def listed_images(list_file: str, root: str, output: str, size: int, quality: in
         raise UserError(joined([f"{list_file}: mistakes:", *listed.problems], "\n  "))
     if not len(listed.paths):
         raise UserError(f"{list_file}: has no image")
-    if Path(output).exists() and any(Path(output).iterdir()):
-        raise UserError(f"{output}: holds something already; name a new folder")
+    require_new(Path(output))
     return listed
 
 

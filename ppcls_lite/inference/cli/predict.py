@@ -43,6 +43,7 @@ from ppcls_lite.inference.slices import Sliced
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.system.files import same_file
 from ppcls_lite.system.machine import MAX_DEFAULT_THREADS, usable_cores
+from ppcls_lite.system.outputs import output_folder
 from ppcls_lite.system.terminal import printable
 
 if TYPE_CHECKING:
@@ -91,8 +92,7 @@ def run(argv: Sequence[str]) -> int:
             append = args.resume and bool(kept.files)
             results = ResultFile(args.output, predictor.postprocess, append, origin)
             file = stack.enter_context(results)
-        drawn, own = (Path(d) if d else None for d in (args.draw, args.save_png))
-        pictures = Pictures(predictor.postprocess, drawn, own, images)
+        pictures = Pictures(predictor.postprocess, args.draw, args.save_png, images)
         writes = [
             stack.enter_context(writer(predictor.postprocess, predictor.spec.labels, images, save))
             for save in args.save
@@ -153,8 +153,7 @@ def _predict_films(args: argparse.Namespace, films: Sequence[Film]) -> int:
                 args.output, predictor.postprocess, False, _origin(args, predictor.spec)
             )
             file = stack.enter_context(results)
-        drawn = Path(args.draw) if args.draw else None
-        predict_films(predictor, films, file, drawn, args.batch_size, watch)
+        predict_films(predictor, films, file, args.draw, args.batch_size, watch)
         for line in watch.summary(_conditions(predictor, args), "frame"):
             print(line)
     for kind, place in (("results", args.output), ("videos", args.draw)):
@@ -258,10 +257,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="FILE", help="write all results to this .jsonl or .csv file")
     add(
         "--draw",
+        type=output_folder,
         metavar="DIR",
         help="write images, or videos, with their answers drawn on them into DIR",
     )
-    add("--save-png", metavar="DIR", help="write answers that are pictures into DIR, as PNG files")
+    text = "write answers that are pictures into DIR, as PNG files"
+    add("--save-png", type=output_folder, metavar="DIR", help=text)
     text = "predict slices of N x N pixels, too: small objects in large photographs"
     add("--slice", type=positive, metavar="N", help=text)
     add("--overlap", type=_share, default=0.2, metavar="SHARE", help="of neighbouring slices (0.2)")

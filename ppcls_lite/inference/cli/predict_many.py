@@ -32,6 +32,7 @@ from ppcls_lite.inference.engines import AUTO
 from ppcls_lite.inference.inputs import LIST_SUFFIXES
 from ppcls_lite.system.installed import require
 from ppcls_lite.system.machine import usable_cores
+from ppcls_lite.system.outputs import output_folder
 from ppcls_lite.system.processes import end_with_parent, environment
 from ppcls_lite.system.terminal import printable
 
@@ -178,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "a text file with one path per line"
     add("--input", required=True, type=_list, metavar="LIST", help=text)
     text = "the folder of answers, part-000000.jsonl and so on; the same again goes on there"
-    add("--output", required=True, type=Path, metavar="DIR", help=text)
+    add("--output", required=True, type=output_folder, metavar="DIR", help=text)
     text = "lines that become one file of answers (1000)"
     add("--block", type=positive, default=1000, metavar="N", help=text)
     add("--batch-size", type=positive, default=1, metavar="N", help="images at once (1)")
