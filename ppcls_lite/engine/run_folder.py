@@ -40,7 +40,10 @@ PACKAGES = (
 )
 
 
-def prepare(run_dir: str | Path) -> Path:
+OPTION = "-o Global.output_dir=PATH"  # what chooses another folder
+
+
+def prepare(run_dir: str | Path, option: str = OPTION) -> Path:
     """Make the folder and write a file into it as a trial; `UserError` if that cannot be done."""
     run_dir = Path(run_dir)
     try:
@@ -49,15 +52,15 @@ def prepare(run_dir: str | Path) -> Path:
             pass
     except OSError as error:
         raise UserError(
-            f"the run folder {run_dir} cannot be written: {error.strerror or error}. "
-            "Choose another with -o Global.output_dir=PATH, or free space and check its rights."
+            f"the folder {run_dir} cannot be written: {error.strerror or error}. "
+            f"Choose another with {option}, or free space and check its rights."
         ) from None
     return run_dir
 
 
 @contextlib.contextmanager
-def owned(run_dir: Path) -> Iterator[None]:
-    """While the block runs, no other process can own this run folder.
+def owned(run_dir: Path, what: str = "a training", option: str = OPTION) -> Iterator[None]:
+    """While the block runs, no other process can own this folder, which `what` writes in.
 
     The lock is a file beside the folder, which stays when the folder is moved; it ends with the
     process. One that has just been killed gets `PATIENCE` seconds to be gone.
@@ -75,9 +78,9 @@ def owned(run_dir: Path) -> Iterator[None]:
         while not try_lock(file):
             if time.monotonic() > end:
                 raise UserError(
-                    f"the run folder {run_dir} belongs to a training that is running: "
+                    f"the folder {run_dir} belongs to {what} that is running: "
                     f"{file.read().strip() or 'a process that gave no name'}. Wait until it ends, "
-                    "end it, or choose another folder with -o Global.output_dir=PATH"
+                    f"end it, or choose another folder with {option}"
                 )
             time.sleep(0.1)
         file.truncate(0)

@@ -7,10 +7,11 @@ Read before: ../recipe/check.py, ../recipe/lr.py, ../recipe/train.py. Read next:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from ppcls_lite.recipe.parts import build_datasets, image_shape_of, run_dir_of
 from ppcls_lite.recipe.start import BEST
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.installed import missing
+from ppcls_lite.system.outputs import require_new, require_writable
 
 logger = logging.getLogger("ppcls_lite")
 RECIPE = "recipe.yaml"
@@ -77,7 +79,11 @@ def fit(wanted: Wanted) -> int:
     """
     start = time.monotonic()
     log.setup()
-    place = _new_folder(wanted)
+    with _new_folder(wanted) as place:
+        return _fit(wanted, place, start)
+
+
+def _fit(wanted: Wanted, place: Path, start: float) -> int:
     step = _lists(wanted, place)
     recipe = _network(wanted, place, step)
     _require_weights(recipe)
@@ -118,15 +124,35 @@ def _say(text: str) -> None:
     logger.info(text)
 
 
-def _new_folder(wanted: Wanted) -> Path:
-    """The folder that is asked for, which has to be new or empty, or a new one."""
-    if wanted.output is not None:
-        if wanted.output.exists() and any(wanted.output.iterdir()):
-            raise UserError(f"--output {wanted.output}: is not empty; give a new folder")
-        return wanted.output
-    name = Path(wanted.photos).resolve().name or "photos"
-    numbered = (Path("fit", f"{name}-{number}") for number in range(2, 100_000))
-    return next(p for p in (Path("fit", name), *numbered) if not p.exists())
+@contextlib.contextmanager
+def _new_folder(wanted: Wanted) -> Iterator[Path]:
+    """The folder that is asked for, which has to be new or empty, or a new one of its own.
+
+    It is made at once, so that no other process takes it; an empty one does not stay.
+    """
+    place = wanted.output
+    if place is not None:
+        require_new(place)
+        place.mkdir(parents=True, exist_ok=True)
+    else:
+        name = Path(wanted.photos).resolve().name or "photos"
+        require_writable(Path("fit"))
+        numbered = (Path("fit", f"{name}-{number}") for number in range(2, 100_000))
+        place = next(p for p in (Path("fit", name), *numbered) if _made(p))
+    try:
+        yield place
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            place.rmdir()
+
+
+def _made(folder: Path) -> bool:
+    """Make the folder; False if it is there."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _lists(wanted: Wanted, place: Path) -> NextStep:

@@ -22,7 +22,7 @@ from typing import Any
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import dump, load_config
 from ppcls_lite.config.node import Node
-from ppcls_lite.engine import log
+from ppcls_lite.engine import log, run_folder
 from ppcls_lite.engine.callbacks import Callback, FitResult, Progress
 from ppcls_lite.engine.run_list import read_status
 from ppcls_lite.errors import ConfigError, UserError
@@ -103,14 +103,26 @@ def tune(
         raise UserError("--try: there is only one setting, so there is nothing to compare")
     folder = Path(run.output_dir) / "tune"
     recipes = [_recipe(config, overrides, values, folder, n) for n, values in _numbered(settings)]
-    _require_same(folder, {"config": dump(base.tree), "settings": settings})
-    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    with run_folder.owned(run_folder.prepare(folder), "a search of settings"):
+        _require_same(folder, {"config": dump(base.tree), "settings": settings})
+        until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        return _halve(settings, recipes, folder, run.epochs, until)
+
+
+def _halve(
+    settings: Sequence[Values],
+    recipes: Sequence[Recipe],
+    folder: Path,
+    whole: int,
+    until: float,
+) -> Search:
+    """Train all settings a little, the best of them to `whole` epochs."""
     alive = list(range(len(settings)))
     failed: dict[int, str] = {}
     for rung in range(RUNGS):
-        share = math.ceil(run.epochs / KEEP ** (RUNGS - 1 - rung))
-        epochs = min(run.epochs, max(share, *map(_tells, recipes)))
-        logger.info(f"[tune] {len(alive)} settings, to epoch {epochs} of {run.epochs}")
+        share = math.ceil(whole / KEEP ** (RUNGS - 1 - rung))
+        epochs = min(whole, max(share, *map(_tells, recipes)))
+        logger.info(f"[tune] {len(alive)} settings, to epoch {epochs} of {whole}")
         for index in alive:
             found = _trial(index, settings, recipes)
             if found.epoch >= epochs or index in failed:
@@ -207,7 +219,6 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
                 "command to continue it, or search elsewhere with -o Global.output_dir=PATH"
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(asked, indent=1) + "\n")
 
 

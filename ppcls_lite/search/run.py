@@ -10,6 +10,7 @@ Read before: space.py, budget.py, judge.py. Read next: report.py.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -23,6 +24,7 @@ from ppcls_lite.config.check import build
 from ppcls_lite.config.complete import Recipe, Tree
 from ppcls_lite.config.file import dump
 from ppcls_lite.config.settings import SearchSettings
+from ppcls_lite.engine import run_folder
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.errors import UserError
 from ppcls_lite.recipe.classes import count_classes_in_data
@@ -42,6 +44,7 @@ from ppcls_lite.search.zero_cost import PRICES, Untrained
 from ppcls_lite.system.files import link_or_copy, write_text
 
 logger = logging.getLogger("ppcls_lite")
+_OPTION = "--output PATH"  # what chooses another folder
 _FEWEST = 8  # candidates of a generation, however little time there is
 _PARENTS = 5  # candidates of a generation whose scores are trainings
 _LEAST = 50  # epochs of a supernet that is worth its time: a dozen order nothing (docs/search.md)
@@ -96,11 +99,18 @@ def search(
     minutes: how long it may take, about; then the lengths of the trainings follow from it instead
     of from the recipe's `Search`.
 
-    Raises UserError where no candidate is fast enough, with the fastest.
+    Raises UserError where no candidate is fast enough, with the fastest, and where another search
+    is running in `folder`.
     """
     recipe, world = start(tree, ("Loss", "Optimizer", "DataLoader", "Infer"))
-    recipe = count_classes_in_data(recipe)
-    return _Search(recipe, world, target, setting, cores, folder).run(minutes)
+    searching = _Search(count_classes_in_data(recipe), world, target, folder)
+    with contextlib.ExitStack() as owner:
+        if world.is_main:
+            run_folder.prepare(folder, _OPTION)
+            owner.enter_context(run_folder.owned(folder, "a search", _OPTION))
+        world.barrier()
+        searching.open(setting, cores)
+        return searching.run(minutes)
 
 
 class Costs(NamedTuple):
@@ -153,10 +163,9 @@ class _Search:
         recipe: Recipe,
         world: World,
         target: float | str,
-        setting: Setting,
-        cores: Sequence[int],
         folder: Path,
     ) -> None:
+        self.target = target
         self.world, self.folder, self.began = world, folder, time.monotonic()
         self.wanted = recipe.settings.Search or SearchSettings()
         given = self.wanted.space
@@ -170,11 +179,12 @@ class _Search:
         self.seed = seed_of(recipe.settings)
         self.recipe = recipe
         self.networks = Networks(recipe, self.space, tuple(image_shape_of(recipe.settings)))
-        goal = self.networks.named(target) if isinstance(target, str) else target
-        if world.is_main:
-            folder.mkdir(parents=True, exist_ok=True)
-        world.barrier()
-        facts = {"target": target, "setting": str(setting), "seed": self.seed}
+        self.goal = self.networks.named(target) if isinstance(target, str) else target
+
+    def open(self, setting: Setting, cores: Sequence[int]) -> None:
+        """Take what the journal has; measure what `target` and `auto` ask for."""
+        world = self.world
+        facts = {"target": self.target, "setting": str(setting), "seed": self.seed}
         facts["space"] = digest({n: list(options) for n, options in self.space.slots.items()})
         facts["strategy"] = self.wanted.strategy
         if self.wanted.max_parameters:
@@ -187,9 +197,9 @@ class _Search:
             facts["sieve"] = f"{self.wanted.sieve} {self.wanted.sieve_keeps:g}"
         if self.wanted.learn_from:
             facts["learn_from"] = ", ".join(self.wanted.learn_from)
-        self.journal = Journal(folder, facts, writes=world.is_main)
+        self.journal = Journal(self.folder, facts, writes=world.is_main)
         self.setting = resolved(setting, self.networks, self.seed, world, self.journal)
-        bounds = (goal, self.wanted.max_parameters)
+        bounds = (self.goal, self.wanted.max_parameters)
         self.budget = Budget(
             *(self.networks, self.setting, cores, bounds),
             *(world, self.journal, self.wanted.fill),

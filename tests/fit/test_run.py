@@ -73,11 +73,15 @@ def test_the_whole_way_and_its_repetition(
 
 def test_a_second_run_gets_a_folder_of_its_own(photos: Path) -> None:
     wanted = run.Wanted("photos")
-    assert run._new_folder(wanted) == Path("fit/photos")
-    (photos.parent / "fit" / "photos").mkdir(parents=True)
-    assert run._new_folder(wanted) == Path("fit/photos-2")
-    with pytest.raises(UserError, match="is not empty"):
-        run._new_folder(run.Wanted("photos", photos))
+    with run._new_folder(wanted) as first, run._new_folder(wanted) as second:  # at once
+        assert (first, second) == (Path("fit/photos"), Path("fit/photos-2"))
+        (first / "recipe.yaml").touch()
+    assert first.exists() and not second.exists()
+    with run._new_folder(wanted) as third:
+        assert third == second
+    refused = pytest.raises(UserError, match="is not empty")
+    with refused, run._new_folder(run.Wanted("photos", photos)):
+        pass
 
 
 def test_changes_are_in_the_language_of_train(

@@ -13,6 +13,7 @@ import yaml
 
 import ppcls_lite
 from ppcls_lite.cli import main
+from ppcls_lite.engine import run_folder
 from ppcls_lite.engine.callbacks import FitResult
 from ppcls_lite.engine.run_list import read_status
 from ppcls_lite.errors import ConfigError, UserError
@@ -139,6 +140,16 @@ def test_mistakes_show_before_the_first_training(recipe: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="compares scores"):
         tune(recipe, [f"{RATE}=0.1,0.2"], overrides=["Global.eval_during_train=false"])
     assert not (tmp_path / "output").exists()
+
+
+def test_a_second_search_in_its_folder_is_refused(
+    recipe: Path, learning: Learning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run_folder, "try_lock", lambda file: False)
+    monkeypatch.setattr(run_folder, "PATIENCE", 0.0)
+    with pytest.raises(UserError, match=r"tune belongs to a search of settings that is running"):
+        tune(recipe, [f"{RATE}=0.1,0.3"])
+    assert not learning.trained and not list(tmp_path.rglob("tune.json"))
 
 
 def test_lists_are_combined_and_ranges_drawn():

@@ -20,6 +20,7 @@ from ppcls_lite.cli import main
 from ppcls_lite.config.check import build
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.settings import SearchSettings
+from ppcls_lite.engine import run_folder
 from ppcls_lite.engine.distributed import World
 from ppcls_lite.errors import ConfigError, UserError
 from ppcls_lite.search import judge, report, run
@@ -34,6 +35,13 @@ SETTING = Setting("paddle", "fp32", 1)
 
 def look(tree: dict[str, Any], folder: Path, target: float | str = 1.0) -> Any:
     return search(copy.deepcopy(tree), target, SETTING, [0], folder)
+
+
+def begun(tree: dict[str, Any], folder: Path, target: float) -> _Search:
+    folder.mkdir()
+    searching = _Search(Recipe.of(tree), World(), target, folder)
+    searching.open(SETTING, [0])
+    return searching
 
 
 def test_a_search_from_start_to_recipe(
@@ -99,6 +107,16 @@ def test_a_termination_ends_it_like_ctrl_c(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_second_search_in_its_folder_is_refused(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "try_lock", lambda file: False)
+    monkeypatch.setattr(run_folder, "PATIENCE", 0.0)
+    with pytest.raises(UserError, match=r"found belongs to a search that is running.* --output"):
+        look(tree, tmp_path / "found")
+    assert not any((tmp_path / "found").iterdir())
+
+
 def test_a_budget_that_nobody_meets_names_the_fastest(
     tree: dict[str, Any], tmp_path: Path, meter: Any
 ) -> None:
@@ -151,12 +169,12 @@ def test_a_second_bound_that_nobody_meets_names_the_smallest(
 
 
 def test_a_second_bound_is_kept(tree: dict[str, Any], tmp_path: Path, meter: Any) -> None:
-    one = _Search(Recipe.of(copy.deepcopy(tree)), World(), 9.0, SETTING, [0], tmp_path / "a")
+    one = begun(copy.deepcopy(tree), tmp_path / "a", 9.0)
     space = one.space
     sizes = [one.networks.parameters(c) for c in (space.smallest(), space.largest())]
     assert one.budget.kept([space.smallest(), space.largest()]) == [True, True]
     tree["Search"] = {**(tree.get("Search") or {}), "max_parameters": sizes[1] - 1}
-    two = _Search(Recipe.of(tree), World(), 9.0, SETTING, [0], tmp_path / "b")
+    two = begun(tree, tmp_path / "b", 9.0)
     two.budget.calibrate(0)
     assert sizes[0] < sizes[1]
     assert two.budget.kept([space.smallest(), space.largest()]) == [True, False]
@@ -166,7 +184,7 @@ def test_candidates_fill_the_target(tree: dict[str, Any], tmp_path: Path, meter:
     """By the sum of pieces and as a whole; a target that none fills asks for the slowest ones."""
 
     def budget(target: float) -> Any:
-        one = _Search(Recipe.of(tree), World(), target, SETTING, [0], tmp_path / f"{target}")
+        one = begun(tree, tmp_path / f"{target}", target)
         one.budget.calibrate(0)
         ends = [one.space.smallest(), one.space.largest()]
         times = [*one.budget.whole(ends).values()]
@@ -191,7 +209,7 @@ def test_no_more_is_measured_than_asked_for(
     expands = {"name": "ArchSpace", "network": "PPLCNet", "keys": keys}
     for number, space in enumerate(({"name": "PPLCNetSpace"}, expands)):
         tree["Search"] = {"space": space}
-        one = _Search(Recipe.of(tree), World(), 1e3, SETTING, [0], tmp_path / f"{number}")
+        one = begun(tree, tmp_path / f"{number}", 1e3)
         rng, drawn = np.random.default_rng(0), {}
         while len(drawn) < 12:
             candidate = one.space.draw(rng)
