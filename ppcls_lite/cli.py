@@ -7,11 +7,14 @@ Read next: recipe/cli.py, which has train, eval, infer and export.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import importlib
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -104,6 +107,7 @@ COMMANDS = {
 }
 
 _FREE, _RIGHTS = "free disk space", "check its rights, or name another place"
+_LITTLE = 2**20  # bytes; a disk with less counts as full
 _REMEDIES = {  # of what the system refuses, where no message of ours came first
     errno.ENOSPC: _FREE,
     errno.EDQUOT: _FREE,
@@ -212,9 +216,22 @@ def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
         if remedy is None:
             raise
         drop_output()
-        place = "" if error.filename is None else f"{error.filename}: "
+        name = error.filename or (_full_place(argv) if remedy is _FREE else None)
+        place = "" if name is None else f"{name}: "
         print(printable(f"error: {place}{error.strerror}; {remedy}"), file=sys.stderr)
         return 1
+
+
+def _full_place(argv: Sequence[str]) -> str | None:
+    """A place on a full disk that the command may have written to; an OSError of it has no name."""
+    values = [word.rpartition("=")[2] for word in argv]
+    named = [Path(value).absolute() for value in values if os.sep in value]
+    for place in (*named, Path.cwd(), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            there = next(path for path in (place, *place.parents) if path.exists())
+            if shutil.disk_usage(there).free < _LITTLE:
+                return str(place)
+    return None
 
 
 def _overview() -> str:

@@ -13,6 +13,7 @@ from ppcls_lite.benchmark.models import Job
 from ppcls_lite.benchmark.profile import Profile
 from ppcls_lite.benchmark.result import PRIMITIVES, UNSTEADY, Result, aims, quantile
 from ppcls_lite.config.zoo import ZOO
+from ppcls_lite.system.files import write_text
 
 Rows = list[list[str]]
 _WRONG = 1e-3  # relative difference of fp32 outputs between engines
@@ -107,7 +108,7 @@ class Report:
             folder / "latency.md": self.render(markdown),
         }
         for path, content in contents.items():
-            path.write_text(content + "\n", encoding="utf-8")
+            write_text(path, content + "\n")
         more = self.comparison.write(self.timed, folder) if self.comparison else []
         return [*contents, *more]
 

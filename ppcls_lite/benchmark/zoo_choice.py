@@ -14,6 +14,7 @@ from pathlib import Path
 from ppcls_lite.benchmark.zoo_file import Line, ZooFile
 from ppcls_lite.config.zoo import ZOO
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.files import write_text
 
 Column = tuple[str, int]  # precision, threads
 Rows = list[list[str]]
@@ -123,4 +124,4 @@ def put_into(page: Path, content: str) -> None:
         )
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n{content}\n{END}{after}", encoding="utf-8")
+    write_text(page, f"{before}{BEGIN}\n{content}\n{END}{after}")

@@ -12,6 +12,7 @@ from ppcls_lite.benchmark.report import markdown, text
 from ppcls_lite.benchmark.result import Setting
 from ppcls_lite.benchmark.zoo_file import FILE, ZooFile, goes_on, read
 from ppcls_lite.errors import UserError
+from ppcls_lite.system.files import write_text
 
 ROUNDS, SECONDS = 3, 0.3  # of each contender, where the options say nothing
 
@@ -86,6 +87,6 @@ def _say(file: ZooFile, budget: float | None) -> None:
 
 def _write(file: ZooFile, folder: Path, budget: float | None, stem: str = "zoo") -> None:
     page, picture = folder / f"{stem}.md", folder / f"{stem}.svg"
-    page.write_text(content(file) + "\n", encoding="utf-8")
+    write_text(page, content(file) + "\n")
     zoo_figure.draw(file, picture)
     print(f"wrote {page}\nwrote {picture}")

@@ -21,6 +21,7 @@ import numpy as np
 from ppcls_lite.config.file import is_file, is_folder
 from ppcls_lite.data.plain_lines import plain_lines
 from ppcls_lite.errors import UserError, cut, shown
+from ppcls_lite.system.files import atomic_text
 
 _NO_CSV = "a list is no CSV file: set the data set's `delimiter`, and write paths without quotes"
 SHOWN = 5  # mistakes of one kind that are shown in full
@@ -261,7 +262,7 @@ def write_lines(file: Path, lines: Iterable[str]) -> None:
     Raises:
         UserError: a line that a list cannot hold, with a line break or not UTF-8.
     """
-    with file.open("w", encoding="utf-8", newline="\n") as stream:
+    with atomic_text(file, newline="\n") as stream:
         for line in lines:
             if "\n" in line or not _is_utf8(line):
                 raise UserError(

@@ -38,7 +38,7 @@ from ppcls_lite.inference.programs import MAPS, RAW, Program, chosen_programs
 from ppcls_lite.inference.shipped import STEM, Shipped, save_program
 from ppcls_lite.inference.spec import FILE_NAME, InferenceSpec, Outputs, checksum
 from ppcls_lite.inference.views import require_seen, views_of
-from ppcls_lite.system.files import disk_errors, whole_folder
+from ppcls_lite.system.files import disk_errors, require_room, whole_folder
 from ppcls_lite.system.installed import require
 
 Format = Literal["paddle", "onnx", "both"]
@@ -175,7 +175,7 @@ def export_model(
         finished = expected if not views else answers.activated(expected)
         answers(finished, [item.meta for item in prepared])  # outputs that do not fit show here
         merged = shipped.reparameterize()
-        save_program(shipped, folder, shape)
+        _save(shipped, folder, shape)
         for name, program in further.items():
             _write_program(program, folder / name, spec, format, inputs, expected)
         engines = _engines(folder, spec, format)
@@ -287,7 +287,7 @@ def _write_program(
     """Write a further program, and hold each engine's outputs against the network's."""
     folder.mkdir()
     program.layer.eval()
-    save_program(program.layer, folder, spec.image_shape or ())
+    _save(program.layer, folder, spec.image_shape or ())
     engines = _engines(folder, replace(spec, outputs=program.outputs), format)
     for (name, engine), count in product(engines.items(), (len(inputs), 1)):
         own = {key: array[:count] for key, array in expected.items()}
@@ -297,6 +297,11 @@ def _write_program(
                 f"the program {folder.name} run by {name} gives {problem}, compared with the "
                 f"network; nothing was written. Leave it out, or export another --format"
             )
+
+
+def _save(shipped: Shipped, folder: Path, shape: Sequence[int]) -> None:
+    save_program(shipped, folder, shape)
+    require_room(folder)  # on a full disk Paddle leaves half of a file and says nothing
 
 
 def _files(folder: Path, pattern: str = "*") -> list[Path]:

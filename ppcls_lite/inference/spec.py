@@ -28,6 +28,7 @@ from ppcls_lite.data.labels import BUNDLED, read_label_file
 from ppcls_lite.errors import ConfigError, UserError, shown
 from ppcls_lite.inference import paddlex
 from ppcls_lite.inference.onnx.metadata import read_metadata
+from ppcls_lite.system.files import write_text
 
 FILE_NAME = "inference.yml"
 FORMAT_VERSION = 1
@@ -81,7 +82,7 @@ class InferenceSpec:
 
     def write(self, folder: Path) -> None:
         """Write `inference.yml` into an existing folder."""
-        (folder / FILE_NAME).write_text(self.text(), encoding="utf-8")
+        write_text(folder / FILE_NAME, self.text())
 
     def text(self) -> str:
         """What `inference.yml` says: as PaddleX reads it, where it can give the same answers."""

@@ -20,6 +20,7 @@ from ppcls_lite.metrics.base import CountingMetric, Outputs, State, answered
 from ppcls_lite.report.facts import Classes, cells_of, names_of
 from ppcls_lite.report.figures import write_figure
 from ppcls_lite.report.words import confused, worst_first
+from ppcls_lite.system.files import write_text
 from ppcls_lite.system.fonts import font_file
 
 DOT_CLASSES = 300  # from so many on a cell is drawn larger than it is
@@ -71,7 +72,7 @@ class ConfusionMatrix(CountingMetric):
 
     def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
         table, picture = folder / "per_class.txt", folder / "confusion_matrix.png"
-        table.write_text(self.table(names) + "\n", encoding="utf-8")
+        write_text(table, self.table(names) + "\n")
         draw(self.matrix, picture, names)
         return [table, picture, self.classes(names).write(folder)]
 

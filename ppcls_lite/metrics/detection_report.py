@@ -16,6 +16,7 @@ from ppcls_lite.metrics.detection_pictures import Draw, draw_worst
 from ppcls_lite.metrics.matching import matched, operating, pairs_of
 from ppcls_lite.metrics.objects import Found, Truth
 from ppcls_lite.report.figures import write_figure
+from ppcls_lite.system.files import write_text
 
 BACKGROUND = "background"
 WORST = 50  # images that are named
@@ -52,7 +53,7 @@ def write(
     """
     match = matched(found, truth, pairs_of(found, truth))
     table = folder / "detection_per_class.txt"
-    table.write_text(per_class(found, truth, match, settings, aps) + "\n", encoding="utf-8")
+    write_text(table, per_class(found, truth, match, settings, aps) + "\n")
     matrix = confusion(found, truth, settings)
     titles = [*settings.titles, BACKGROUND]
     confusions, picture = (folder / f"detection_confusion.{s}" for s in ("csv", "png"))
@@ -60,13 +61,13 @@ def write(
     lines += [
         f"{_cell(name)},{','.join(map(str, row))}" for name, row in zip(titles, matrix.tolist())
     ]
-    confusions.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(confusions, "\n".join(lines) + "\n")
     draw(matrix, picture, titles, "objects")
     pr_curves = folder / "detection_curves.png"
     _draw_curves(curves, settings, pr_curves)
     worst = folder / "worst_images.txt"
     mistakes = worst_images(found, truth, match, settings)
-    worst.write_text(_mistakes(mistakes, settings, paths) + "\n", encoding="utf-8")
+    write_text(worst, _mistakes(mistakes, settings, paths) + "\n")
     shown = Found(*(part[found.score >= settings.threshold] for part in found))
     drawn = draw_worst(
         *(folder / "worst_images.png", mistakes, paths, shown, truth, settings.titles, draw_result)

@@ -23,6 +23,7 @@ from ppcls_lite.ops.masks import MASK_FILL
 from ppcls_lite.ops.placing import classes_in_photograph, scores_in_photograph
 from ppcls_lite.report.facts import Classes, cells_of, names_of
 from ppcls_lite.report.words import confused, worst_first
+from ppcls_lite.system.files import write_text
 
 Absent = Literal["skip", "one"]
 _CONVENTION = {
@@ -202,7 +203,7 @@ class MeanIoU(CountingMetric):
 
     def report(self, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
         table, picture = folder / "per_class.txt", folder / "confusion_matrix.png"
-        table.write_text(self.table(names) + "\n", encoding="utf-8")
+        write_text(table, self.table(names) + "\n")
         draw(self.matrix, picture, names, unit="pixels")
         return [table, picture, self.classes(names).write(folder)]
 

@@ -20,6 +20,7 @@ from ppcls_lite.config.schema import ClassCount, PostprocessSpec, Probability
 from ppcls_lite.metrics.base import State
 from ppcls_lite.metrics.matching import pairs_of
 from ppcls_lite.metrics.objects import Found, ObjectMetric, Truth, found_in, truth_in
+from ppcls_lite.system.files import write_text
 
 NAMES = {"11point": "VOC_AP_11point", "integral": "VOC_AP_integral"}
 
@@ -67,7 +68,7 @@ class VocAP(ObjectMetric):
             cells = (f"{per_class[k][number]:{len(NAMES[k])}.4f}" for k in self.kinds)
             lines.append(f"{title:<{width}}  {'  '.join(cells)}")
         path = folder / "voc_ap.txt"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(path, "\n".join(lines) + "\n")
         return [path]
 
 

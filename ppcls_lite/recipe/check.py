@@ -32,6 +32,7 @@ from ppcls_lite.recipe.classes import count_classes_in_data
 from ppcls_lite.recipe.names import class_num_of, compare_names, labels_of
 from ppcls_lite.recipe.parts import seed_of
 from ppcls_lite.report.samples import write_samples
+from ppcls_lite.system.files import write_text
 from ppcls_lite.system.outputs import require_new
 
 _LIMIT = 20_000  # letters of each kind in the report
@@ -219,6 +220,6 @@ def write(checked: Checked, folder: Path) -> list[Path]:
     require_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "check.json"
-    file.write_text(json.dumps(checked.as_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(file, json.dumps(checked.as_dict(), indent=1, ensure_ascii=False))
     first = next(iter(checked.datasets.values()))
     return [file, *write_samples(first, folder)]

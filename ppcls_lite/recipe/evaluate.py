@@ -30,6 +30,7 @@ from ppcls_lite.recipe.start import (
 )
 from ppcls_lite.report.facts import write_facts
 from ppcls_lite.report.sheets import draw_sheets
+from ppcls_lite.system.files import write_text
 
 logger = logging.getLogger("ppcls_lite")
 
@@ -62,7 +63,7 @@ def evaluate(tree: Tree | Recipe) -> dict[str, float]:
             _tell(evaluator, run_dir / EVALUATIONS / name, names, intervals)
             facts = {"weights": settings.Global.pretrained_model, **scores}
             facts |= {"intervals": intervals} if intervals else {}
-            (run_dir / "eval.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            write_text(run_dir / "eval.json", json.dumps(facts, indent=2) + "\n")
             about = {"sha256": weights_checksum(settings), "scores": scores, "intervals": intervals}
             write_facts(run_dir / EVALUATIONS / name / SCORES, about)
         if NOT_FINITE in scores:

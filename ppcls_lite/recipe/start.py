@@ -31,6 +31,7 @@ from ppcls_lite.recipe.parts import (
 )
 from ppcls_lite.recipe.preprocessing import follow_weights
 from ppcls_lite.system import launchers
+from ppcls_lite.system.files import write_text
 from ppcls_lite.system.machine import installed_versions
 
 logger = logging.getLogger("ppcls_lite")
@@ -173,5 +174,5 @@ def finish_loaders(loaders: dict[str, Loader], stem: Path, world: World) -> None
     path = stem.with_name(f"{stem.name}{'' if world.is_main else f'_rank{world.rank}'}.txt")
     path.unlink(missing_ok=True)  # of an earlier run
     if lines:
-        path.write_text("".join(sorted(lines)), encoding="utf-8")
+        write_text(path, "".join(sorted(lines)))
         logger.warning(f"{len(lines)} unreadable images, listed in {path}")

@@ -35,6 +35,7 @@ from ppcls_lite.models.create import create_model
 from ppcls_lite.recipe.check import names_in
 from ppcls_lite.recipe.new_lists import common_root, write_beside
 from ppcls_lite.report.sheets import lines, sheet, thumbnail
+from ppcls_lite.system.files import atomic_text
 from ppcls_lite.system.machine import usable_cores
 from ppcls_lite.system.outputs import require_new
 
@@ -186,7 +187,7 @@ def write(data: Labelled, found: Suspects, folder: Path) -> list[Path]:
     require_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "suspects.csv"
-    with table.open("w", encoding="utf-8", newline="") as stream:
+    with atomic_text(table, newline="") as stream:
         rows = csv.writer(stream)
         rows.writerow(COLUMNS)
         for place, other, certainty in zip(found.places, found.looks_like, found.certainty):

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from ppcls_lite.errors import UserError
 
+_ROOM = 2**16  # bytes that a disk has left unless it is full
 TEMPORARY = ".*.tmp"  # what the names of unfinished files match; a killed process may leave some
 
 
@@ -73,8 +74,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file, whole or not at all (see `atomic_file`)."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a UTF-8 file, whole or not at all (see `atomic_file`), as `atomic_text` does."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -102,6 +103,12 @@ def reserve(file: IO[bytes], size: int) -> None:
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(file.fileno(), 0, size)
     file.truncate(size)
+
+
+def require_room(folder: Path) -> None:
+    """Raise OSError where the disk of `folder` is full, for what was written without a check."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file, _ROOM)
 
 
 def sync(file: IO[bytes]) -> None:

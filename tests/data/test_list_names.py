@@ -62,8 +62,10 @@ def test_a_name_that_no_list_can_hold_is_told(name: str, tmp_path: Path) -> None
     for group in ("cat", "dog"):
         put(tmp_path / group / "1.png")
     put(tmp_path / "dog" / name)
+    (tmp_path / "train_list.txt").write_text("earlier")
     with pytest.raises(UserError, match=r"train_list.txt: .*png 1.: a list cannot hold the name"):
         prepare(["folder", str(tmp_path), "--val", "0"])
+    assert (tmp_path / "train_list.txt").read_text() == "earlier"
     assert len(FolderDataset(str(tmp_path), []).paths) == 3
 
 

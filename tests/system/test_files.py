@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -259,6 +260,19 @@ def test_a_cache_lies_in_a_folder_of_ones_own(
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
     with pytest.raises(UserError, match=r"cache: belongs to another user, .*cache/NAME"):
         files.make_own(folder)
+
+
+def test_a_full_disk_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.require_room(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+    def full(file: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    refused = pytest.raises(UserError, match=r"out could not be written: .* No space left")
+    with refused, files.disk_errors(tmp_path / "out"):
+        files.require_room(tmp_path)
 
 
 def test_room_is_reserved_on_the_disk(tmp_path: Path) -> None:

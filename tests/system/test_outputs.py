@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from ppcls_lite.cli import main
+from ppcls_lite.cli import guarded, main
 from ppcls_lite.errors import UserError
 from ppcls_lite.system.outputs import new_folder, output_folder, require_writable
 
@@ -97,3 +99,19 @@ def test_a_folder_without_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         require_writable(tmp_path / "new")
     with pytest.raises(UserError, match=f"{tmp_path}: it cannot be written in"):
         require_writable(tmp_path)
+
+
+def test_a_full_disk_is_named(
+    taken: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(argv: list[str]) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write raises it
+
+    usage = shutil.disk_usage
+    place = str(taken.parent / "out" / "below")
+    for free, said in ((0, f"{place}: "), (2**30, "")):
+        there = usage(taken.parent)._replace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, there=there: there)
+        assert guarded(full, ["--output", place]) == 1
+        error = f"error: {said}No space left on device; free disk space\n"
+        assert capsys.readouterr().err == error

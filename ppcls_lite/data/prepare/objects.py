@@ -23,6 +23,7 @@ from ppcls_lite.data.image_list import read_lines, require_folder, write_lines
 from ppcls_lite.data.prepare.next_step import OBJECTS, NextStep, labels_at, with_data
 from ppcls_lite.data.scan import missing_files
 from ppcls_lite.errors import UserError, joined
+from ppcls_lite.system.files import write_text
 
 LABELS = "label_list.txt"  # of the names alone, as VOCDataset and LabelMeDataset take them
 _INSTANCES = "instances_"
@@ -160,7 +161,7 @@ def _split_coco(
         }
         paths.append(place / f"boxes_{split}.json")
         text = json.dumps({**kept, "categories": content["categories"]})
-        paths[-1].write_text(text, encoding="utf-8")
+        write_text(paths[-1], text)
     return [paths[0]], [paths[1]]
 
 

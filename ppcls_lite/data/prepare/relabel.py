@@ -19,7 +19,7 @@ from ppcls_lite.config.yaml_reader import in_file, read_yaml
 from ppcls_lite.data.image_list import read_image_list
 from ppcls_lite.data.labels import read_label_file
 from ppcls_lite.errors import UserError, shown
-from ppcls_lite.system.files import same_file
+from ppcls_lite.system.files import same_file, write_text
 
 Answers = dict[str, list[str] | None]  # class name -> its class, its attributes, or left out
 
@@ -58,7 +58,7 @@ def relabel(
             )
     place.mkdir(parents=True, exist_ok=True)
     for target, text in written.items():
-        target.write_text(text, encoding="utf-8", newline="\n")
+        write_text(target, text)
     print(f"{len(new)} {kind}: set Arch.class_num to it; names: {place / 'labels.txt'}")
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from ppcls_lite.data.image_list import write_lines
 from ppcls_lite.data.prepare.digits import DIGITS
 from ppcls_lite.ops.palettes import voc_colours
+from ppcls_lite.system.files import write_text
 
 
 class Annotated(Protocol):
@@ -64,7 +65,7 @@ def write_scenes(root: Path, split: str, scenes: Iterable[Annotated]) -> None:
     write_lines(root / f"voc_{split}.txt", [f"images/{n}.jpg xml/{n}.xml" for n in names])
     kinds = [{"id": i + 1, "name": name} for i, name in enumerate(DIGITS)]
     text = json.dumps({"images": images, "annotations": boxes, "categories": kinds})
-    (root / f"instances_{split}.json").write_text(text, encoding="utf-8")
+    write_text(root / f"instances_{split}.json", text)
     classes = enumerate(("background", *DIGITS))
     write_lines(root / "labels.txt", [f"{i} {name}" for i, name in classes])
     write_lines(root / "label_list.txt", DIGITS)
