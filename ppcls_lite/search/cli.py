@@ -9,6 +9,7 @@ from ppcls_lite.benchmark.budget import read_milliseconds
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import load_config
 from ppcls_lite.errors import UserError
+from ppcls_lite.inference.cli.options import thread_count
 from ppcls_lite.recipe.cli import parser
 from ppcls_lite.system import cores
 from ppcls_lite.system.machine import default_threads, usable_processors
@@ -22,8 +23,8 @@ def run(argv: Sequence[str]) -> int:
     recipe = Recipe.of(load_config(options.config, options.override))
     threads = options.threads or default_threads()
     usable = usable_processors()
-    if not 1 <= threads <= len(usable):
-        raise UserError(f"--threads: expected 1 to {len(usable)}, found {threads}")
+    if threads > len(usable):
+        raise UserError(f"--threads: expected at most {len(usable)}, found {threads}")
     cores.claim()
     from ppcls_lite.benchmark.result import Setting
     from ppcls_lite.engine import log
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     of = "of an engine's numbers (fp32; auto chooses this as well)"
     options.add_argument("--precision", choices=("fp32", "bf16"), help=of)
     threads = "threads of one run (the usable cores, at most 4)"
-    options.add_argument("--threads", type=int, metavar="N", help=threads)
+    options.add_argument("--threads", type=thread_count, metavar="N", help=threads)
     output = "folder for what is found (%(default)s)"
     default = "output/search"
     options.add_argument(
