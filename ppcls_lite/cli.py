@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ppcls_lite.engine.signals import interruption
 from ppcls_lite.errors import Terminated, UserError
 from ppcls_lite.system.terminal import drop_output, escape_unknown_letters, printable
 
@@ -190,7 +191,8 @@ def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side: errors only
     escape_unknown_letters()
     try:
-        status = run(argv) or 0
+        with interruption():
+            status = run(argv) or 0
         sys.stdout.flush()
         return status
     except UserError as error:

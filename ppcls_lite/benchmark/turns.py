@@ -23,7 +23,7 @@ from typing import Any
 from ppcls_lite.benchmark import profile as latency_profile
 from ppcls_lite.benchmark.result import PRIMITIVES, Result, Setting
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.processes import environment
+from ppcls_lite.system.processes import environment, tied
 
 Say = Callable[[str], None]
 LEAST_RUNS = 20  # of a contender, over all rounds
@@ -51,6 +51,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=tied(signal.SIGKILL, to_ctrl_c=False),
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:

@@ -35,25 +35,48 @@ class Reason(NamedTuple):
     is_pause: bool = False
 
 
-@contextlib.contextmanager
-def termination() -> Iterator[None]:
+def termination() -> contextlib.AbstractContextManager[None]:
     """Within the block SIGTERM raises `Terminated`: for a command that keeps what it has done.
 
     To be entered after Paddle's import, which installs a handler that prints a stack and dies.
     Outside the main thread nothing is installed.
     """
+    return _raising(signal.SIGTERM, Terminated)
+
+
+def interruption() -> contextlib.AbstractContextManager[None]:
+    """Within the block Ctrl-C raises `KeyboardInterrupt`, and so does the block.
+
+    Without it C++ code between, an import or Paddle's backward pass, makes another exception of it.
+    Outside the main thread, and where Ctrl-C does anything else, nothing is installed.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return contextlib.nullcontext()
+    return _raising(signal.SIGINT, KeyboardInterrupt)
+
+
+@contextlib.contextmanager
+def _raising(number: signal.Signals, kind: type[KeyboardInterrupt]) -> Iterator[None]:
+    """Within the block a signal raises `kind`, and so does the block, whatever comes of it."""
+    noted = False
 
     def raised(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        nonlocal noted
+        noted = True
+        raise kind
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, raised)
+    previous = signal.signal(number, raised)
     try:
         yield
+    except Exception:
+        if noted:
+            raise kind from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+        signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
 
 class StopSignals:

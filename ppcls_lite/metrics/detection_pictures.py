@@ -14,6 +14,7 @@ import numpy as np
 
 from ppcls_lite.metrics.objects import Found, Truth
 from ppcls_lite.report.pictures import captioned
+from ppcls_lite.system.files import write_bytes
 
 SHOWN, HEIGHT = 6, 320  # images, and pixels of a row
 Draw = Callable[..., np.ndarray]  # of an image (H, W, 3) RGB and a result
@@ -41,7 +42,7 @@ def draw_worst(
         np.pad(r, ((0, 4), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows
     ]
     coded = cv2.imencode(".png", np.concatenate(filled)[..., ::-1])[1]
-    path.write_bytes(coded.tobytes())
+    write_bytes(path, coded.tobytes())
     return [path]
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from paddle import Tensor
-from PIL import Image
 
 from ppcls_lite.config.registry import register
 from ppcls_lite.config.schema import Repeats
@@ -22,7 +21,7 @@ from ppcls_lite.metrics.segmentation import classes_of
 from ppcls_lite.ops.masks import MASK_FILL
 from ppcls_lite.ops.palettes import colours_of, over
 from ppcls_lite.report.facts import ImageGroup, write_images
-from ppcls_lite.report.pictures import captioned
+from ppcls_lite.report.pictures import captioned, write_image
 
 _EDGE = 160  # pixels of a small copy
 _KEPT = "image", "truth", "found"
@@ -97,7 +96,7 @@ class MaskPictures(Metric):
         path = folder / "worst_images.png"
         worst = np.arange(len(self._seen["wrong"]))[: self.worst]
         picture = self._picture(worst, names, [self._caption(number) for number in worst])
-        Image.fromarray(picture).save(path, "png")
+        write_image(picture, path)
         title = "The images with the most wrong pixels: image, truth, answer, mistakes"
         return [path, write_images(folder, [ImageGroup(title, [], path.name)])]
 

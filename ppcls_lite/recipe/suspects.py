@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from PIL import Image
 
 from ppcls_lite.config.complete import Recipe
 from ppcls_lite.config.file import is_file, load_config
@@ -34,6 +33,7 @@ from ppcls_lite.errors import ImageError, UserError
 from ppcls_lite.models.create import create_model
 from ppcls_lite.recipe.check import names_in
 from ppcls_lite.recipe.new_lists import common_root, write_beside
+from ppcls_lite.report.pictures import write_image
 from ppcls_lite.report.sheets import lines, sheet, thumbnail
 from ppcls_lite.system.files import atomic_text
 from ppcls_lite.system.machine import usable_cores
@@ -201,7 +201,7 @@ def write(data: Labelled, found: Suspects, folder: Path) -> list[Path]:
     if not pictures:
         return [table]
     picture = folder / "suspects.png"
-    Image.fromarray(sheet(pictures)).save(picture)
+    write_image(sheet(pictures), picture)
     return [table, picture]
 
 

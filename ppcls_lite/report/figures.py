@@ -8,16 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppcls_lite.system.files import atomic_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, without a display.
+    """Write a figure as a PNG, whole or not at all, without a display.
 
     `savefig` would draw a figure with a layout twice, once to find the layout.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_dpi(100)
-    FigureCanvasAgg(figure).print_png(path)
+    with atomic_file(path) as file:
+        FigureCanvasAgg(figure).print_png(file)

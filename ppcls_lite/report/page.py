@@ -75,7 +75,7 @@ def _facts(run: RunSummary, exported: Mapping[str, Any]) -> dict[str, Any]:
         "groups": groups,
         "calibration": calibration,
         "calibration_words": _calibration_words(calibration) if calibration else "",
-        "pictures": [[t, _uri(read_image(path))] for t, path in pictures if path.is_file()],
+        "pictures": [[title, uri] for title, path in pictures if (uri := _uri_of(path))],
         "export_note": f"Exported to {exported['folder']}." if exported else "",
         "files": [[name, size / 1e6] for name, size in exported.get("files", {}).items()],
         "latencies": list(exported.get("latencies", {}).items()),
@@ -92,13 +92,9 @@ def _group(group: Mapping[str, Any], place: Path) -> dict[str, Any]:
         picture = thumbnail(file)
         if picture is not None:
             why = place / EXPLAINED / f"{explained_name(group['title'], number)}.png"
-            shown = _uri(read_image(why)) if why.is_file() else None
-            name = Path(file).name
-            images.append(
-                {"name": name, "caption": caption, "picture": _uri(picture), "why": shown}
-            )
-    sheet = place / group["picture"] if group["picture"] else None
-    shown = _uri(read_image(sheet)) if sheet and sheet.is_file() else None
+            about = {"name": Path(file).name, "caption": caption}
+            images.append({**about, "picture": _uri(picture), "why": _uri_of(why)})
+    shown = _uri_of(place / group["picture"]) if group["picture"] else None
     return {"title": group["title"], "images": images, "picture": shown}
 
 
@@ -145,6 +141,12 @@ def _thinned(panel: Panel) -> dict[str, Any]:
         for split, points in panel.lines.items()
     }
     return {"name": panel.name, "lines": lines}
+
+
+def _uri_of(file: Path) -> str | None:
+    """`_uri` of what `write_image` has written; None where there is no such picture."""
+    picture = read_image(file)
+    return None if picture is None else _uri(picture)
 
 
 def _uri(picture: np.ndarray) -> str:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from ppcls_lite.report.figures import write_figure
 from ppcls_lite.report.panels import AVERAGE, LEARNING_RATE, panels_of
+from ppcls_lite.system.files import atomic_file
 from ppcls_lite.system.fonts import fitting, font_for
 
 Draw = Callable[[np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
@@ -66,8 +67,7 @@ class RunPictures:
 
     def drawn_batch(self) -> np.ndarray | None:
         """The grid (H, W, 3) that `first_batch` has drawn into this folder, if it is there."""
-        path = self.run_dir / "first_batch.png"
-        return read_image(path) if path.exists() else None
+        return read_image(self.run_dir / "first_batch.png")
 
     def finish(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Draw the epochs of `history`, if there are any."""
@@ -128,14 +128,18 @@ def captioned(picture: np.ndarray, text: str) -> np.ndarray:
 
 
 def write_image(picture: np.ndarray, path: Path) -> None:
-    """Write `picture` (H, W, 3) uint8 as a PNG."""
-    Image.fromarray(picture).save(path, "png")
+    """Write `picture` (H, W, 3) uint8 as a PNG, whole or not at all."""
+    with atomic_file(path) as file:
+        Image.fromarray(picture).save(file, "png")
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read a PNG written by `write_image` as (H, W, 3) uint8."""
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))  # (H, W, 3)
+def read_image(path: Path) -> np.ndarray | None:
+    """Read a PNG written by `write_image` as (H, W, 3) uint8; None: there is none, or a part."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))  # (H, W, 3)
+    except OSError:
+        return None
 
 
 def curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -16,6 +16,7 @@ from ppcls_lite.data.dataset_base import ImageDataset
 from ppcls_lite.data.transforms.compose import Compose
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.errors import UserError
+from ppcls_lite.report.pictures import write_image
 from ppcls_lite.system.fonts import fitting, font_for
 
 ROWS, COLUMNS, CELL = 25, 8, 96  # of a sheet of classes: pictures, and pixels of their edge
@@ -38,7 +39,8 @@ def write_samples(dataset: ImageDataset, folder: Path) -> list[Path]:
     for number, sheet in enumerate(sheets, 1):
         pictures = [(name, _pictures(shown, places)) for name, places in sheet]
         path = folder / f"samples{f'_{number}' if number > 1 else ''}.png"
-        draw_sheet(pictures, cell=CELL if sheet[0][0] else GRID_CELL).save(path)
+        drawn = draw_sheet(pictures, cell=CELL if sheet[0][0] else GRID_CELL)
+        write_image(np.asarray(drawn), path)
         written.append(path)
     return written
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from ppcls_lite.data.transforms.decode import DecodeImage
 from ppcls_lite.errors import ImageError
 from ppcls_lite.report.facts import IMAGES, read_facts
+from ppcls_lite.report.pictures import write_image
 from ppcls_lite.system.fonts import font_for
 
 EDGE = 160  # pixels of a small picture
@@ -34,7 +35,7 @@ def draw_sheets(folder: Path) -> list[Path]:
         known = [(picture, text) for picture, text in pictures if picture is not None]
         if known:
             path = folder / f"{re.sub('[^a-z]+', '_', group['title'].lower())}.png"
-            Image.fromarray(sheet(known)).save(path, "png")
+            write_image(sheet(known), path)
             files.append(path)
     return files
 

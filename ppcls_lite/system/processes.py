@@ -48,11 +48,21 @@ def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
         os.kill(os.getpid(), number)
 
 
-def tied(number: int = signal.SIGTERM) -> Callable[[], None] | None:
-    """`preexec_fn` of a child that is to get the signal `number` when this process ends."""
+def tied(number: int = signal.SIGTERM, to_ctrl_c: bool = True) -> Callable[[], None] | None:
+    """`preexec_fn` of a child that is to get the signal `number` when this process ends.
+
+    to_ctrl_c: whether Ctrl-C, which a terminal sends to both, ends the child by itself; else this
+    process, which stops by it, is the one that ends it.
+    """
     if sys.platform != "linux":
         return None
-    return functools.partial(end_with_parent, number, os.getpid())
+    return functools.partial(_begin, number, os.getpid(), to_ctrl_c)
+
+
+def _begin(number: int, parent: int, to_ctrl_c: bool) -> None:
+    if not to_ctrl_c:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(number, parent)
 
 
 def watch_parent(parent: int) -> None:

@@ -6,6 +6,7 @@ No test looks at a time: a busy machine must not fail them.
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,7 @@ def test_random_weights_keep_activations_of_order_one(name: str) -> None:
 
 def test_a_process_that_dies_is_reported(tmp_path: Path) -> None:
     with latency_turns.Process(PADDLE, [], tmp_path / "log") as process:
+        process._process.send_signal(signal.SIGINT)  # a terminal sends Ctrl-C to it, too
         with pytest.raises(UserError, match="no such folder"):
             process.ask(do="load", model="m", folder=str(tmp_path / "none"), shapes=[[1, 3, 8, 8]])
         with pytest.raises(UserError, match=r"has ended; its last words:[\s\S]*KeyError"):

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from ppcls_lite.report.page import write_page
+from ppcls_lite.report.page import EXPLAINED, write_page
+from ppcls_lite.report.pictures import write_image
 from ppcls_lite.report.summary import EVALUATION
 
 MakeRun = Callable[[Path, int], Path]
@@ -46,6 +48,17 @@ def test_many_classes_make_no_large_file(make_run: MakeRun, tmp_path: Path, coun
     page = write_page(make_run(tmp_path / "run", count))
     assert page.stat().st_size < 400_000
     assert len(facts_of(page)["classes"]["scores"]) == count
+
+
+def test_half_a_picture_is_left_out(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 3)
+    why = run / EVALUATION / EXPLAINED / "the_most_certain_mistakes_0.png"
+    why.parent.mkdir()
+    write_image(np.zeros((40, 60, 3), np.uint8), why)
+    shown = facts_of(write_page(run))["groups"][0]["images"][0]["why"]
+    assert shown.startswith("data:image/jpeg;base64,")
+    why.write_bytes(why.read_bytes()[:60])
+    assert facts_of(write_page(run))["groups"][0]["images"][0]["why"] is None
 
 
 def test_a_run_that_was_not_evaluated_says_so(make_run: MakeRun, tmp_path: Path) -> None:

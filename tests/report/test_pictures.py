@@ -1,10 +1,17 @@
 from __future__ import annotations
 
-import numpy as np
-from matplotlib.image import imread
+from pathlib import Path
+from typing import IO
 
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from PIL import Image
+
+from ppcls_lite.errors import UserError
 from ppcls_lite.report import pictures
 from ppcls_lite.report.panels import panels_of
+from ppcls_lite.report.pictures import read_image, write_image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -56,3 +63,20 @@ def test_an_averaged_network_is_a_line_of_the_same_panel():
     found = panels_of(values, "top1_ema")
     assert [panel.name for panel in found] == ["top1", "loss", "learning rate", "recall"]
     assert found[0].lines == {"eval": [(1, 0.5)], "averaged weights": [(1, 0.6)]}
+
+
+def test_a_picture_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture.png"
+    write_image(np.full((4, 4, 3), 7, np.uint8), path)
+
+    def full(self: Image.Image, file: IO[bytes], form: str) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError, match=r"picture\.png could not be written: No space left"):
+        write_image(np.zeros((4, 4, 3), np.uint8), path)
+    assert (read_image(path) == 7).all() and list(tmp_path.iterdir()) == [path]
+    assert read_image(tmp_path / "none.png") is None

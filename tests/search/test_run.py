@@ -139,7 +139,10 @@ def test_a_latency_that_is_neither_a_number_nor_a_network(
         error = capsys.readouterr().err.splitlines()[-1]
         assert "--latency: " in error and expected in error
         assert not folder.exists()
-    for words, expected in (("0", "expected a whole number from 1 on"), ("5000", "expected at most")):
+    for words, expected in (
+        ("0", "expected a whole number from 1 on"),
+        ("5000", "expected at most"),
+    ):
         with pytest.raises(SystemExit):
             main([*asked, "--latency", "1ms", "--threads", words])
         assert f"--threads: {expected}" in capsys.readouterr().err

@@ -62,7 +62,14 @@ PARENT = (
 
 
 @linux
-@pytest.mark.parametrize("way", ["p.end_with_parent()", "import os; p.watch_parent(os.getppid())"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "p.end_with_parent()",
+        "import os; p.watch_parent(os.getppid())",
+        "import os; p._begin(9, os.getppid(), to_ctrl_c=False); os.kill(os.getpid(), 2)",
+    ],
+)
 def test_a_child_ends_with_its_killed_parent(way: str) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, CHILD.format(way)],

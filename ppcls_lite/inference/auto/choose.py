@@ -131,7 +131,7 @@ def _measured_apart(call: Sequence[Any]) -> Choice:
         stdout=subprocess.PIPE,
         text=True,
         env=environment(),
-        preexec_fn=tied(signal.SIGKILL),
+        preexec_fn=tied(signal.SIGKILL, to_ctrl_c=False),
     )
     if child.returncode:
         raise UserError(
