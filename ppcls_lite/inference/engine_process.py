@@ -40,7 +40,7 @@ import numpy as np
 
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.engines import Engine
-from ppcls_lite.system.processes import watch_parent
+from ppcls_lite.system.processes import held_ctrl_c, watch_parent
 
 LANES = 2
 LIMIT = 600.0  # seconds for one batch, and for loading the network
@@ -143,7 +143,8 @@ class EngineProcess:
         self._process = context.Process(
             target=_work, args=(make, theirs, self._owner), name="ppcls_lite engine", daemon=True
         )
-        self._process.start()
+        with held_ctrl_c():  # the child never takes it
+            self._process.start()
         for end in theirs:
             end.pipe.close()  # so that the child's death is the end of the pipe
         # A program that forgets `close`: this runs before multiprocessing waits for its children.

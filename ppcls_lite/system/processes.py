@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package
@@ -63,6 +63,30 @@ def _begin(number: int, parent: int, to_ctrl_c: bool) -> None:
     if not to_ctrl_c:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(number, parent)
+
+
+@contextlib.contextmanager
+def held_ctrl_c() -> Iterator[None]:
+    """Processes that start within the block begin with Ctrl-C held back, until they `take_ctrl_c`.
+
+    For those that import a lot before they can say what it means to them. Here it is held back
+    until the end of the block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_ctrl_c() -> None:
+    """End silently by a Ctrl-C, also one that was held back."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def watch_parent(parent: int) -> None:

@@ -137,3 +137,24 @@ def test_free_ports_are_different_and_free() -> None:
     for port in ports:
         with socket.socket() as one:
             one.bind(("127.0.0.1", port))
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no masks of signals here")
+def test_ctrl_c_is_held_back_until_a_child_takes_it() -> None:
+    code = (
+        "import os, signal; from ppcls_lite.system import processes as p\n"
+        "os.kill(os.getpid(), signal.SIGINT); print('began', flush=True)\n"
+        "p.take_ctrl_c(); print('never')"
+    )
+    with processes.held_ctrl_c():
+        child = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=processes.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    said, _ = child.communicate()
+    assert (said, child.returncode) == ("began\n", -signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)  # here it is as before

@@ -12,7 +12,6 @@ import json
 import logging
 import multiprocessing
 import os
-import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -33,7 +32,7 @@ from ppcls_lite.inference.inputs import LIST_SUFFIXES
 from ppcls_lite.system.installed import require
 from ppcls_lite.system.machine import usable_cores
 from ppcls_lite.system.outputs import output_folder
-from ppcls_lite.system.processes import end_with_parent, environment
+from ppcls_lite.system.processes import end_with_parent, environment, held_ctrl_c, take_ctrl_c
 from ppcls_lite.system.terminal import printable
 
 EXAMPLES = 50  # unreadable files that are named at the end
@@ -96,7 +95,9 @@ def in_processes(job: Job, blocks: Sequence[Block], count: int) -> Iterator[Done
     context = multiprocessing.get_context("spawn")  # Paddle is no friend of fork
     pool = ProcessPoolExecutor(count, context, _begin, (os.getpid(),))
     try:
-        for future in as_completed([pool.submit(predict_block, job, block) for block in blocks]):
+        with held_ctrl_c():
+            futures = [pool.submit(predict_block, job, block) for block in blocks]
+        for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
         for process in multiprocessing.active_children():  # SIGTERM does not end each of them
@@ -111,7 +112,7 @@ def in_processes(job: Job, blocks: Sequence[Block], count: int) -> Iterator[Done
 def _begin(parent: int) -> None:
     """End with the command, and by Ctrl-C as silently as it does."""
     end_with_parent(parent=parent)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    take_ctrl_c()
 
 
 def on_ray(
