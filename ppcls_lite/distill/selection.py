@@ -29,13 +29,14 @@ from ppcls_lite.distill.select_unlabeled import (
     score_pool,
     select,
 )
-from ppcls_lite.engine import device
+from ppcls_lite.engine import device, run_folder
 from ppcls_lite.errors import UserError
 from ppcls_lite.inference.cli.options import positive, thread_count
 from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.system.outputs import output_folder
 
+_OPTION = "--output DIR"  # what chooses another folder
 IMAGENET_EVALUATION = (
     {"DecodeImage": {}},
     {"ResizeImage": {"resize_short": 256}},
@@ -83,8 +84,9 @@ def run(argv: Sequence[str]) -> int:
     validation = pool_at(options.val, options.val_root) if options.val else None
     teacher = Teacher(options.teacher, options.config, options.threads)
     settings = options.distance, options.batch_size, options.workers
-    score_pool(pool, teacher, output, validation, *settings)
-    target, counts = select(output, options.top, options.distance, options.keep_twins)
+    with run_folder.owned(run_folder.prepare(output, _OPTION), "a selection", _OPTION):
+        score_pool(pool, teacher, output, validation, *settings)
+        target, counts = select(output, options.top, options.distance, options.keep_twins)
     print(
         f"{counts['images']:,} images: {counts['near_duplicates']:,} near-duplicates of the "
         f"validation set ({output / DUPLICATES}), {counts['bad']:,} unreadable ({output / BAD}), "

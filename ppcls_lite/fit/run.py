@@ -8,10 +8,11 @@ Read before: ../recipe/check.py, ../recipe/lr.py, ../recipe/train.py. Read next:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from ppcls_lite.recipe.parts import build_datasets, image_shape_of, run_dir_of
 from ppcls_lite.recipe.start import BEST
 from ppcls_lite.system.files import write_text
 from ppcls_lite.system.installed import missing
-from ppcls_lite.system.outputs import require_new, require_writable
+from ppcls_lite.system.outputs import fresh_folder
 
 logger = logging.getLogger("ppcls_lite")
 RECIPE = "recipe.yaml"
@@ -124,35 +125,11 @@ def _say(text: str) -> None:
     logger.info(text)
 
 
-@contextlib.contextmanager
-def _new_folder(wanted: Wanted) -> Iterator[Path]:
-    """The folder that is asked for, which has to be new or empty, or a new one of its own.
-
-    It is made at once, so that no other process takes it; an empty one does not stay.
-    """
-    place = wanted.output
-    if place is not None:
-        require_new(place)
-        place.mkdir(parents=True, exist_ok=True)
-    else:
-        name = Path(wanted.photos).resolve().name or "photos"
-        require_writable(Path("fit"))
-        numbered = (Path("fit", f"{name}-{number}") for number in range(2, 100_000))
-        place = next(p for p in (Path("fit", name), *numbered) if _made(p))
-    try:
-        yield place
-    finally:
-        with contextlib.suppress(OSError):  # it holds something
-            place.rmdir()
-
-
-def _made(folder: Path) -> bool:
-    """Make the folder; False if it is there."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    return True
+def _new_folder(wanted: Wanted) -> contextlib.AbstractContextManager[Path]:
+    """The folder that is asked for, which has to be new or empty, or a new one."""
+    name = Path(wanted.photos).resolve().name or "photos"
+    numbered = (Path("fit", f"{name}-{number}") for number in range(2, 100_000))
+    return fresh_folder(wanted.output, itertools.chain([Path("fit", name)], numbered))
 
 
 def _lists(wanted: Wanted, place: Path) -> NextStep:

@@ -20,7 +20,7 @@ from ppcls_lite.inference.cli.options import not_negative, positive
 from ppcls_lite.system import cores, launchers
 from ppcls_lite.system.files import free_name
 from ppcls_lite.system.machine import usable_cores
-from ppcls_lite.system.outputs import new_folder, output_folder
+from ppcls_lite.system.outputs import fresh_folder, new_folder, output_folder
 from ppcls_lite.system.processes import toolkit_command
 
 if TYPE_CHECKING:
@@ -174,10 +174,11 @@ def suspects(argv: list[str]) -> int:
         step, text = command.apply(data, args.apply)
         print(f"{text}\nnext, for example:\n{step}")
         return 0
-    found = command.find(data, args.network, args.weights)
     name = Path(args.data or args.config).resolve().stem
-    output = args.output or free_name(Path("suspects", name), "run")
-    written = command.write(data, found, output)
+    names = (free_name(Path("suspects", name), "run") for _ in range(100))
+    with fresh_folder(args.output, names) as output:
+        found = command.find(data, args.network, args.weights)
+        written = command.write(data, found, output)
     print(
         f"{len(data.paths):,} images, {found.right:.1%} of which look like what they are labelled "
         f"to a judge that has not seen them; {len(found.places):,} look like something else, the "

@@ -6,8 +6,9 @@ The `argparse` types below look at what an option names; nothing is made there y
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ppcls_lite.errors import UserError
@@ -21,6 +22,37 @@ def output_folder(text: str) -> Path:
 def new_folder(text: str) -> Path:
     """The type of an option that names a folder which is new or empty."""
     return _checked(text, require_new)
+
+
+@contextlib.contextmanager
+def fresh_folder(given: Path | None, names: Iterable[Path]) -> Iterator[Path]:
+    """The folder `given`, which has to be new or empty, or else the first of `names` that is new.
+
+    It is made at once, so that no other process takes it as well; if it stays empty, what was made
+    is removed.
+    """
+    if given is not None:
+        require_new(given)
+    for place in names if given is None else [given]:
+        new = [path for path in (place, *place.parents) if not path.exists()]
+        if _made(place):
+            break
+    try:
+        yield place
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            for path in new:
+                path.rmdir()
+
+
+def _made(folder: Path) -> bool:
+    """Make the folder; False if it is there."""
+    require_writable(folder.parent)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def require_writable(folder: Path) -> None:

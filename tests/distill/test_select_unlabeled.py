@@ -16,6 +16,7 @@ from ppcls_lite.data import near_duplicates
 from ppcls_lite.data.unlabeled import UnlabeledDataset
 from ppcls_lite.distill import selection
 from ppcls_lite.distill.select_unlabeled import Pool, pool_at, score_pool, select
+from ppcls_lite.engine import run_folder
 from ppcls_lite.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,6 +291,16 @@ def test_the_classes_of_cifar10(real_data, home, monkeypatch):
     select(home / "out", 5)
     found = paths(home / "out" / "near_duplicates.txt")
     assert sorted(found) == sorted(f"copy{i}.jpg" for i in range(20))
+
+
+def test_a_second_selection_in_its_folder_is_refused(home, monkeypatch):
+    linear_onnx(home / "teacher.onnx")
+    monkeypatch.setattr(run_folder, "try_lock", lambda file: False)
+    monkeypatch.setattr(run_folder, "PATIENCE", 0.0)
+    command = [str(home / "teacher.onnx"), str(home / "pool"), "--output", str(home / "chosen")]
+    with pytest.raises(UserError, match="chosen belongs to a selection that is running"):
+        selection.run(command)
+    assert not list((home / "chosen").iterdir())
 
 
 def test_mistakes_of_the_command(home):

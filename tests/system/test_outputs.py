@@ -12,7 +12,7 @@ import pytest
 
 from ppcls_lite.cli import guarded, main
 from ppcls_lite.errors import UserError
-from ppcls_lite.system.outputs import new_folder, output_folder, require_writable
+from ppcls_lite.system.outputs import fresh_folder, new_folder, output_folder, require_writable
 
 COMMANDS = {  # each with all that it asks for; none of the inputs is there
     "fit": ["no_photos"],
@@ -91,6 +91,26 @@ def test_places_that_are_refused(
     (tmp_path / "lost").symlink_to("nowhere")
     with pytest.raises(argparse.ArgumentTypeError, match=f"(?i){said}"):
         kind(text)
+
+
+def test_two_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = [tmp_path / "runs" / name for name in "abc"]
+    with fresh_folder(None, names) as first, fresh_folder(None, names) as second:
+        assert [first, second] == names[:2]
+        (second / "file").touch()
+    assert second.is_dir() and not first.exists()
+    with fresh_folder(None, [tmp_path / "new" / "below"]):
+        pass
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "empty").mkdir()
+    with fresh_folder(tmp_path / "empty", names) as given:
+        assert given == tmp_path / "empty"
+    assert given.is_dir()  # it was there before
+    with fresh_folder(tmp_path / "mine", names) as given:
+        assert given.is_dir() and given == tmp_path / "mine"
+        (given / "file").touch()
+    with pytest.raises(UserError, match="mine: is not empty"), fresh_folder(given, names):
+        pass
 
 
 def test_a_folder_without_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
