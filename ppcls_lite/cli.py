@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ppcls_lite.engine.signals import interruption
+from ppcls_lite.engine.signals import interruption, termination
 from ppcls_lite.errors import Terminated, UserError
 from ppcls_lite.system.terminal import drop_output, escape_unknown_letters, printable
 
@@ -191,7 +191,7 @@ def guarded(run: Callable[[list[str]], int | None], argv: list[str]) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side: errors only
     escape_unknown_letters()
     try:
-        with interruption():
+        with interruption(), termination():
             status = run(argv) or 0
         sys.stdout.flush()
         return status

@@ -11,12 +11,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 from ppcls_lite.errors import TRY_AGAIN, Terminated
+from ppcls_lite.system.imports import after_import
 
+Handler = Callable[[int, FrameType | None], None]
 WATCHED = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )
@@ -36,9 +38,8 @@ class Reason(NamedTuple):
 
 
 def termination() -> contextlib.AbstractContextManager[None]:
-    """Within the block SIGTERM raises `Terminated`: for a command that keeps what it has done.
+    """Within the block SIGTERM raises `Terminated`, so that a command tidies up as by Ctrl-C.
 
-    To be entered after Paddle's import, which installs a handler that prints a stack and dies.
     Outside the main thread nothing is installed.
     """
     return _raising(signal.SIGTERM, Terminated)
@@ -70,13 +71,23 @@ def _raising(number: signal.Signals, kind: type[KeyboardInterrupt]) -> Iterator[
         return
     previous = signal.signal(number, raised)
     try:
-        yield
+        # Paddle installs a handler of its own, that prints a stack and dies
+        with after_import("paddle", lambda: _put_back(number, raised)):
+            yield
     except Exception:
         if noted:
             raise kind from None
         raise
     finally:
-        signal.signal(number, signal.SIG_DFL if previous is None else previous)
+        if signal.getsignal(number) is raised:
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+
+
+def _put_back(number: signal.Signals, handler: Handler) -> None:
+    """Install the handler again where Python still knows it, and another took its place in C++."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(number) is handler:
+        signal.signal(number, handler)
 
 
 class StopSignals:

@@ -28,7 +28,6 @@ def run(argv: Sequence[str]) -> int:
     cores.claim()
     from ppcls_lite.benchmark.result import Setting
     from ppcls_lite.engine import log
-    from ppcls_lite.engine.signals import termination
     from ppcls_lite.inference.engines import EngineChoice
     from ppcls_lite.search import report
     from ppcls_lite.search.budget import AUTO
@@ -43,8 +42,7 @@ def run(argv: Sequence[str]) -> int:
     minutes = options.minutes
     if minutes is not None and not 0 < minutes < 100_000:  # nor NaN
         raise UserError(f"--minutes: expected a number above 0, found {minutes}")
-    with termination():
-        result = search(recipe, target, setting, usable[:threads], folder, minutes)
+    result = search(recipe, target, setting, usable[:threads], folder, minutes)
     if not result.is_main:
         return 0
     written = [folder / "recipe.yaml", *report.write(result, folder)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from ppcls_lite.cli import guarded
 from ppcls_lite.engine.signals import interruption, termination
 from ppcls_lite.errors import Terminated, UserError
+from ppcls_lite.system.processes import environment
 
 
 def through_cpp(number: int, kind: type[Exception]) -> None:
@@ -30,6 +33,22 @@ def test_what_becomes_of_an_interrupt_is_an_interrupt(
     with pytest.raises(Terminated), termination():
         through_cpp(signal.SIGTERM, kind)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_paddles_import_does_not_take_it() -> None:
+    """It installs a handler in C++ that prints a stack, and dies without tidying up."""
+    code = (
+        "import os, signal\n"
+        "from ppcls_lite.cli import guarded\n"
+        "def run(argv):\n"
+        "    import paddle\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "raise SystemExit(guarded(run, []))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (143, "terminated\n")
 
 
 def test_other_exceptions_are_what_they_are() -> None:
