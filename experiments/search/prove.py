@@ -123,8 +123,12 @@ def main(argv: Sequence[str]) -> int:
                 size = tree["Global"].get("image_size", options.size)
                 chosen[f"{target}: {method}"] = (arch, size)
             for name, network in chosen.items():
-                final = place / name.replace(": ", "_") / "final"
-                scores.setdefault(name, []).append(trained(final, recipe, *network, fold)["top1"])
+                final = place / name.replace(": ", "_")
+                tops = [
+                    trained(final / run, recipe, *network, fold + FOLDS * seed)["top1"]
+                    for seed, run in enumerate(_finals(options.seeds))
+                ]
+                scores.setdefault(name, []).append(statistics.mean(tops))
                 networks.setdefault(name, []).append(network)
     flat = [network for found in networks.values() for network in found]
     measured = [latencies(flat, one) for one in (setting, *options.also)]  # all in turns
@@ -148,6 +152,11 @@ def table(rows: dict[str, list[tuple[float, ...]]], settings: Sequence[str]) -> 
         mean = 100 * statistics.mean(scores)
         lines.append(f"| {name} | {mean:.2f} | {100 * error:.2f} | {shown} |")
     return lines
+
+
+def _finals(seeds: int) -> list[str]:
+    """The folders of a network's trainings that are scored."""
+    return ["final", *(f"final_{seed}" for seed in range(1, seeds))]
 
 
 def _cost(options: argparse.Namespace) -> list[str]:
@@ -193,6 +202,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "so often the better half of them trains twice as long, from 6 epochs on"
     parser.add_argument("--rungs", type=int, default=2, metavar="N", help=text)
     parser.add_argument("--epochs", type=int, default=40, help="of each training that is scored")
+    text = "trainings of each network that are scored; a fold's score is their mean"
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help=text)
     parser.add_argument("--space", default="default", choices=sorted(SPACES), help="what to choose")
     parser.add_argument("--targets", nargs="+", default=["PPLCNet_x0_5", "PPLCNet_x1_0"])
     alone = [method for method in METHODS if method != TAUGHT]
