@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +14,14 @@ from ppcls_lite.cli import guarded
 from ppcls_lite.engine.signals import interruption, termination
 from ppcls_lite.errors import Terminated, UserError
 from ppcls_lite.system.processes import environment
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_terminal() -> Iterator[None]:
+    """What is started in the background of a shell ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def through_cpp(number: int, kind: type[Exception]) -> None:
