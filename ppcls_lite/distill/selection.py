@@ -36,7 +36,6 @@ from ppcls_lite.inference.preprocess import Preprocessor
 from ppcls_lite.inference.spec import InferenceSpec
 from ppcls_lite.system.outputs import output_folder
 
-_OPTION = "--output DIR"  # what chooses another folder
 IMAGENET_EVALUATION = (
     {"DecodeImage": {}},
     {"ResizeImage": {"resize_short": 256}},
@@ -84,7 +83,7 @@ def run(argv: Sequence[str]) -> int:
     validation = pool_at(options.val, options.val_root) if options.val else None
     teacher = Teacher(options.teacher, options.config, options.threads)
     settings = options.distance, options.batch_size, options.workers
-    with run_folder.owned(run_folder.prepare(output, _OPTION), "a selection", _OPTION):
+    with run_folder.claimed(output, "a selection", "--output DIR"):
         score_pool(pool, teacher, output, validation, *settings)
         target, counts = select(output, options.top, options.distance, options.keep_twins)
     print(

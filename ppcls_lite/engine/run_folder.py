@@ -93,6 +93,13 @@ def owned(run_dir: Path, what: str = "a training", option: str = OPTION) -> Iter
             OWN.discard(path.resolve())
 
 
+def claimed(
+    folder: Path, what: str, option: str = OPTION
+) -> contextlib.AbstractContextManager[None]:
+    """Make the folder, as `prepare` does, and let nobody else own it within the block."""
+    return owned(prepare(folder, option), what, option)
+
+
 def holds_run(run_dir: Path) -> bool:
     """Whether there are checkpoints of an earlier run."""
     return any(run_dir.glob("*.pdstate")) or any(run_dir.glob("*.pdparams"))

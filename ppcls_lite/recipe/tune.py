@@ -103,7 +103,7 @@ def tune(
         raise UserError("--try: there is only one setting, so there is nothing to compare")
     folder = Path(run.output_dir) / "tune"
     recipes = [_recipe(config, overrides, values, folder, n) for n, values in _numbered(settings)]
-    with run_folder.owned(run_folder.prepare(folder), "a search of settings"):
+    with run_folder.claimed(folder, "a search of settings"):
         _require_same(folder, {"config": dump(base.tree), "settings": settings})
         until = math.inf if minutes is None else time.monotonic() + 60 * minutes
         return _halve(settings, recipes, folder, run.epochs, until)

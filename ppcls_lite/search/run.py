@@ -44,7 +44,6 @@ from ppcls_lite.search.zero_cost import PRICES, Untrained
 from ppcls_lite.system.files import link_or_copy, write_text
 
 logger = logging.getLogger("ppcls_lite")
-_OPTION = "--output PATH"  # what chooses another folder
 _FEWEST = 8  # candidates of a generation, however little time there is
 _PARENTS = 5  # candidates of a generation whose scores are trainings
 _LEAST = 50  # epochs of a supernet that is worth its time: a dozen order nothing (docs/search.md)
@@ -106,8 +105,7 @@ def search(
     searching = _Search(count_classes_in_data(recipe), world, target, folder)
     with contextlib.ExitStack() as owner:
         if world.is_main:
-            run_folder.prepare(folder, _OPTION)
-            owner.enter_context(run_folder.owned(folder, "a search", _OPTION))
+            owner.enter_context(run_folder.claimed(folder, "a search", "--output PATH"))
         world.barrier()
         searching.open(setting, cores)
         return searching.run(minutes)

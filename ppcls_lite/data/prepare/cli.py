@@ -37,25 +37,19 @@ def run(argv: Sequence[str]) -> int:
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     digits = commands.add_parser("digits", help="1,797 handwritten digits, offline")
-    digits.add_argument(
-        "--output", type=output_folder, default=DIGITS_FOLDER, metavar="DIR", help=_WRITTEN
-    )
+    _add_output(digits, _WRITTEN, default=DIGITS_FOLDER)
     digits.set_defaults(act=lambda a: prepare_digits(a.output))
 
     folder = commands.add_parser("folder", help="your images, one sub-folder per class")
     folder.add_argument("folder", metavar="DIR", help="holds a folder of images for each class")
-    folder.add_argument(
-        "--output", type=output_folder, metavar="DIR", help="where the lists go (DIR)"
-    )
+    _add_output(folder)
     folder.add_argument("--val", type=float, default=0.2, metavar="SHARE", help=_SHARE)
     folder.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (0)")
     folder.add_argument("--check", action="store_true", help="leave out unreadable images")
     folder.set_defaults(act=lambda a: prepare_folder(a.folder, a.output, a.val, a.seed, a.check))
 
     scenes = commands.add_parser("scenes", help="digits on canvases, with masks and boxes, offline")
-    scenes.add_argument(
-        "--output", type=output_folder, default=SCENES_FOLDER, metavar="DIR", help=_WRITTEN
-    )
+    _add_output(scenes, _WRITTEN, default=SCENES_FOLDER)
     scenes.add_argument("--images", type=int, default=480, metavar="N", help="for training (480)")
     scenes.add_argument("--val", type=int, default=120, metavar="N", help="for validation (120)")
     text = "width and height of a canvas (160 128)"
@@ -77,9 +71,7 @@ def run(argv: Sequence[str]) -> int:
         text = "share for validation, where there is no split (0.2)"
         boxes.add_argument("--val", type=float, default=0.2, metavar="SHARE", help=text)
         boxes.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (0)")
-        boxes.add_argument(
-            "--output", type=output_folder, metavar="DIR", help="where the lists go (DIR)"
-        )
+        _add_output(boxes)
         boxes.set_defaults(
             act=lambda a, kind=kind: prepare_objects(kind, a.folder, a.output, a.val, a.seed)
         )
@@ -92,9 +84,7 @@ def run(argv: Sequence[str]) -> int:
     masks.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (0)")
     masks.add_argument("--ignore", type=int, metavar="N", help="a value that counts nowhere (255)")
     masks.add_argument("--palette", metavar="FILE", help="lines `r g b name`, for masks of colours")
-    masks.add_argument(
-        "--output", type=output_folder, metavar="DIR", help="where the lists go (DIR)"
-    )
+    _add_output(masks)
     masks.set_defaults(
         act=lambda a: prepare_masks(
             *(a.folder, a.images, a.masks, a.val, a.seed, a.ignore, a.palette, a.output)
@@ -103,9 +93,7 @@ def run(argv: Sequence[str]) -> int:
 
     camvid = commands.add_parser("camvid", help="CamVid with masks of 11 classes")
     camvid.add_argument("folder", metavar="DIR", help="holds the archive's folders")
-    camvid.add_argument(
-        "--output", type=output_folder, metavar="DIR", help="where the lists go (DIR)"
-    )
+    _add_output(camvid)
     camvid.set_defaults(act=lambda a: prepare_camvid(a.folder, a.output))
 
     cityscapes = commands.add_parser("cityscapes", help="Cityscapes as its archives unpack")
@@ -119,9 +107,7 @@ def run(argv: Sequence[str]) -> int:
 
     cifar10 = commands.add_parser("cifar10", help="CIFAR-10 from its binary archive")
     cifar10.add_argument("archive", metavar="FILE", help="cifar-10-binary.tar.gz")
-    cifar10.add_argument(
-        "--output", type=output_folder, default="dataset/cifar10", metavar="DIR", help=_WRITTEN
-    )
+    _add_output(cifar10, _WRITTEN, default="dataset/cifar10")
     cifar10.add_argument("--train", type=int, metavar="N", help="images per class (all)")
     cifar10.add_argument("--test", type=int, metavar="N", help="images per class (all)")
     cifar10.set_defaults(act=lambda a: prepare_cifar10(a.archive, a.output, a.train, a.test))
@@ -129,9 +115,7 @@ def run(argv: Sequence[str]) -> int:
     other = commands.add_parser("relabel", help="lists with other classes or attributes")
     other.add_argument("lists", nargs="+", metavar="LIST", help="lines `path id`")
     other.add_argument("--map", required=True, metavar="YAML", help="class: class or [attribute]")
-    other.add_argument(
-        "--output", type=output_folder, required=True, metavar="DIR", help="where the new lists go"
-    )
+    _add_output(other, "where the new lists go", required=True)
     other.add_argument("--labels", metavar="FILE", help="names of the ids (labels.txt)")
     other.set_defaults(act=lambda a: relabel(a.lists, a.map, a.output, a.labels))
 
@@ -171,9 +155,7 @@ def _add_shrinking(parser: argparse.ArgumentParser, size: int, said: str) -> Non
     add = parser.add_argument
     add("list", metavar="LIST", help="lines `path id`")
     add("--images", default=".", metavar="DIR", help="that paths start from (.)")
-    add(
-        "--output", type=new_folder, required=True, metavar="DIR", help="a new folder for the files"
-    )
+    _add_output(parser, "a new folder for the files", new_folder, required=True)
     edge = f"shorter edge, in pixels, that larger images are shrunk to ({said})"
     add("--size", type=int, default=size, metavar="N", help=edge)
     quality = "of the JPEGs that shrinking makes, 1 to 100 (90)"
